@@ -1,0 +1,257 @@
+"""What can go wrong, as types. Nothing else leaves a provider, the core or the façade.
+
+CloudManagerError
+├── InvalidRequest              the caller must change the request
+│   ├── InvalidDiskId
+│   ├── UnsupportedAccess       the disk cannot be exported that way
+│   └── IdempotencyMismatch     the key was used for another request
+├── NotFound
+│   ├── ProviderNotFound
+│   ├── DiskNotFound
+│   └── ExportNotFound
+├── Refused                     a policy plugin said no
+├── Conflict                    somebody else's claim stands in the way
+│   ├── AccessConflict          another export, or an attachment in another mode
+│   ├── DiskInUse               attached to another node, or held by this machine
+│   └── ExportOver              the export is closing, closed or failed
+├── ImageError                  the bytes of an image file
+│   ├── CorruptImage
+│   ├── UnsafeImage             it refers to other files
+│   └── EmptyImage
+├── CloudError                  what a cloud answered
+│   ├── AccessDenied
+│   ├── AttachLimit
+│   ├── WrongZone
+│   ├── NameClash               device name or LUN taken: take the next one
+│   ├── Throttled               retriable
+│   ├── CloudUnavailable        retriable
+│   └── ProviderFailure         anything that a provider did not translate
+├── DeviceError                 the disk's device on this machine
+│   ├── DeviceNotReady          attached, but not there yet: retriable
+│   └── DeviceMismatch          another disk is where this one should be
+├── ServerError                 qemu-nbd
+│   ├── ServerFailed            it ended or never answered
+│   └── PortsExhausted          retriable
+├── StoreUnavailable            retriable
+└── SetupError                  found at start, before anything is served
+    ├── ConfigurationError
+    ├── PluginError
+    └── MissingExtra
+"""
+
+from typing import ClassVar
+
+
+class CloudManagerError(Exception):
+    """An error that names what happened and what can be done next.
+
+    `detail` is one or two sentences for a person. `cloud_code` is the cloud's own code, unchanged.
+    `retry_after` is in seconds. `holder` names who stands in the way.
+    """
+
+    code: ClassVar[str] = "error"
+    title: ClassVar[str] = "Something went wrong"
+    retriable: bool = False
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        cloud_code: str | None = None,
+        retry_after: float | None = None,
+        retriable: bool | None = None,
+        holder: str | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.cloud_code = cloud_code
+        self.retry_after = retry_after
+        self.holder = holder
+        if retriable is not None:
+            self.retriable = retriable
+
+
+class InvalidRequest(CloudManagerError):
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class InvalidDiskId(InvalidRequest):
+    code = "invalid_disk_id"
+    title = "That is not the id of a disk"
+
+
+class UnsupportedAccess(InvalidRequest):
+    code = "unsupported_access"
+    title = "The disk cannot be exported with this access"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    code = "idempotency_mismatch"
+    title = "The idempotency key belongs to another request"
+
+
+class NotFound(CloudManagerError):
+    code = "not_found"
+    title = "There is no such thing"
+
+
+class ProviderNotFound(NotFound):
+    code = "provider_not_found"
+    title = "No provider of that name is configured"
+
+
+class DiskNotFound(NotFound):
+    code = "disk_not_found"
+    title = "There is no such disk"
+
+
+class ExportNotFound(NotFound):
+    code = "export_not_found"
+    title = "There is no such export"
+
+
+class Refused(CloudManagerError):
+    code = "refused"
+    title = "A policy refuses this export"
+
+
+class Conflict(CloudManagerError):
+    code = "conflict"
+    title = "Another claim stands in the way"
+
+
+class AccessConflict(Conflict):
+    code = "access_conflict"
+    title = "The disk is claimed in a way that excludes this access"
+
+
+class DiskInUse(Conflict):
+    code = "disk_in_use"
+    title = "The disk is in use"
+
+
+class ExportOver(Conflict):
+    code = "export_over"
+    title = "The export is over"
+
+
+class ImageError(CloudManagerError):
+    code = "image_error"
+    title = "The image cannot be exported"
+
+
+class CorruptImage(ImageError):
+    code = "corrupt_image"
+    title = "The image is damaged"
+
+
+class UnsafeImage(ImageError):
+    code = "unsafe_image"
+    title = "The image refers to other files"
+
+
+class EmptyImage(ImageError):
+    code = "empty_image"
+    title = "The image is empty"
+
+
+class CloudError(CloudManagerError):
+    code = "cloud_error"
+    title = "The cloud answered with an error"
+
+
+class AccessDenied(CloudError):
+    code = "access_denied"
+    title = "The cloud denies access"
+
+
+class AttachLimit(CloudError):
+    code = "attach_limit"
+    title = "No more disks can be attached to this machine"
+
+
+class WrongZone(CloudError):
+    code = "wrong_zone"
+    title = "The disk is in another zone than this machine"
+
+
+class NameClash(CloudError):
+    code = "name_clash"
+    title = "The device name or LUN is taken"
+    retriable = True
+
+
+class Throttled(CloudError):
+    code = "throttled"
+    title = "The cloud asks for fewer requests"
+    retriable = True
+
+
+class CloudUnavailable(CloudError):
+    code = "cloud_unavailable"
+    title = "The cloud cannot do this right now"
+    retriable = True
+
+
+class ProviderFailure(CloudError):
+    code = "provider_failure"
+    title = "The provider plugin failed"
+
+
+class DeviceError(CloudManagerError):
+    code = "device_error"
+    title = "The disk's device cannot be used"
+
+
+class DeviceNotReady(DeviceError):
+    code = "device_not_ready"
+    title = "The disk's device has not appeared yet"
+    retriable = True
+
+
+class DeviceMismatch(DeviceError):
+    code = "device_mismatch"
+    title = "Another disk is where this one should be"
+
+
+class ServerError(CloudManagerError):
+    code = "server_error"
+    title = "The NBD server cannot serve the disk"
+
+
+class ServerFailed(ServerError):
+    code = "server_failed"
+    title = "qemu-nbd could not serve the disk"
+
+
+class PortsExhausted(ServerError):
+    code = "ports_exhausted"
+    title = "No port is free for another export"
+    retriable = True
+
+
+class StoreUnavailable(CloudManagerError):
+    code = "store_unavailable"
+    title = "The store cannot be read or written"
+    retriable = True
+
+
+class SetupError(CloudManagerError):
+    code = "setup_error"
+    title = "cloudmanager cannot start like this"
+
+
+class ConfigurationError(SetupError):
+    code = "configuration_error"
+    title = "The configuration is not valid"
+
+
+class PluginError(SetupError):
+    code = "plugin_error"
+    title = "A plugin cannot be used"
+
+
+class MissingExtra(SetupError):
+    code = "missing_extra"
+    title = "A part of cloudmanager is not installed"

@@ -1,0 +1,115 @@
+"""The hooks that a plugin may implement.
+
+A provider implements the hooks of `ProviderSpec`; the core calls each on exactly one provider. Every specification
+has `provider`, the configured name, as its first argument: an implementation that does not need it leaves it out.
+A plugin that is no provider may wrap any of them with `@hookimpl(wrapper=True)`.
+
+Hooks are synchronous and are called from several threads at once. Only errors of `cloudmanager.core.errors` may leave
+them, with the cloud's own code, `retriable` and `retry_after` kept.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pluggy
+
+from cloudmanager.core.model import (
+    Access,
+    Attachment,
+    AttachPlan,
+    Device,
+    Disk,
+    DiskId,
+    Finding,
+    Node,
+    NotAttached,
+    Page,
+    Query,
+)
+
+PROJECT = "cloudmanager"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `authorize` decides on."""
+
+    disk: Disk
+    access: Access
+    holder: str
+    is_attached: bool
+    """The disk is attached to this node already, so the export would cost no attach."""
+
+
+class PluginSpec:
+    """For every plugin."""
+
+    @hookspec
+    def register_providers(self) -> Iterable[type]:
+        """The provider types that this plugin offers: classes with a `type` name and a `Settings` model.
+
+        Each is called as `cls(name, settings)` for every `[providers.NAME]` of its type.
+        """
+        raise NotImplementedError
+
+    @hookspec
+    def authorize(self, provider: str, request: ExportRequest) -> None:
+        """Refuses an export by raising `Refused` with the reason. Called before any claim is made."""
+
+
+class ProviderSpec:
+    """For providers."""
+
+    @hookspec(firstresult=True)
+    def node(self, provider: str) -> Node:
+        """Who and where this machine is for the provider. Raises ConfigurationError saying what was tried."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def describe(self, provider: str, disk_id: DiskId) -> Disk:
+        """Facts about one disk, from its source. Raises InvalidDiskId (no call made), DiskNotFound."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def find(self, provider: str, query: Query, page_token: str | None) -> "Page[Disk]":
+        """One page of the disks that the provider can see: every scope is covered when the pages are exhausted."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def plan_attach(self, provider: str, disk: Disk, access: Access) -> AttachPlan:
+        """Chooses what the attach will use, and notes whether the disk is attached here already. Changes nothing."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def attach(self, provider: str, plan: AttachPlan) -> Attachment:
+        """Attaches as planned; does nothing if that was done. Returns when the cloud's own describe confirms it."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def locate(self, provider: str, disk: Disk) -> Device | NotAttached:
+        """The disk's device on this node, verified by identity. Changes nothing.
+
+        NotAttached only when that is certain (never None). Raises DeviceNotReady while the device has not appeared,
+        DeviceMismatch when another disk is in its place.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def detach(self, provider: str, attachment: Attachment) -> None:
+        """Detaches from this node only; does nothing if that was done. Returns when it is gone."""
+
+    @hookspec(firstresult=True)
+    def diagnose(self, provider: str) -> Iterable[Finding]:
+        """Optional: what `cloudmanager doctor` should say about this provider."""
+        raise NotImplementedError
+
+
+MANDATORY_HOOKS = ("node", "describe", "find", "plan_attach", "attach", "locate", "detach")
+
+
+def hook_names(spec: type[Any]) -> list[str]:
+    """The hooks that a specification class declares, in their order."""
+    return [name for name in vars(spec) if not name.startswith("_")]
