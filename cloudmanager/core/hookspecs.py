@@ -26,6 +26,7 @@ from cloudmanager.core.model import (
     NotAttached,
     Page,
     Query,
+    Snapshot,
 )
 
 PROJECT = "cloudmanager"
@@ -85,7 +86,10 @@ class ProviderSpec:
 
     @hookspec(firstresult=True)
     def attach(self, provider: str, plan: AttachPlan) -> Attachment:
-        """Attaches as planned; does nothing if that was done. Returns when the cloud's own describe confirms it."""
+        """Attaches as planned; does nothing if that was done. Returns when the cloud's own describe confirms it.
+
+        The answer carries the plan's request id if the plan made the attachment, none if somebody else did meanwhile.
+        """
         raise NotImplementedError
 
     @hookspec(firstresult=True)
@@ -106,8 +110,30 @@ class ProviderSpec:
         """Optional: what `cloudmanager doctor` should say about this provider."""
         raise NotImplementedError
 
+    @hookspec(firstresult=True)
+    def snapshot(self, provider: str, disk: Disk, name: str) -> Snapshot:
+        """Optional: copies the disk's bytes as they are now, also while another machine has it.
+
+        Idempotent by name; returns when the copy is complete, so it may take hours.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def restore(self, provider: str, snapshot: Snapshot, name: str) -> Disk:
+        """Optional: a new disk with the snapshot's bytes, where this node can attach it. Idempotent by name."""
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def delete(self, provider: str, item: Disk | Snapshot) -> None:
+        """Optional: deletes what `snapshot` or `restore` made; does nothing if that is gone.
+
+        Raises InvalidRequest for anything else: cloudmanager deletes nothing that it did not make.
+        """
+
 
 MANDATORY_HOOKS = ("node", "describe", "find", "plan_attach", "attach", "locate", "detach")
+CAPABILITY_HOOKS = ("snapshot", "restore", "delete")
+"""A provider has a capability when it implements its hook."""
 
 
 def hook_names(spec: type[Any]) -> list[str]:

@@ -83,7 +83,7 @@ class Disk:
 
     id: DiskId
     canonical_id: str
-    """Names the disk world-wide, however it was spelled and whichever provider was asked; a partition has its disk's."""
+    """Names the disk world-wide, however it was spelled and whichever provider is asked; a partition has its disk's."""
     size_bytes: int
     """What a client will see: the virtual size of an image."""
     format: str = "raw"
@@ -152,6 +152,10 @@ class AttachPlan:
     is_present: bool = False
     """The disk was attached here when the plan was made, so the attachment is not ours and is never detached."""
 
+    def attachment(self) -> "Attachment":
+        """What the plan makes when it is carried out."""
+        return Attachment(self.disk, self.node, self.access, self.slot, self.request_id)
+
 
 @dataclass(frozen=True)
 class Attachment:
@@ -162,7 +166,18 @@ class Attachment:
     access: Access
     slot: str = ""
     request_id: str = ""
-    """That of the plan."""
+    """That of the plan that made it; empty when somebody else did, so that it is never detached."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a disk's bytes at one moment, in the cloud's keeping."""
+
+    id: DiskId
+    """`provider:native-id`, as for a disk."""
+    size_bytes: int
+    """Of a disk that is made from it."""
+    location: str = ""
 
 
 class AttachmentState(StrEnum):

@@ -14,6 +14,7 @@ from cloudmanager.core import hookspecs
 from cloudmanager.core.errors import (
     CloudManagerError,
     ConfigurationError,
+    InvalidRequest,
     PluginError,
     ProviderFailure,
     ProviderNotFound,
@@ -30,6 +31,7 @@ from cloudmanager.core.model import (
     NotAttached,
     Page,
     Query,
+    Snapshot,
     is_provider_name,
 )
 from cloudmanager.core.settings import explain, near_miss
@@ -82,6 +84,20 @@ class Provider:
     def detach(self, attachment: Attachment) -> None:
         self._call("detach", attachment=attachment)
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Which of `snapshot`, `restore` and `delete` it offers."""
+        return frozenset(name for name in hookspecs.CAPABILITY_HOOKS if self._call.has(name))
+
+    def snapshot(self, disk: Disk, name: str) -> Snapshot:
+        return cast(Snapshot, self._call("snapshot", disk=disk, name=name))
+
+    def restore(self, snapshot: Snapshot, name: str) -> Disk:
+        return cast(Disk, self._call("restore", snapshot=snapshot, name=name))
+
+    def delete(self, item: Disk | Snapshot) -> None:
+        self._call("delete", item=item)
+
     def diagnose(self) -> list[Finding]:
         return list(cast("Iterable[Finding] | None", self._call("diagnose")) or [])
 
@@ -95,7 +111,13 @@ class HookCaller:
             name: manager.subset_hook_caller(name, others) for name in hookspecs.hook_names(hookspecs.ProviderSpec)
         }
 
+    def has(self, hook: str) -> bool:
+        """The provider implements it."""
+        return any(not found.wrapper and not found.hookwrapper for found in self._hooks[hook].get_hookimpls())
+
     def __call__(self, hook: str, **arguments: object) -> object:
+        if hook in hookspecs.CAPABILITY_HOOKS and not self.has(hook):
+            raise InvalidRequest(f"Provider {self._provider} does not offer {hook}.")
         try:
             answer = self._hooks[hook](provider=self._provider, **arguments)
         except CloudManagerError:
@@ -105,7 +127,7 @@ class HookCaller:
             raise ProviderFailure(
                 f"Provider {self._provider} failed in {hook} with {type(error).__name__}; its log has the details."
             ) from error
-        if answer is None and hook not in ("detach", "diagnose"):
+        if answer is None and hook not in ("detach", "diagnose", "delete"):
             raise ProviderFailure(f"Provider {self._provider} gave no answer to {hook}.")
         return answer
 

@@ -1,0 +1,85 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+CONSTRAINTS := requirements/constraints.txt
+WORKERS ?= 2
+CODE := cloudmanager tests benchmarks scripts
+
+# Anything more for pytest: make test ARGS="-k qemu -x"
+ARGS ?=
+
+.PHONY: help
+help: ## this list
+	@echo "make demo   shows the whole of it on this machine, in 20 seconds; make test   proves it"
+	@echo
+	@sed -En 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: demo
+demo: packages-run .venv/.made ## a disk named over HTTP becomes an NBD address: watch it happen
+	@$(BIN)/cloudmanager demo
+
+.PHONY: setup
+setup: packages-run packages-test .venv/.made ## installs the Debian packages that are missing, and .venv with everything
+	@:
+
+.PHONY: test
+test: setup ## the tests (ARGS="-k name" for some of them)
+	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+
+.PHONY: test-slow
+test-slow: setup packages-slow ## the proofs that take minutes: the container is built and the demo runs in it
+	@$(BIN)/pytest -m slow $(ARGS)
+
+.PHONY: lint
+lint: .venv/.made ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: .venv/.made ## ruff: mends what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: types
+types: .venv/.made ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: imports
+imports: .venv/.made ## who may import whom
+	@$(BIN)/lint-imports
+
+.PHONY: check
+check: lint types imports test ## everything that a change must pass
+
+.PHONY: bench
+bench: setup ## the speed table: yardstick and ours in one run
+	@$(BIN)/python -m benchmarks
+
+.PHONY: docs
+docs: .venv/.made ## writes docs/configuration.md from the code
+	@$(BIN)/cloudmanager config reference > docs/.configuration.md
+	@mv docs/.configuration.md docs/configuration.md
+
+.PHONY: container
+container: .venv/.made ## builds the container image with buildah, podman or docker
+	@scripts/build-container
+
+.PHONY: lock
+lock: ## pins the newest versions of everything in requirements/constraints.txt
+	@scripts/lock $(CONSTRAINTS)
+
+.PHONY: clean
+clean: ## removes .venv and every cache
+	@rm -rf .venv .cache .*_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -r {} +
+
+.PHONY: packages-run packages-test packages-slow
+packages-run packages-test packages-slow: packages-%:
+	@scripts/install-debian-packages $*
+
+.venv/.made: pyproject.toml $(CONSTRAINTS) scripts/make-venv
+	@scripts/make-venv .venv $(CONSTRAINTS)
+	@touch $@

@@ -1,0 +1,74 @@
+"""The core's façade for coroutines: its calls run in threads, waiting for an export holds none."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
+
+from cloudmanager.core.manager import Manager
+from cloudmanager.core.model import Export, ExportState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 64
+"""Calls at a time. Most take a millisecond; one that asks a cloud takes seconds, so there are more than cores."""
+
+
+class AsyncManager:
+    """Runs what a route asks of the façade."""
+
+    def __init__(self, manager: Manager, on_ready: Callable[[float], object]) -> None:
+        """`on_ready` is told the seconds from an export's claim to ready, whenever somebody waited for it."""
+        self.manager = manager
+        self._on_ready = on_ready
+        self._executor = ThreadPoolExecutor(THREADS, "http")
+        self.waiters: set[asyncio.Future[Export]] = set()
+        """Requests that wait for an export now."""
+        self._is_stopping = False
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`call(*args, **kwargs)` in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+
+    async def until_settled(
+        self, seconds: float | None, call: Callable[P, Export], *args: P.args, **kwargs: P.kwargs
+    ) -> Export:
+        """The export that `call` gives, once it is ready or over, or as it is after `seconds` or at the service's end.
+
+        Without `seconds`, as it is at once.
+        """
+        if not seconds or self._is_stopping:
+            return await self.run(call, *args, **kwargs)
+
+        def follow() -> tuple[Export, Future[Export]]:  # one trip to a thread instead of two
+            export = call(*args, **kwargs)
+            return export, self.manager.settled(export.id)
+
+        export, future = await self.run(follow)
+        settled = await self._wait(export, future, seconds)
+        if settled.state is ExportState.READY and export.state is not ExportState.READY:
+            self._on_ready((datetime.now(UTC) - export.created_at).total_seconds())
+        return settled
+
+    async def _wait(self, export: Export, future: Future[Export], seconds: float) -> Export:
+        waiter = asyncio.wrap_future(future)
+        self.waiters.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=seconds)
+            if waiter.done() and not waiter.cancelled():
+                return waiter.result()
+        finally:
+            self.waiters.discard(waiter)
+            waiter.cancel()
+        return await self.run(self.manager.get, export.id)
+
+    def stop_waiting(self) -> None:
+        """Answers everybody who waits, now. Call it from the event loop."""
+        self._is_stopping = True
+        for waiter in list(self.waiters):
+            waiter.cancel()
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,70 @@
+"""What every request passes before a route sees it, as ASGI middleware."""
+
+from urllib.parse import unquote_to_bytes
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloudmanager.api.errors import MalformedRequest, RequestTooLarge
+from cloudmanager.api.guard import Guard
+from cloudmanager.api.problems import problem
+from cloudmanager.core.errors import CloudManagerError
+
+MAX_BODY_BYTES = 64 * 1024
+"""The largest request has a few short fields."""
+_TOO_LARGE = f"A request has at most {MAX_BODY_BYTES} bytes of body."
+
+
+class Gate:
+    """Refuses who may not call, what cannot be read and what is too large."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._guard.check(scope["path"], headers)
+            _check_readable(scope)
+            _check_length(headers)
+        except CloudManagerError as error:
+            await problem(error)(scope, receive, send)
+        else:
+            await self._app(scope, _bounded(receive), send)
+
+
+def _check_readable(scope: Scope) -> None:
+    """The server replaces bytes that are not UTF-8, so that another disk could be meant."""
+    for part in (scope.get("raw_path") or b"", scope["query_string"]):
+        try:
+            text = unquote_to_bytes(part).decode()
+        except UnicodeDecodeError:
+            raise MalformedRequest("The address is not UTF-8. Percent-encode each byte of its UTF-8 form.") from None
+        if any(char < " " or char == "\x7f" for char in text):
+            raise MalformedRequest("The address contains control characters.")
+
+
+def _check_length(headers: Headers) -> None:
+    length = headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
+        raise RequestTooLarge(_TOO_LARGE)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """For a body that comes in chunks, without its length."""
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY_BYTES:
+            raise HTTPException(413, _TOO_LARGE)  # what FastAPI lets through while it reads a body
+        return message
+
+    return receive_bounded

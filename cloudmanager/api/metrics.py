@@ -1,0 +1,94 @@
+"""What Prometheus is shown. Each app has a registry of its own."""
+
+from collections import Counter as Counted
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cloudmanager.core.manager import Manager
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+READY_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+"""Seconds: a local image takes tens of milliseconds, a cloud's attach tens of seconds."""
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""A client may send any word as its method; each would be a time series for ever."""
+
+
+class Metrics:
+    """Counters of this app, and gauges that are read from the façade when they are asked for."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Gauges(manager))
+        self.requests = Counter(
+            "cloudmanager_http_requests",
+            "HTTP requests answered.",
+            ["method", "route", "status"],
+            registry=self._registry,
+        )
+        self.ready_seconds = Histogram(
+            "cloudmanager_export_ready_seconds",
+            "From the claim to ready, for exports whose client waited for it.",
+            buckets=READY_BUCKETS,
+            registry=self._registry,
+        )
+
+    def text(self) -> bytes:
+        """In Prometheus' text format. Reads the store."""
+        return generate_latest(self._registry)
+
+
+class _Gauges(Collector):
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Without it, registering would read the store."""
+        return [_exports(), _attachments()]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        exports = _exports()
+        for (state, access), count in self._manager.export_counts().items():
+            exports.add_metric([state, access], count)
+        attachments = _attachments()
+        for attachment_state, count in Counted(each.state for each in self._manager.attachments()).items():
+            attachments.add_metric([attachment_state], count)
+        return [exports, attachments]
+
+
+def _exports() -> GaugeMetricFamily:
+    return GaugeMetricFamily("cloudmanager_exports", "Exports that the store knows.", labels=["state", "access"])
+
+
+def _attachments() -> GaugeMetricFamily:
+    return GaugeMetricFamily("cloudmanager_attachments", "Attachments that the store knows.", labels=["state"])
+
+
+class RequestCounter:
+    """ASGI middleware: counts by the route's template, never by the path, which may be anything."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._requests = metrics.requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._requests.labels(method, route, status).inc()

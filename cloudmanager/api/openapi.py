@@ -1,0 +1,60 @@
+"""The OpenAPI document: what FastAPI derives from the routes, and what it cannot know."""
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from cloudmanager.api import wire
+from cloudmanager.api.examples import Document
+from cloudmanager.api.guard import OPEN_PATHS
+from cloudmanager.core.settings import Settings
+
+DESCRIPTION = """\
+A client names a disk and gets an NBD address with an expiry. The disk is attached to the machine that the service runs
+on, and detached when nobody uses it any more.
+
+Every error is problem+json (RFC 9457) with a stable `code`, a `detail` that says what to do, and `retriable`."""
+
+
+def document(app: FastAPI, settings: Settings) -> Document:
+    """The document of this app with these settings."""
+    made = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=DESCRIPTION,
+        routes=app.routes,
+    )
+    schemas = made["components"]["schemas"]
+    problem = wire.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs"), Problem=problem)
+    _limit_ttl(schemas, settings.exports.max_ttl_seconds)
+    _show_what_follows(made["paths"]["/v1/exports"]["post"]["responses"]["201"])
+    if settings.server.token_sha256:
+        _require_token(made)
+    return made
+
+
+def _limit_ttl(schemas: Document, max_ttl_seconds: int) -> None:
+    """The limit is a setting: the core checks it, and the document should tell it."""
+    for request in (wire.ExportRequest, wire.RenewRequest):
+        integer, _null = schemas[request.__name__]["properties"]["ttl_seconds"]["anyOf"]
+        integer["maximum"] = max_ttl_seconds
+
+
+def _require_token(made: Document) -> None:
+    made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in OPEN_PATHS else [{"token": []}]
+
+
+def _show_what_follows(created: Document) -> None:
+    """From the answer to a new export to the routes about it."""
+    created["headers"] = {
+        "Location": {"description": "The path of the export.", "schema": {"type": "string"}},
+        "Preference-Applied": {"description": "How long it was waited for.", "schema": {"type": "string"}},
+    }
+    created["links"] = {
+        name: {"operationId": name, "parameters": {"export_id": "$response.body#/id"}}
+        for name in ("get_export", "renew_export", "release_export", "list_audit_events")
+    }

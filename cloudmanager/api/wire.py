@@ -1,0 +1,446 @@
+"""What goes over the wire, as pydantic models: the shapes that the OpenAPI document shows.
+
+Requests refuse what they do not know. Answers are made from the core's data by `of`.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+from cloudmanager.api.errors import InvalidFields
+from cloudmanager.core import model, records
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.manager import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH, ProviderStatus
+from cloudmanager.core.model import Access, AttachmentState, ExportState, Severity
+
+Item = TypeVar("Item")
+
+LONGEST_TTL_SECONDS = 10 * 365 * 86400
+"""Keeps the arithmetic safe. What is allowed is a setting, which the core checks."""
+MAX_PAGE_SIZE = 1000
+
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
+"""They are refused in every address."""
+Word = Annotated[str, Field(max_length=256, pattern=NO_CONTROL_CHARACTERS)]
+PageToken = Annotated[
+    str, Field(max_length=4096, pattern=NO_CONTROL_CHARACTERS, description="`next_page` of the page before.")
+]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="Items per page.")]
+Ttl = Annotated[
+    StrictInt,
+    Field(
+        ge=1,
+        le=LONGEST_TTL_SECONDS,
+        description="Life of the export in seconds, from now. Left out: the configuration's `default_ttl_seconds`. "
+        "At most its `max_ttl_seconds`.",
+    ),
+]
+
+
+class Request(BaseModel):
+    """A body or a set of query parameters. An unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ExportRequest(Request):
+    """Asks for a disk."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "disk": "local:web01.qcow2",
+                    "access": "read-only",
+                    "holder": "plaso-7",
+                    "ttl_seconds": 3600,
+                    "note": "case 4711",
+                }
+            ]
+        }
+    )
+
+    disk: str = Field(description="The disk as `provider:native-id`.")
+    access: Access = Field(
+        Access.READ_ONLY,
+        description="`read-only`; `scratch`: reads the disk, writes go to a private overlay that is thrown away; "
+        "`read-write`: excludes every other export of the disk.",
+    )
+    holder: str = Field(
+        min_length=1,
+        max_length=MAX_HOLDER_LENGTH,
+        description="Who uses the export: shown to others whom it excludes. Printable text.",
+    )
+    ttl_seconds: Ttl | None = None
+    note: str = Field("", max_length=MAX_NOTE_LENGTH, description="Kept with the export. Printable text.")
+
+    @property
+    def ttl(self) -> timedelta | None:
+        return _duration(self.ttl_seconds)
+
+
+class RenewRequest(Request):
+    """Asks for a longer life, counted from now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ttl_seconds": 3600}]})
+
+    ttl_seconds: Ttl | None = None
+
+    @property
+    def ttl(self) -> timedelta | None:
+        return _duration(self.ttl_seconds)
+
+
+def _duration(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+class ExportQuery(Request):
+    """Which exports are listed."""
+
+    disk: Word = Field("", description="Exports of this disk, `provider:native-id`.")
+    holder: Word = Field("", description="Exports of this holder.")
+    access: Access | None = Field(None, description="Exports with this access.")
+    state: list[ExportState] = Field([], description="Exports in this state. May be repeated.")
+    node: Word = Field("", description="Exports of this node.")
+    page: PageToken | None = None
+    limit: Limit = 100
+
+    @property
+    def filter(self) -> records.ExportFilter:
+        return records.ExportFilter(
+            disk=self.disk, holder=self.holder, node=self.node, access=self.access, states=frozenset(self.state)
+        )
+
+
+class DiskQuery(Request):
+    """Which disks are listed."""
+
+    provider: Word | None = Field(None, description="Disks of this provider only.")
+    q: Word = Field("", description="A part of the name, in any letter case.")
+    label: list[Annotated[str, Field(max_length=512, pattern=r"^[^=\x00-\x1f\x7f]+=[^\x00-\x1f\x7f]*$")]] = Field(
+        [], description="`key=value`: disks with this label. May be repeated: all must match.", examples=[["case=4711"]]
+    )
+    location: Word = Field("", description="Zone or region.")
+    state: Word = Field("", description="The cloud's own word for the disk's state.")
+    page: PageToken | None = None
+
+    @property
+    def query(self) -> model.Query:
+        labels = dict(label.split("=", 1) for label in self.label)
+        return model.Query(self.q, self.location, labels, self.state)
+
+
+class AuditQuery(Request):
+    """Which events are listed."""
+
+    export_id: Word = Field("", description="Events of this export.")
+    page: PageToken | None = None
+    limit: Limit = 100
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class KeptError(Answer):
+    """Why something failed, or why it is being tried again."""
+
+    code: str = Field(description="Stable; docs/http-api.md lists them all.", examples=["corrupt_image"])
+    title: str = Field(examples=["The image is damaged"])
+    detail: str = Field(description="What happened and what can be done, for a person.")
+    retriable: bool = Field(description="It may work later without any change.")
+    cloud_code: str | None = Field(description="The cloud's own code, unchanged.")
+    retry_after: float | None = Field(description="Seconds.")
+
+    @classmethod
+    def of(cls, problem: model.Problem) -> Self:
+        return cls(
+            code=problem.code,
+            title=problem.title,
+            detail=problem.detail,
+            retriable=problem.retriable,
+            cloud_code=problem.cloud_code,
+            retry_after=problem.retry_after,
+        )
+
+
+class Credentials(Answer):
+    """What a client needs to connect beyond the address."""
+
+    type: str = Field(examples=["tls-psk"])
+    username: str
+    key: str = Field(description="TLS pre-shared key, in hexadecimal.")
+
+    @classmethod
+    def of(cls, credentials: model.Credentials) -> Self:
+        return cls(type=credentials.type, username=credentials.username, key=credentials.key)
+
+
+class Export(Answer):
+    """One client's expiring claim on a disk, and where it is served."""
+
+    id: str = Field(examples=["019a1b2c3d4e5f60718293a4"])
+    disk: str = Field(examples=["local:web01.qcow2"])
+    access: Access
+    holder: str = Field(examples=["plaso-7"])
+    state: ExportState = Field(examples=["ready"])
+    uri: str | None = Field(
+        description="The NBD address, once the export is ready.",
+        examples=["nbd://127.0.0.1:10900/q4jSdm0zR0yD8a"],
+    )
+    size_bytes: int | None = Field(description="What a client sees.", examples=[1073741824])
+    format: str | None = Field(description="Format of the disk's bytes where they are stored.", examples=["qcow2"])
+    created_at: datetime = Field(examples=["2026-01-31T12:00:00Z"])
+    expires_at: datetime = Field(examples=["2026-01-31T13:00:00Z"])
+    node: str = Field(examples=["worker-1"])
+    note: str
+    credentials: Credentials | None = Field(
+        description="Shown in the answer about one export, never in a list; null where none are needed."
+    )
+    error: KeptError | None
+
+    @classmethod
+    def of(cls, export: model.Export, *, with_credentials: bool = True) -> Self:
+        """Without credentials for everybody who does not want to connect: a key should not lie about in lists."""
+        credentials = export.credentials if with_credentials else None
+        return cls(
+            id=export.id,
+            disk=str(export.disk.id),
+            access=export.access,
+            holder=export.holder,
+            state=export.state,
+            uri=export.uri,
+            size_bytes=export.size_bytes,
+            format=export.format,
+            created_at=export.created_at,
+            expires_at=export.expires_at,
+            node=export.node,
+            note=export.note,
+            credentials=credentials and Credentials.of(credentials),
+            error=export.error and KeptError.of(export.error),
+        )
+
+
+class Disk(Answer):
+    """What a provider says about a disk now."""
+
+    id: str = Field(examples=["local:web01.qcow2"])
+    canonical_id: str = Field(description="Names the disk world-wide, however it was spelled.")
+    size_bytes: int
+    format: str
+    location: str
+    description: str
+    labels: dict[str, str]
+    access: list[Access] = Field(description="The accesses that the provider can give.")
+    held_by: list[str] = Field(description="Who uses it besides cloudmanager.")
+    backing: list[str] = Field(description="Canonical ids of the disks that this one reads through.")
+    actual_size_bytes: int | None
+    created_at: datetime | None
+
+    @classmethod
+    def of(cls, disk: model.Disk) -> Self:
+        return cls(
+            id=str(disk.id),
+            canonical_id=disk.canonical_id,
+            size_bytes=disk.size_bytes,
+            format=disk.format,
+            location=disk.location,
+            description=disk.description,
+            labels=dict(disk.labels),
+            access=sorted(disk.access),
+            held_by=list(disk.held_by),
+            backing=list(disk.backing),
+            actual_size_bytes=disk.actual_size_bytes,
+            created_at=disk.created_at,
+        )
+
+
+class Attachment(Answer):
+    """The fact that a disk is attached to a node."""
+
+    disk: str = Field(examples=["prod:us-central1-b/evidence-7"])
+    canonical_id: str
+    node: str = Field(examples=["worker-1"])
+    access: Access
+    slot: str = Field(description="What the cloud knows the attachment by: a device name or a LUN.")
+    state: AttachmentState
+    is_ours: bool = Field(description="cloudmanager attached it, so it will detach it.")
+    since: datetime = Field(description="When the state changed last.")
+    error: KeptError | None = Field(description="Why it is stuck, or is being tried again.")
+
+    @classmethod
+    def of(cls, record: records.AttachmentRecord) -> Self:
+        plan = record.plan
+        return cls(
+            disk=str(plan.disk.id),
+            canonical_id=plan.disk.canonical_id,
+            node=record.node,
+            access=plan.access,
+            slot=plan.slot,
+            state=record.state,
+            is_ours=record.is_ours,
+            since=record.since,
+            error=record.error and KeptError.of(record.error),
+        )
+
+
+class ProviderNode(Answer):
+    """The machine as a provider knows it."""
+
+    name: str = Field(examples=["worker-1"])
+    location: str = Field(description="Zone, region or availability set. Empty where that has no meaning.")
+
+
+class Provider(Answer):
+    """A configured provider, and this machine as it knows it."""
+
+    name: str = Field(examples=["local"])
+    type: str = Field(examples=["local"])
+    node: ProviderNode | None = Field(description="null where the provider could not say; `error` tells why.")
+    error: KeptError | None
+
+    @classmethod
+    def of(cls, status: ProviderStatus) -> Self:
+        node = status.node
+        return cls(
+            name=status.name,
+            type=status.type,
+            node=node and ProviderNode(name=node.name, location=node.location),
+            error=status.error and KeptError.of(status.error),
+        )
+
+
+class Node(Answer):
+    """A machine that a cloudmanager runs on."""
+
+    name: str = Field(examples=["worker-1"])
+    started_at: datetime
+    seen_at: datetime = Field(description="When its service was last known to run.")
+
+    @classmethod
+    def of(cls, record: records.NodeRecord) -> Self:
+        return cls(name=record.name, started_at=record.started_at, seen_at=record.seen_at)
+
+
+class AuditEvent(Answer):
+    """Something that was done, to which disk, and for whom."""
+
+    id: int
+    at: datetime
+    node: str
+    event: str = Field(examples=["export.claimed"])
+    disk: str = Field(examples=["local:web01.qcow2"])
+    export_id: str | None
+    holder: str | None
+    detail: str
+
+    @classmethod
+    def of(cls, event: records.AuditEvent) -> Self:
+        return cls(
+            id=event.id,
+            at=event.at,
+            node=event.node,
+            event=event.event,
+            disk=event.disk_id,
+            export_id=event.export_id,
+            holder=event.holder,
+            detail=event.detail,
+        )
+
+
+class Items(Answer, Generic[Item]):
+    """A part of a list."""
+
+    items: list[Item]
+    next_page: str | None = Field(None, description="Give it as `page` to get the next part. null at the end.")
+
+
+class ExportList(Items[Export]): ...
+
+
+class DiskList(Items[Disk]): ...
+
+
+class AttachmentList(Items[Attachment]): ...
+
+
+class ProviderList(Items[Provider]): ...
+
+
+class NodeList(Items[Node]): ...
+
+
+class AuditEventList(Items[AuditEvent]): ...
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
+class Finding(Answer):
+    """One thing that was looked at."""
+
+    subject: str = Field(examples=["store"])
+    severity: Severity
+    seen: str = Field(examples=["answers"])
+    advice: str
+
+    @classmethod
+    def of(cls, finding: model.Finding) -> Self:
+        return cls(subject=finding.subject, severity=finding.severity, seen=finding.seen, advice=finding.advice)
+
+
+class Readiness(Answer):
+    """Whether the service can serve requests now."""
+
+    ready: bool
+    findings: list[Finding]
+
+    @classmethod
+    def of(cls, findings: Sequence[model.Finding]) -> Self:
+        ready = all(finding.severity is not Severity.PROBLEM for finding in findings)
+        return cls(ready=ready, findings=[Finding.of(finding) for finding in findings])
+
+
+class Mistake(Answer):
+    """One wrong field of the body, or one wrong parameter."""
+
+    detail: str
+    pointer: str | None = Field(None, description="JSON pointer into the body.", examples=["#/ttl_seconds"])
+    parameter: str | None = Field(None, description="Name of a query parameter or a header.")
+
+
+class Problem(Answer):
+    """An error as RFC 9457 has it."""
+
+    type: str = Field(description="The code as a URI, relative to the service.", examples=["/docs#disk_not_found"])
+    title: str = Field(description="The same for every error of this code.")
+    status: int
+    detail: str = Field(description="What happened and what can be done, for a person.")
+    code: str = Field(description="Stable, for programs.", examples=["disk_not_found"])
+    retriable: bool = Field(description="The same request may work later.")
+    cloud_code: str | None = Field(None, description="The cloud's own code, unchanged.")
+    retry_after: float | None = Field(None, description="Seconds; also in the Retry-After header.")
+    holder: str | None = Field(None, description="Whose export stands in the way.")
+    errors: list[Mistake] = Field([], description="Which fields or parameters are wrong.")
+
+    @classmethod
+    def of(cls, error: CloudManagerError, status: int) -> Self:
+        return cls(
+            type=f"/docs#{error.code}",
+            title=error.title,
+            status=status,
+            detail=error.detail,
+            code=error.code,
+            retriable=error.retriable,
+            cloud_code=error.cloud_code,
+            retry_after=error.retry_after,
+            holder=error.holder,
+            errors=[
+                Mistake(detail=mistake.detail, pointer=mistake.pointer, parameter=mistake.parameter)
+                for mistake in (error.mistakes if isinstance(error, InvalidFields) else ())
+            ],
+        )

@@ -1,0 +1,118 @@
+"""The commands."""
+
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloudmanager.cli import configuration
+
+app = typer.Typer(
+    help="Any disk, in any cloud, as one NBD address.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help=f"Configuration file. Otherwise ${configuration.VARIABLE}, ./cloudmanager.toml, "
+        "/etc/cloudmanager/cloudmanager.toml, or the defaults.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cloudmanager {installed_version('cloudmanager')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 doctor found a problem.")
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Any disk, in any cloud, as one NBD address."""
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Run the service until it is told to stop (SIGTERM or Ctrl-C). Running exports outlive it."""
+    from cloudmanager.api import serve as serve_api
+
+    serve_api(configuration.load(config))
+
+
+@app.command()
+def demo() -> None:
+    """Show the whole of it on this machine: a disk, asked for over HTTP, read over NBD, released."""
+    from cloudmanager.cli.demo import run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def doctor(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Check this machine and each provider, and say what to do about each problem."""
+    from cloudmanager.cli.doctor import run
+
+    raise typer.Exit(run(config, as_json=json))
+
+
+@app.command()
+def plugins(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """List the plugins that are loaded, where each comes from, and the providers that are configured."""
+    from cloudmanager.cli.plugins import run
+
+    run(configuration.load(config), as_json=json)
+
+
+@app.command()
+def token() -> None:
+    """Make a bearer token, and the line of the configuration that lets it in. Nothing is kept."""
+    from cloudmanager.cli.token import run
+
+    run()
+
+
+@config_app.command("check")
+def config_check(
+    path: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Configuration file.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read the configuration as the service would, and say what was understood."""
+    from cloudmanager.cli.check import run
+
+    run(path or config)
+
+
+@config_app.command("example")
+def config_example() -> None:
+    """Print a commented configuration file with every option of the service and of each provider type."""
+    print(_documentation("example"), end="")
+
+
+@config_app.command("reference", hidden=True)
+def config_reference() -> None:
+    """Print docs/configuration.md."""
+    print(_documentation("reference"), end="")
+
+
+def _documentation(form: str) -> str:
+    plugins = configuration.load_plugins()
+    from cloudmanager.cli.example import example
+    from cloudmanager.cli.reference import reference
+    from cloudmanager.core.options import sections
+
+    write = example if form == "example" else reference
+    return write(sections(plugins.provider_types))

@@ -1,0 +1,57 @@
+"""cloudmanager config check"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudmanager.cli import configuration
+from cloudmanager.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from cloudmanager.core.plugins import Plugins
+    from cloudmanager.core.settings import Settings
+
+
+def run(option: Path | None) -> None:
+    """Reads, builds the providers, and prints what was understood. Raises ConfigurationError, PluginError."""
+    path = configuration.find(option)
+    settings = configuration.load(path)
+    plugins = configuration.load_plugins(settings)
+    understood = _understood(settings, plugins)
+    print(f"{path} is valid." if path else "There is no configuration file: these are the defaults.")
+    for subject, value in understood:
+        print(f"  {subject:<10} {value}")
+
+
+def _understood(settings: "Settings", plugins: "Plugins") -> list[tuple[str, str]]:
+    exports = settings.exports
+    return [
+        ("HTTP", f"{settings.server.listen}, {_tokens(settings)}"),
+        ("NBD", _nbd(settings)),
+        ("exports", f"{exports.default_ttl_seconds} s unless asked otherwise, {exports.max_ttl_seconds} s at most"),
+        ("state", str(settings.server.state_dir)),
+        ("store", _store(settings)),
+        *(("provider", f"{provider.name}, of type {provider.type}") for provider in plugins),
+        *([] if settings.providers else [("provider", "none: there is nothing to export yet")]),
+    ]
+
+
+def _tokens(settings: "Settings") -> str:
+    count = len(settings.server.token_sha256)
+    return f"{count} token{'s' if count > 1 else ''}" if count else "no token needed"
+
+
+def _nbd(settings: "Settings") -> str:
+    nbd = settings.nbd
+    link = "TLS with a key for each export" if nbd.tls == "psk" else "in the clear"
+    sandbox = "bubblewrap" if nbd.sandbox == "bubblewrap" else "no"
+    return f"{nbd.listen} (clients use {nbd.advertised}), ports {nbd.ports}, {link}, {sandbox} sandbox"
+
+
+def _store(settings: "Settings") -> str:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(settings.store_url).render_as_string(hide_password=True)
+    except ArgumentError:
+        raise ConfigurationError("store.url: write it as postgresql+psycopg://USER@HOST/DATABASE.") from None

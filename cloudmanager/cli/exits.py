@@ -1,0 +1,17 @@
+"""How a command ends."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes, for scripts."""
+
+    OK = 0
+    ERROR = 1
+    """The command could not do its work; standard error says why."""
+    USAGE = 2
+    """The command line itself is wrong."""
+    PROBLEM = 3
+    """`doctor` found something that must be mended."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM."""

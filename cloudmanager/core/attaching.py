@@ -1,0 +1,120 @@
+"""Attaches a disk to this node, locates it, and lets it go: always by a plan that was committed first."""
+
+import logging
+from collections.abc import Sequence
+
+from cloudmanager.core.blockdevice import flush, prepare
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.errors import CloudManagerError, DeviceNotReady, NameClash
+from cloudmanager.core.model import Access, AttachmentState, Device, Disk, Problem
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.records import AttachmentRecord, ExportRecord
+from cloudmanager.core.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Attachments:
+    """The attachments of one node. Callers see to it that one thread at a time works on a disk."""
+
+    def __init__(self, node: str, store: Store, plugins: Plugins, clock: Clock, linger_seconds: float) -> None:
+        self._node = node
+        self._store = store
+        self._plugins = plugins
+        self._clock = clock
+        self._linger_seconds = linger_seconds
+
+    def ensure(self, live: Sequence[ExportRecord]) -> None:
+        """The disk of these exports is attached as they need it. Raises what the provider raises."""
+        disk = live[0].disk
+        record = self._store.attachment(self._node, disk.canonical_id)
+        access = Access.READ_WRITE if _writes(live) else Access.READ_ONLY
+        if record and record.is_ours and access.writes_disk and not record.plan.access.writes_disk:
+            self._detach(record)  # it lingers attached read-only, and its only export wants to write
+            record = None
+        if record is None:
+            record = self._plan(disk, access)
+        if record.idle_boottime is not None:
+            self._store.set_idle(record, None)
+        if record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):
+            self._attach(record)
+
+    def locate(self, disk: Disk, live: Sequence[ExportRecord]) -> Device:
+        """The device, prepared for these exports. Raises DeviceNotReady also when the attachment has gone."""
+        device = self._plugins[disk.id.provider].locate(disk)
+        record = self._store.attachment(self._node, disk.canonical_id)
+        if isinstance(device, Device):
+            if record and record.is_ours and device.is_block:
+                prepare(device, read_only=not _writes(live))
+            return device
+        if record:
+            self._store.forget_attachment(record)  # so that it is planned anew
+        raise DeviceNotReady(f"{disk.id} is not attached to this machine any more; it is being attached again.")
+
+    def let_go(self, canonical_id: str) -> float | None:
+        """Ends the attachment of a disk without exports, if it is ours. Returns until when it lingers.
+
+        Raises what the provider raises, after keeping it on the attachment.
+        """
+        record = self._store.attachment(self._node, canonical_id)
+        if record is None:
+            return None
+        if not record.is_ours:
+            self._store.forget_attachment(record)
+            return None
+        lingers_until = self._lingers_until(record)
+        if self._clock.boottime() < lingers_until:
+            return lingers_until
+        self._detach(record)
+        return None
+
+    def _plan(self, disk: Disk, access: Access) -> AttachmentRecord:
+        plan = self._plugins[disk.id.provider].plan_attach(disk, access)
+        state = AttachmentState.FOREIGN if plan.is_present else AttachmentState.PLANNED
+        return self._store.plan_attachment(self._node, plan, state)
+
+    def _attach(self, record: AttachmentRecord) -> None:
+        record = self._store.set_attachment(record, AttachmentState.ATTACHING)
+        try:
+            attachment = self._plugins[record.plan.disk.id.provider].attach(record.plan)
+        except NameClash:
+            self._store.forget_attachment(record)  # nothing was attached: the next plan takes another name
+            raise
+        except CloudManagerError as error:
+            self._store.set_attachment(record, AttachmentState.ATTACHING, Problem.of(error))
+            raise
+        is_ours = attachment.request_id == record.plan.request_id  # else somebody was faster
+        self._store.set_attachment(record, AttachmentState.ATTACHED if is_ours else AttachmentState.FOREIGN)
+
+    def _detach(self, record: AttachmentRecord) -> None:
+        record = self._store.set_attachment(record, AttachmentState.DETACHING, record.error)
+        try:
+            self._flush(record.plan.disk)
+            self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
+        except CloudManagerError as error:
+            log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
+            self._store.set_attachment(record, AttachmentState.STUCK, Problem.of(error))
+            raise
+        self._store.forget_attachment(record)
+
+    def _flush(self, disk: Disk) -> None:
+        """Whatever was written is on the disk. A device that cannot be found has nothing to flush. Raises DiskInUse."""
+        try:
+            device = self._plugins[disk.id.provider].locate(disk)
+        except CloudManagerError as error:
+            log.warning("%s is detached without a flush: %s", disk.id, error.detail)
+            return
+        if isinstance(device, Device) and device.is_block:
+            flush(device)
+
+    def _lingers_until(self, record: AttachmentRecord) -> float:
+        idle = record.idle_boottime if record.boot_id == self._clock.boot_id else None
+        if idle is None:
+            idle = self._clock.boottime()
+            if self._linger_seconds:
+                self._store.set_idle(record, idle)
+        return idle + self._linger_seconds
+
+
+def _writes(exports: Sequence[ExportRecord]) -> bool:
+    return any(export.access.writes_disk for export in exports)

@@ -1,0 +1,97 @@
+"""The state directory: the store, scratch overlays, and what running exports need."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.settings import Settings
+
+SUBJECT = "state directory"
+CHOOSE_ANOTHER = "Set [server] state_dir to a directory that this user can write, or run as another user."
+NETWORK_FILE_SYSTEMS = frozenset({"9p", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "virtiofs"})
+"""Where SQLite's write-ahead log is not safe: https://www.sqlite.org/wal.html"""
+
+
+def check_directories(settings: Settings) -> Iterator[Finding]:
+    state_dir = settings.server.state_dir.absolute()
+    there = _nearest(state_dir)
+    if obstacle := _obstacle(there):
+        yield Finding(SUBJECT, Severity.PROBLEM, f"{state_dir}: {obstacle}", CHOOSE_ANOTHER)
+        return
+    yield Finding(SUBJECT, Severity.OK, f"{state_dir}{'' if there == state_dir else ' can be made'}")
+    yield _check_space(there, settings.exports.scratch_limit_bytes)
+    yield _check_file_system(there, uses_sqlite=not settings.store.url)
+    yield _check_direct_io(there)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest parent that exists."""
+    return next(candidate for candidate in (path, *path.parents) if os.path.lexists(candidate))
+
+
+def _obstacle(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"{directory} is not a directory"
+    try:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory):
+            return ""
+    except OSError as error:
+        return f"{directory} cannot be written ({error.strerror})"
+
+
+def _check_space(directory: Path, scratch_limit: int) -> Finding:
+    free = shutil.disk_usage(directory).free
+    seen = f"{_gib(free)} free"
+    if free >= scratch_limit:
+        return Finding("free space", Severity.OK, seen)
+    return Finding(
+        "free space",
+        Severity.WARNING,
+        f"{seen}, less than one full scratch export takes ({_gib(scratch_limit)})",
+        "Make room, or lower [exports] scratch_limit_bytes.",
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.1f} GiB"
+
+
+def _check_file_system(directory: Path, uses_sqlite: bool) -> Finding:
+    kind = _file_system(directory)
+    if uses_sqlite and kind in NETWORK_FILE_SYSTEMS:
+        return Finding(
+            "file system",
+            Severity.PROBLEM,
+            f"{kind}: SQLite's write-ahead log is not safe there",
+            "Set [server] state_dir to a local disk, or [store] url to a PostgreSQL database.",
+        )
+    return Finding("file system", Severity.OK, kind or "unknown")
+
+
+def _file_system(directory: Path) -> str:
+    """Its type, from the mount that has the directory's device number; empty if none has (a btrfs subvolume)."""
+    device = directory.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if before.split()[2] == wanted:
+            return after.split()[0]
+    return ""
+
+
+def _check_direct_io(directory: Path) -> Finding:
+    subject = "direct I/O"
+    with tempfile.NamedTemporaryFile(prefix=".doctor-", dir=directory) as file:
+        try:
+            os.close(os.open(file.name, os.O_RDONLY | os.O_DIRECT))
+        except OSError as error:
+            return Finding(
+                subject,
+                Severity.WARNING,
+                f"not on this file system ({error.strerror})",
+                "Scratch overlays here go through the page cache. A disk file system (ext4, xfs) avoids that.",
+            )
+    return Finding(subject, Severity.OK, "works")

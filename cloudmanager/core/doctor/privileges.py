@@ -1,0 +1,71 @@
+"""What this process may do."""
+
+import os
+import pwd
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.settings import Settings, parse_ports
+
+_OWN_NODE = "device nodes that a read-only export cannot write to"
+# Bits of linux/capability.h, and what goes without them.
+CAPABILITIES = {
+    "CAP_CHOWN": (0, _OWN_NODE),
+    "CAP_DAC_OVERRIDE": (1, "opening disks whatever their owner"),
+    "CAP_FOWNER": (3, _OWN_NODE),
+    "CAP_NET_ADMIN": (12, "the sandbox's empty network"),
+    "CAP_SYS_PTRACE": (19, "taking running exports over after a restart"),
+    "CAP_SYS_ADMIN": (21, "the sandbox, and making attached disks read-only"),
+    "CAP_MKNOD": (27, _OWN_NODE),
+}
+DESCRIPTORS_PER_EXPORT = 4
+"""Listener, pidfd, and room for a handshake in progress."""
+
+
+def check_privileges(settings: Settings) -> Iterator[Finding]:
+    yield _check_user()
+    yield _check_descriptors(len(parse_ports(settings.nbd.ports)))
+
+
+def _check_user() -> Finding:
+    if os.geteuid() != 0:
+        return Finding(
+            "user",
+            Severity.WARNING,
+            f"{_user_name()}, not root: image files that this user can read can be exported",
+            "Block devices and cloud disks need root.",
+        )
+    effective = _effective_capabilities()
+    lacking = [f"{name} ({use})" for name, (bit, use) in CAPABILITIES.items() if not effective >> bit & 1]
+    if lacking:
+        advice = "Give root these capabilities; compose.yaml shows how, for a container."
+        return Finding("user", Severity.WARNING, f"root without {', '.join(lacking)}", advice)
+    return Finding("user", Severity.OK, "root, with every capability that is used")
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _effective_capabilities() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+
+
+def _check_descriptors(exports: int) -> Finding:
+    wanted = exports * DESCRIPTORS_PER_EXPORT
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return Finding("open files", Severity.OK, f"limited to {soft}, enough for {exports} exports")
+    return Finding(
+        "open files",
+        Severity.WARNING,
+        f"limited to {soft}, enough for about {soft // DESCRIPTORS_PER_EXPORT} of the {exports} exports that [nbd] "
+        "ports has room for",
+        f"Raise the limit: LimitNOFILE={wanted} in the systemd unit, or `ulimit -n {wanted}` (here up to {hard}).",
+    )

@@ -1,0 +1,91 @@
+"""Microsoft's VHD, which QEMU calls vpc (Virtual Hard Disk Image Format Specification 1.0)."""
+
+import struct
+from dataclasses import dataclass
+
+from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
+from cloudmanager.core.images.image import Image
+from cloudmanager.core.images.source import SECTOR, Source
+
+MAGIC = b"conectix"
+_FOOTER = struct.Struct(">8sIIQ4x4s4x4s8xQHBBII")
+_CHECKSUM_OFFSET = 64
+_FIXED, _DYNAMIC, _DIFFERENCING = 2, 3, 4
+_DYNAMIC_HEADER = struct.Struct(">8s8xQ4xIII")
+_DYNAMIC_HEADER_BYTES = 1024
+_DYNAMIC_CHECKSUM_OFFSET = 36
+_UNALLOCATED = 0xFFFFFFFF
+_LARGEST_GEOMETRY = 65535 * 16 * 255
+_SIZED_BY_FIELD = (b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0")
+"""The creators whose images are as large as the size field says, as in QEMU's block/vpc.c; others mean the geometry."""
+
+
+@dataclass(frozen=True)
+class _Footer:
+    data_offset: int
+    creator: bytes
+    size_field: int
+    geometry_sectors: int
+    disk_type: int
+    is_intact: bool
+
+    @classmethod
+    def parse(cls, data: bytes) -> "_Footer":
+        magic, _features, _version, offset, creator, _os, size, cylinders, heads, sectors, disk_type, checksum = (
+            _FOOTER.unpack_from(data)
+        )
+        return cls(
+            offset,
+            creator,
+            size,
+            cylinders * heads * sectors,
+            disk_type,
+            magic == MAGIC and checksum == _checksum(data, _CHECKSUM_OFFSET),
+        )
+
+    @property
+    def size_bytes(self) -> int:
+        """As QEMU has it."""
+        if self.creator in _SIZED_BY_FIELD or self.geometry_sectors == _LARGEST_GEOMETRY:
+            return self.size_field // SECTOR * SECTOR
+        return self.geometry_sectors * SECTOR
+
+
+def fixed(source: Source, footer: bytes) -> Image | None:
+    """A raw disk with a footer behind it, if that footer is whole and says so; None if it is only a raw disk."""
+    if not footer.startswith(MAGIC):
+        return None
+    parsed = _Footer.parse(footer)
+    fits = parsed.size_field == source.size - SECTOR and 0 < parsed.size_bytes <= parsed.size_field
+    return Image("vpc", parsed.size_bytes) if parsed.is_intact and parsed.disk_type == _FIXED and fits else None
+
+
+def read(source: Source) -> Image:
+    """A dynamic VHD, which starts with a copy of its footer."""
+    footer = _Footer.parse(source.exactly(0, SECTOR, "header"))
+    if not footer.is_intact:
+        raise CorruptImage("The image is damaged: the checksum of its VHD header is wrong.")
+    if footer.disk_type == _DIFFERENCING:
+        raise UnsafeImage("The image is a difference to a parent VHD. Merge them where they were made.")
+    if footer.disk_type != _DYNAMIC:
+        raise ImageError(f"VHD type {footer.disk_type} is not one that QEMU reads.")
+    _check_blocks(source, footer)
+    return Image("vpc", footer.size_bytes)
+
+
+def _check_blocks(source: Source, footer: _Footer) -> None:
+    header = source.exactly(footer.data_offset, _DYNAMIC_HEADER_BYTES, "dynamic disk header")
+    magic, table_offset, entries, block_bytes, checksum = _DYNAMIC_HEADER.unpack_from(header)
+    if magic != b"cxsparse" or checksum != _checksum(header, _DYNAMIC_CHECKSUM_OFFSET):
+        raise CorruptImage("The image is damaged: its dynamic disk header is not valid.")
+    if block_bytes < SECTOR or block_bytes & (block_bytes - 1) or entries * block_bytes < footer.size_bytes:
+        raise CorruptImage("The image is damaged: its size does not fit its blocks.")
+    table = source.exactly(table_offset, entries * 4, "block table")
+    last = max((entry for (entry,) in struct.iter_unpack(">I", table) if entry != _UNALLOCATED), default=None)
+    if last is not None and last * SECTOR + block_bytes > source.size:
+        raise source.truncated("data")
+
+
+def _checksum(data: bytes, field_offset: int) -> int:
+    """One's complement of the sum of all bytes but the field's own."""
+    return ~(sum(data) - sum(data[field_offset : field_offset + 4])) & 0xFFFFFFFF

@@ -1,0 +1,1 @@
+"""The store's history: Alembic revisions, applied when the store is opened."""

@@ -1,0 +1,144 @@
+"""The start of an NBD conversation: the proof that a server has opened its disk and serves it.
+
+https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
+"""
+
+import select
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloudmanager.core.nbd.process import Process, remaining
+
+_GREETING = struct.Struct(">8s8sH")
+_OPTION = struct.Struct(">8sII")
+_REPLY = struct.Struct(">QIII")
+_REQUEST = struct.Struct(">IHHQQI")
+
+_NBDMAGIC = b"NBDMAGIC"
+_IHAVEOPT = b"IHAVEOPT"
+_REPLY_MAGIC = 0x3E889045565A9
+_REQUEST_MAGIC = 0x25609513
+_CLIENT_FLAGS = struct.pack(">I", 0b11)
+"""Fixed newstyle, no zeroes."""
+_OPT_GO = 7
+_REP_ACK = 1
+_REP_ERROR = 1 << 31
+_REP_ERR_TLS_REQD = _REP_ERROR | 5
+_CMD_DISC = 2
+_LONGEST_REPLY = 65536
+
+_LOOK_AROUND_SECONDS = 0.25
+"""How often a server that has not answered is looked at: it may be serving others."""
+
+
+class ServerEnded(Exception):
+    """The process ended before it answered."""
+
+    def __init__(self, status: int | None = None) -> None:
+        """`status` is its exit status, where that is known."""
+        super().__init__()
+        self.status = status
+
+
+class NoAnswer(Exception):
+    """The deadline passed."""
+
+
+class ProtocolError(Exception):
+    """Whatever answered, it was not a server of this export."""
+
+
+class _Occupied(Exception):
+    """Other clients have taken every place."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What to wait for, and how long."""
+
+    server: Process
+    name: str
+    requires_tls: bool
+    deadline: float
+    """On the monotonic clock."""
+    is_occupied: Callable[[], bool]
+    """Whether clients hold every place. They were accepted, so the disk is open; our own turn would not come."""
+
+
+def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
+    """Returns when the server serves the export. The listener queues, so one connection is enough.
+
+    Raises ServerEnded, NoAnswer, ProtocolError.
+    """
+    try:
+        with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
+            _Conversation(connection, readiness).negotiate()
+    except _Occupied:
+        return
+    except TimeoutError as error:
+        raise NoAnswer from error
+    except OSError as error:
+        if readiness.server.wait(1):
+            raise ServerEnded from error
+        raise ProtocolError(str(error)) from error
+
+
+class _Conversation:
+    def __init__(self, connection: socket.socket, readiness: Readiness) -> None:
+        self._connection = connection
+        self._readiness = readiness
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._poll.register(readiness.server.fd, select.POLLIN)
+
+    def negotiate(self) -> None:
+        magic, option_magic, _ = _GREETING.unpack(self._receive(_GREETING.size))
+        if (magic, option_magic) != (_NBDMAGIC, _IHAVEOPT):
+            raise ProtocolError(f"greeted with {magic!r}")
+        self._connection.sendall(_CLIENT_FLAGS + _go(self._readiness.name))
+        kind = self._last_reply()
+        if kind == _REP_ACK and not self._readiness.requires_tls:
+            self._connection.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _CMD_DISC, 0, 0, 0))
+        elif not (kind == _REP_ERR_TLS_REQD and self._readiness.requires_tls):
+            raise ProtocolError(f"answered NBD_OPT_GO with {kind:#x}")
+
+    def _last_reply(self) -> int:
+        """The kind of the reply that ends the option: an acknowledgement or an error."""
+        while True:
+            magic, _, kind, length = _REPLY.unpack(self._receive(_REPLY.size))
+            if magic != _REPLY_MAGIC or length > _LONGEST_REPLY:
+                raise ProtocolError("sent a malformed reply")
+            self._receive(length)
+            if kind == _REP_ACK or kind & _REP_ERROR:
+                return int(kind)
+
+    def _receive(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size:
+            self._await_bytes()
+            part = self._connection.recv(size - len(received))
+            if not part:
+                raise ConnectionResetError("closed the connection")
+            received += part
+        return received
+
+    def _await_bytes(self) -> None:
+        while True:
+            left = remaining(self._readiness.deadline)
+            ready = {fd for fd, _ in self._poll.poll(min(left, _LOOK_AROUND_SECONDS) * 1000)}
+            if self._connection.fileno() in ready:
+                return
+            if ready:
+                raise ServerEnded
+            if self._readiness.is_occupied():
+                raise _Occupied
+            if not left:
+                raise NoAnswer
+
+
+def _go(name: str) -> bytes:
+    encoded = name.encode()
+    payload = struct.pack(">I", len(encoded)) + encoded + struct.pack(">H", 0)
+    return _OPTION.pack(_IHAVEOPT, _OPT_GO, len(payload)) + payload

@@ -1,0 +1,130 @@
+"""How a qemu-nbd is recognised, also by a daemon that did not start it."""
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cloudmanager.core.nbd import listener, process
+from cloudmanager.core.nbd.process import Process
+
+PROGRAM = "qemu-nbd"
+_BEGINNINGS = ("bwrap", "sh", PROGRAM)
+"""What a server is in turn: the sandbox, the shell that hands it the listener, itself."""
+_SETTLE_SECONDS = 2.0
+"""How long a start that another daemon began may take to become a server, or nothing."""
+_LOOK_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running qemu-nbd, as the store keeps it: enough to recognise it after a restart of the daemon."""
+
+    boot_id: str
+    pid: int
+    """qemu-nbd's own, never the sandbox's."""
+    start_time: int
+    """Clock ticks since boot: field 22 of /proc/PID/stat."""
+    listener_inode: int
+
+    @classmethod
+    def of(cls, server: Process, listener_inode: int) -> Self:
+        """Raises OSError when it has ended."""
+        return cls(process.boot_id(), server.pid, process.start_time(server.pid), listener_inode)
+
+
+def name_option(name: str) -> str:
+    """The word of the command line that carries the export's name."""
+    return f"--export-name={name}"
+
+
+def recorded(record: ServerProcess, name: str) -> Process | None:
+    """The process of the record, if it is still the same one."""
+    if record.boot_id != process.boot_id():
+        return None
+    server = Process.find(record.pid)
+    if server is None:
+        return None
+    with suppress(OSError):
+        if (
+            process.start_time(server.pid) == record.start_time
+            and _is_server(server.pid, name)
+            and record.listener_inode in process.sockets(server.pid).values()
+        ):
+            return server
+    server.close()
+    return None
+
+
+def searched(name: str, port: int) -> tuple[Process, ServerProcess] | None:
+    """The server that carries a name and listens on a port.
+
+    Whatever else carries the name is ended: a start that did not come to be, or a server that lost its port.
+    """
+    settled = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        carriers = _carriers(name)
+        for pid in carriers:
+            found = _listening(pid, name, port)
+            if found is not None:
+                return found
+        # A child that has not executed its program yet carries no name, but it holds the listener.
+        if not carriers and not listener.listening_inodes(port):
+            return None
+        if time.monotonic() > settled:
+            end_all(name)
+            return None
+        time.sleep(_LOOK_SECONDS)  # nothing tells when another process executes a program
+
+
+def end_all(name: str) -> None:
+    """Kills whatever carries a name, also what is only about to become its server."""
+    for carrier in filter(None, map(Process.find, _carriers(name))):
+        carrier.send(signal.SIGKILL)
+        carrier.wait(_SETTLE_SECONDS)
+        carrier.close()
+
+
+def launcher_of(server: Process) -> int | None:
+    """The sandbox's process above a server, where it is a child of ours: the daemon may have replaced itself."""
+    with suppress(OSError):
+        above = process.parent(server.pid)
+        if above != os.getpid() and process.parent(above) == os.getpid():
+            return above
+    return None
+
+
+def _listening(pid: int, name: str, port: int) -> tuple[Process, ServerProcess] | None:
+    server = Process.find(pid)
+    if server is None:
+        return None
+    with suppress(OSError):
+        inode = listener.listening_on(server, port) if _is_server(pid, name) else None
+        if inode is not None:
+            return server, ServerProcess.of(server, inode)
+    server.close()
+    return None
+
+
+def _is_ours(pid: int, name: str) -> bool:
+    """Names can be read in /proc, so that anybody can carry one: the user and the program count too."""
+    try:
+        words = process.command_line(pid)
+        return name_option(name) in words and _program(words) in _BEGINNINGS and process.owner(pid) == os.geteuid()
+    except OSError:
+        return False
+
+
+def _is_server(pid: int, name: str) -> bool:
+    return _is_ours(pid, name) and _program(process.command_line(pid)) == PROGRAM
+
+
+def _program(words: list[str]) -> str:
+    return Path(words[0]).name if words else ""
+
+
+def _carriers(name: str) -> list[int]:
+    return [pid for pid in process.all_pids() if _is_ours(pid, name)]

@@ -1,0 +1,68 @@
+"""A server that serves."""
+
+import os
+import threading
+from contextlib import suppress
+
+from cloudmanager.core.nbd import process
+from cloudmanager.core.nbd.launch import Launched
+from cloudmanager.core.nbd.record import ServerProcess
+from cloudmanager.core.nbd.words import Words
+
+
+class Running:
+    """One qemu-nbd, started or adopted, until it is closed: also for a while after its death."""
+
+    def __init__(self, record: ServerProcess, launched: Launched, words: Words | None, claims: tuple[int, ...]) -> None:
+        """`claims` are exclusive opens of its devices; they last until it is closed."""
+        self.record = record
+        self._launched = launched
+        self._words = words
+        self._claims = claims
+        self._is_buried = False
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    @property
+    def pidfd(self) -> int:
+        return self._launched.server.fd
+
+    @property
+    def is_alive(self) -> bool:
+        with self._lock:
+            return not self._is_closed and self._launched.server.is_alive
+
+    def client_count(self) -> int:
+        return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
+
+    def end(self, patience_seconds: float) -> bool:
+        """Whether it is gone."""
+        return self._launched.end(patience_seconds)
+
+    def bury(self) -> str:
+        """Leaves no zombie of it. Its last words, where there are any; an empty text when this was done before."""
+        with self._lock:
+            if self._is_buried:
+                return ""
+            self._is_buried = True
+            self._launched.reap()
+            return self._words.read().strip() if self._words else ""
+
+    def close(self) -> None:
+        """Lets go of it; it goes on if it has not ended."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = self._is_buried = True
+            self._launched.server.close()
+            if self._words:
+                self._words.close()
+            for claim in self._claims:
+                os.close(claim)
+
+
+def client_count(pid: int, listener_inode: int) -> int:
+    """Connections that a server has accepted."""
+    with suppress(PermissionError):
+        return len(set(process.sockets(pid).values()) - {listener_inode})
+    return 0

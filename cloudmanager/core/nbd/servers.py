@@ -1,0 +1,242 @@
+"""The export manager: one qemu-nbd per export."""
+
+import logging
+import secrets
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cloudmanager.core.errors import ServerFailed
+from cloudmanager.core.model import Credentials
+from cloudmanager.core.nbd import listener, record, tls
+from cloudmanager.core.nbd.launch import Launched
+from cloudmanager.core.nbd.listener import Endpoint, Ports
+from cloudmanager.core.nbd.process import Process
+from cloudmanager.core.nbd.record import ServerProcess
+from cloudmanager.core.nbd.running import Running
+from cloudmanager.core.nbd.startup import ServerSpec, Startup, tls_directory
+from cloudmanager.core.nbd.watcher import Watcher
+from cloudmanager.core.settings import NbdSettings
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 10.0
+"""For qemu-nbd to finish its writes; then it is killed."""
+_NAME_BYTES = 16
+
+
+def new_export_name() -> str:
+    """An NBD export name that nobody guesses: 128 random bits."""
+    return secrets.token_hex(_NAME_BYTES)
+
+
+@dataclass
+class _Place:
+    """An export's listener and server."""
+
+    port: int = 0
+    listener: socket.socket | None = None
+    running: Running | None = None
+    """Also a dead one, until it is replaced or stopped: it holds the claim on a device."""
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever starts, adopts or stops."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.listener is None and self.running is None
+
+    def let_go(self) -> None:
+        if self.running is not None:
+            self.running.close()
+        if self.listener is not None:
+            self.listener.close()
+        self.running = self.listener = None
+
+
+class Servers:
+    """Starts, adopts, watches and stops the qemu-nbd of each export. Thread-safe.
+
+    The processes outlive it: `adopt` finds them again.
+    """
+
+    def __init__(
+        self, settings: NbdSettings, directory: Path, scratch_limit_bytes: int, on_exit: Callable[[str], None]
+    ) -> None:
+        """`directory` gets a private directory for each export.
+
+        `on_exit` is called with the id of an export whose qemu-nbd ended though nobody stopped it, from the watcher's
+        thread: it should return soon.
+        """
+        self._settings = settings
+        self._directory = directory
+        self._scratch_limit_bytes = scratch_limit_bytes
+        self._on_exit = on_exit
+        self._ports = Ports(settings.ports)
+        self._places: dict[str, _Place] = {}
+        self._lock = threading.Lock()
+        self._watcher = Watcher()
+
+    def reserve(self, export_id: str, port: int | None = None) -> int:
+        """Listens for an export on this port, or on the next free one of the configured range.
+
+        An export that has its listener keeps it. Clients queue from now on.
+        Raises PortsExhausted, ServerFailed.
+        """
+        with self._place(export_id) as place:
+            if place.running is None or not place.running.is_alive:
+                self._listen(place, port)
+            return place.port
+
+    def start(self, spec: ServerSpec) -> ServerProcess:
+        """Returns when an NBD handshake has succeeded and the open files are the right ones.
+
+        Does nothing when the export's server is alive. May be called again after the server died: the port is the
+        same, and so is the content of a scratch export.
+        Raises ServerFailed, PortsExhausted, DeviceMismatch, DeviceError, DiskInUse, ImageError.
+        """
+        with self._place(spec.export_id) as place:
+            if place.running is not None and place.running.is_alive:
+                return place.running.record
+            self._retire(place)
+            running = self._startup(spec, self._listen(place, spec.port)).run()
+            self._keep(spec.export_id, place, running)
+            return running.record
+
+    def adopt(self, export_id: str, name: str, port: int | None, process: ServerProcess | None) -> ServerProcess | None:
+        """Takes over the server of an earlier daemon. None: no server of this export is alive.
+
+        `process` is what was stored; a server whose record was not stored, or not in time, is found by its name.
+        A listener that this user may not take back stays with the server: `refuse_clients` has no effect then.
+        """
+        if port is None:
+            return None  # the port is stored before a server is started
+        with self._place(export_id) as place:
+            if place.running is not None and place.running.is_alive:
+                return place.running.record
+            found = _find(name, port, process)
+            if found is None:
+                return None
+            server, adopted = found
+            self._retire(place)
+            place.port = port
+            place.listener = place.listener or listener.take_back(server, adopted.listener_inode)
+            launched = Launched(server, record.launcher_of(server))
+            self._keep(export_id, place, Running(adopted, launched, words=None, claims=()))
+            return adopted
+
+    def is_alive(self, export_id: str) -> bool:
+        running = self._running(export_id)
+        return running is not None and running.is_alive
+
+    def refuse_clients(self, export_id: str) -> None:
+        """New clients are refused from now on; the connected ones go on."""
+        place = self._places.get(export_id)
+        if place is not None and place.listener is not None:
+            listener.refuse_clients(place.listener)
+
+    def client_count(self, export_id: str) -> int:
+        """Connections that the server has accepted. One client may have several."""
+        running = self._running(export_id)
+        return 0 if running is None else running.client_count()
+
+    def stop(self, export_id: str) -> None:
+        """Ends the server and deletes what the export had: port, overlay, key. Idempotent.
+
+        Raises ServerFailed (retriable) when the server cannot be killed, because it waits for a dead device.
+        """
+        with self._place(export_id) as place:
+            running, place.running = place.running, None
+            if running is not None:
+                self._end(export_id, place, running)
+            place.let_go()
+            shutil.rmtree(self._directory / export_id, ignore_errors=True)
+
+    def credentials(self, export_id: str) -> Credentials | None:
+        """What a client needs besides the address; None without TLS, and before the first start."""
+        return tls.read_key(tls_directory(self._directory / export_id))
+
+    def uri(self, name: str, port: int) -> str:
+        """The address for a client, as the NBD project defines it (doc/uri.md)."""
+        scheme = "nbd" if self._settings.tls == "off" else "nbds"
+        host = self._settings.advertised
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
+
+    def close(self) -> None:
+        """The daemon ends: the servers go on, and nothing is watched any more."""
+        self._watcher.close()
+        with self._lock:
+            places = list(self._places.values())
+            self._places.clear()
+        for place in places:
+            place.let_go()
+
+    @contextmanager
+    def _place(self, export_id: str) -> Iterator[_Place]:
+        """The export's place, for this thread alone; one that is left empty is forgotten."""
+        while True:
+            with self._lock:
+                place = self._places.setdefault(export_id, _Place())
+            with place.turn:
+                if self._places.get(export_id) is not place:
+                    continue
+                try:
+                    yield place
+                finally:
+                    with self._lock:
+                        if place.is_empty:
+                            self._places.pop(export_id, None)
+                return
+
+    def _running(self, export_id: str) -> Running | None:
+        place = self._places.get(export_id)
+        return None if place is None else place.running
+
+    def _listen(self, place: _Place, port: int | None) -> socket.socket:
+        if place.listener is None:
+            place.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
+            place.port = place.listener.getsockname()[1]
+        return place.listener
+
+    def _startup(self, spec: ServerSpec, listening: socket.socket) -> Startup:
+        directory = self._directory / spec.export_id
+        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening)
+
+    def _keep(self, export_id: str, place: _Place, running: Running) -> None:
+        place.running = running
+        self._watcher.watch(running.pidfd, partial(self._died, export_id, place, running))
+
+    def _retire(self, place: _Place) -> None:
+        """Forgets a dead server."""
+        if place.running is not None:
+            self._watcher.forget(place.running.pidfd)
+            place.running.bury()
+            place.running.close()
+            place.running = None
+
+    def _end(self, export_id: str, place: _Place, running: Running) -> None:
+        self._watcher.forget(running.pidfd)
+        if not running.end(_STOP_SECONDS):
+            self._keep(export_id, place, running)
+            raise ServerFailed("qemu-nbd does not end: its disk does not answer. It is tried again.", retriable=True)
+        running.bury()
+        running.close()
+
+    def _died(self, export_id: str, place: _Place, running: Running) -> None:
+        if place.running is not running:
+            return
+        words = running.bury()
+        log.warning("the server of export %s ended%s", export_id, f": {words}" if words else "")
+        self._on_exit(export_id)
+
+
+def _find(name: str, port: int, stored: ServerProcess | None) -> tuple[Process, ServerProcess] | None:
+    if stored is not None:
+        server = record.recorded(stored, name)
+        if server is not None:
+            return server, stored
+    return record.searched(name, port)

@@ -1,0 +1,174 @@
+"""From a specification to a server that serves it."""
+
+import os
+import socket
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.core.errors import CloudManagerError, ServerFailed
+from cloudmanager.core.model import Access, Device, FileIdentity
+from cloudmanager.core.nbd import blockgraph, handshake, images, listener, scratch, tls
+from cloudmanager.core.nbd.confinement import Bare, Bubblewrap, Confinement, executable
+from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, Readiness, ServerEnded
+from cloudmanager.core.nbd.images import Image
+from cloudmanager.core.nbd.launch import Launch, Launched
+from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, name_option
+from cloudmanager.core.nbd.running import Running, client_count
+from cloudmanager.core.nbd.words import Words, failure
+from cloudmanager.core.settings import NbdSettings
+
+_SCRATCH = "scratch.qcow2"
+_TLS = "tls"
+
+
+@dataclass(frozen=True)
+class ServerSpec:
+    """What is to be served, and how."""
+
+    export_id: str
+    """Names the private directory."""
+    name: str
+    """Unguessable NBD export name."""
+    port: int
+    access: Access
+    device: Device
+
+
+def tls_directory(directory: Path) -> Path:
+    """Where an export's key is, in its private directory."""
+    return directory / _TLS
+
+
+@dataclass(frozen=True)
+class Startup:
+    """One attempt to serve."""
+
+    spec: ServerSpec
+    settings: NbdSettings
+    directory: Path
+    """The export's own."""
+    scratch_limit_bytes: int
+    listener: socket.socket
+
+    def run(self) -> Running:
+        """Raises ServerFailed, DeviceMismatch, DeviceError, DiskInUse, ImageError; then nothing is left running."""
+        deadline = time.monotonic() + self.settings.start_timeout_seconds
+        with ExitStack() as undo:
+            opened = images.open_images(self.spec.device, self.spec.access)
+            undo.callback(images.close_images, opened)
+            words = Words()
+            with ExitStack() as undo_on_failure:
+                undo_on_failure.callback(words.close)
+                launch = self._prepare(opened, words)
+                launched, record = self._serve(launch, opened, deadline)
+                undo_on_failure.pop_all()
+            # A duplicate shares the claim, and outlasts the descriptor.
+            claims = tuple(os.dup(image.fd) for image in opened if image.is_exclusive)
+            return Running(record, launched, words, claims)
+
+    def _prepare(self, opened: tuple[Image, ...], words: Words) -> Launch:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            confinement = self._confinement()
+            command = self._command(opened, confinement)
+        except OSError as error:
+            raise ServerFailed(
+                f"{self.directory} cannot be used: {error.strerror}. Make room there, or give access to it.",
+                retriable=True,
+            ) from error
+        limit = self.scratch_limit_bytes if self._is_scratch else None
+        return Launch(command, confinement, self.listener, words, limit)
+
+    def _confinement(self) -> Confinement:
+        return Bare() if self.settings.sandbox == "none" else Bubblewrap(self.directory)
+
+    def _command(self, opened: tuple[Image, ...], confinement: Confinement) -> list[str]:
+        return [
+            *(executable(PROGRAM, "qemu-utils"), "--persistent", f"--shared={self.settings.connections}"),
+            *(name_option(self.spec.name), *self._tls(confinement)),
+            *(["--read-only"] if self.spec.access is Access.READ_ONLY else []),
+            blockgraph.filename([*self._overlay(confinement), *(_node(image, confinement) for image in opened)]),
+        ]
+
+    def _tls(self, confinement: Confinement) -> list[str]:
+        if self.settings.tls == "off":
+            return []
+        directory = tls_directory(self.directory)
+        tls.create_key(directory)
+        return tls.arguments(confinement.show(directory, writable=False))
+
+    def _overlay(self, confinement: Confinement) -> list[blockgraph.Node]:
+        """A scratch export's; what an earlier server of the export has written is kept."""
+        if not self._is_scratch:
+            return []
+        if not self._scratch.exists():
+            scratch.create_overlay(self._scratch, self.spec.device.size_bytes)
+        name = confinement.show(self._scratch, writable=True)
+        return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
+
+    def _serve(self, launch: Launch, opened: tuple[Image, ...], deadline: float) -> tuple[Launched, ServerProcess]:
+        try:
+            launched = launch.start(deadline)
+        except (ServerEnded, NoAnswer) as error:
+            end_all(self.spec.name)
+            raise self._explained(error, launch) from error
+        try:
+            return launched, self._proven(launched, launch, opened, deadline)
+        except BaseException as error:
+            launched.end(patience_seconds=0)
+            status = launched.reap()
+            launched.server.close()
+            if isinstance(error, ServerEnded | NoAnswer | ProtocolError):
+                raise self._explained(error, launch, status) from error
+            raise
+
+    def _proven(self, launched: Launched, launch: Launch, opened: tuple[Image, ...], deadline: float) -> ServerProcess:
+        pid, inode = launched.server.pid, listener.inode(self.listener)
+        readiness = Readiness(
+            launched.server,
+            self.spec.name,
+            requires_tls=self.settings.tls != "off",
+            deadline=deadline,
+            is_occupied=lambda: client_count(pid, inode) >= self.settings.connections,
+        )
+        handshake.await_ready(listener.reachable_address(self.listener), readiness)
+        try:
+            images.check_open_files(pid, opened, [launch.words.identity, *self._own_files()])
+            return ServerProcess.of(launched.server, inode)
+        except OSError as error:
+            raise ServerEnded from error
+
+    def _own_files(self) -> list[FileIdentity]:
+        return [images.identity_of(self._scratch.stat())] if self._is_scratch else []
+
+    def _explained(self, error: Exception, launch: Launch, status: int | None = None) -> CloudManagerError:
+        if isinstance(error, NoAnswer):
+            seconds = self.settings.start_timeout_seconds
+            return ServerFailed(
+                f"qemu-nbd did not answer within {seconds:g} s ([nbd] start_timeout_seconds).", retriable=True
+            )
+        if isinstance(error, ProtocolError):
+            return ServerFailed(f"qemu-nbd did not offer the export: it {error}.", retriable=True)
+        known = error.status if isinstance(error, ServerEnded) and error.status is not None else status
+        return failure(launch.words.read(), known, self.spec.device.path, launch.confinement.aliases)
+
+    @property
+    def _is_scratch(self) -> bool:
+        return self.spec.access is Access.SCRATCH
+
+    @property
+    def _scratch(self) -> Path:
+        return self.directory / _SCRATCH
+
+
+def _node(image: Image, confinement: Confinement) -> blockgraph.Node:
+    device = image.device
+    return blockgraph.Node(
+        confinement.show_image(image),
+        device.format,
+        device.is_block,
+        image.is_writable,
+        image.uses_page_cache,
+    )

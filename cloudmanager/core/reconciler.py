@@ -1,0 +1,252 @@
+"""Makes the world agree with the store: `converge` is the one function to understand.
+
+It looks at what is, not at what happened, so the same code serves a first request, a server that died, a restart after
+kill -9 and a disk that somebody detached. It runs once at a time for each disk, and for several disks at once.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import groupby
+
+from cloudmanager.core.attaching import Attachments
+from cloudmanager.core.backoff import Backoff
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.model import Device, Disk, ExportState, Problem
+from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec
+from cloudmanager.core.records import ExportRecord
+from cloudmanager.core.settings import ExportSettings
+from cloudmanager.core.store import Store
+from cloudmanager.core.workqueue import WorkQueue
+
+DISKS_AT_ONCE = 16
+STARTS_AT_ONCE = 16
+DRAIN_LOOK_SECONDS = 0.25
+HEARTBEAT_SECONDS = 30.0
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Converges this node's disks whenever they are poked, when something falls due, and every so often anyway."""
+
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        attachments: Attachments,
+        servers: Servers,
+        settings: ExportSettings,
+        clock: Clock,
+        on_change: Callable[[str], None],
+    ) -> None:
+        """`on_change` is called with the id of an export whose state has changed."""
+        self._node = node
+        self._store = store
+        self._attachments = attachments
+        self._servers = servers
+        self._settings = settings
+        self._clock = clock
+        self._on_change = on_change
+        self._queue = WorkQueue(clock.boottime)
+        self._backoff = Backoff()
+        self._adopted: dict[str, ServerProcess] = {}
+        self._starters = ThreadPoolExecutor(STARTS_AT_ONCE, "start")
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Takes over what an earlier daemon left behind, and begins to converge."""
+        self._store.node_started(self._node)
+        for record in self._store.claiming_exports(self._node):
+            self._take_over(record)
+        names = [f"converge-{number}" for number in range(DISKS_AT_ONCE)]
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
+        self._threads.append(threading.Thread(target=self._resync, name="resync", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Finishes what is being converged, for `timeout` seconds at most. Servers go on serving."""
+        self._stopping.set()
+        self._queue.close()
+        deadline = self._clock.boottime() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self._clock.boottime()))
+        self._starters.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def is_running(self) -> bool:
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+
+    def poke(self, canonical_id: str) -> None:
+        """Asks for the disk to be looked at now."""
+        self._queue.put(canonical_id)
+
+    def server_ended(self, export_id: str) -> None:
+        """A server died that nobody stopped. It is replaced at once, unless it keeps dying."""
+        now = self._clock.boottime()
+        again = self._backoff.strike(export_id, now, first_is_free=True)
+        log.warning("the server of export %s ended; replacing it in %.1f s", export_id, again - now)
+        self._queue.put(self._store.export(export_id).disk.canonical_id, again)
+
+    def converge(self, canonical_id: str) -> float | None:
+        """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
+        records = self._expire(self._store.claiming_exports(self._node, canonical_id))
+        draining = [record for record in records if record.state is ExportState.CLOSING and not self._close(record)]
+        live = [record for record in records if record.state.is_live]
+        due = [self._clock.boottime() + DRAIN_LOOK_SECONDS] if draining else []
+        if live:
+            due += [min(record.expires_boottime for record in live), *self._serve(canonical_id, live)]
+        elif not draining:
+            due += self._let_go(canonical_id)
+        return min(due, default=None)
+
+    # Exports
+
+    def _expire(self, records: Sequence[ExportRecord]) -> list[ExportRecord]:
+        now = self._clock.boottime()
+        expired = [record for record in records if record.state.is_live and record.expires_boottime <= now]
+        for record in expired:
+            if self._store.start_closing(record.id, "expired"):
+                self._on_change(record.id)
+        gone = {record.id for record in expired}
+        return [self._store.export(record.id) if record.id in gone else record for record in records]
+
+    def _close(self, record: ExportRecord) -> bool:
+        """Ends an export whose clients have left or have had their time. False while it is draining."""
+        self._servers.refuse_clients(record.id)
+        drained = (record.closing_boottime or 0.0) + self._settings.drain_seconds
+        if self._clock.boottime() < drained and self._servers.client_count(record.id):
+            return False
+        self._servers.stop(record.id)
+        self._adopted.pop(record.id, None)
+        if self._store.set_over(record.id, ExportState.CLOSED):
+            self._on_change(record.id)
+        return True
+
+    def _serve(self, canonical_id: str, live: Sequence[ExportRecord]) -> list[float]:
+        """Brings up every export that is not being served. Returns when to try again what failed."""
+        waiting = [r for r in live if r.state is not ExportState.READY or not self._servers.is_alive(r.id)]
+        now = self._clock.boottime()
+        later = {r.id: until for r in waiting if (until := self._not_before(r)) > now}
+        due = list(later.values())
+        for disk, exports in _by_disk([record for record in waiting if record.id not in later]):
+            try:
+                self._attachments.ensure(live)
+                device = self._attachments.locate(disk, live)
+            except CloudManagerError as error:
+                due += self._retry_or_fail(canonical_id, exports, error)
+            else:
+                due += self._start_servers(exports, device)
+        return due
+
+    def _not_before(self, record: ExportRecord) -> float:
+        return max(self._backoff.until(record.id), self._backoff.until(record.disk.canonical_id))
+
+    def _start_servers(self, exports: Sequence[ExportRecord], device: Device) -> list[float]:
+        due: list[float] = []
+        failures = self._starters.map(lambda record: self._start_server(record, device), exports)
+        for record, failure in zip(exports, failures, strict=True):
+            if failure:
+                due += self._retry_or_fail(record.id, [record], failure)
+        return due
+
+    def _start_server(self, record: ExportRecord, device: Device) -> CloudManagerError | None:
+        try:
+            port = self._servers.reserve(record.id, record.port)
+            if not self._store.set_attaching(record.id, port, self._unready_since(record)):
+                return None  # released in the meantime: the next round closes it
+            process = self._adopted.pop(record.id, None)
+            if process is None or not self._servers.is_alive(record.id):
+                process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
+            if self._store.set_ready(record.id, process, device.size_bytes, device.format):
+                self._on_change(record.id)
+        except CloudManagerError as error:
+            return error
+        return None
+
+    def _unready_since(self, record: ExportRecord) -> float:
+        return self._clock.boottime() if record.state is ExportState.READY else record.unready_boottime
+
+    def _retry_or_fail(self, key: str, exports: Iterable[ExportRecord], error: CloudManagerError) -> list[float]:
+        """Keeps the error on each export. Returns when to try again those that may still succeed.
+
+        `key` is what is backed off from: the disk, or one export.
+        """
+        now = self._clock.boottime()
+        problem = Problem.of(error)
+        retried = False
+        for record in exports:
+            log.warning("export %s of %s: %s (%s)", record.id, record.disk.id, error.detail, error.code)
+            since = self._unready_since(record)
+            if error.retriable and now < since + self._settings.attach_deadline_seconds:
+                self._store.set_error(record.id, problem, since)
+                retried = True
+            else:
+                self._fail(record, problem)
+        return [self._backoff.strike(key, now, at_least=error.retry_after)] if retried else []
+
+    def _fail(self, record: ExportRecord, problem: Problem) -> None:
+        self._servers.stop(record.id)
+        if self._store.set_over(record.id, ExportState.FAILED, problem):
+            self._on_change(record.id)
+            self.poke(record.disk.canonical_id)  # it may have been the last one
+
+    def _take_over(self, record: ExportRecord) -> None:
+        """Recognises the server that an earlier daemon started for the export."""
+        if record.boot_id != self._clock.boot_id:
+            self._store.rebase(record)
+        process = self._servers.adopt(record.id, record.name, record.port, record.server)
+        if process is not None:
+            self._adopted[record.id] = process
+        log.info("export %s of %s: %s", record.id, record.disk.id, "adopted" if process else "has no server")
+        self.poke(record.disk.canonical_id)
+
+    def _let_go(self, canonical_id: str) -> list[float]:
+        """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
+        now = self._clock.boottime()
+        if (not_before := self._backoff.until(canonical_id)) > now:
+            return [not_before]
+        try:
+            lingers_until = self._attachments.let_go(canonical_id)
+        except CloudManagerError as error:
+            return [self._backoff.strike(canonical_id, now, at_least=error.retry_after)]
+        self._backoff.forgive(canonical_id)
+        return [] if lingers_until is None else [lingers_until]
+
+    # Threads
+
+    def _work(self) -> None:
+        while (canonical_id := self._queue.take()) is not None:
+            try:
+                due = self.converge(canonical_id)
+            except Exception:
+                log.exception("converging %s failed", canonical_id)
+                due = self._backoff.strike(canonical_id, self._clock.boottime())
+            if due is not None:
+                self._queue.put(canonical_id, due)
+            self._queue.done(canonical_id)
+
+    def _resync(self) -> None:
+        """Looks at every disk now and then, and forgets what is long over."""
+        next_heartbeat = 0.0
+        while not self._stopping.wait(self._settings.reconcile_seconds):
+            try:
+                for canonical_id in self._store.active_disks(self._node):
+                    self.poke(canonical_id)
+                if (now := self._clock.boottime()) >= next_heartbeat:
+                    next_heartbeat = now + HEARTBEAT_SECONDS
+                    self._store.node_seen(self._node)
+                    self._store.prune(self._clock.now() - timedelta(seconds=self._settings.keep_closed_seconds))
+            except CloudManagerError as error:
+                log.warning("cannot look for work: %s", error.detail)
+
+
+def _by_disk(records: Sequence[ExportRecord]) -> list[tuple[Disk, list[ExportRecord]]]:
+    """Exports of one device together: a disk and its partitions are claimed as one but located apart."""
+    ordered = sorted(records, key=lambda record: str(record.disk.id))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda record: record.disk.id)]
+    return [(group[0].disk, group) for group in groups]

@@ -1,0 +1,44 @@
+"""The directory that one service owns."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from cloudmanager.core.errors import ConfigurationError
+
+
+class StateDirectory:
+    """Holds the store and what running exports need. Locked: two services on one directory would fight."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Makes the directory where it is missing, and locks it. Raises ConfigurationError."""
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                f"server.state_dir: {path} cannot be used: {error.strerror}. "
+                "Name a directory that this user may write, or make it."
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise ConfigurationError(
+                f"server.state_dir: another cloudmanager runs on {path}. Stop it, or use another directory."
+            ) from None
+        return cls(path, lock)
+
+    @property
+    def exports(self) -> Path:
+        """Where each export keeps what belongs to it alone: its scratch overlay, key and log."""
+        return self.path / "exports"
+
+    def close(self) -> None:
+        os.close(self._lock)

@@ -1,0 +1,457 @@
+"""What must survive a crash: exports and their claims, attachments, nodes, audit events.
+
+SQLite (WAL, synchronous=FULL: an intent that power loss can undo is no intent) or PostgreSQL. Every method is one
+transaction. A change of state names the states that it starts from, so that a late writer cannot undo a newer one.
+"""
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any, Self
+
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
+
+from cloudmanager.core import schema
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.database import Database
+from cloudmanager.core.errors import AccessConflict, ExportNotFound, IdempotencyMismatch, InvalidRequest
+from cloudmanager.core.model import (
+    CLAIMING_STATES,
+    LIVE_STATES,
+    OVER_STATES,
+    Access,
+    AttachmentState,
+    AttachPlan,
+    Disk,
+    ExportState,
+    Page,
+    Problem,
+)
+from cloudmanager.core.nbd import ServerProcess
+from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord
+
+
+class Store:
+    """The one place that reads and writes the database."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._read = database.read
+        self._write = database.write
+        self._clock = clock
+
+    @classmethod
+    def open(cls, url: str, clock: Clock) -> Self:
+        """Connects, and migrates to this version's schema. Raises StoreUnavailable, ConfigurationError."""
+        return cls(Database.open(url), clock)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # Exports
+
+    def claim(self, record: ExportRecord, idempotency_key: str | None = None, digest: str = "") -> ExportRecord:
+        """Checks for conflicts and writes the claim, in one transaction.
+
+        Returns the earlier export if the key was used for the same request. Raises AccessConflict naming the holder,
+        IdempotencyMismatch.
+        """
+        with self._write() as connection:
+            wanted = _claims_of(record)
+            self._database.lock(connection, [*wanted, *([idempotency_key] if idempotency_key else [])])
+            if idempotency_key and (earlier := _replayed(connection, idempotency_key, digest)):
+                return earlier
+            _refuse_conflict(connection, record, wanted)
+            connection.execute(insert(schema.exports).values(_export_row(record)))
+            connection.execute(
+                insert(schema.claims),
+                [
+                    {"export_id": record.id, "canonical_id": disk, "is_exclusive": exclusive}
+                    for disk, exclusive in wanted.items()
+                ],
+            )
+            if idempotency_key:
+                connection.execute(
+                    insert(schema.idempotency_keys).values(key=idempotency_key, digest=digest, export_id=record.id)
+                )
+            _audit(connection, record, "export.claimed", record.created_at, record.access)
+        return record
+
+    def refuse_conflict(self, record: ExportRecord) -> None:
+        """Raises AccessConflict if the claim would be refused now."""
+        with self._read() as connection:
+            _refuse_conflict(connection, record, _claims_of(record))
+
+    def replayed(self, idempotency_key: str, digest: str) -> ExportRecord | None:
+        """The export that the key made before. Raises IdempotencyMismatch."""
+        with self._read() as connection:
+            return _replayed(connection, idempotency_key, digest)
+
+    def export(self, export_id: str) -> ExportRecord:
+        """Raises ExportNotFound."""
+        with self._read() as connection:
+            return _export(connection, export_id)
+
+    def exports(self, wanted: ExportFilter, page: str | None, limit: int) -> Page[ExportRecord]:
+        """Newest first. The page token is the last id of the page before."""
+        table = schema.exports
+        query = select(table).order_by(table.c.id.desc()).limit(limit + 1)
+        for column, value in (
+            (table.c.disk_id, wanted.disk),
+            (table.c.holder, wanted.holder),
+            (table.c.node, wanted.node),
+            (table.c.access, wanted.access),
+        ):
+            if value:
+                query = query.where(column == value)
+        if wanted.states:
+            query = query.where(table.c.state.in_([state.value for state in wanted.states]))
+        if page:
+            query = query.where(table.c.id < page)
+        with self._read() as connection:
+            rows = [_export_record(row) for row in connection.execute(query).mappings()]
+        return Page(tuple(rows[:limit]), rows[limit - 1].id if len(rows) > limit else None)
+
+    def claiming_exports(self, node: str, canonical_id: str | None = None) -> list[ExportRecord]:
+        """The node's exports that are not over, of one disk or of all."""
+        table = schema.exports
+        query = select(table).where(table.c.node == node, table.c.state.in_([s.value for s in CLAIMING_STATES]))
+        if canonical_id is not None:
+            query = query.where(table.c.canonical_id == canonical_id)
+        with self._read() as connection:
+            return [_export_record(row) for row in connection.execute(query.order_by(table.c.id)).mappings()]
+
+    def active_disks(self, node: str) -> set[str]:
+        """Canonical ids of the disks that the node has exports or an attachment of."""
+        table = schema.exports
+        with self._read() as connection:
+            exported = connection.execute(
+                select(table.c.canonical_id)
+                .distinct()
+                .where(table.c.node == node, table.c.state.in_([s.value for s in CLAIMING_STATES]))
+            ).scalars()
+            attached = connection.execute(
+                select(schema.attachments.c.canonical_id).where(schema.attachments.c.node == node)
+            ).scalars()
+            return {*exported, *attached}
+
+    def renew(self, export_id: str, expires_at: datetime, expires_boottime: float) -> bool:
+        """False if the export is not live any more."""
+        return self._change(
+            export_id,
+            LIVE_STATES,
+            "export.renewed",
+            f"until {expires_at.isoformat()}",
+            expires_at=expires_at,
+            expires_boottime=expires_boottime,
+        )
+
+    def rebase(self, record: ExportRecord) -> None:
+        """Moves an export's deadlines to the clock of this boot."""
+        boottime = self._clock.boottime()
+        self._change(
+            record.id,
+            CLAIMING_STATES,
+            "export.rebased",
+            "after a reboot",
+            boot_id=self._clock.boot_id,
+            expires_boottime=boottime + (record.expires_at - self._clock.now()).total_seconds(),
+            unready_boottime=boottime,
+            closing_boottime=None if record.closing_boottime is None else boottime,
+        )
+
+    def start_closing(self, export_id: str, why: str) -> bool:
+        """False if it was closing or over already."""
+        return self._change(
+            export_id,
+            LIVE_STATES,
+            "export.closing",
+            why,
+            state=ExportState.CLOSING,
+            closing_boottime=self._clock.boottime(),
+        )
+
+    def set_attaching(self, export_id: str, port: int, unready_boottime: float) -> bool:
+        """`port` is the one that its server is about to listen on. False if it is not live any more."""
+        return self._change(
+            export_id,
+            LIVE_STATES,
+            "",
+            "",
+            state=ExportState.ATTACHING,
+            port=port,
+            unready_boottime=unready_boottime,
+        )
+
+    def set_ready(self, export_id: str, server: ServerProcess, size_bytes: int, format: str) -> bool:
+        return self._change(
+            export_id,
+            {ExportState.ATTACHING},
+            "export.ready",
+            "",
+            state=ExportState.READY,
+            server=server,
+            size_bytes=size_bytes,
+            format=format,
+            error=None,
+        )
+
+    def set_error(self, export_id: str, problem: Problem, unready_boottime: float) -> bool:
+        """Keeps the last error of an export that is being retried."""
+        return self._change(
+            export_id,
+            LIVE_STATES,
+            "",
+            "",
+            state=ExportState.ATTACHING,
+            error=problem,
+            unready_boottime=unready_boottime,
+        )
+
+    def set_over(self, export_id: str, state: ExportState, problem: Problem | None = None) -> bool:
+        """Closed or failed: the claims go with the same transaction."""
+        changes: dict[str, Any] = {"state": state, "over_at": self._clock.now(), "server": None}
+        if problem:
+            changes["error"] = problem
+        return self._change(
+            export_id,
+            CLAIMING_STATES,
+            f"export.{state}",
+            problem.detail if problem else "",
+            frees_claims=True,
+            **changes,
+        )
+
+    def prune(self, before: datetime) -> int:
+        """Forgets exports that were over before then. Their audit events stay."""
+        with self._write() as connection:
+            over = and_(schema.exports.c.state.in_([s.value for s in OVER_STATES]), schema.exports.c.over_at < before)
+            return connection.execute(delete(schema.exports).where(over)).rowcount
+
+    # Attachments
+
+    def attachment(self, node: str, canonical_id: str) -> AttachmentRecord | None:
+        table = schema.attachments
+        with self._read() as connection:
+            row = (
+                connection.execute(select(table).where(table.c.node == node, table.c.canonical_id == canonical_id))
+                .mappings()
+                .one_or_none()
+            )
+        return _attachment_record(row) if row else None
+
+    def attachments(self) -> list[AttachmentRecord]:
+        table = schema.attachments
+        with self._read() as connection:
+            rows = connection.execute(select(table).order_by(table.c.node, table.c.canonical_id)).mappings()
+            return [_attachment_record(row) for row in rows]
+
+    def plan_attachment(self, node: str, plan: AttachPlan, state: AttachmentState) -> AttachmentRecord:
+        """Commits a plan: from here on, what it describes is ours (unless the disk was attached already)."""
+        at = self._clock.now()
+        record = AttachmentRecord(node, plan, state, at)
+        with self._write() as connection:
+            connection.execute(
+                insert(schema.attachments).values(
+                    node=node, canonical_id=plan.disk.canonical_id, plan=plan, state=state.value, since=at
+                )
+            )
+            _audit_disk(connection, node, plan.disk, f"attachment.{state}", at, plan.slot)
+        return record
+
+    def set_attachment(
+        self, record: AttachmentRecord, state: AttachmentState, problem: Problem | None = None
+    ) -> AttachmentRecord:
+        at = self._clock.now()
+        with self._write() as connection:
+            connection.execute(
+                update(schema.attachments)
+                .where(_is_attachment(record))
+                .values(state=state.value, since=at, error=problem)
+            )
+            if state != record.state:
+                detail = problem.detail if problem else record.plan.slot
+                _audit_disk(connection, record.node, record.plan.disk, f"attachment.{state}", at, detail)
+        return replace(record, state=state, since=at, error=problem)
+
+    def set_idle(self, record: AttachmentRecord, idle_boottime: float | None) -> None:
+        """Notes when the last export ended, or with None that there is one again."""
+        with self._write() as connection:
+            connection.execute(
+                update(schema.attachments)
+                .where(_is_attachment(record))
+                .values(boot_id=self._clock.boot_id, idle_boottime=idle_boottime)
+            )
+
+    def forget_attachment(self, record: AttachmentRecord) -> None:
+        with self._write() as connection:
+            connection.execute(delete(schema.attachments).where(_is_attachment(record)))
+            event_name = "attachment.detached" if record.is_ours else "attachment.left"
+            _audit_disk(connection, record.node, record.plan.disk, event_name, self._clock.now(), record.plan.slot)
+
+    # Nodes and the audit trail
+
+    def node_started(self, name: str) -> None:
+        at = self._clock.now()
+        with self._write() as connection:
+            connection.execute(delete(schema.nodes).where(schema.nodes.c.name == name))
+            connection.execute(
+                insert(schema.nodes).values(name=name, boot_id=self._clock.boot_id, started_at=at, seen_at=at)
+            )
+
+    def node_seen(self, name: str) -> None:
+        with self._write() as connection:
+            connection.execute(
+                update(schema.nodes).where(schema.nodes.c.name == name).values(seen_at=self._clock.now())
+            )
+
+    def nodes(self) -> list[NodeRecord]:
+        with self._read() as connection:
+            rows = connection.execute(select(schema.nodes).order_by(schema.nodes.c.name)).mappings()
+            return [NodeRecord(**row) for row in rows]
+
+    def audit(self, page: str | None, limit: int, export_id: str = "") -> Page[AuditEvent]:
+        """Newest first."""
+        table = schema.audit_events
+        query = select(table).order_by(table.c.id.desc()).limit(limit + 1)
+        if export_id:
+            query = query.where(table.c.export_id == export_id)
+        if page:
+            query = query.where(table.c.id < _event_id(page))
+        with self._read() as connection:
+            events = [AuditEvent(**row) for row in connection.execute(query).mappings()]
+        return Page(tuple(events[:limit]), str(events[limit - 1].id) if len(events) > limit else None)
+
+    def export_counts(self) -> dict[tuple[ExportState, Access], int]:
+        """How many exports there are, by state and access."""
+        table = schema.exports
+        query = select(table.c.state, table.c.access, func.count()).group_by(table.c.state, table.c.access)
+        with self._read() as connection:
+            return {(ExportState(s), Access(a)): count for s, a, count in connection.execute(query)}
+
+    # Inside
+
+    def _change(
+        self,
+        export_id: str,
+        states: Collection[ExportState],
+        event_name: str,
+        detail: str,
+        *,
+        frees_claims: bool = False,
+        **changes: Any,
+    ) -> bool:
+        """One guarded update of an export, with its audit event. False if it was in none of the states."""
+        if isinstance(state := changes.get("state"), ExportState):
+            changes["state"] = state.value
+        table = schema.exports
+        with self._write() as connection:
+            changed = connection.execute(
+                update(table)
+                .where(table.c.id == export_id, table.c.state.in_([s.value for s in states]))
+                .values(**changes)
+            ).rowcount
+            if changed and frees_claims:
+                connection.execute(delete(schema.claims).where(schema.claims.c.export_id == export_id))
+            if changed and event_name:
+                _audit(connection, _export(connection, export_id), event_name, self._clock.now(), detail)
+        return bool(changed)
+
+
+def _event_id(page: str) -> int:
+    if not (page.isascii() and page.isdecimal() and len(page) <= 18):
+        raise InvalidRequest("The page token is not one that this list gave. Start again without it.")
+    return int(page)
+
+
+def _claims_of(record: ExportRecord) -> dict[str, bool]:
+    """Canonical id → whether the claim on it is exclusive."""
+    return {**dict.fromkeys(record.disk.backing, False), record.disk.canonical_id: record.access.writes_disk}
+
+
+def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
+    table = schema.claims
+    query = (
+        select(schema.exports, table.c.canonical_id.label("claimed"), table.c.is_exclusive)
+        .join(schema.exports, schema.exports.c.id == table.c.export_id)
+        .where(table.c.canonical_id.in_(list(wanted)))
+        .order_by(schema.exports.c.id)
+    )
+    for row in connection.execute(query).mappings():
+        if wanted[row["claimed"]] or row["is_exclusive"]:
+            raise _conflict(record, _export_record(row))
+
+
+def _conflict(wanted: ExportRecord, standing: ExportRecord) -> AccessConflict:
+    until = standing.expires_at.isoformat(timespec="seconds")
+    return AccessConflict(
+        f"{standing.disk.id} is claimed {standing.access} by {standing.holder} (export {standing.id}, until {until}), "
+        f"which excludes {wanted.access} access to {wanted.disk.id}. Wait, or ask {standing.holder} to release it.",
+        holder=standing.holder,
+    )
+
+
+def _replayed(connection: Connection, key: str, digest: str) -> ExportRecord | None:
+    table = schema.idempotency_keys
+    row = connection.execute(select(table.c.digest, table.c.export_id).where(table.c.key == key)).one_or_none()
+    if row is None:
+        return None
+    if row.digest != digest:
+        raise IdempotencyMismatch("This Idempotency-Key was used for another request. Use a new key for a new request.")
+    return _export(connection, row.export_id)
+
+
+def _export(connection: Connection, export_id: str) -> ExportRecord:
+    query = select(schema.exports).where(schema.exports.c.id == export_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise ExportNotFound(f"There is no export {export_id!a}. It may have ended long ago, or never existed.")
+    return _export_record(row)
+
+
+_EXPORT_FIELDS = tuple(field.name for field in fields(ExportRecord))
+
+
+def _export_row(record: ExportRecord) -> dict[str, Any]:
+    row = {name: getattr(record, name) for name in _EXPORT_FIELDS}
+    return row | {
+        "disk_id": str(record.disk.id),
+        "canonical_id": record.disk.canonical_id,
+        "access": record.access.value,
+        "state": record.state.value,
+    }
+
+
+def _export_record(row: RowMapping) -> ExportRecord:
+    values = {name: row[name] for name in _EXPORT_FIELDS}
+    return ExportRecord(**values | {"access": Access(row["access"]), "state": ExportState(row["state"])})
+
+
+def _attachment_record(row: RowMapping) -> AttachmentRecord:
+    values = {field.name: row[field.name] for field in fields(AttachmentRecord)}
+    return AttachmentRecord(**values | {"state": AttachmentState(row["state"])})
+
+
+def _is_attachment(record: AttachmentRecord) -> Any:
+    table = schema.attachments
+    return and_(table.c.node == record.node, table.c.canonical_id == record.plan.disk.canonical_id)
+
+
+def _audit(connection: Connection, record: ExportRecord, event_name: str, at: datetime, detail: str) -> None:
+    connection.execute(
+        insert(schema.audit_events).values(
+            at=at,
+            node=record.node,
+            event=event_name,
+            disk_id=str(record.disk.id),
+            export_id=record.id,
+            holder=record.holder,
+            detail=detail,
+        )
+    )
+
+
+def _audit_disk(connection: Connection, node: str, disk: Disk, event_name: str, at: datetime, detail: str) -> None:
+    connection.execute(
+        insert(schema.audit_events).values(at=at, node=node, event=event_name, disk_id=str(disk.id), detail=detail)
+    )

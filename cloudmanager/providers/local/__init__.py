@@ -1,0 +1,16 @@
+"""This machine's own disks: image files below configured directories, and block devices.
+
+Nothing here is ever attached or detached: the disks are here already, so an attachment is always somebody else's.
+"""
+
+from collections.abc import Iterable
+
+from cloudmanager.core.hookspecs import hookimpl
+from cloudmanager.providers.local.provider import LocalProvider
+
+__all__ = ["LocalProvider", "register_providers"]
+
+
+@hookimpl
+def register_providers() -> Iterable[type]:
+    return [LocalProvider]

@@ -1,0 +1,132 @@
+"""Who uses files and block devices on this machine, as the kernel tells."""
+
+import fcntl
+import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.core.model import FileIdentity
+from cloudmanager.providers.local.roots import Roots, read_text
+
+_LOOP_GET_STATUS64 = 0x4C05
+_LOOP_INFO64 = struct.Struct("=QQQ208x")  # device, inode, rdevice; see loop(4)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A user of some bytes."""
+
+    name: str
+    writes: bool
+    """It may change them at any time."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    device: int
+    """The device that the file system is on; a number of its own for Btrfs and others without exactly one."""
+    source: str
+    target: str
+    is_writable: bool
+
+
+class Holders:
+    """The holders of everything at one moment, by file identity (a block device's is its number and inode 0)."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._by_identity: dict[FileIdentity, list[Holder]] = {}
+        for identity, holder in (*_loops(roots), *_mounts(roots), *_swaps(roots)):
+            known = self._by_identity.setdefault(identity, [])
+            if holder not in known:
+                known.append(holder)
+
+    def of(self, identity: FileIdentity) -> tuple[Holder, ...]:
+        return tuple(self._by_identity.get(identity, ()))
+
+
+def device_identity(number: int) -> FileIdentity:
+    return FileIdentity(number, 0)
+
+
+def device_number(text: str) -> int:
+    """`7:3` as st_rdev has it. Raises ValueError."""
+    major, minor = text.split(":")
+    return os.makedev(int(major), int(minor))
+
+
+def identity_of(path: Path | str) -> FileIdentity | None:
+    """Of what a path leads to, if that can have holders here."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - also for names that the kernel reports as text
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISBLK(status.st_mode):
+        return device_identity(status.st_rdev)
+    return FileIdentity(status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def loop_backing(roots: Roots, name: str) -> FileIdentity | None:
+    """What a loop device reads from: the driver knows it even when the path that sysfs shows is stale."""
+    directory, node = roots.sys / "block" / name, roots.dev / name
+    shown = identity_of(read_text(directory / "loop/backing_file"))
+    try:
+        descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return shown
+    try:
+        is_its_node = os.fstat(descriptor).st_rdev == device_number(read_text(directory / "dev") or "0:0")
+        return _ask_loop(descriptor) if is_its_node else shown
+    finally:
+        os.close(descriptor)
+
+
+def _ask_loop(descriptor: int) -> FileIdentity | None:
+    buffer = bytearray(_LOOP_INFO64.size)
+    try:
+        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, buffer)
+    except OSError:
+        return None
+    device, inode, rdevice = _LOOP_INFO64.unpack(buffer)
+    return device_identity(rdevice) if rdevice else FileIdentity(device, inode)
+
+
+def _loops(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
+    for bound in sorted((roots.sys / "block").glob("loop*/loop")):
+        name = bound.parent.name
+        identity = loop_backing(roots, name)
+        if identity:
+            yield identity, Holder(f"loop device {name}", read_text(bound.parent / "ro") != "1")
+
+
+def _mounts(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
+    for mount in mounts(roots):
+        holder = Holder(f"mounted at {mount.target}", mount.is_writable)
+        yield device_identity(mount.device), holder
+        source = identity_of(mount.source) if mount.source.startswith("/") else None
+        if source:
+            yield source, holder
+
+
+def mounts(roots: Roots) -> Iterator[Mount]:
+    """Of this process's mount namespace (proc_pid_mountinfo(5))."""
+    for line in read_text(roots.proc / "self/mountinfo").splitlines():
+        place, _dash, filesystem = line.partition(" - ")
+        _id, _parent, number, _root, target, *_rest = place.split(" ")
+        _type, source, options = filesystem.split(" ", 2)
+        yield Mount(device_number(number), _unescaped(source), _unescaped(target), "rw" in options.split(","))
+
+
+def _swaps(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
+    for line in read_text(roots.proc / "swaps").splitlines()[1:]:
+        identity = identity_of(_unescaped(line.split()[0]))
+        if identity:
+            yield identity, Holder("swap", writes=True)
+
+
+def _unescaped(text: str) -> str:
+    r"""The kernel writes a space as \040, and so on."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -1,0 +1,140 @@
+"""Image files as disks."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ImageError
+from cloudmanager.core.images import inspect_raw, is_container
+from cloudmanager.core.model import Access, Device, Disk, DiskId
+from cloudmanager.providers.local.backing import Layer, read_layers
+from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
+from cloudmanager.providers.local.file_id import file_id
+from cloudmanager.providers.local.holders import Holders, identity_of
+from cloudmanager.providers.local.opened import OpenedImage, opened
+from cloudmanager.providers.local.roots import Roots
+from cloudmanager.providers.local.settings import LocalSettings
+
+RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".bin", ".iso", ".image", ".disk", ".000", ".001", ".vhd", ".dmg"})
+SMALLEST_UNNAMED_BYTES = 1024 * 1024
+UNKNOWN_FORMAT = "unknown"
+log = logging.getLogger(__name__)
+
+
+class ImageDisks:
+    """The images below the configured directories."""
+
+    def __init__(self, provider: str, settings: LocalSettings, roots: Roots) -> None:
+        self._provider = provider
+        self._directories = ImageDirectories(settings.images)
+        self._allow_backing_from = settings.allow_backing_from
+        self._roots = roots
+
+    def describe(self, disk_id: DiskId) -> Disk:
+        place = self._directories.place(disk_id.native)
+        with opened(place.path, self._directories.paths) as image:
+            return self._disk(disk_id, image, Holders(self._roots), _also_in(place, image))
+
+    def have(self, native: str) -> bool:
+        """Whether an absolute path is in an image directory."""
+        return self._directories.have(Path(native))
+
+    def locate(self, disk: Disk) -> Device:
+        """The image under the disk's name, if it still is that disk.
+
+        A disk that was raw when it was described stays raw: its clients may write a container's magic into it.
+        Raises DiskNotFound, DeviceMismatch, ImageError.
+        """
+        place = self._directories.place(disk.id.native)
+        with opened(place.path, self._directories.paths) as image:
+            if file_id(image.file.fileno(), self._roots.machine()) != disk.canonical_id:
+                raise DeviceMismatch(
+                    f"Another file is at {place.path} now than when {disk.id} was claimed. "
+                    "Release the export and ask again."
+                )
+            layers = (_raw_layer(image, disk),) if disk.format == "raw" else self._layers(image)
+        return _device(layers, Holders(self._roots))
+
+    def list(self, after: tuple[int, tuple[str, ...]]) -> Iterator[tuple[Disk, Entry]]:
+        """What looks like a disk: a container by its bytes, or a raw image by its name or size.
+
+        A raw image has no mark of its own, so of the files that are no container those are listed that have a usual
+        suffix, or at least a mebibyte in whole sectors. Every other regular file can be exported by its name. An
+        image that cannot be exported is listed with no access, and its description says why.
+        """
+        holders = Holders(self._roots)
+        for entry in self._directories.walk(after):
+            disk = self._listed(entry, holders)
+            if disk:
+                yield disk, entry
+
+    def _listed(self, entry: Entry, holders: Holders) -> Disk | None:
+        try:
+            disk_id = DiskId.parse(f"{self._provider}:{entry.native}")
+            with opened(entry.path, self._directories.paths) as image:
+                if not _looks_like_a_disk(image, entry.path):
+                    return None
+                return self._listed_image(disk_id, image, holders)
+        except CloudManagerError as error:
+            log.info("%a is left out of the list: %s", str(entry.path), error.detail)
+            return None
+
+    def _listed_image(self, disk_id: DiskId, image: OpenedImage, holders: Holders) -> Disk:
+        try:
+            return self._disk(disk_id, image, holders)
+        except ImageError as error:
+            return Disk(
+                disk_id,
+                file_id(image.file.fileno(), self._roots.machine()),
+                0,
+                format=UNKNOWN_FORMAT,
+                description=error.detail,
+                access=frozenset(),
+                actual_size_bytes=image.stored_bytes,
+            )
+
+    def _layers(self, image: OpenedImage) -> tuple[Layer, ...]:
+        return read_layers(image, self._allow_backing_from, self._roots.machine())
+
+    def _disk(self, disk_id: DiskId, image: OpenedImage, holders: Holders, remark: str = "") -> Disk:
+        top, *backing = self._layers(image)
+        held_by = tuple(holder.name for holder in holders.of(top.identity))
+        reasons = [reason for reason in (top.image.read_only_because, image.refuses_writes()) if reason]
+        return Disk(
+            disk_id,
+            top.canonical_id,
+            top.image.size_bytes,
+            format=top.image.format,
+            description=" ".join(filter(None, [*reasons, remark])),
+            access=frozenset(Access) - ({Access.READ_WRITE} if reasons or held_by else set()),
+            held_by=held_by,
+            backing=tuple(layer.canonical_id for layer in backing),
+            actual_size_bytes=image.stored_bytes,
+        )
+
+
+def _raw_layer(image: OpenedImage, disk: Disk) -> Layer:
+    return Layer(image.path, image.identity, disk.canonical_id, inspect_raw(image.file))
+
+
+def _device(layers: Sequence[Layer], holders: Holders) -> Device:
+    top, *backing = layers
+    return Device(
+        str(top.path),
+        top.image.size_bytes,
+        top.identity,
+        format=top.image.format,
+        backing=_device(backing, holders) if backing else None,
+        is_stable=not any(holder.writes for holder in holders.of(top.identity)),
+    )
+
+
+def _looks_like_a_disk(image: OpenedImage, path: Path) -> bool:
+    size = image.status.st_size
+    is_whole_sectors = size >= SMALLEST_UNNAMED_BYTES and size % 512 == 0
+    return path.suffix.lower() in RAW_SUFFIXES or is_whole_sectors or is_container(image.file)
+
+
+def _also_in(place: Place, image: OpenedImage) -> str:
+    others = [str(other) for other in place.others if identity_of(other) not in (None, image.identity)]
+    return f"The same name is also at {', '.join(others)}: use that path to mean that image." if others else ""

@@ -1,0 +1,45 @@
+"""A service for the tests of one module, with disks of several kinds."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.service import Service, running, settings_for
+
+SIZE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds `images`, which every service of the module exports, and the state."""
+    directory = tmp_path_factory.mktemp("service")
+    images = directory / "images"
+    images.mkdir()
+    for name in ("a.img", "b.img", "c.img"):
+        (images / name).write_bytes(os.urandom(SIZE))
+    (images / "empty.img").touch()
+    _convert(images / "a.img", images / "a.qcow2")
+    _convert(images / "a.img", images / "web01.qcow2")  # the examples of the documentation ask for it
+    whole = (images / "a.qcow2").read_bytes()
+    (images / "truncated.qcow2").write_bytes(whole[:100])
+    _backed(images / "backed.qcow2")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def service(directory: Path) -> Iterator[Service]:
+    with running(settings_for(directory)) as service:
+        yield service
+
+
+def _convert(raw: Path, qcow2: Path) -> None:
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True)
+
+
+def _backed(path: Path) -> None:
+    """An image that would read a file of this machine."""
+    options = ["-F", "raw", "-b", "/etc/hostname", "-u"]
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, str(SIZE)], check=True)

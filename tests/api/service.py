@@ -1,0 +1,107 @@
+"""The service as it runs: a socket, uvicorn, the manager, real qemu-nbd. In a thread: a test can look inside."""
+
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from cloudmanager.api.app import create_app
+from cloudmanager.api.listener import address_of, listening
+from cloudmanager.api.serving import Server
+from cloudmanager.core.manager import Manager
+from cloudmanager.core.model import CLAIMING_STATES
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.records import ExportFilter
+from cloudmanager.core.settings import Settings, from_tables
+from cloudmanager.providers import local
+
+PORTS_EACH = 200
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service, and a client for it."""
+
+    url: str
+    client: httpx.Client
+    manager: Manager
+    server: Server
+
+    def export(
+        self, disk: str, access: str = "read-only", wait: int | None = 20, **fields: object
+    ) -> dict[str, object]:
+        """The answer to a POST that is expected to succeed."""
+        headers = {} if wait is None else {"Prefer": f"wait={wait}"}
+        body = {"disk": disk, "access": access, "holder": "tester", **fields}
+        answer = self.client.post("/v1/exports", json=body, headers=headers)
+        assert answer.status_code == 201, answer.text
+        exported: dict[str, object] = answer.json()
+        return exported
+
+
+def settings_for(directory: Path, **tables: dict[str, object]) -> Settings:
+    """A configuration with the local provider on `directory/images`."""
+    images = directory / "images"
+    images.mkdir(exist_ok=True)
+    first_port = 22000 + secrets.randbelow(10_000 - PORTS_EACH)
+    made: dict[str, dict[str, object]] = {
+        "server": {"listen": "127.0.0.1:0", "state_dir": str(directory / "state"), "node": "here"},
+        "nbd": {"ports": f"{first_port}-{first_port + PORTS_EACH - 1}"},
+        "exports": {"drain_seconds": 0, "reconcile_seconds": 0.2},
+        "providers": {"local": {"type": "local", "images": [str(images)]}},
+    }
+    for name, table in tables.items():
+        made[name] = {**made.get(name, {}), **table}
+    return from_tables(made)
+
+
+@contextmanager
+def running(settings: Settings, *others: tuple[str, object], token: str | None = None) -> Iterator[Service]:
+    """Runs the service until the block ends, and ends its exports. `others` are further plugins, by name."""
+    plugins = Plugins([("local", local), *others])
+    plugins.configure(settings.providers)
+    manager = Manager.open(settings, plugins)
+    try:
+        manager.start()
+        with listening(settings.server.listen) as listener:
+            yield from _serving(manager, settings, listener, token)
+            _end_exports(manager)
+    finally:
+        manager.close()
+
+
+def _serving(manager: Manager, settings: Settings, listener: socket.socket, token: str | None) -> Iterator[Service]:
+    url = address_of(listener)
+    server = Server(create_app(manager, settings))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
+    thread.start()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+            yield Service(url, client, manager, server)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def _end_exports(manager: Manager) -> None:
+    """Closed, not only closing, so that no test leaves a qemu-nbd behind."""
+    unfinished = ExportFilter(states=CLAIMING_STATES)
+    for export in manager.list(unfinished, limit=1000).items:
+        manager.release(export.id)
+    eventually(lambda: not manager.list(unfinished).items, "exports did not end")
+
+
+def eventually(happened: Callable[[], bool], otherwise: str, seconds: float = 20) -> None:
+    """Waits for what nothing announces."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.02)

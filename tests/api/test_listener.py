@@ -1,0 +1,149 @@
+"""The listening socket."""
+
+import os
+import socket
+import stat
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.api.listener import address_of, listening
+from cloudmanager.core.errors import SetupError
+
+
+def connect(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.connect(str(path))
+
+
+def leave_stale(path: Path) -> None:
+    """What a service that was killed leaves behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+
+
+@pytest.mark.parametrize(("address", "shown"), [("127.0.0.1:0", "http://127.0.0.1:"), ("[::1]:0", "http://[::1]:")])
+def test_port_0_takes_a_free_port_and_names_it(address: str, shown: str) -> None:
+    with listening(address) as listener:
+        assert address_of(listener) == f"{shown}{listener.getsockname()[1]}"
+        assert listener.getsockname()[1] > 0
+
+
+def test_an_address_in_use_says_what_to_do() -> None:
+    with listening("127.0.0.1:0") as listener:
+        port = listener.getsockname()[1]
+        with (
+            pytest.raises(SetupError, match=rf"127\.0\.0\.1:{port} is in use.*server\.listen"),
+            listening(f"127.0.0.1:{port}"),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("192.0.2.1:8600", "not an address of this machine"), ("no.such.host.invalid:8600", "is not known")],
+)
+def test_an_address_that_cannot_be_had_says_why(address: str, message: str) -> None:
+    with pytest.raises(SetupError, match=message), listening(address):
+        pass
+
+
+def test_a_unix_socket_is_private_and_removed_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    before = os.umask(0)
+    try:
+        with listening(f"unix:{path}") as listener:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert address_of(listener) == f"unix:{path}"
+            connect(path)
+    finally:
+        os.umask(before)
+    assert not path.exists()
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    leave_stale(path)
+    with listening(f"unix:{path}"):
+        connect(path)
+
+
+def test_a_live_socket_is_never_taken(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    with listening(f"unix:{path}") as live:
+        with pytest.raises(SetupError, match="is in use"), listening(f"unix:{path}"):
+            pass
+        connect(path)
+        live.accept()[0].close()
+
+
+def test_a_live_socket_whose_queue_is_full_is_not_stale(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    with ExitStack() as stack, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy:
+        busy.bind(str(path))
+        busy.listen(0)
+        client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        client.connect(str(path))
+        with pytest.raises(SetupError, match="is in use"), listening(f"unix:{path}"):
+            pass
+
+
+def test_only_one_of_many_that_start_at_once_gets_a_stale_socket(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    leave_stale(path)
+    start, stop = threading.Barrier(8), threading.Event()
+    won: list[int] = []
+    lost: list[str] = []
+
+    def compete(number: int) -> None:
+        start.wait()
+        try:
+            with listening(f"unix:{path}"):
+                won.append(number)
+                stop.wait(10)
+        except SetupError as error:
+            lost.append(str(error))
+        if len(won) + len(lost) == 8:
+            stop.set()
+
+    threads = [threading.Thread(target=compete, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (len(won), len(lost)) == (1, 7)
+
+
+def test_a_socket_that_took_our_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "cm.sock"
+    with listening(f"unix:{path}"):
+        path.unlink()
+        path.write_text("somebody else's")
+    assert path.read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_what_is_no_socket_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cm.sock"
+    if kind == "file":
+        path.write_text("precious")
+    else:
+        path.mkdir()
+    with pytest.raises(SetupError, match="is in use"), listening(f"unix:{path}"):
+        pass
+    assert path.exists()
+
+
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SetupError, match="nowhere, the directory of the socket"),
+        listening(f"unix:{tmp_path}/nowhere/s"),
+    ):
+        pass
+
+
+def test_a_path_that_is_too_long_for_a_socket_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="too long"), listening(f"unix:{tmp_path}/{'x' * 120}"):
+        pass

@@ -1,0 +1,87 @@
+import sys
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+
+SERVER_PACKAGES = {"alembic", "fastapi", "httpx", "oslo_utils", "pluggy", "pydantic_settings", "sqlalchemy", "uvicorn"}
+"""Not pydantic: recent releases of typer use it themselves when a command runs."""
+COMMANDS = [
+    *(("serve",), ("demo",), ("doctor",), ("plugins",), ("token",)),
+    *(("config",), ("config", "check"), ("config", "example")),
+]
+
+
+def test_help_lists_every_command(cli):
+    answer = cli("--help")
+    assert answer.returncode == 0
+    assert all(name in answer.stdout for (name, *_) in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(cli, command):
+    answer = cli(*command, "--help")
+    assert answer.returncode == 0
+    assert "Usage: cloudmanager" in answer.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("--version",), ("token",)], ids=" ".join)
+def test_what_needs_no_server_loads_nothing_of_it(cli, arguments):
+    answer = cli(command=(sys.executable, "-X", "importtime", "-m", "cloudmanager", *arguments))
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in answer.stderr.splitlines()}
+    assert answer.returncode == 0
+    assert "typer" in loaded, "the list of imports was not read"
+    assert not loaded & SERVER_PACKAGES
+
+
+def test_version_is_that_of_the_distribution(cli):
+    assert cli("--version").stdout == f"cloudmanager {version('cloudmanager')}\n"
+
+
+def test_the_console_script_is_the_same_command_line(cli):
+    script = Path(sys.executable).with_name("cloudmanager")
+    assert cli(command=(str(script), "--version")).stdout == cli("--version").stdout
+
+
+def test_wrong_usage_exits_with_2(cli):
+    answer = cli("doctor", "--jason")
+    assert answer.returncode == 2
+    assert "--jason" in answer.stderr
+
+
+@pytest.mark.parametrize("command", [("serve",), ("plugins",), ("config", "check")], ids=" ".join)
+def test_a_missing_configuration_file_is_an_error_of_two_lines(cli, command):
+    answer = cli(*command, "--config", "absent.toml")
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr == (
+        "cloudmanager: The configuration is not valid.\n"
+        "absent.toml does not exist. `cloudmanager config example > absent.toml` writes one to start from.\n"
+    )
+
+
+def _write(path: Path, port: int) -> Path:
+    path.write_text(f'[server]\nlisten = "127.0.0.1:{port}"\n')
+    return path
+
+
+def test_the_option_wins_over_the_variable_and_the_variable_over_the_working_directory(cli, tmp_path):
+    option, variable = _write(tmp_path / "option.toml", 1001), _write(tmp_path / "variable.toml", 1002)
+    assert "defaults" in cli("config", "check").stdout
+    _write(cli.directory / "cloudmanager.toml", 1003)
+    assert "127.0.0.1:1003" in cli("config", "check").stdout
+    environment = {"CLOUDMANAGER_CONFIG": str(variable)}
+    assert "127.0.0.1:1002" in cli("config", "check", env=environment).stdout
+    assert "127.0.0.1:1001" in cli("config", "check", "--config", str(option), env=environment).stdout
+
+
+def test_a_broken_link_to_a_configuration_file_is_not_taken_for_none(cli):
+    (cli.directory / "cloudmanager.toml").symlink_to("moved-away.toml")
+    answer = cli("config", "check")
+    assert answer.returncode == 1
+    assert "cloudmanager.toml does not exist" in answer.stderr
+
+
+def test_the_light_installation_asks_for_three_packages_only():
+    light = {line for line in requires("cloudmanager") or [] if "extra ==" not in line}
+    assert {line.partition(">")[0] for line in light} == {"httpx", "rich", "typer"}

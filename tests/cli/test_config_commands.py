@@ -1,0 +1,129 @@
+import itertools
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.core.settings import Settings, from_tables
+
+ROOT = Path(__file__).parents[2]
+SHELF = '[providers.s]\ntype = "shelf"\nroom = "cellar"\n'
+
+
+@pytest.fixture
+def configured(cli, third_party):
+    """`configured(text)` runs `config check` on it."""
+
+    def check(text: str):
+        (cli.directory / "cloudmanager.toml").write_text(text)
+        return cli("config", "check", env=third_party)
+
+    return check
+
+
+def test_check_says_what_was_understood(configured):
+    answer = configured('[nbd]\nlisten = "0.0.0.0"\nadvertise = "disks.example"\ntls = "psk"\n' + SHELF)
+    assert answer.returncode == 0, answer.stderr
+    assert "cloudmanager.toml is valid" in answer.stdout
+    assert "0.0.0.0 (clients use disks.example), ports 10900-11899, TLS with a key for each export" in answer.stdout
+    assert "s, of type shelf" in answer.stdout
+
+
+def test_check_hides_the_password_of_the_store(configured):
+    answer = configured('[store]\nurl = "postgresql+psycopg://cm:secret@db.example/cm"\n')
+    assert "postgresql+psycopg://cm:***@db.example/cm" in answer.stdout
+    assert "secret" not in answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[server]\nlissen = "127.0.0.1:1"\n', "did you mean 'listen'"),
+        ('[providers.s]\ntype = "shell"\n', "did you mean 'shelf'"),
+        ('[providers.s]\ntype = "shelf"\nrom = "cellar"\n', "did you mean 'room'"),
+        ('[providers.s]\ntype = "shelf"\n', "providers.s.room: Field required"),
+        ("[server\n", "is not valid TOML"),
+        ('[store]\nurl = "no url"\n', "store.url"),
+    ],
+)
+def test_check_refuses_a_mistake_and_says_what_is_wrong(configured, text, said):
+    answer = configured(text)
+    assert answer.returncode == 1
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+@pytest.fixture
+def example(cli, third_party) -> str:
+    answer = cli("config", "example", env=third_party)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def _all_in_use(example: str) -> dict[str, dict[str, object]]:
+    """Every commented option and table taken in, explanations left out."""
+    return tomllib.loads(re.sub(r"(?m)^#(?=[^ ])", "", example))
+
+
+def test_the_example_as_printed_is_the_defaults(example):
+    assert from_tables(tomllib.loads(example)) == Settings.model_construct()
+
+
+def test_the_example_shows_every_option_of_the_service_with_its_default(example):
+    used = _all_in_use(example)
+    del used["providers"]
+    assert used["server"].pop("node") == "worker-1"
+    assert from_tables(used) == Settings.model_construct()
+    shown = {table: set(used[table]) | ({"node"} if table == "server" else set()) for table in used}
+    tables = {name: field.annotation for name, field in Settings.model_fields.items() if name != "providers"}
+    assert shown == {name: set(model.model_fields) for name, model in tables.items()}
+
+
+def test_the_example_with_every_option_in_use_is_valid(configured, example):
+    text = re.sub(r"(?m)^#(?=[^ ])", "", example)
+    answer = configured(text)
+    assert answer.returncode == 0, answer.stderr
+    assert "shelf, of type shelf" in answer.stdout
+
+
+def test_the_example_shows_the_options_of_each_provider_type(example):
+    assert _all_in_use(example)["providers"]["shelf"] == {"type": "shelf", "room": "cellar", "boards": 3, "labels": []}
+    assert "# How many boards it has. (integer, 1 to 9)" in example
+    assert "# Where the shelf is. (string; required)" in example
+    assert '# Example: labels = ["a|b"]' in example
+    assert "# keeper: not set" in example
+
+
+def test_every_option_of_the_example_is_explained(example):
+    lines = example.splitlines()
+    for before, line in itertools.pairwise(lines):
+        if re.match(r"#\w+ = ", line):
+            assert before.startswith("# "), f"{line} has no explanation"
+
+
+def test_the_reference_has_a_row_for_each_option_and_its_variable(cli, third_party):
+    page = cli("config", "reference", env=third_party).stdout
+    assert '| `listen` | string | `"127.0.0.1:8600"` |' in page
+    assert "`CLOUDMANAGER_EXPORTS__DEFAULT_TTL_SECONDS`" in page
+    assert '| `room` | string | required | Where the shelf is. Example: `"cellar"`. |' in page
+    assert '`["a\\|b"]`' in page, "a bar would end the cell"
+
+
+def test_the_variables_of_the_reference_are_heard(cli, third_party, configured):
+    environment = {
+        "CLOUDMANAGER_SERVER__LISTEN": "127.0.0.1:1234",
+        "CLOUDMANAGER_PROVIDERS": '{"s": {"labels": ["old", "new"]}}',
+        "CLOUDMANAGER_PROVIDERS__S__BOARDS": "4",
+        **third_party,
+    }
+    (cli.directory / "cloudmanager.toml").write_text(SHELF)
+    answer = cli("config", "check", env=environment)
+    assert answer.returncode == 0, answer.stderr
+    assert "127.0.0.1:1234" in answer.stdout
+    assert cli("config", "check", env={**environment, "CLOUDMANAGER_PROVIDERS__S__BOARDS": "10"}).returncode == 1
+
+
+def test_the_configuration_page_is_in_step_with_the_code(cli):
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == cli("config", "reference").stdout, "run `make docs`"

@@ -1,0 +1,309 @@
+"""`cloudmanager doctor` on this machine, as it is and with one thing broken at a time."""
+
+import json
+import os
+import pty
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.core.doctor.directories import check_directories
+from cloudmanager.core.doctor.network import check_network
+from cloudmanager.core.doctor.privileges import check_privileges
+from cloudmanager.core.doctor.qemu import check_qemu
+from cloudmanager.core.doctor.sandbox import check_sandbox
+from cloudmanager.core.doctor.store import check_store
+from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.settings import from_tables
+
+OK, WARNING, PROBLEM = Severity.OK, Severity.WARNING, Severity.PROBLEM
+
+
+def _by_subject(findings) -> dict[str, Finding]:
+    found = {finding.subject: finding for finding in findings}
+    for finding in found.values():
+        assert finding.severity is OK or finding.advice, f"{finding} says not what to do"
+    return found
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory before all others on PATH, for a tool that is broken."""
+    directory = tmp_path / "tools"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    return directory
+
+
+def _tool(directory: Path, name: str, script: str) -> None:
+    path = directory / name
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+# QEMU
+
+
+def test_a_qemu_that_is_whole_has_every_format(tools):
+    found = _by_subject(check_qemu())
+    assert {finding.severity for finding in found.values()} == {OK}
+    assert found["image formats"].seen == "raw, qcow2, vmdk, vdi, vpc, vhdx, parallels, dmg"
+
+
+def test_a_missing_qemu_is_a_problem_with_its_remedy(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = _by_subject(check_qemu())
+    assert found["qemu-nbd"].severity is found["qemu-img"].severity is PROBLEM
+    assert "apt-get install qemu-utils" in found["qemu-nbd"].advice
+    assert "image formats" not in found
+
+
+def test_formats_that_a_build_lacks_are_found_though_its_help_might_list_them(tools):
+    _tool(tools, "qemu-nbd", f'exec {shutil.which("qemu-nbd")} "${{@/driver=vhdx/driver=left-out}}"')
+    formats = _by_subject(check_qemu())["image formats"]
+    assert formats.severity is WARNING
+    assert formats.seen == "raw, qcow2, vmdk, vdi, vpc, parallels, dmg; not vhdx"
+
+
+def test_an_old_qemu_is_a_warning(tools):
+    _tool(tools, "qemu-nbd", "echo 'qemu-nbd 4.2.1 (Debian 1:4.2-3ubuntu6)'")
+    assert _by_subject(check_qemu())["qemu-nbd"].severity is WARNING
+
+
+def test_a_qemu_that_does_not_run_is_a_problem(tools):
+    _tool(tools, "qemu-nbd", "exit 127")
+    assert _by_subject(check_qemu())["qemu-nbd"].severity is PROBLEM
+
+
+# The sandbox
+
+
+def test_a_sandbox_that_works_gives_its_descriptors_back(tools):
+    found = _by_subject(check_sandbox(from_tables({})))
+    assert found["bubblewrap"].severity is OK
+    assert "gives its descriptors back" in found["bubblewrap"].seen
+
+
+def test_a_missing_sandbox_is_a_problem_with_both_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    finding = _by_subject(check_sandbox(from_tables({})))["bubblewrap"]
+    assert finding.severity is PROBLEM
+    assert "apt-get install bubblewrap" in finding.advice
+    assert 'sandbox = "none"' in finding.advice
+
+
+def test_a_sandbox_that_is_denied_its_namespaces_is_a_problem_in_its_own_words(tools):
+    """Run as a user who is not root in a user namespace without any below it."""
+    _tool(tools, "bwrap", f'echo 0 > /proc/sys/user/max_user_namespaces && exec {shutil.which("bwrap")} --uid 1 "$@"')
+    command = [
+        "unshare", "--user", "--map-root-user", sys.executable, "-c",
+        "from cloudmanager.core.doctor.sandbox import check_sandbox\n"
+        "from cloudmanager.core.settings import from_tables\n"
+        "[print(finding.severity, finding.seen) for finding in check_sandbox(from_tables({}))]",
+    ]  # fmt: skip
+    seen = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert seen.startswith("problem")
+    assert "cannot confine a process: bwrap: " in seen
+
+
+def test_a_sandbox_switched_off_is_a_warning():
+    assert _by_subject(check_sandbox(from_tables({"nbd": {"sandbox": "none"}})))["bubblewrap"].severity is WARNING
+
+
+# Directories
+
+
+def _directories(state_dir: Path, **exports: int) -> dict[str, Finding]:
+    return _by_subject(check_directories(from_tables({"server": {"state_dir": state_dir}, "exports": exports})))
+
+
+def test_a_state_directory_that_can_be_made_is_fine_and_is_not_made(tmp_path):
+    found = _directories(tmp_path / "a" / "b")
+    assert {finding.severity for finding in found.values()} == {OK}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["/proc/cloudmanager", "file/state"])
+def test_a_state_directory_that_cannot_be_made_is_a_problem(tmp_path, name):
+    (tmp_path / "file").touch()
+    assert _directories(tmp_path / name)["state directory"].severity is PROBLEM
+
+
+def test_less_space_than_a_scratch_export_may_take_is_a_warning(tmp_path):
+    assert _directories(tmp_path, scratch_limit_bytes=2**60)["free space"].severity is WARNING
+
+
+# Addresses and ports
+
+
+def _network(**tables: dict[str, object]) -> dict[str, Finding]:
+    return _by_subject(check_network(from_tables(tables)))
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def test_an_http_port_in_use_is_a_warning_because_the_service_may_run(listener):
+    finding = _network(server={"listen": f"127.0.0.1:{listener.getsockname()[1]}"})["HTTP address"]
+    assert (finding.severity, "in use" in finding.seen) == (WARNING, True)
+
+
+def test_a_foreign_address_is_a_problem():
+    found = _network(
+        server={"listen": "192.0.2.1:8600", "token_sha256": ["0" * 64]},
+        nbd={"listen": "192.0.2.1", "insecure": True},
+    )
+    assert found["HTTP address"].severity is found["NBD address"].severity is PROBLEM
+    assert "NBD ports" not in found
+
+
+def test_a_unix_socket_needs_its_directory(tmp_path):
+    assert _network(server={"listen": f"unix:{tmp_path}/s"})["HTTP address"].severity is OK
+    assert _network(server={"listen": f"unix:{tmp_path}/no/s"})["HTTP address"].severity is PROBLEM
+
+
+def test_the_busy_port_is_named(listener):
+    port = listener.getsockname()[1]
+    finding = _network(nbd={"ports": f"{port}-{port + 1}"})["NBD ports"]
+    assert finding.severity is WARNING
+    assert str(port) in finding.seen.partition("in use")[2]
+
+
+def test_a_range_without_a_free_port_is_a_problem(listener):
+    port = listener.getsockname()[1]
+    assert _network(nbd={"ports": f"{port}-{port}"})["NBD ports"].severity is PROBLEM
+
+
+def test_ports_that_outgoing_connections_take_are_a_warning():
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    finding = _network(nbd={"ports": f"{first - 5}-{first + 5}"})["NBD ports"]
+    assert finding.severity is WARNING
+    assert "outgoing connections" in finding.seen
+
+
+def test_clients_must_be_given_an_address_that_leads_somewhere():
+    everywhere = {"listen": "0.0.0.0", "insecure": True}  # noqa: S104 - looked at, not bound
+    assert _network(nbd=everywhere)["address for clients"].severity is PROBLEM
+    assert _network(nbd={"advertise": "no-such-host.invalid"})["address for clients"].severity is WARNING
+    assert _network(nbd={**everywhere, "advertise": "127.0.0.1"})["address for clients"].severity is OK
+
+
+# Privileges
+
+
+def test_too_few_open_files_for_the_port_range_are_a_warning():
+    command = [
+        "prlimit", "--nofile=256:256", sys.executable, "-c",
+        "from cloudmanager.core.doctor.privileges import check_privileges\n"
+        "from cloudmanager.core.settings import from_tables\n"
+        "[print(finding.subject, finding.severity, finding.advice) for finding in check_privileges(from_tables({}))]",
+    ]  # fmt: skip
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert any(line.startswith("open files warning Raise the limit: LimitNOFILE=4000") for line in lines)
+
+
+def test_the_user_is_judged_by_what_it_may_do():
+    finding = _by_subject(check_privileges(from_tables({})))["user"]
+    assert (finding.severity is WARNING) == (os.geteuid() != 0 or "without" in finding.seen)
+
+
+# The store
+
+
+def test_a_database_that_answers_is_fine(postgres_url):
+    assert _by_subject(check_store(from_tables({"store": {"url": f"{postgres_url}/postgres"}})))["store"].severity is OK
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://u:secret@127.0.0.1:{port}/db", "no url", "nosuch://h/d"])
+def test_a_database_that_cannot_be_used_is_a_problem_and_its_password_stays_hidden(url):
+    url = url.format(port=_free_port())
+    finding = _by_subject(check_store(from_tables({"store": {"url": url}})))["store"]
+    assert finding.severity is PROBLEM
+    assert "secret" not in str(finding)
+
+
+# The command
+
+
+def _configure(cli, text: str = "") -> None:
+    state_dir = cli.directory / "state"
+    (cli.directory / "cloudmanager.toml").write_text(f'[server]\nstate_dir = "{state_dir}"\n{text}')
+
+
+def _json(answer) -> dict[str, dict[str, str]]:
+    return {finding["subject"]: finding for finding in json.loads(answer.stdout)["findings"]}
+
+
+def test_a_machine_in_order_exits_with_0(cli):
+    _configure(cli)
+    answer = cli("doctor", "--json")
+    assert answer.returncode == 0, answer.stdout
+    assert _json(answer)["bubblewrap"]["severity"] == "ok"
+    assert not (cli.directory / "state").exists()
+
+
+def test_a_problem_exits_with_3_and_the_text_says_what_to_do(cli, tmp_path):
+    _configure(cli)
+    answer = cli("doctor", env={"PATH": str(tmp_path)})
+    assert answer.returncode == 3
+    assert "✗ qemu-nbd: not found on PATH\n    Install it: apt-get install qemu-utils\n" in answer.stdout
+    assert "problems" in answer.stdout.splitlines()[-1]
+
+
+def test_a_configuration_that_is_not_valid_is_a_problem_and_the_rest_is_looked_at(cli):
+    (cli.directory / "cloudmanager.toml").write_text('[server]\nlissen = "x"\n')
+    answer = cli("doctor", "--json")
+    found = _json(answer)
+    assert answer.returncode == 3
+    assert "did you mean 'listen'" in found["configuration"]["seen"]
+    assert found["qemu-nbd"]["severity"] == "ok"
+
+
+def test_each_provider_says_who_this_machine_is_and_what_it_found(cli, third_party):
+    _configure(cli, '[providers.s]\ntype = "shelf"\nroom = "cellar"\n')
+    answer = cli("doctor", "--json", env=third_party)
+    assert _json(answer)["provider s"]["seen"] == "shelf: this machine is worker-7 in cellar"
+    assert _json(answer)["the shelf's screws"]["advice"] == "Tighten them."
+    assert answer.returncode == 0
+
+
+def test_a_provider_that_fails_is_a_problem_in_its_own_words(cli, third_party):
+    _configure(cli, '[providers.s]\ntype = "shelf"\nroom = "nowhere"\n')
+    answer = cli("doctor", "--json", env=third_party)
+    assert answer.returncode == 3
+    assert _json(answer)["provider s"]["advice"] == "The key of the room does not fit; ask its keeper."
+
+
+def test_colours_are_for_terminals_only(cli):
+    _configure(cli)
+    assert "\x1b" not in cli("doctor").stdout
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "cloudmanager", "doctor", "--config", "cloudmanager.toml"]
+    with subprocess.Popen(command, cwd=cli.directory, stdout=terminal, env={**os.environ, "TERM": "xterm"}) as process:
+        os.close(terminal)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+        process.wait(timeout=60)
+    os.close(ours)
+    assert b"\x1b[32m" in shown
+
+
+def _read(descriptor: int) -> bytes:
+    """A terminal whose other side is gone answers EIO instead of an end."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

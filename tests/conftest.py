@@ -1,0 +1,52 @@
+"""Fixtures of the whole suite."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _postgres_bin() -> Path:
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        pytest.fail("PostgreSQL is not installed; `make setup` installs it")
+    return found[-1].parent
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of the session's own, on loopback. It refuses to run as root, so it runs as `postgres`."""
+    binaries = _postgres_bin()
+    directory = Path(tempfile.mkdtemp(prefix="cm-pg-"))
+    as_user = []
+    if os.geteuid() == 0:
+        user = pwd.getpwnam("postgres")
+        os.chown(directory, user.pw_uid, user.pw_gid)
+        as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
+    port = _free_port()
+    data, log = directory / "data", directory / "log"
+
+    def run(*command: str | Path) -> None:
+        subprocess.run([*as_user, *map(str, command)], check=True, capture_output=True, cwd=directory)
+
+    run(binaries / "initdb", "-D", data, "-A", "trust", "-U", "cloudmanager", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+    run(binaries / "pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "start")
+    try:
+        yield f"postgresql+psycopg://cloudmanager@127.0.0.1:{port}"
+    finally:
+        run(binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(directory)

@@ -1,0 +1,318 @@
+"""The manager, on real qemu-nbd, with a provider whose disks must be attached."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cloudmanager import Access, ExportRequest, Query, hookimpl
+from cloudmanager.core.errors import (
+    AccessConflict,
+    AccessDenied,
+    CloudUnavailable,
+    ConfigurationError,
+    DiskNotFound,
+    ExportNotFound,
+    ExportOver,
+    InvalidRequest,
+    NameClash,
+    Refused,
+    UnsupportedAccess,
+)
+from cloudmanager.core.manager import Manager
+from cloudmanager.core.model import AttachmentState, Export, ExportState
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.records import ExportFilter
+from tests.core.bench import BOUND, SIZE, Bench, content, eventually, opened_bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with opened_bench(tmp_path) as bench:
+        yield bench
+
+
+def test_a_disk_becomes_an_address_and_goes_again(bench: Bench) -> None:
+    export = bench.ready()
+    assert content(export) == (bench.shelf.directory / "a.img").read_bytes()
+    assert (export.size_bytes, export.format, export.node) == (SIZE, "raw", "here")
+    over = bench.end(export)
+    assert (over.state, over.uri, over.credentials) == (ExportState.CLOSED, None, None)
+    eventually(lambda: not bench.shelf.attached)
+    eventually(lambda: not bench.manager.attachments())
+    hooks = [call.split()[0] for call in bench.shelf.calls]
+    assert hooks == ["describe", "plan_attach", "attach", "locate", "locate", "detach"]
+
+
+def test_three_holders_share_one_attachment_that_ends_with_the_last(bench: Bench) -> None:
+    exports = [bench.ready(holder=name) for name in ("a", "b", "c")]
+    assert len({export.uri for export in exports}) == 3
+    for export in exports[:2]:
+        bench.end(export)
+    assert bench.shelf.attached == {"shelf:a.img"}
+    assert content(exports[2])
+    bench.manager.release(exports[2].id)
+    eventually(lambda: not bench.shelf.attached)
+    assert bench.shelf.calls.count("attach shelf:a.img") == 1
+
+
+def test_two_names_and_two_providers_of_one_disk_are_one_disk(bench: Bench) -> None:
+    bench.ready("one:a.img")
+    with pytest.raises(AccessConflict, match="alice"):
+        bench.manager.export("two:A.IMG", Access.READ_WRITE, "bob")
+    bench.ready("two:A.img")
+    assert bench.shelf.calls.count("attach shelf:a.img") == 1
+
+
+def test_of_eight_threads_that_race_for_read_write_one_wins(bench: Bench) -> None:
+    def claim(number: int) -> str | None:
+        try:
+            return bench.manager.export("writable:a.img", Access.READ_WRITE, f"holder-{number}").id
+        except AccessConflict as conflict:
+            return None if conflict.holder else "nobody"
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [each for each in pool.map(claim, range(8)) if each]
+    assert len(winners) == 1
+    assert bench.manager.wait(winners[0], BOUND).state is ExportState.READY
+
+
+def test_an_unknown_disk_is_answered_at_once_and_claims_nothing(bench: Bench) -> None:
+    with pytest.raises(DiskNotFound):
+        bench.manager.export("one:none.img", Access.READ_ONLY, "alice")
+    assert bench.manager.list(ExportFilter()).items == ()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 0.5, 86401, 10**12])
+def test_a_life_out_of_bounds_is_refused(bench: Bench, seconds: float) -> None:
+    with pytest.raises(InvalidRequest, match="from 1 to 86400"):
+        bench.manager.export("one:a.img", Access.READ_ONLY, "alice", ttl=timedelta(seconds=seconds))
+
+
+@pytest.mark.parametrize("holder", ["", "  ", "x" * 257, "a\nb", "a\0", "\ud800"])
+def test_a_holder_must_be_a_name(bench: Bench, holder: str) -> None:
+    with pytest.raises(InvalidRequest, match="holder"):
+        bench.manager.export("one:a.img", Access.READ_ONLY, holder)
+
+
+def test_an_export_that_is_not_renewed_closes_by_itself(bench: Bench) -> None:
+    export = bench.ready()
+    renewed = bench.manager.renew(export.id, timedelta(hours=2))
+    bench.clock.ahead = 5400
+    bench.restart()
+    assert renewed.expires_at > export.expires_at
+    assert bench.manager.get(export.id).state is ExportState.READY
+    bench.clock.ahead = 7300
+    assert bench.over(export).state is ExportState.CLOSED
+    with pytest.raises(ExportOver, match="Ask for a new one"):
+        bench.manager.renew(export.id)
+    events = [event.event for event in bench.manager.audit(export_id=export.id).items]
+    assert events == ["export.closed", "export.closing", "export.renewed", "export.ready", "export.claimed"]
+
+
+def test_releasing_twice_is_releasing_once(bench: Bench) -> None:
+    export = bench.ready()
+    bench.end(export)
+    assert bench.manager.release(export.id).state is ExportState.CLOSED
+    with pytest.raises(ExportNotFound):
+        bench.manager.release("nope")
+
+
+def test_an_idempotency_key_gives_the_same_export(bench: Bench) -> None:
+    first = bench.manager.export("one:a.img", Access.READ_ONLY, "alice", idempotency_key="k")
+    assert bench.manager.export("one:a.img", Access.READ_ONLY, "alice", idempotency_key="k").id == first.id
+    assert bench.manager.export("one:a.img", Access.READ_ONLY, "alice", idempotency_key="l").id != first.id
+
+
+def test_a_retriable_error_is_shown_and_retried_until_it_passes(bench: Bench) -> None:
+    bench.shelf.failures["attach"] = [CloudUnavailable("Not now.", cloud_code="ZONE_RESOURCE_POOL_EXHAUSTED")] * 2
+    export = bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
+    seen = eventually(lambda: bench.manager.get(export.id).error)
+    assert (seen.code, seen.cloud_code, seen.retriable) == (
+        "cloud_unavailable",
+        "ZONE_RESOURCE_POOL_EXHAUSTED",
+        True,
+    )
+    ready = bench.manager.wait(export.id, BOUND)
+    assert (ready.state, ready.error) == (ExportState.READY, None)
+
+
+def test_a_final_error_fails_the_export_and_frees_its_claim(bench: Bench) -> None:
+    bench.shelf.failures["attach"] = [AccessDenied("No.", cloud_code="UnauthorizedOperation")]
+    export = bench.manager.wait(bench.manager.export("writable:a.img", Access.READ_WRITE, "alice").id, BOUND)
+    assert export.state is ExportState.FAILED
+    assert export.error is not None
+    assert export.error.cloud_code == "UnauthorizedOperation"
+    bench.ready("writable:a.img", Access.READ_WRITE, "bob")
+
+
+def test_retrying_ends_at_the_deadline_with_the_last_error(tmp_path: Path) -> None:
+    with opened_bench(tmp_path, attach_deadline_seconds=1) as bench:
+        bench.shelf.failures["locate"] = [CloudUnavailable("Never.")] * 50
+        export = bench.manager.wait(bench.manager.export("one:a.img", Access.READ_ONLY, "alice").id, BOUND)
+        assert export.state is ExportState.FAILED
+        assert export.error is not None
+        assert export.error.detail == "Never."
+        eventually(lambda: not bench.shelf.attached)
+
+
+def test_a_name_that_is_taken_leads_to_another_plan(bench: Bench) -> None:
+    bench.shelf.failures["attach"] = [NameClash("taken")]
+    bench.ready()
+    assert bench.shelf.calls.count("plan_attach shelf:a.img") == 2
+
+
+def test_what_somebody_else_attached_is_exported_and_never_detached(bench: Bench) -> None:
+    bench.shelf.foreign.add("shelf:a.img")
+    export = bench.ready()
+    assert [each.state for each in bench.manager.attachments()] == [AttachmentState.FOREIGN]
+    bench.end(export)
+    eventually(lambda: not bench.manager.attachments())
+    assert not any(call.startswith(("attach", "detach")) for call in bench.shelf.calls)
+
+
+def test_a_detach_that_fails_is_visible_and_tried_again(bench: Bench) -> None:
+    bench.shelf.failures["detach"] = [CloudUnavailable("Busy.")]
+    bench.manager.release(bench.ready().id)
+    stuck = eventually(lambda: [a for a in bench.manager.attachments() if a.state is AttachmentState.STUCK])
+    assert stuck[0].error is not None
+    assert stuck[0].error.detail == "Busy."
+    eventually(lambda: not bench.shelf.attached)
+
+
+def test_a_disk_lingers_for_the_next_holder(tmp_path: Path) -> None:
+    with opened_bench(tmp_path, linger_seconds=60) as bench:
+        first = bench.ready()
+        bench.end(first)
+        bench.restart()
+        second = bench.ready()
+        bench.end(second)
+        assert bench.shelf.attached
+        assert bench.shelf.calls.count("attach shelf:a.img") == 1
+        bench.clock.ahead = 61
+        eventually(lambda: not bench.shelf.attached)
+
+
+def test_a_lingering_read_only_attachment_is_made_anew_for_a_writer(tmp_path: Path) -> None:
+    with opened_bench(tmp_path, linger_seconds=60) as bench:
+        first = bench.ready()
+        bench.end(first)
+        second = bench.ready(access=Access.READ_WRITE)
+        assert [each.plan.access for each in bench.manager.attachments()] == [Access.READ_WRITE]
+        bench.end(second)
+        bench.clock.ahead = 61
+        eventually(lambda: not bench.shelf.attached)
+
+
+def test_a_restart_adopts_what_is_being_served(bench: Bench) -> None:
+    export = bench.ready()
+    bench.restart()
+    adopted = bench.manager.get(export.id)
+    assert (adopted.state, adopted.uri) == (ExportState.READY, export.uri)
+    assert content(adopted)
+    assert bench.shelf.calls.count("locate shelf:a.img") == 1
+
+
+def test_a_request_that_was_interrupted_is_fulfilled_after_the_restart(bench: Bench) -> None:
+    bench.shelf.gate.clear()
+    export = bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
+    eventually(lambda: [a for a in bench.manager.attachments() if a.state is AttachmentState.ATTACHING])
+    bench.manager.close(timeout=0.1)
+    bench.shelf.gate.set()
+    bench.open()
+    assert bench.manager.wait(export.id, BOUND).state is ExportState.READY
+
+
+def test_a_release_while_attaching_takes_the_disk_back(bench: Bench) -> None:
+    bench.shelf.gate.clear()
+    export = bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
+    eventually(lambda: [a for a in bench.manager.attachments() if a.state is AttachmentState.ATTACHING])
+    assert bench.manager.release(export.id).state is ExportState.CLOSING
+    bench.shelf.gate.set()
+    assert bench.over(export).state is ExportState.CLOSED
+    eventually(lambda: not bench.shelf.attached)
+    eventually(lambda: not bench.manager.attachments())
+
+
+def test_a_disk_that_was_detached_by_hand_is_attached_again_when_its_server_is_replaced(bench: Bench) -> None:
+    export = bench.ready()
+    bench.shelf.attached.clear()
+    pid = bench.server_pid(export)
+    bench.kill_server(export)
+    eventually(lambda: bench.shelf.attached)
+    again = eventually(lambda: replaced(bench, export, pid))
+    assert content(again)
+
+
+def replaced(bench: Bench, export: Export, pid: int) -> Export | None:
+    """The export once another process than `pid` serves it."""
+    now = bench.manager.get(export.id)
+    return now if now.state is ExportState.READY and bench.server_pid(export) != pid else None
+
+
+def test_a_server_that_dies_is_replaced_on_the_same_address(bench: Bench) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    bench.kill_server(export)
+    again = eventually(lambda: replaced(bench, export, pid))
+    assert again.uri == export.uri
+    assert content(again)
+
+
+def test_an_image_deleted_while_exported_is_served_on_and_missed_when_its_server_dies(bench: Bench) -> None:
+    export = bench.ready()
+    (bench.shelf.directory / "a.img").unlink()
+    assert len(content(export)) == SIZE
+    bench.shelf.failures["locate"] = [DiskNotFound("one:a.img was deleted.")]
+    bench.kill_server(export)
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_not_found")
+
+
+def test_two_services_on_one_state_directory_are_refused(bench: Bench) -> None:
+    with pytest.raises(ConfigurationError, match="another cloudmanager runs"):
+        Manager.open(bench.settings, Plugins([]), bench.clock)
+
+
+def test_a_policy_is_asked_before_any_claim(tmp_path: Path) -> None:
+    class NoSecondUse:
+        @hookimpl
+        def authorize(self, request: ExportRequest) -> None:
+            if request.is_attached:
+                raise Refused(f"{request.disk.id} is in use already.")
+
+    with opened_bench(tmp_path) as bench:
+        bench.manager.close()
+        bench.others.append(("policy", NoSecondUse()))
+        bench.open()
+        bench.ready()
+        with pytest.raises(Refused):
+            bench.manager.export("one:a.img", Access.READ_ONLY, "bob")
+        assert len(bench.manager.list(ExportFilter()).items) == 1
+
+
+def test_disks_of_all_providers_are_listed_page_by_page(bench: Bench) -> None:
+    found, token = [], None
+    while True:
+        page = bench.manager.disks(None, Query(), token)
+        found += [str(disk.id) for disk in page.items]
+        if (token := page.next_page) is None:
+            break
+    assert found == [f"{provider}:{name}.img" for provider in ("one", "two", "writable") for name in "abc"]
+    with pytest.raises(InvalidRequest, match="page token"):
+        bench.manager.disks(None, Query(), "nonsense")
+
+
+def test_who_waits_for_an_export_that_is_over_is_answered_at_once(bench: Bench) -> None:
+    export = bench.ready()
+    bench.end(export)
+    assert bench.manager.settled(export.id).result(0).state is ExportState.CLOSED
+
+
+def test_an_access_the_disk_cannot_give_is_refused_with_what_it_can(bench: Bench) -> None:
+    bench.shelf.access = frozenset({Access.READ_ONLY})
+    with pytest.raises(UnsupportedAccess, match="possible: read-only"):
+        bench.manager.export("one:a.img", Access.READ_WRITE, "alice")

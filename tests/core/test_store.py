@@ -1,0 +1,283 @@
+"""The store, on SQLite and on PostgreSQL."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from cloudmanager import Access, AttachPlan, Disk, DiskId, Node
+from cloudmanager.core import schema
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.errors import (
+    AccessConflict,
+    ConfigurationError,
+    ExportNotFound,
+    IdempotencyMismatch,
+    StoreUnavailable,
+)
+from cloudmanager.core.model import AttachmentState, ExportState, Problem
+from cloudmanager.core.nbd import ServerProcess
+from cloudmanager.core.records import ExportFilter, ExportRecord
+from cloudmanager.core.store import Store
+
+CLOCK = Clock()
+NODE = "here"
+RecordMaker = Callable[..., ExportRecord]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store.sqlite"
+    server = str(request.getfixturevalue("postgres_url"))
+    name = f"t{abs(hash(tmp_path)):x}"
+    with psycopg.connect(server.replace("+psycopg", "") + "/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+    return f"{server}/{name}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store.open(url, CLOCK)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def record() -> RecordMaker:
+    numbers = itertools.count(1)
+
+    def make(canonical_id: str = "disk", access: Access = Access.READ_ONLY, **changes: object) -> ExportRecord:
+        number = next(numbers)
+        now = CLOCK.now()
+        made = ExportRecord(
+            id=f"{number:04}",
+            node=NODE,
+            disk=Disk(DiskId("local", canonical_id), canonical_id, 2**41, labels={"case": "7"}),
+            access=access,
+            holder=f"holder-{number}",
+            note="",
+            state=ExportState.PENDING,
+            name=f"name-{number}",
+            created_at=now,
+            expires_at=now + timedelta(hours=1),
+            boot_id=CLOCK.boot_id,
+            expires_boottime=CLOCK.boottime() + 3600,
+            unready_boottime=CLOCK.boottime(),
+        )
+        return replace(made, **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def test_what_is_claimed_is_what_is_read_back(store: Store, record: RecordMaker) -> None:
+    claimed = store.claim(record())
+    assert store.export(claimed.id) == claimed
+
+
+def test_the_migrated_schema_is_the_declared_one(store: Store, url: str) -> None:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+    engine.dispose()
+
+
+def test_a_store_opens_again_and_keeps_what_it_holds(store: Store, url: str, record: RecordMaker) -> None:
+    claimed = store.claim(record())
+    again = Store.open(url, CLOCK)
+    assert again.export(claimed.id) == claimed
+    again.close()
+
+
+def test_a_store_of_a_newer_version_is_refused(store: Store, url: str) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    engine.dispose()
+    with pytest.raises(ConfigurationError, match="newer cloudmanager"):
+        Store.open(url, CLOCK)
+
+
+@pytest.mark.parametrize("url", ["mysql://h/x", "nonsense", ""])
+def test_a_store_url_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"store\.url"):
+        Store.open(url, CLOCK)
+
+
+def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        Store.open(f"sqlite:///{tmp_path}/none/store.sqlite", CLOCK)
+    assert caught.value.retriable
+
+
+@pytest.mark.parametrize(
+    ("standing", "wanted", "excluded"),
+    [
+        (Access.READ_ONLY, Access.READ_ONLY, False),
+        (Access.READ_ONLY, Access.SCRATCH, False),
+        (Access.SCRATCH, Access.SCRATCH, False),
+        (Access.READ_ONLY, Access.READ_WRITE, True),
+        (Access.SCRATCH, Access.READ_WRITE, True),
+        (Access.READ_WRITE, Access.READ_ONLY, True),
+        (Access.READ_WRITE, Access.SCRATCH, True),
+        (Access.READ_WRITE, Access.READ_WRITE, True),
+    ],
+)
+def test_read_write_excludes_every_other_claim_and_names_the_holder(
+    store: Store, record: RecordMaker, standing: Access, wanted: Access, excluded: bool
+) -> None:
+    first = store.claim(record(access=standing))
+    if not excluded:
+        store.claim(record(access=wanted))
+        return
+    with pytest.raises(AccessConflict, match=first.holder) as caught:
+        store.claim(record(access=wanted))
+    assert caught.value.holder == first.holder
+    store.claim(record("another disk", wanted))
+
+
+def test_a_claim_covers_the_disks_that_are_read_through(store: Store, record: RecordMaker) -> None:
+    overlay = record("overlay")
+    overlay = replace(overlay, disk=replace(overlay.disk, backing=("base",)))
+    store.claim(overlay)
+    store.claim(record("base"))
+    with pytest.raises(AccessConflict):
+        store.claim(record("base", Access.READ_WRITE))
+
+
+def test_a_claim_stands_while_closing_and_ends_with_the_export(store: Store, record: RecordMaker) -> None:
+    first = store.claim(record(access=Access.READ_WRITE))
+    assert store.start_closing(first.id, "released")
+    with pytest.raises(AccessConflict):
+        store.claim(record())
+    assert store.set_over(first.id, ExportState.CLOSED)
+    store.claim(record())
+
+
+def test_of_eight_that_race_for_read_write_one_wins(url: str, store: Store, record: RecordMaker) -> None:
+    stores = [Store.open(url, CLOCK) for _ in range(8)]
+    for round_number in range(5):
+        records = [record(f"raced-{round_number}", Access.READ_WRITE) for _ in stores]
+
+        def claim(pair: tuple[Store, ExportRecord]) -> str | None:
+            try:
+                return pair[0].claim(pair[1]).id
+            except AccessConflict as conflict:
+                return None if conflict.holder else "nobody"
+
+        with ThreadPoolExecutor(8) as pool:
+            winners = [each for each in pool.map(claim, zip(stores, records, strict=True)) if each]
+        assert len(winners) == 1
+    for each in stores:
+        each.close()
+
+
+def test_an_idempotency_key_gives_the_same_export_also_in_a_race(store: Store, record: RecordMaker) -> None:
+    records = [record() for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(lambda each: store.claim(each, "key", "digest").id, records))
+    assert len(ids) == 1
+    replayed = store.replayed("key", "digest")
+    assert replayed is not None
+    assert {replayed.id} == ids
+    assert store.replayed("other key", "digest") is None
+    with pytest.raises(IdempotencyMismatch):
+        store.claim(record(), "key", "other digest")
+
+
+def test_a_late_writer_cannot_undo_a_release(store: Store, record: RecordMaker) -> None:
+    claimed = store.claim(record())
+    assert store.set_attaching(claimed.id, 10900, 0.0)
+    assert store.start_closing(claimed.id, "released")
+    server = ServerProcess("boot", 1, 2, 3)
+    assert not store.set_ready(claimed.id, server, 5, "raw")
+    assert not store.set_attaching(claimed.id, 1, 0.0)
+    assert not store.renew(claimed.id, CLOCK.now(), 0.0)
+    assert not store.start_closing(claimed.id, "again")
+    assert store.set_over(claimed.id, ExportState.CLOSED)
+    assert not store.set_over(claimed.id, ExportState.FAILED)
+    assert store.export(claimed.id).state is ExportState.CLOSED
+
+
+def test_a_server_and_an_error_survive_the_store(store: Store, record: RecordMaker) -> None:
+    claimed = store.claim(record())
+    problem = Problem("throttled", "t", "d", True, "RequestLimitExceeded", 2.5)
+    store.set_error(claimed.id, problem, 1.0)
+    assert store.export(claimed.id).error == problem
+    store.set_attaching(claimed.id, 10900, 1.0)
+    server = ServerProcess("boot", 1, 2, 3)
+    store.set_ready(claimed.id, server, 2**42, "qcow2")
+    ready = store.export(claimed.id)
+    assert (ready.state, ready.server, ready.size_bytes, ready.error) == (ExportState.READY, server, 2**42, None)
+
+
+def test_exports_are_listed_newest_first_by_page_and_filter(store: Store, record: RecordMaker) -> None:
+    ids = [store.claim(record(f"disk-{n % 2}")).id for n in range(5)]
+    pages, token = [], None
+    while True:
+        page = store.exports(ExportFilter(), token, 2)
+        pages.append([each.id for each in page.items])
+        if (token := page.next_page) is None:
+            break
+    assert pages == [ids[4:2:-1], ids[2:0:-1], ids[:1]]
+    by_disk = store.exports(ExportFilter(disk="local:disk-1"), None, 10)
+    assert [each.id for each in by_disk.items] == [ids[3], ids[1]]
+    store.start_closing(ids[0], "released")
+    closing = store.exports(ExportFilter(states=frozenset({ExportState.CLOSING})), None, 10)
+    assert [each.id for each in closing.items] == [ids[0]]
+
+
+def test_an_unknown_export_is_named(store: Store) -> None:
+    with pytest.raises(ExportNotFound, match="'nope'"):
+        store.export("nope")
+
+
+def test_pruning_forgets_what_is_over_and_keeps_its_events(store: Store, record: RecordMaker) -> None:
+    over, live = store.claim(record(), "key", "digest"), store.claim(record())
+    store.set_over(over.id, ExportState.CLOSED)
+    assert store.prune(CLOCK.now() - timedelta(hours=1)) == 0
+    assert store.prune(CLOCK.now() + timedelta(hours=1)) == 1
+    assert store.export(live.id)
+    with pytest.raises(ExportNotFound):
+        store.export(over.id)
+    assert store.replayed("key", "digest") is None
+    assert [each.event for each in store.audit(None, 10, over.id).items] == ["export.closed", "export.claimed"]
+
+
+def test_an_export_of_an_earlier_boot_moves_to_this_boots_clock(store: Store, record: RecordMaker) -> None:
+    old = store.claim(record(boot_id="earlier", expires_boottime=1e9, expires_at=CLOCK.now() + timedelta(minutes=5)))
+    store.rebase(old)
+    moved = store.export(old.id)
+    assert moved.boot_id == CLOCK.boot_id
+    assert moved.expires_boottime == pytest.approx(CLOCK.boottime() + 300, abs=5)
+
+
+def test_an_attachment_lives_from_its_plan_to_its_detach(store: Store) -> None:
+    disk = Disk(DiskId("local", "d"), "disk", 1)
+    plan = AttachPlan(disk, Node("vm", "zone"), Access.READ_ONLY, "uuid", slot="3")
+    planned = store.plan_attachment(NODE, plan, AttachmentState.PLANNED)
+    assert store.attachment(NODE, "disk") == planned
+    assert store.active_disks(NODE) == {"disk"}
+    attached = store.set_attachment(planned, AttachmentState.ATTACHED)
+    store.set_idle(attached, 12.0)
+    kept = store.attachment(NODE, "disk")
+    assert kept is not None
+    assert (kept.state, kept.idle_boottime, kept.boot_id) == (AttachmentState.ATTACHED, 12.0, CLOCK.boot_id)
+    assert kept.is_ours
+    store.forget_attachment(kept)
+    assert store.attachments() == []
+    events = [each.event for each in store.audit(None, 10).items]
+    assert events == ["attachment.detached", "attachment.attached", "attachment.planned"]
+
+
+def test_times_come_back_aware_and_in_utc(store: Store, record: RecordMaker) -> None:
+    there = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert store.export(store.claim(record(expires_at=there)).id).expires_at == there

@@ -1,0 +1,196 @@
+"""A server sees its own disk and nothing else of this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.core.errors import ServerFailed, UnsafeImage
+from cloudmanager.core.model import Access
+from tests.nbd.exporter import MiB, Exporter, Served, device, status
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
+CAP_DAC_OVERRIDE = 1 << 1
+
+
+def capabilities(served: Served) -> int:
+    return int(status(served.pid, "CapEff"), 16)
+
+
+def mount_options(served: Served, name: str) -> set[str]:
+    lines = (line.split() for line in Path(f"/proc/{served.pid}/mountinfo").read_text().splitlines())
+    return next(set(fields[5].split(",")) for fields in lines if fields[4].startswith(name))
+
+
+def test_a_server_has_namespaces_of_its_own(exporter: Exporter, raw: Path) -> None:
+    served = exporter.export(device(raw))
+    for name in NAMESPACES:
+        assert Path(f"/proc/{served.pid}/ns/{name}").readlink() != Path(f"/proc/self/ns/{name}").readlink()
+
+
+def test_a_servers_network_is_empty(exporter: Exporter, raw: Path) -> None:
+    served = exporter.export(device(raw))
+    interfaces = Path(f"/proc/{served.pid}/net/dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+
+
+def test_a_server_has_no_capability(exporter: Exporter, raw: Path) -> None:
+    served = exporter.export(device(raw))
+    assert capabilities(served) == 0
+    assert status(served.pid, "NoNewPrivs") == "1"
+
+
+@as_root
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, CAP_DAC_OVERRIDE), (0o644, 0)])
+def test_a_server_may_override_permissions_only_where_its_image_needs_it(
+    exporter: Exporter, raw: Path, mode: int, expected: int
+) -> None:
+    raw.chmod(mode)
+    os.chown(raw, 12345, 12345)
+    assert capabilities(exporter.export(device(raw))) == expected
+
+
+def test_a_server_sees_only_its_own_disk(exporter: Exporter, raw: Path) -> None:
+    exporter.export(device(raw))
+    served = exporter.export(device(raw))
+    root = {path.name for path in Path(f"/proc/{served.pid}/root").iterdir()}
+    assert root <= {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "dev", "etc", "image-0"}
+    assert [path.name for path in Path(f"/proc/{served.pid}/root/dev").iterdir()] == ["null"]
+
+
+def test_a_read_only_disk_is_mounted_read_only(exporter: Exporter, raw: Path) -> None:
+    assert "ro" in mount_options(exporter.export(device(raw)), "/image-0")
+    assert "ro" in mount_options(exporter.export(device(raw), Access.SCRATCH), "/image-1")
+    assert "rw" in mount_options(exporter.export(device(raw), Access.READ_WRITE), "/image-0")
+
+
+def test_a_server_inherits_no_descriptor_of_the_daemon(exporter: Exporter, raw: Path, tmp_path: Path) -> None:
+    secret = os.open(tmp_path / "secret", os.O_RDWR | os.O_CREAT, 0o600)
+    os.set_inheritable(secret, True)
+    try:
+        served = exporter.export(device(raw))
+        held = {os.readlink(entry) for entry in Path(f"/proc/{served.pid}/fd").iterdir()}  # noqa: PTH115 - text
+    finally:
+        os.close(secret)
+    assert not any("secret" in target for target in held)
+
+
+@as_root
+@pytest.mark.parametrize(("access", "mode"), [(Access.READ_ONLY, 0o040), (Access.READ_WRITE, 0o060)])
+def test_a_device_node_gives_the_server_no_more_than_its_access(
+    exporter: Exporter, loop: Path, access: Access, mode: int
+) -> None:
+    served = exporter.export(device(loop), access)
+    node = Path(f"/proc/{served.pid}/root/image-0").stat()
+    assert (stat.S_IMODE(node.st_mode), node.st_rdev) == (mode, loop.stat().st_rdev)
+    assert node.st_uid != os.geteuid()
+    assert capabilities(served) == 0
+
+
+@as_root
+def test_a_server_without_write_access_cannot_open_its_device_for_writing(exporter: Exporter, loop: Path) -> None:
+    """As seen from inside: the shell runs where the server does, with what it may."""
+    served = exporter.export(device(loop))
+    enter = ["nsenter", f"--target={served.pid}", "--mount", "--root", "setpriv", "--bounding-set=-all"]
+    command = [*enter, "--inh-caps=-all", "--no-new-privs", "/bin/sh", "-c"]
+    assert subprocess.run([*command, ": < /image-0"], check=False).returncode == 0
+    for attempt in (": >> /image-0", "chmod 666 /image-0"):
+        assert subprocess.run([*command, attempt], check=False, capture_output=True).returncode != 0
+
+
+def test_without_the_sandbox_there_is_none(make_exporter: Callable[..., Exporter], raw: Path) -> None:
+    served = make_exporter(sandbox="none").export(device(raw))
+    assert Path(f"/proc/{served.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
+
+
+@pytest.mark.parametrize(
+    ("tool", "package"), [("qemu-nbd", "qemu-utils"), ("bwrap", "bubblewrap")], ids=["qemu-nbd", "bwrap"]
+)
+def test_a_missing_tool_is_named_with_its_package(
+    exporter: Exporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str, package: str
+) -> None:
+    for name in ("qemu-nbd", "bwrap", "sh"):
+        if name != tool:
+            (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ServerFailed, match=f"{tool} is not installed: install the package {package}"):
+        exporter.export(device(raw))
+
+
+def test_a_sandbox_that_cannot_run_says_what_to_do(
+    exporter: Exporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bubblewrap that may not make namespaces is had by taking the right to do so away from it."""
+    refused = tmp_path / "bwrap"
+    drop = "setpriv --bounding-set=-sys_admin --inh-caps=-all --no-new-privs"
+    refused.write_text(f'#!/bin/sh\nexec {drop} /usr/bin/bwrap "$@"\n')
+    refused.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ServerFailed, match=r'sandbox cannot be set up: bwrap: .*sandbox = "none"'):
+        exporter.export(device(raw))
+
+
+def qcow2_with_data_file(path: Path) -> str:
+    options = f"data_file={path.with_name('inner')},data_file_raw=on"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, path, "1M"], check=True)
+    return "qcow2"
+
+
+def vmdk_with_flat_extent(path: Path) -> str:
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", path, "1M"], check=True)
+    extent = path.with_name(f"{path.name}-flat")
+    path.write_bytes(path.read_bytes().replace(b'"outer-flat"', f'"{extent}"'.encode()))
+    return "vmdk"
+
+
+@pytest.mark.parametrize("make", [qcow2_with_data_file, vmdk_with_flat_extent])
+def test_an_image_that_refers_to_another_file_is_not_served_even_without_sandbox(
+    make_exporter: Callable[..., Exporter], tmp_path: Path, make: Callable[[Path], str]
+) -> None:
+    path = tmp_path / "outer"
+    image = device(path, format_name=make(path), size_bytes=MiB)
+    with pytest.raises(UnsafeImage, match="not part of the disk"):
+        make_exporter(sandbox="none").export(image)
+    with pytest.raises(ServerFailed, match="No such file"):
+        make_exporter().export(image)
+
+
+UNPRIVILEGED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.nbd.exporter import Exporter, device
+exporter = Exporter(Path({directory!r}) / "exports", sandbox={sandbox!r})
+served = exporter.export(device(Path({image!r})))
+with served.connect() as client:
+    print(client.read(0, 512).hex())
+assert exporter.servers.client_count(served.id) <= 1
+exporter.stop_all()
+"""
+
+
+@as_root
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+def test_an_unprivileged_user_can_export_what_it_can_read(tmp_path: Path, raw: Path, sandbox: str) -> None:
+    for path in (*tmp_path.parents[:-2], tmp_path):
+        path.chmod(path.stat().st_mode | 0o001)
+    directory = tmp_path / "nobody"
+    directory.mkdir()
+    os.chown(directory, 65534, 65534)
+    root = str(Path(__file__).parents[2])
+    script = UNPRIVILEGED.format(root=root, directory=str(directory), sandbox=sandbox, image=str(raw))
+    ran = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.stdout.strip() == raw.read_bytes()[:512].hex(), ran.stderr
