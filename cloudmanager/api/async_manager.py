@@ -39,7 +39,7 @@ class AsyncManager:
 
         Without `seconds`, as it is at once.
         """
-        if not seconds or self._is_stopping:
+        if not seconds:
             return await self.run(call, *args, **kwargs)
 
         def follow() -> tuple[Export, Future[Export]]:  # one trip to a thread instead of two
@@ -56,7 +56,7 @@ class AsyncManager:
         waiter = asyncio.wrap_future(future)
         self.waiters.add(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=seconds)
+            await asyncio.wait({waiter}, timeout=0 if self._is_stopping else seconds)
             if waiter.done() and not waiter.cancelled():
                 return waiter.result()
         finally:

@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from cloudmanager.api import wire
+from cloudmanager.api import answers, requests
 from cloudmanager.api.examples import Document
 from cloudmanager.api.guard import OPEN_PATHS
 from cloudmanager.core.settings import Settings
@@ -25,7 +25,7 @@ def document(app: FastAPI, settings: Settings) -> Document:
         routes=app.routes,
     )
     schemas = made["components"]["schemas"]
-    problem = wire.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    problem = answers.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(problem.pop("$defs"), Problem=problem)
     _limit_ttl(schemas, settings.exports.max_ttl_seconds)
     _show_what_follows(made["paths"]["/v1/exports"]["post"]["responses"]["201"])
@@ -36,7 +36,7 @@ def document(app: FastAPI, settings: Settings) -> Document:
 
 def _limit_ttl(schemas: Document, max_ttl_seconds: int) -> None:
     """The limit is a setting: the core checks it, and the document should tell it."""
-    for request in (wire.ExportRequest, wire.RenewRequest):
+    for request in (requests.ExportRequest, requests.RenewRequest):
         integer, _null = schemas[request.__name__]["properties"]["ttl_seconds"]["anyOf"]
         integer["maximum"] = max_ttl_seconds
 

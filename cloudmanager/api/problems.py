@@ -10,8 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from cloudmanager.api import answers
 from cloudmanager.api import errors as http
-from cloudmanager.api import wire
 from cloudmanager.api.mistakes import explain
 from cloudmanager.core import errors as core
 from cloudmanager.core.errors import CloudManagerError
@@ -52,7 +52,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.CorruptImage: 422,
     core.UnsafeImage: 422,
     core.EmptyImage: 422,
-    # The cloud: 502 for what it answered, 503 where another time may do.
+    # The cloud: 502 for what it answered, 503 where another time may do, 422 where this request never will.
     core.CloudError: 502,
     core.AccessDenied: 502,
     core.AttachLimit: 503,
@@ -91,7 +91,7 @@ def by_code() -> dict[str, type[CloudManagerError]]:
 def problem(error: CloudManagerError, headers: Mapping[str, str] | None = None) -> Response:
     """The answer that says what happened and what to do."""
     status = status_of(type(error))
-    content = wire.Problem.of(error, status).model_dump_json()
+    content = answers.Problem.of(error, status).model_dump_json()
     return Response(content, status, {**_headers_of(error), **(headers or {})}, MEDIA_TYPE)
 
 
@@ -120,9 +120,7 @@ def _documented(status: int, types: Iterable[type[CloudManagerError]]) -> dict[s
 
 
 def _example(kind: type[CloudManagerError], status: int) -> dict[str, Any]:
-    error = CloudManagerError.__new__(kind)
-    CloudManagerError.__init__(error, f"{kind.title}.")
-    return wire.Problem.of(error, status).model_dump(mode="json", exclude_defaults=True)
+    return answers.Problem.of(kind(f"{kind.title}."), status).model_dump(mode="json", exclude_defaults=True)
 
 
 def install(app: FastAPI) -> None:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
+from cloudmanager.api import answers, requests
 from cloudmanager.api import errors as http
-from cloudmanager.api import wire
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.preferences import WaitSeconds
 from cloudmanager.api.problems import documented
@@ -37,14 +37,14 @@ async def _async_manager(request: Request) -> AsyncManager:
 Facade = Annotated[AsyncManager, Depends(_async_manager)]
 ExportId = Annotated[
     str,
-    Path(description="The export's id.", examples=["019a1b2c3d4e5f60718293a4"], pattern=wire.NO_CONTROL_CHARACTERS),
+    Path(description="The export's id.", examples=["019a1b2c3d4e5f60718293a4"], pattern=requests.NO_CONTROL_CHARACTERS),
 ]
 Provider = Annotated[
     str,
     Path(
         description="The part of the disk's id before the colon.",
         examples=["local"],
-        pattern=wire.NO_CONTROL_CHARACTERS,
+        pattern=requests.NO_CONTROL_CHARACTERS,
     ),
 ]
 NativeId = Annotated[
@@ -52,7 +52,7 @@ NativeId = Annotated[
     Path(
         description="The part of the disk's id after the colon; slashes as they are.",
         examples=["web01.qcow2"],
-        pattern=wire.NO_CONTROL_CHARACTERS,
+        pattern=requests.NO_CONTROL_CHARACTERS,
     ),
 ]
 IdempotencyKey = Annotated[
@@ -74,12 +74,12 @@ IdempotencyKey = Annotated[
     responses=documented(*STORE, *BODY, *DISK, *CLAIM),
 )
 async def create_export(
-    wanted: wire.ExportRequest,
+    wanted: requests.ExportRequest,
     facade: Facade,
     response: Response,
     wait: WaitSeconds,
     idempotency_key: IdempotencyKey = None,
-) -> wire.Export:
+) -> answers.Export:
     """Claims the disk at once and attaches and serves it then: the export is `pending` until it is `ready`.
 
     An unknown disk, a refusal and a conflict with another claim are answered right away. What goes wrong later is in
@@ -94,21 +94,21 @@ async def create_export(
         idempotency_key=idempotency_key and idempotency_key.strip('"'),
     )
     response.headers["Location"] = f"/v1/exports/{export.id}"
-    return wire.Export.of(export)
+    return answers.Export.of(export)
 
 
 @router.get("/v1/exports", tags=["exports"], summary="List exports", responses=documented(*STORE))
-async def list_exports(wanted: Annotated[wire.ExportQuery, Query()], facade: Facade) -> wire.ExportList:
+async def list_exports(wanted: Annotated[requests.ExportQuery, Query()], facade: Facade) -> answers.ExportList:
     """Newest first. Closed and failed exports are listed for as long as they are kept. Without credentials."""
     page = await facade.run(facade.manager.list, wanted.filter, wanted.page, wanted.limit)
-    items = [wire.Export.of(export, with_credentials=False) for export in page.items]
-    return wire.ExportList(items=items, next_page=page.next_page)
+    items = [answers.Export.of(export, with_credentials=False) for export in page.items]
+    return answers.ExportList(items=items, next_page=page.next_page)
 
 
 @router.get("/v1/exports/{export_id}", tags=["exports"], summary="Look at an export", responses=documented(*EXPORT))
-async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> wire.Export:
+async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> answers.Export:
     """With `Prefer: wait=N`, the answer comes when the export is ready or over."""
-    return wire.Export.of(await facade.until_settled(wait, facade.manager.get, export_id))
+    return answers.Export.of(await facade.until_settled(wait, facade.manager.get, export_id))
 
 
 @router.post(
@@ -117,22 +117,22 @@ async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> 
     summary="Let an export live longer",
     responses=documented(*EXPORT, *BODY, core.ExportOver),
 )
-async def renew_export(export_id: ExportId, wanted: wire.RenewRequest, facade: Facade) -> wire.Export:
+async def renew_export(export_id: ExportId, wanted: requests.RenewRequest, facade: Facade) -> answers.Export:
     """Its life starts anew now: `expires_at` can come nearer, too."""
-    return wire.Export.of(await facade.run(facade.manager.renew, export_id, wanted.ttl))
+    return answers.Export.of(await facade.run(facade.manager.renew, export_id, wanted.ttl))
 
 
 @router.delete("/v1/exports/{export_id}", tags=["exports"], summary="Release an export", responses=documented(*EXPORT))
-async def release_export(export_id: ExportId, facade: Facade) -> wire.Export:
+async def release_export(export_id: ExportId, facade: Facade) -> answers.Export:
     """No new client is let in, connected ones have a little time to finish. Releasing again changes nothing."""
-    return wire.Export.of(await facade.run(facade.manager.release, export_id), with_credentials=False)
+    return answers.Export.of(await facade.run(facade.manager.release, export_id), with_credentials=False)
 
 
 @router.get("/v1/disks", tags=["disks"], summary="List disks", responses=documented(*STORE, *PROVIDER))
-async def list_disks(wanted: Annotated[wire.DiskQuery, Query()], facade: Facade) -> wire.DiskList:
+async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Facade) -> answers.DiskList:
     """Asks the providers, one after the other. A page may be short, even empty: `next_page` says if there is more."""
     page = await facade.run(facade.manager.disks, wanted.provider, wanted.query, wanted.page)
-    return wire.DiskList(items=[wire.Disk.of(disk) for disk in page.items], next_page=page.next_page)
+    return answers.DiskList(items=[answers.Disk.of(disk) for disk in page.items], next_page=page.next_page)
 
 
 @router.get(
@@ -141,53 +141,58 @@ async def list_disks(wanted: Annotated[wire.DiskQuery, Query()], facade: Facade)
     summary="Look at a disk",
     responses=documented(*STORE, *DISK),
 )
-async def get_disk(provider: Provider, native_id: NativeId, facade: Facade) -> wire.Disk:
+async def get_disk(provider: Provider, native_id: NativeId, facade: Facade) -> answers.Disk:
     """What its provider says about it now."""
-    return wire.Disk.of(await facade.run(facade.manager.disk, f"{provider}:{native_id}"))
+    return answers.Disk.of(await facade.run(facade.manager.disk, f"{provider}:{native_id}"))
 
 
 @router.get("/v1/attachments", tags=["service"], summary="List attachments", responses=documented(*STORE))
-async def list_attachments(facade: Facade) -> wire.AttachmentList:
+async def list_attachments(facade: Facade) -> answers.AttachmentList:
     """The disks that are attached to nodes, or are being attached or detached, and what keeps one from it."""
     attachments = await facade.run(facade.manager.attachments)
-    return wire.AttachmentList(items=[wire.Attachment.of(record) for record in attachments])
+    return answers.AttachmentList(items=[answers.Attachment.of(record) for record in attachments])
 
 
 @router.get("/v1/providers", tags=["service"], summary="List providers", responses=documented(*STORE))
-async def list_providers(facade: Facade) -> wire.ProviderList:
+async def list_providers(facade: Facade) -> answers.ProviderList:
     """The configured providers, and this machine as each of them knows it."""
     providers = await facade.run(facade.manager.providers)
-    return wire.ProviderList(items=[wire.Provider.of(status) for status in providers])
+    return answers.ProviderList(items=[answers.Provider.of(status) for status in providers])
 
 
 @router.get("/v1/nodes", tags=["service"], summary="List nodes", responses=documented(*STORE))
-async def list_nodes(facade: Facade) -> wire.NodeList:
-    """The machines that share the store, and when each was seen last."""
+async def list_nodes(facade: Facade) -> answers.NodeList:
+    """The machines that use this store, and when each was seen last."""
     nodes = await facade.run(facade.manager.nodes)
-    return wire.NodeList(items=[wire.Node.of(record) for record in nodes])
+    return answers.NodeList(items=[answers.Node.of(record) for record in nodes])
 
 
 @router.get("/v1/audit", tags=["service"], summary="List what was done", responses=documented(*STORE))
-async def list_audit_events(wanted: Annotated[wire.AuditQuery, Query()], facade: Facade) -> wire.AuditEventList:
+async def list_audit_events(wanted: Annotated[requests.AuditQuery, Query()], facade: Facade) -> answers.AuditEventList:
     """Newest first: who had which disk when. Kept when the exports themselves are forgotten."""
     page = await facade.run(facade.manager.audit, wanted.page, wanted.limit, wanted.export_id)
-    return wire.AuditEventList(items=[wire.AuditEvent.of(event) for event in page.items], next_page=page.next_page)
+    return answers.AuditEventList(
+        items=[answers.AuditEvent.of(event) for event in page.items], next_page=page.next_page
+    )
 
 
 @router.get("/healthz", tags=["service"], summary="Does it run?", responses=documented(*EVERY_ROUTE))
-async def get_health() -> wire.Health:
+async def get_health() -> answers.Health:
     """Answers as long as the process works. Needs no token."""
-    return wire.Health()
+    return answers.Health()
 
 
 @router.get(
     "/readyz",
     tags=["service"],
     summary="Can it serve?",
-    responses={**documented(*EVERY_ROUTE), 503: {"model": wire.Readiness, "description": "Not now; findings say why"}},
+    responses={
+        **documented(*EVERY_ROUTE),
+        503: {"model": answers.Readiness, "description": "Not now; findings say why"},
+    },
 )
-async def get_readiness(facade: Facade, response: Response) -> wire.Readiness:
+async def get_readiness(facade: Facade, response: Response) -> answers.Readiness:
     """200 if it can, 503 if it cannot, with what was looked at. Needs no token."""
-    readiness = wire.Readiness.of(await facade.run(facade.manager.readiness))
+    readiness = answers.Readiness.of(await facade.run(facade.manager.readiness))
     response.status_code = 200 if readiness.ready else 503
     return readiness

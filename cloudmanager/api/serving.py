@@ -54,6 +54,9 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                loop="asyncio",
+                http="h11",  # httptools takes 0.15 ms less per request, and any amount of headers from anybody
+                headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),
                 ws="none",

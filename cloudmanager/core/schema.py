@@ -1,6 +1,7 @@
 """The tables of the store. A change here needs a migration in `migrations/versions`."""
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -47,12 +48,13 @@ class Json(TypeDecorator[Any]):
         super().__init__()
         self.kind = kind
         self._adapter = TypeAdapter(kind)
+        self._parsed = lru_cache(maxsize=1024)(self._adapter.validate_json)  # the same disk is read again and again
 
     def process_bind_param(self, value: Any, _dialect: Dialect) -> str | None:
         return None if value is None else self._adapter.dump_json(value).decode()
 
     def process_result_value(self, value: str | None, _dialect: Dialect) -> Any:
-        return None if value is None else self._adapter.validate_json(value)
+        return None if value is None else self._parsed(value)
 
 
 metadata = MetaData()

@@ -83,7 +83,7 @@ class ServerSettings(Table):
         description='Address of the HTTP interface: "host:port", or "unix:/run/cloudmanager.sock". '
         "Anything but loopback or a unix socket needs a token.",
     )
-    state_dir: Path = Field(
+    state_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         Path("/var/lib/cloudmanager"),
         description="Directory of the store and of what running exports need. One service per directory.",
     )

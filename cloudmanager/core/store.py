@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 
 from cloudmanager.core import schema
 from cloudmanager.core.clock import Clock
@@ -74,7 +74,16 @@ class Store:
                 connection.execute(
                     insert(schema.idempotency_keys).values(key=idempotency_key, digest=digest, export_id=record.id)
                 )
-            _audit(connection, record, "export.claimed", record.created_at, record.access)
+            _audit(
+                connection,
+                "export.claimed",
+                record.created_at,
+                record.access,
+                node=record.node,
+                disk_id=str(record.disk.id),
+                export_id=record.id,
+                holder=record.holder,
+            )
         return record
 
     def refuse_conflict(self, record: ExportRecord) -> None:
@@ -350,12 +359,13 @@ class Store:
                 update(table)
                 .where(table.c.id == export_id, table.c.state.in_([s.value for s in states]))
                 .values(**changes)
-            ).rowcount
+                .returning(table.c.id.label("export_id"), table.c.node, table.c.disk_id, table.c.holder)
+            ).one_or_none()
             if changed and frees_claims:
                 connection.execute(delete(schema.claims).where(schema.claims.c.export_id == export_id))
             if changed and event_name:
-                _audit(connection, _export(connection, export_id), event_name, self._clock.now(), detail)
-        return bool(changed)
+                _audit(connection, event_name, self._clock.now(), detail, **changed._mapping)
+        return changed is not None
 
 
 def _event_id(page: str) -> int:
@@ -371,15 +381,17 @@ def _claims_of(record: ExportRecord) -> dict[str, bool]:
 
 def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
     table = schema.claims
+    exclusive = [disk for disk, is_exclusive in wanted.items() if is_exclusive]
     query = (
-        select(schema.exports, table.c.canonical_id.label("claimed"), table.c.is_exclusive)
-        .join(schema.exports, schema.exports.c.id == table.c.export_id)
+        select(schema.exports)
+        .join(table, schema.exports.c.id == table.c.export_id)
         .where(table.c.canonical_id.in_(list(wanted)))
+        .where(or_(table.c.is_exclusive, table.c.canonical_id.in_(exclusive)))
         .order_by(schema.exports.c.id)
+        .limit(1)
     )
-    for row in connection.execute(query).mappings():
-        if wanted[row["claimed"]] or row["is_exclusive"]:
-            raise _conflict(record, _export_record(row))
+    if standing := connection.execute(query).mappings().one_or_none():
+        raise _conflict(record, _export_record(standing))
 
 
 def _conflict(wanted: ExportRecord, standing: ExportRecord) -> AccessConflict:
@@ -437,21 +449,10 @@ def _is_attachment(record: AttachmentRecord) -> Any:
     return and_(table.c.node == record.node, table.c.canonical_id == record.plan.disk.canonical_id)
 
 
-def _audit(connection: Connection, record: ExportRecord, event_name: str, at: datetime, detail: str) -> None:
-    connection.execute(
-        insert(schema.audit_events).values(
-            at=at,
-            node=record.node,
-            event=event_name,
-            disk_id=str(record.disk.id),
-            export_id=record.id,
-            holder=record.holder,
-            detail=detail,
-        )
-    )
+def _audit(connection: Connection, event_name: str, at: datetime, detail: str, **who: str | None) -> None:
+    """`who`: the event's node, disk_id, export_id, holder."""
+    connection.execute(insert(schema.audit_events).values(at=at, event=event_name, detail=detail, **who))
 
 
 def _audit_disk(connection: Connection, node: str, disk: Disk, event_name: str, at: datetime, detail: str) -> None:
-    connection.execute(
-        insert(schema.audit_events).values(at=at, node=node, event=event_name, disk_id=str(disk.id), detail=detail)
-    )
+    _audit(connection, event_name, at, detail, node=node, disk_id=str(disk.id))

@@ -4,7 +4,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Service:
         return exported
 
 
-def settings_for(directory: Path, **tables: dict[str, object]) -> Settings:
+def settings_for(directory: Path, **tables: Mapping[str, object]) -> Settings:
     """A configuration with the local provider on `directory/images`."""
     images = directory / "images"
     images.mkdir(exist_ok=True)

@@ -1,6 +1,10 @@
 """Whatever is sent, the answer is a problem with a stable code and a sentence, and the service stays up."""
 
 import json
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -134,10 +138,11 @@ def test_a_body_that_is_no_object(service: Service, content: bytes) -> None:
     assert_problem(answer, 422, "invalid_request")
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-def test_a_body_that_is_not_announced_as_json(service: Service, media_type: str) -> None:
-    """A form of another site's page can send these, and nothing else, without being asked."""
-    answer = service.client.post("/v1/exports", content=json.dumps(GOOD), headers={"Content-Type": media_type})
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+def test_a_body_that_is_not_announced_as_json(service: Service, media_type: str | None) -> None:
+    """A page of another site can send these, and nothing else, without being asked."""
+    headers = {"Content-Type": media_type} if media_type else {}
+    answer = service.client.post("/v1/exports", content=json.dumps(GOOD), headers=headers)
     assert_problem(answer, 415, "unsupported_media_type")
 
 
@@ -221,3 +226,30 @@ def test_a_method_that_the_route_does_not_have(service: Service, method: str, pa
 def test_an_idempotency_key_that_is_none(service: Service, key: str) -> None:
     answer = service.client.post("/v1/exports", json=GOOD, headers={"Idempotency-Key": key})
     assert_problem(answer, 422, "invalid_request")
+
+
+def test_a_request_whose_head_does_not_end_is_cut_off(service: Service) -> None:
+    """Anybody may send one, before a token is looked at: it must not fill the memory."""
+    host, port = service.url.removeprefix("http://").split(":")
+    sent = 0
+    with socket.create_connection((host, int(port))) as client, suppress(ConnectionError):
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        while sent < 50 << 20:
+            client.sendall(b"x" * 65536)
+            sent += 65536
+    assert sent < 10 << 20
+    assert service.client.get("/healthz").status_code == 200
+
+
+def test_a_file_whose_name_is_no_utf_8_does_not_break_the_list(service: Service, directory: Path) -> None:
+    odd = directory / "images" / os.fsdecode(b"odd-\xff.img")
+    odd.write_bytes(bytes(1 << 20))
+    answer = service.client.get("/v1/disks")
+    odd.unlink()
+    assert answer.status_code == 200
+    assert "local:a.img" in {disk["id"] for disk in answer.json()["items"]}
+
+
+def test_an_answer_is_neither_kept_nor_guessed_at(service: Service) -> None:
+    headers = service.client.get("/v1/exports").headers
+    assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == ("no-store", "nosniff")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.api.answers import Disk, Export, Problem
 from cloudmanager.api.problems import STATUS, by_code
 from cloudmanager.api.routes import router
-from cloudmanager.api.wire import Disk, Export, Problem
 from tests.api.service import Service, running, settings_for
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()

@@ -48,7 +48,7 @@ def test_who_watches_the_service_needs_no_token(guarded: Service, path: str) -> 
     ids=range(6),
 )
 def test_anything_but_the_token_is_refused_and_not_repeated(guarded: Service, authorization: str) -> None:
-    answer = httpx.get(f"{guarded.url}/v1/nodes", headers={"Authorization": authorization.encode("latin-1")})
+    answer = httpx.get(f"{guarded.url}/v1/nodes", headers=[(b"Authorization", authorization.encode("latin-1"))])
     assert answer.status_code == 401
     assert TOKEN not in answer.text
 

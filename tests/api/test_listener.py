@@ -1,5 +1,6 @@
 """The listening socket."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -90,30 +91,24 @@ def test_a_live_socket_whose_queue_is_full_is_not_stale(tmp_path: Path) -> None:
             pass
 
 
-def test_only_one_of_many_that_start_at_once_gets_a_stale_socket(tmp_path: Path) -> None:
+def test_two_that_start_at_once_take_turns(tmp_path: Path) -> None:
+    """Or both would find the stale socket, and the second would remove the first one's new one."""
     path = tmp_path / "cm.sock"
     leave_stale(path)
-    start, stop = threading.Barrier(8), threading.Event()
-    won: list[int] = []
-    lost: list[str] = []
+    bound = threading.Event()
 
-    def compete(number: int) -> None:
-        start.wait()
-        try:
-            with listening(f"unix:{path}"):
-                won.append(number)
-                stop.wait(10)
-        except SetupError as error:
-            lost.append(str(error))
-        if len(won) + len(lost) == 8:
-            stop.set()
+    def start() -> None:
+        with listening(f"unix:{path}"):
+            bound.set()
 
-    threads = [threading.Thread(target=compete, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert (len(won), len(lost)) == (1, 7)
+    other = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    starting = threading.Thread(target=start)
+    starting.start()
+    assert not bound.wait(0.2)
+    os.close(other)
+    assert bound.wait(10)
+    starting.join(10)
 
 
 def test_a_socket_that_took_our_place_is_left_alone(tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ def tried(directory: Path, tmp_path: Path) -> Iterator[Service]:
 
 
 def test_every_answer_is_as_documented(tried: Service, tmp_path: Path) -> None:
-    command = [Path(sys.executable).with_name("st"), "--config-file", CONFIGURATION, "run", f"{tried.url}/openapi.json"]
+    command = [
+        str(Path(sys.executable).with_name("st")),
+        "--config-file",
+        str(CONFIGURATION),
+        "run",
+        f"{tried.url}/openapi.json",
+    ]
     ran = subprocess.run(
         [*command, "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )

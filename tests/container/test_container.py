@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import random
+import os
 import socket
 import subprocess
 import time
@@ -104,7 +104,7 @@ def _sha256_over_nbd(uri: str) -> str:
 
 
 def test_it_serves_an_image_of_the_host(running, places):
-    content = random.Random(1).randbytes(3 * 1024**2)
+    content = os.urandom(3 * 1024**2)
     (places["/srv/images"] / "disk.raw").write_bytes(content)
     expected = hashlib.sha256(content).hexdigest()
     assert _sha256_over_nbd(_export(running, "local:disk.raw")) == expected
@@ -113,7 +113,7 @@ def test_it_serves_an_image_of_the_host(running, places):
 
 def test_it_serves_a_block_device_that_came_after_it_was_started(running, tmp_path):
     backing = tmp_path / "backing"
-    backing.write_bytes(random.Random(2).randbytes(3 * 1024**2))
+    backing.write_bytes(os.urandom(3 * 1024**2))
     attach = ["losetup", "--find", "--show", backing]
     device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nbd.exporter import MiB, Exporter
+from tests.nbd.exporter import Exporter, MiB
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.model import Access, Device, FileIdentity
-from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec, new_export_name
+from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec, new_export_name, process
 from cloudmanager.core.settings import NbdSettings
 from tests.nbd.client import Client
 
@@ -125,12 +125,17 @@ def children(pid: int) -> list[int]:
     return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
 
 
-def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+def is_gone(server: ServerProcess) -> bool:
+    """Another process may have its number by now."""
+    try:
+        return process.start_time(server.pid) != server.start_time
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
-def has_ended(pid: int) -> bool:
-    return is_gone(pid) or status(pid, "State").startswith("Z")
+def has_ended(server: ServerProcess) -> bool:
+    """It may be a zombie still."""
+    return is_gone(server) or status(server.pid, "State").startswith("Z")
 
 
 def wait_gone(pid: int) -> None:

@@ -86,7 +86,7 @@ def test_a_server_is_adopted_with_its_client_and_its_listener(
             served.connect()
         exporter.servers.stop(served.id)
         assert client.is_cut()
-    assert has_ended(served.pid)
+    assert has_ended(served.process)
     assert not (exporter.directory / served.id).exists()
 
 
@@ -199,9 +199,7 @@ def test_an_unrelated_program_that_mentions_the_name_is_left_alone(exporter: Exp
         assert run.poll() is None
 
 
-def test_a_start_that_never_came_to_be_is_ended(
-    exporter: Exporter, raw: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_never_came_to_be_is_ended(exporter: Exporter, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_SETTLE_SECONDS", 0.1)
     served = exporter.export(device(raw))
     exporter.servers.stop(served.id)

@@ -24,9 +24,7 @@ def killed(exporter: Exporter, served: Served) -> None:
 
 
 @SANDBOXES
-def test_a_death_is_told_and_leaves_no_zombie(
-    make_exporter: Callable[..., Exporter], sandbox: str, raw: Path
-) -> None:
+def test_a_death_is_told_and_leaves_no_zombie(make_exporter: Callable[..., Exporter], sandbox: str, raw: Path) -> None:
     exporter = make_exporter(sandbox=sandbox)
     before = set(children(os.getpid()))
     served = exporter.export(device(raw))
@@ -45,7 +43,7 @@ def test_the_death_of_the_sandbox_is_not_the_death_of_the_server(exporter: Expor
     with served.connect() as client:
         assert client.read(0, 512) == raw.read_bytes()[:512]
     exporter.servers.stop(served.id)
-    assert has_ended(served.pid)  # the init process, now its parent, may not have reaped it yet
+    assert has_ended(served.process)  # the init process, now its parent, may not have reaped it yet
     assert exporter.exits.empty()
 
 
@@ -126,9 +124,7 @@ def test_a_server_can_be_replaced_when_its_listener_could_not_be_kept(
             successor.stop_all()
 
 
-def test_what_a_server_said_last_is_logged(
-    exporter: Exporter, raw: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_server_said_last_is_logged(exporter: Exporter, raw: Path, caplog: pytest.LogCaptureFixture) -> None:
     served = exporter.export(device(raw))
     with served.queue_up() as malformed:
         malformed.socket.recv(18)
@@ -156,7 +152,7 @@ def test_a_stopped_server_is_gone_with_its_clients(
     with served.connect() as client:
         exporter.servers.stop(served.id)
         assert client.is_cut()
-    assert is_gone(served.pid)
+    assert is_gone(served.process)
     assert not exporter.servers.is_alive(served.id)
     with pytest.raises(ConnectionRefusedError):
         served.connect()
@@ -169,7 +165,7 @@ def test_a_server_that_ignores_the_signal_is_killed(
     served = exporter.export(device(raw))
     os.kill(served.pid, signal.SIGSTOP)
     exporter.servers.stop(served.id)
-    assert is_gone(served.pid)
+    assert is_gone(served.process)
 
 
 def test_stopping_is_idempotent_in_every_state(exporter: Exporter, raw: Path) -> None:

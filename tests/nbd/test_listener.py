@@ -143,7 +143,9 @@ def test_a_handshake_does_not_wait_for_delayed_acknowledgements(exporter: Export
     assert sorted(times)[5] < 0.02
 
 
-@pytest.mark.parametrize(("listen", "reached"), [("::1", "::1"), ("::", "::1"), ("0.0.0.0", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("listen", "reached"), [("::1", "::1"), ("::", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")]
+)
 def test_other_addresses_are_listened_on(
     make_exporter: Callable[..., Exporter], raw: Path, listen: str, reached: str
 ) -> None:

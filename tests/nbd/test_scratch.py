@@ -12,9 +12,15 @@ import pytest
 
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd.scratch import create_overlay
-from tests.nbd.exporter import MiB, Exporter, device, read_back
+from tests.nbd.client import Client
+from tests.nbd.exporter import Exporter, MiB, device, read_back
 
 TiB = 1024**4
+
+
+def fill(client: Client, size_bytes: int) -> None:
+    for offset in range(0, size_bytes, MiB):
+        client.write(offset, os.urandom(MiB))
 
 
 @pytest.mark.parametrize("size_bytes", [512, 4 * MiB, 512 * MiB + 512, 5 * TiB, 64 * TiB])
@@ -69,8 +75,7 @@ def test_a_full_overlay_gives_the_client_an_error_and_the_server_lives(
     served = exporter.export(device(disk), Access.SCRATCH)
     with served.connect() as client:
         with pytest.raises(OSError, match="No space left"):
-            for offset in range(0, 64 * MiB, MiB):
-                client.write(offset, os.urandom(MiB))
+            fill(client, 64 * MiB)
         assert len(client.read(63 * MiB, 512)) == 512
     assert exporter.servers.is_alive(served.id)
     overlay = exporter.directory / served.id / "scratch.qcow2"

@@ -13,7 +13,7 @@ import pytest
 from cloudmanager.core.errors import DiskInUse, ImageError, ServerFailed
 from cloudmanager.core.model import Access, Device
 from cloudmanager.core.nbd import new_export_name
-from tests.nbd.exporter import MiB, Exporter, device, read_back, status
+from tests.nbd.exporter import Exporter, MiB, device, read_back, status
 
 SANDBOXES = pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
 # QEMU writes all of these but dmg.
@@ -43,7 +43,7 @@ def test_every_container_format_is_read_back_whole(
 
 
 def test_a_dmg_image_is_opened_as_such(exporter: Exporter, raw: Path) -> None:
-    with pytest.raises(ServerFailed, match="koly|dmg|Could not open|trailer"):
+    with pytest.raises(ServerFailed, match=r"koly|dmg|Could not open|trailer"):
         exporter.export(device(raw, "dmg"))
 
 
@@ -82,7 +82,7 @@ def test_read_only_refuses_writes(exporter: Exporter, raw: Path) -> None:
     before = raw.read_bytes()
     with exporter.export(device(raw)).connect() as client:
         assert client.flags & 0b10
-        with pytest.raises(OSError, match="not permitted|Invalid argument"):  # by QEMU's version
+        with pytest.raises(OSError, match=r"not permitted|Invalid argument"):  # by QEMU's version
             client.write(0, b"x" * 512)
     assert raw.read_bytes() == before
 

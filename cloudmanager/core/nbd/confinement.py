@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.nbd.images import Image
@@ -19,14 +20,19 @@ _LIBRARIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 class Confinement(ABC):
     """How one server is started. Each `show` method makes something visible and tells its name in there."""
 
+    opens_descriptors: ClassVar[bool]
+    """The server inherits every image's descriptor and opens the file through it."""
+    has_launcher: ClassVar[bool]
+    """The child is not the server: it makes it, and reports its pid."""
+
     def __init__(self) -> None:
         self.aliases: dict[str, str] = {}
         """What things are called in there → what a person calls them."""
         self.inherited: list[int] = []
-        """Descriptors that the server keeps open."""
+        """Descriptors that the server keeps open, under the same numbers."""
 
     def show_image(self, image: Image) -> str:
-        if image.is_exclusive:
+        if self.opens_descriptors or image.is_exclusive:
             self.inherited.append(image.fd)
         name = self._image_name(image)
         self.aliases[name] = image.device.path
@@ -38,7 +44,7 @@ class Confinement(ABC):
 
     @abstractmethod
     def wrap(self, command: list[str], info_fd: int) -> list[str]:
-        """The command as it is to be run."""
+        """The command as it is to be run. A launcher reports on `info_fd`."""
 
     @abstractmethod
     def _image_name(self, image: Image) -> str: ...
@@ -47,15 +53,16 @@ class Confinement(ABC):
 class Bare(Confinement):
     """No sandbox: the server opens the descriptors that were checked."""
 
+    opens_descriptors = True
+    has_launcher = False
+
     def show(self, path: Path, *, writable: bool) -> str:  # noqa: ARG002 - the file's own mode decides
         return str(path)
 
-    def wrap(self, command: list[str], info_fd: int) -> list[str]:  # noqa: ARG002 - the child is the server itself
+    def wrap(self, command: list[str], info_fd: int) -> list[str]:  # noqa: ARG002 - nobody reports
         return command
 
     def _image_name(self, image: Image) -> str:
-        if image.fd not in self.inherited:
-            self.inherited.append(image.fd)
         return image.own_path
 
 
@@ -72,6 +79,9 @@ class Bubblewrap(Confinement):
     As root it goes without a user namespace: in one, root cannot open the files of other users.
     """
 
+    opens_descriptors = False
+    has_launcher = True
+
     def __init__(self, directory: Path) -> None:
         """`directory` is the export's own; device nodes are made there."""
         super().__init__()
@@ -80,7 +90,9 @@ class Bubblewrap(Confinement):
         self._needs_override = False
 
     def show(self, path: Path, *, writable: bool) -> str:
-        return self._mount("--bind" if writable else "--ro-bind", str(path), f"/{path.name}")
+        name = self._mount("--bind" if writable else "--ro-bind", str(path), f"/{path.name}")
+        self.aliases[name] = str(path)
+        return name
 
     def wrap(self, command: list[str], info_fd: int) -> list[str]:
         mounts = [word for mount in self._mounts for word in (mount.option, mount.source, mount.target)]
@@ -147,9 +159,9 @@ def system_mounts() -> tuple[str, ...]:
             words += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
             words += ["--ro-bind", str(path), str(path)]
-    root = f"/{Path(executable('qemu-nbd', 'qemu-utils')).resolve().parts[1]}"
-    if root not in ("/usr", *_LIBRARIES):
-        words += ["--ro-bind", root, root]
+    directory = str(Path(executable("qemu-nbd", "qemu-utils")).parent)
+    if not directory.startswith(("/usr/", *_LIBRARIES)):
+        words += ["--ro-bind", directory, directory]
     return tuple(words)
 
 

@@ -60,13 +60,16 @@ def close_images(images: Sequence[Image]) -> None:
         image.close()
 
 
-def check_open_files(pid: int, images: Sequence[Image], own: Sequence[FileIdentity]) -> None:
-    """That a server has the images open, and no other file than those and `own`.
+def check_open_files(
+    pid: int, images: Sequence[Image], own: Sequence[FileIdentity], inherited: Sequence[int] = ()
+) -> None:
+    """That a server has opened the images, and no other file than those and `own`.
 
-    The second is the last line of defence against an image that refers to other files.
+    The second is the last line of defence against an image that refers to other files. Descriptors that the server
+    was given under the numbers `inherited` say nothing of what it has opened.
     Raises DeviceMismatch, UnsafeImage.
     """
-    held = set(_open_files(pid))
+    held = {identity for number, identity in _open_files(pid) if number not in inherited}
     for image in images:
         if image.device.identity not in held:
             raise DeviceMismatch(f"{image.device.path} was replaced while it was being opened; nothing is served.")
@@ -135,9 +138,9 @@ def _uses_page_cache(device: Device, fd: int, *, writable: bool) -> bool:
     return True
 
 
-def _open_files(pid: int) -> Iterator[FileIdentity]:
+def _open_files(pid: int) -> Iterator[tuple[int, FileIdentity]]:
     for number in process.descriptors(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             status = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - no Path per descriptor
             if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                yield identity_of(status)
+                yield number, identity_of(status)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from io import FileIO
 
 from cloudmanager.core.errors import ServerFailed
-from cloudmanager.core.nbd.confinement import Bare, Confinement
+from cloudmanager.core.nbd.confinement import Confinement
 from cloudmanager.core.nbd.handshake import NoAnswer, ServerEnded
 from cloudmanager.core.nbd.process import Process, is_readable, remaining
 from cloudmanager.core.nbd.words import Words
@@ -80,9 +80,7 @@ class Launch:
         with os.fdopen(reading, "rb", buffering=0) as report:
             with os.fdopen(writing, "wb", buffering=0):
                 pid = self._spawn(writing)
-            if isinstance(self.confinement, Bare):
-                return Launched(Process(pid))
-            return _below(pid, report, deadline)
+            return _below(pid, report, deadline) if self.confinement.has_launcher else Launched(Process(pid))
 
     def _spawn(self, info_fd: int) -> int:
         command = self.confinement.wrap(["/bin/sh", "-c", self._shim(), "sh", *self.command], info_fd)
@@ -94,7 +92,7 @@ class Launch:
                 stdin=self.listener.fileno(),
                 stdout=self.words.fd,
                 stderr=self.words.fd,
-                pass_fds=(*self.confinement.inherited, *_unless_bare(self.confinement, info_fd)),
+                pass_fds=(*self.confinement.inherited, *([info_fd] if self.confinement.has_launcher else [])),
                 start_new_session=True,
             )
         except OSError as error:
@@ -111,10 +109,6 @@ class Launch:
             return _ACTIVATE
         # Ignored, the signal becomes an error of the write, which the client gets as ENOSPC.
         return f'trap "" XFSZ; ulimit -f {self.file_limit_bytes // _LIMIT_UNIT}; {_ACTIVATE}'
-
-
-def _unless_bare(confinement: Confinement, info_fd: int) -> tuple[int, ...]:
-    return () if isinstance(confinement, Bare) else (info_fd,)
 
 
 def _below(launcher: int, report: FileIO, deadline: float) -> Launched:

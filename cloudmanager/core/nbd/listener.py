@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,7 +159,7 @@ def listening_inodes(port: int) -> set[int]:
     """
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(FileNotFoundError), closing(Path(table).open()) as lines:
+        with suppress(FileNotFoundError), Path(table).open() as lines:
             next(lines)
             for line in lines:
                 fields = line.split()

@@ -46,7 +46,7 @@ class Running:
                 return ""
             self._is_buried = True
             self._launched.reap()
-            return self._words.read().strip() if self._words else ""
+            return self._words.last() if self._words else ""
 
     def close(self) -> None:
         """Lets go of it; it goes on if it has not ended."""

@@ -147,14 +147,15 @@ class Servers:
     def stop(self, export_id: str) -> None:
         """Ends the server and deletes what the export had: port, overlay, key. Idempotent.
 
-        Raises ServerFailed (retriable) when the server cannot be killed, because it waits for a dead device.
+        Raises ServerFailed (retriable) when the server cannot be killed, because it waits for a dead device, and when
+        something cannot be deleted.
         """
         with self._place(export_id) as place:
             running, place.running = place.running, None
             if running is not None:
                 self._end(export_id, place, running)
             place.let_go()
-            shutil.rmtree(self._directory / export_id, ignore_errors=True)
+            _delete(self._directory / export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
         """What a client needs besides the address; None without TLS, and before the first start."""
@@ -232,6 +233,15 @@ class Servers:
         words = running.bury()
         log.warning("the server of export %s ended%s", export_id, f": {words}" if words else "")
         self._on_exit(export_id)
+
+
+def _delete(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ServerFailed(f"{directory} cannot be deleted: {error.strerror}.", retriable=True) from error
 
 
 def _find(name: str, port: int, stored: ServerProcess | None) -> tuple[Process, ServerProcess] | None:

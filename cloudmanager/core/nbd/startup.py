@@ -135,7 +135,8 @@ class Startup:
         )
         handshake.await_ready(listener.reachable_address(self.listener), readiness)
         try:
-            images.check_open_files(pid, opened, [launch.words.identity, *self._own_files()])
+            own = [launch.words.identity, *self._own_files()]
+            images.check_open_files(pid, opened, own, launch.confinement.inherited)
             return ServerProcess.of(launched.server, inode)
         except OSError as error:
             raise ServerEnded from error

@@ -4,7 +4,6 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping
-from typing import Self
 
 from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed
 from cloudmanager.core.model import FileIdentity
@@ -38,16 +37,15 @@ class Words:
         return FileIdentity(status.st_dev, status.st_ino)
 
     def read(self) -> str:
+        """From the beginning."""
         return os.pread(self.fd, _LIMIT_BYTES, 0).rstrip(b"\0").decode(errors="replace")
+
+    def last(self) -> str:
+        """What was said before the end, or before the file was full."""
+        return self.read().strip()[-_LONGEST_SHOWN:]
 
     def close(self) -> None:
         os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def clean(words: str, aliases: Mapping[str, str]) -> str:

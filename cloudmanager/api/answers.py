@@ -1,147 +1,23 @@
-"""What goes over the wire, as pydantic models: the shapes that the OpenAPI document shows.
-
-Requests refuse what they do not know. Answers are made from the core's data by `of`.
-"""
+"""What a client is answered, as the OpenAPI document shows it: made from the core's data by `of`."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Annotated, Generic, Literal, Self, TypeVar
+from datetime import datetime
+from typing import Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from cloudmanager.api.errors import InvalidFields
 from cloudmanager.core import model, records
 from cloudmanager.core.errors import CloudManagerError
-from cloudmanager.core.manager import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH, ProviderStatus
+from cloudmanager.core.manager import ProviderStatus
 from cloudmanager.core.model import Access, AttachmentState, ExportState, Severity
 
 Item = TypeVar("Item")
 
-LONGEST_TTL_SECONDS = 10 * 365 * 86400
-"""Keeps the arithmetic safe. What is allowed is a setting, which the core checks."""
-MAX_PAGE_SIZE = 1000
-
-NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
-"""They are refused in every address."""
-Word = Annotated[str, Field(max_length=256, pattern=NO_CONTROL_CHARACTERS)]
-PageToken = Annotated[
-    str, Field(max_length=4096, pattern=NO_CONTROL_CHARACTERS, description="`next_page` of the page before.")
-]
-Limit = Annotated[int, Field(ge=1, le=MAX_PAGE_SIZE, description="Items per page.")]
-Ttl = Annotated[
-    StrictInt,
-    Field(
-        ge=1,
-        le=LONGEST_TTL_SECONDS,
-        description="Life of the export in seconds, from now. Left out: the configuration's `default_ttl_seconds`. "
-        "At most its `max_ttl_seconds`.",
-    ),
-]
-
-
-class Request(BaseModel):
-    """A body or a set of query parameters. An unknown field is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ExportRequest(Request):
-    """Asks for a disk."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "disk": "local:web01.qcow2",
-                    "access": "read-only",
-                    "holder": "plaso-7",
-                    "ttl_seconds": 3600,
-                    "note": "case 4711",
-                }
-            ]
-        }
-    )
-
-    disk: str = Field(description="The disk as `provider:native-id`.")
-    access: Access = Field(
-        Access.READ_ONLY,
-        description="`read-only`; `scratch`: reads the disk, writes go to a private overlay that is thrown away; "
-        "`read-write`: excludes every other export of the disk.",
-    )
-    holder: str = Field(
-        min_length=1,
-        max_length=MAX_HOLDER_LENGTH,
-        description="Who uses the export: shown to others whom it excludes. Printable text.",
-    )
-    ttl_seconds: Ttl | None = None
-    note: str = Field("", max_length=MAX_NOTE_LENGTH, description="Kept with the export. Printable text.")
-
-    @property
-    def ttl(self) -> timedelta | None:
-        return _duration(self.ttl_seconds)
-
-
-class RenewRequest(Request):
-    """Asks for a longer life, counted from now."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"ttl_seconds": 3600}]})
-
-    ttl_seconds: Ttl | None = None
-
-    @property
-    def ttl(self) -> timedelta | None:
-        return _duration(self.ttl_seconds)
-
-
-def _duration(seconds: int | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
-class ExportQuery(Request):
-    """Which exports are listed."""
-
-    disk: Word = Field("", description="Exports of this disk, `provider:native-id`.")
-    holder: Word = Field("", description="Exports of this holder.")
-    access: Access | None = Field(None, description="Exports with this access.")
-    state: list[ExportState] = Field([], description="Exports in this state. May be repeated.")
-    node: Word = Field("", description="Exports of this node.")
-    page: PageToken | None = None
-    limit: Limit = 100
-
-    @property
-    def filter(self) -> records.ExportFilter:
-        return records.ExportFilter(
-            disk=self.disk, holder=self.holder, node=self.node, access=self.access, states=frozenset(self.state)
-        )
-
-
-class DiskQuery(Request):
-    """Which disks are listed."""
-
-    provider: Word | None = Field(None, description="Disks of this provider only.")
-    q: Word = Field("", description="A part of the name, in any letter case.")
-    label: list[Annotated[str, Field(max_length=512, pattern=r"^[^=\x00-\x1f\x7f]+=[^\x00-\x1f\x7f]*$")]] = Field(
-        [], description="`key=value`: disks with this label. May be repeated: all must match.", examples=[["case=4711"]]
-    )
-    location: Word = Field("", description="Zone or region.")
-    state: Word = Field("", description="The cloud's own word for the disk's state.")
-    page: PageToken | None = None
-
-    @property
-    def query(self) -> model.Query:
-        labels = dict(label.split("=", 1) for label in self.label)
-        return model.Query(self.q, self.location, labels, self.state)
-
-
-class AuditQuery(Request):
-    """Which events are listed."""
-
-    export_id: Word = Field("", description="Events of this export.")
-    page: PageToken | None = None
-    limit: Limit = 100
-
 
 class Answer(BaseModel):
+    """What all of them are."""
+
     model_config = ConfigDict(frozen=True)
 
 

@@ -1,0 +1,97 @@
+"""The pages: links lead somewhere, examples work as they stand, words are those of the glossary."""
+
+import json
+import re
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cloudmanager.core import settings
+from cloudmanager.core.model import ExportState
+from tests.core.bench import eventually
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+NOT_OUR_WORDS = re.compile(r"\b(lease|ticket|volumes?|share[sd]? name)\b", re.IGNORECASE)
+A_HASH = "0" * 64
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for found, body in BLOCK.findall(page.read_text()) if found == language]
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for target, anchor in LINK.findall(page.read_text()):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{named(page)} links to {target}"
+        if anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor[1:] in {_slug(heading) for heading in headings}, f"{named(page)}: {target}{anchor}"
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_configuration_shown_is_valid(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        if "[build-system]" not in block:
+            tables = tomllib.loads(block.replace('"…"', f'"{A_HASH}"'))
+            settings.from_tables(tables, named(page))
+
+
+def test_the_concepts_name_every_state_of_an_export() -> None:
+    text = (ROOT / "docs" / "concepts.md").read_text()
+    for state in ExportState:
+        assert f"`{state}`" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
+    if "providers" in page.parts:
+        return  # a cloud's own page uses the cloud's own words
+    prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    assert NOT_OUR_WORDS.findall(prose) == []
+
+
+def test_the_readmes_example_works_as_it_stands(tmp_path: Path) -> None:
+    port = free_port()
+    example = next(block for block in blocks(ROOT / "README.md", "sh") if "serve &" in block)
+    example = example.replace("8600", str(port))
+    example = example.replace("[server]", f'[server]\nlisten = "127.0.0.1:{port}"').replace("make setup", "true")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    script = f"{example}\necho\nread -r _ || true\nkill %1\nwait"
+    command = ["bash", "-mc", script]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        export = json.loads(next(line for line in shell.stdout if line.startswith("{")))
+        assert (export["state"], export["size_bytes"], export["format"]) == ("ready", 64 << 20, "qcow2")
+        size = subprocess.run(["nbdinfo", "--size", export["uri"]], capture_output=True, text=True, check=True)
+        assert int(size.stdout) == 64 << 20
+        release(f"http://127.0.0.1:{port}/v1/exports/{export['id']}")
+        shell.communicate("\n", timeout=30)
+
+
+def release(url: str) -> None:
+    with httpx.Client(trust_env=False) as client:
+        client.delete(url).raise_for_status()
+        eventually(lambda: client.get(url).json()["state"] == "closed")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
