@@ -14,8 +14,8 @@ from itertools import groupby
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError
-from cloudmanager.core.model import Device, Disk, ExportState, Problem
+from cloudmanager.core.errors import CloudManagerError, ServerFailed
+from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec
 from cloudmanager.core.records import ExportRecord
 from cloudmanager.core.settings import ExportSettings
@@ -95,12 +95,11 @@ class Reconciler:
     def converge(self, canonical_id: str) -> float | None:
         """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
         records = self._expire(self._store.claiming_exports(self._node, canonical_id))
-        draining = [record for record in records if record.state is ExportState.CLOSING and not self._close(record)]
+        due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
         live = [record for record in records if record.state.is_live]
-        due = [self._clock.boottime() + DRAIN_LOOK_SECONDS] if draining else []
         if live:
             due += [min(record.expires_boottime for record in live), *self._serve(canonical_id, live)]
-        elif not draining:
+        elif not due:
             due += self._let_go(canonical_id)
         return min(due, default=None)
 
@@ -115,17 +114,30 @@ class Reconciler:
         gone = {record.id for record in expired}
         return [self._store.export(record.id) if record.id in gone else record for record in records]
 
-    def _close(self, record: ExportRecord) -> bool:
-        """Ends an export whose clients have left or have had their time. False while it is draining."""
+    def _close(self, record: ExportRecord) -> list[float]:
+        """Ends an export whose clients have left or have had their time. Returns when to look again, if it drains."""
+        now = self._clock.boottime()
+        if (not_before := self._backoff.until(_ending(record))) > now:
+            return [not_before]
         self._servers.refuse_clients(record.id)
         drained = (record.closing_boottime or 0.0) + self._settings.drain_seconds
-        if self._clock.boottime() < drained and self._servers.client_count(record.id):
-            return False
-        self._servers.stop(record.id)
+        if now < drained and self._servers.client_count(record.id):
+            return [now + DRAIN_LOOK_SECONDS]
+        return self._end(record, ExportState.CLOSED)
+
+    def _end(self, record: ExportRecord, state: ExportState, problem: Problem | None = None) -> list[float]:
+        """Stops the server, and with that ends the export. Returns when to try again, if the server does not end."""
+        try:
+            self._servers.stop(record.id)
+        except CloudManagerError as error:
+            log.warning("export %s cannot be ended: %s", record.id, error.detail)
+            return [self._backoff.strike(_ending(record), self._clock.boottime())]
         self._adopted.pop(record.id, None)
-        if self._store.set_over(record.id, ExportState.CLOSED):
+        self._backoff.forgive(record.id)
+        self._backoff.forgive(_ending(record))
+        if self._store.set_over(record.id, state, problem):
             self._on_change(record.id)
-        return True
+        return []
 
     def _serve(self, canonical_id: str, live: Sequence[ExportRecord]) -> list[float]:
         """Brings up every export that is not being served. Returns when to try again what failed."""
@@ -157,7 +169,7 @@ class Reconciler:
     def _start_server(self, record: ExportRecord, device: Device) -> CloudManagerError | None:
         try:
             port = self._servers.reserve(record.id, record.port)
-            if not self._store.set_attaching(record.id, port, self._unready_since(record)):
+            if self._stopping.is_set() or not self._store.set_attaching(record.id, port, self._unready_since(record)):
                 return None  # released in the meantime: the next round closes it
             process = self._adopted.pop(record.id, None)
             if process is None or not self._servers.is_alive(record.id):
@@ -186,24 +198,26 @@ class Reconciler:
                 self._store.set_error(record.id, problem, since)
                 retried = True
             else:
-                self._fail(record, problem)
+                self._end(record, ExportState.FAILED, problem)
+                self.poke(record.disk.canonical_id)  # it may have been the last one
         return [self._backoff.strike(key, now, at_least=error.retry_after)] if retried else []
-
-    def _fail(self, record: ExportRecord, problem: Problem) -> None:
-        self._servers.stop(record.id)
-        if self._store.set_over(record.id, ExportState.FAILED, problem):
-            self._on_change(record.id)
-            self.poke(record.disk.canonical_id)  # it may have been the last one
 
     def _take_over(self, record: ExportRecord) -> None:
         """Recognises the server that an earlier daemon started for the export."""
         if record.boot_id != self._clock.boot_id:
-            self._store.rebase(record)
+            self._after_reboot(record)
         process = self._servers.adopt(record.id, record.name, record.port, record.server)
         if process is not None:
             self._adopted[record.id] = process
         log.info("export %s of %s: %s", record.id, record.disk.id, "adopted" if process else "has no server")
         self.poke(record.disk.canonical_id)
+
+    def _after_reboot(self, record: ExportRecord) -> None:
+        """Moves the deadlines to this boot's clock. A scratch overlay was not made to survive a power loss."""
+        self._store.rebase(record)
+        if record.access is Access.SCRATCH and record.server is not None:
+            lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
+            self._end(record, ExportState.FAILED, Problem.of(lost))
 
     def _let_go(self, canonical_id: str) -> list[float]:
         """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
@@ -243,6 +257,11 @@ class Reconciler:
                     self._store.prune(self._clock.now() - timedelta(seconds=self._settings.keep_closed_seconds))
             except CloudManagerError as error:
                 log.warning("cannot look for work: %s", error.detail)
+
+
+def _ending(record: ExportRecord) -> str:
+    """The key of what is backed off from when the export's server does not end."""
+    return f"{record.id} ends"
 
 
 def _by_disk(records: Sequence[ExportRecord]) -> list[tuple[Disk, list[ExportRecord]]]:

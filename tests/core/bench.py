@@ -6,7 +6,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,11 +84,12 @@ class Bench:
         return server.pid
 
     def kill_server(self, export: Export) -> None:
-        pid = self.server_pid(export)
-        ended = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        select.select([ended], [], [], BOUND)
-        os.close(ended)
+        kill(self.server_pid(export))
+
+    def end_process(self, export: Export) -> None:
+        """Kills the server of an export while no manager is open."""
+        for pid in _processes_of(export.name):
+            kill(pid)
 
     def clear(self) -> None:
         """Releases everything and stops."""
@@ -129,3 +130,20 @@ def opened_bench(directory: Path, **exports: object) -> Iterator[Bench]:
 def content(export: Export) -> bytes:
     assert export.uri
     return subprocess.run(["nbdcopy", export.uri, "-"], check=True, capture_output=True).stdout
+
+
+def kill(pid: int) -> None:
+    ended = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    select.select([ended], [], [], BOUND)
+    os.close(ended)
+
+
+def _processes_of(export_name: str) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if b"qemu-nbd" in words[0] and any(export_name.encode() in word for word in words):
+                found.append(int(process.name))
+    return found

@@ -272,6 +272,22 @@ def test_an_image_deleted_while_exported_is_served_on_and_missed_when_its_server
     assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_not_found")
 
 
+def test_after_a_reboot_exports_come_back_on_their_address_and_scratch_ones_fail(bench: Bench) -> None:
+    export, scratch = bench.ready(), bench.ready("one:b.img", Access.SCRATCH)
+    bench.manager.close()
+    for each in (export, scratch):
+        bench.end_process(each)
+    bench.clock.boot_id = "another boot"
+    bench.open()
+    failed = bench.manager.get(scratch.id)
+    assert failed.state is ExportState.FAILED
+    assert failed.error is not None
+    assert "restarted" in failed.error.detail
+    again = eventually(lambda: (now := bench.manager.get(export.id)).state is ExportState.READY and now)
+    assert again.uri == export.uri
+    assert content(again)
+
+
 def test_two_services_on_one_state_directory_are_refused(bench: Bench) -> None:
     with pytest.raises(ConfigurationError, match="another cloudmanager runs"):
         Manager.open(bench.settings, Plugins([]), bench.clock)

@@ -124,7 +124,9 @@ def _open_path(device: Device, flags: int) -> int:
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise DiskInUse(f"{device.path} is held by something on this machine: unmount or release it.") from error
-        raise DeviceError(f"{device.path} cannot be opened: {error.strerror}.") from error
+        raise DeviceError(
+            f"{device.path} cannot be opened: {error.strerror}.", retriable=error.errno in (errno.EMFILE, errno.ENFILE)
+        ) from error
 
 
 def _uses_page_cache(device: Device, fd: int, *, writable: bool) -> bool:

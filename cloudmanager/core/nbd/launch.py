@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 
@@ -63,6 +64,14 @@ def reap_child(pid: int) -> int | None:
         child.close()
 
 
+def _kill_child(pid: int) -> None:
+    """Needs no descriptor: they may be what has run out."""
+    with suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 @dataclass(frozen=True)
 class Launch:
     """What to start."""
@@ -75,12 +84,16 @@ class Launch:
     """The size to which the server's writes may make a file grow."""
 
     def start(self, deadline: float) -> Launched:
-        """Raises ServerEnded, NoAnswer, ServerFailed."""
+        """Raises ServerEnded, NoAnswer, ServerFailed, OSError."""
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb", buffering=0) as report:
             with os.fdopen(writing, "wb", buffering=0):
                 pid = self._spawn(writing)
-            return _below(pid, report, deadline) if self.confinement.has_launcher else Launched(Process(pid))
+            try:
+                return _below(pid, report, deadline) if self.confinement.has_launcher else Launched(Process(pid))
+            except BaseException:
+                _kill_child(pid)
+                raise
 
     def _spawn(self, info_fd: int) -> int:
         command = self.confinement.wrap(["/bin/sh", "-c", self._shim(), "sh", *self.command], info_fd)
@@ -114,14 +127,9 @@ class Launch:
 def _below(launcher: int, report: FileIO, deadline: float) -> Launched:
     """The process that bubblewrap says it has made."""
     try:
-        pid = _reported_pid(report, deadline)
-        return Launched(Process(pid), launcher)
+        return Launched(Process(_reported_pid(report, deadline)), launcher)
     except (ServerEnded, ProcessLookupError):
         raise ServerEnded(reap_child(launcher)) from None
-    except NoAnswer:
-        os.kill(launcher, signal.SIGKILL)
-        reap_child(launcher)
-        raise
 
 
 def _reported_pid(report: FileIO, deadline: float) -> int:

@@ -83,8 +83,9 @@ def searched(name: str, port: int) -> tuple[Process, ServerProcess] | None:
 def end_all(name: str) -> None:
     """Kills whatever carries a name, also what is only about to become its server."""
     for carrier in filter(None, map(Process.find, _carriers(name))):
-        carrier.send(signal.SIGKILL)
-        carrier.wait(_SETTLE_SECONDS)
+        if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
+            carrier.send(signal.SIGKILL)
+            carrier.wait(_SETTLE_SECONDS)
         carrier.close()
 
 

@@ -1,6 +1,5 @@
 """From a specification to a server that serves it."""
 
-import os
 import socket
 import time
 from contextlib import ExitStack
@@ -54,19 +53,18 @@ class Startup:
 
     def run(self) -> Running:
         """Raises ServerFailed, DeviceMismatch, DeviceError, DiskInUse, ImageError; then nothing is left running."""
-        deadline = time.monotonic() + self.settings.start_timeout_seconds
-        with ExitStack() as undo:
-            opened = images.open_images(self.spec.device, self.spec.access)
-            undo.callback(images.close_images, opened)
-            words = Words()
-            with ExitStack() as undo_on_failure:
-                undo_on_failure.callback(words.close)
-                launch = self._prepare(opened, words)
-                launched, record = self._serve(launch, opened, deadline)
-                undo_on_failure.pop_all()
-            # A duplicate shares the claim, and outlasts the descriptor.
-            claims = tuple(os.dup(image.fd) for image in opened if image.is_exclusive)
-            return Running(record, launched, words, claims)
+        try:
+            with ExitStack() as undo:
+                opened = images.open_images(self.spec.device, self.spec.access)
+                undo.callback(images.close_images, opened)
+                words = Words()
+                undo.callback(words.close)
+                launched, record = self._serve(self._prepare(opened, words), opened)
+                undo.pop_all()
+        except OSError as error:
+            raise ServerFailed(f"qemu-nbd cannot be started: {error.strerror}.", retriable=True) from error
+        images.close_images([image for image in opened if not image.is_exclusive])
+        return Running(record, launched, words, tuple(image.fd for image in opened if image.is_exclusive))
 
     def _prepare(self, opened: tuple[Image, ...], words: Words) -> Launch:
         try:
@@ -108,12 +106,16 @@ class Startup:
         name = confinement.show(self._scratch, writable=True)
         return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
-    def _serve(self, launch: Launch, opened: tuple[Image, ...], deadline: float) -> tuple[Launched, ServerProcess]:
+    def _serve(self, launch: Launch, opened: tuple[Image, ...]) -> tuple[Launched, ServerProcess]:
+        deadline = time.monotonic() + self.settings.start_timeout_seconds
         try:
             launched = launch.start(deadline)
         except (ServerEnded, NoAnswer) as error:
             end_all(self.spec.name)
             raise self._explained(error, launch) from error
+        except OSError:
+            end_all(self.spec.name)
+            raise
         try:
             return launched, self._proven(launched, launch, opened, deadline)
         except BaseException as error:
