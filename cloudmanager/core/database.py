@@ -111,8 +111,8 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    is_write = connection.get_execution_options().get("is_write")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+    if connection.get_execution_options().get("is_write"):  # what only reads sees one statement at a time
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -133,9 +133,11 @@ class Manager:
                 return self._view(earlier)
         described = provider.describe(disk_id)
         wanted = self._new_record(described, access, holder, note, life)
-        self._store.refuse_conflict(wanted)  # so that an export of ours is named before it is called a holder
-        _check_access(described, access)
-        self._plugins.authorize(ExportRequest(described, access, holder, self._is_attached(described)))
+        if access not in described.access:
+            self._store.refuse_conflict(wanted)  # what holds the disk may be an export, and then its holder is named
+            raise _unsupported(described, access)
+        if self._plugins.have_policies:
+            self._plugins.authorize(ExportRequest(described, access, holder, self._is_attached(described)))
         record = self._store.claim(wanted, idempotency_key, digest)
         self._reconciler.poke(record.disk.canonical_id)
         return self._view(record)
@@ -324,13 +326,11 @@ def _check_text(name: str, value: str, longest: int, *, needed: bool = False) ->
         raise InvalidRequest(f"{name} must be printable text.")
 
 
-def _check_access(disk: Disk, access: Access) -> None:
-    if access in disk.access:
-        return
+def _unsupported(disk: Disk, access: Access) -> UnsupportedAccess:
     possible = ", ".join(sorted(disk.access)) or "nothing"
     held = f" It is held by {', '.join(disk.held_by)}." if disk.held_by else ""
     why = f" {disk.description}" if disk.description else ""
-    raise UnsupportedAccess(f"{disk.id} cannot be exported {access}; possible: {possible}.{held}{why}")
+    return UnsupportedAccess(f"{disk.id} cannot be exported {access}; possible: {possible}.{held}{why}")
 
 
 def _status(name: str, type_name: str, node: Callable[[], Node]) -> ProviderStatus:

@@ -164,6 +164,11 @@ class Plugins:
             caller = HookCaller(self._manager, name, others)
             self._providers[name] = Provider(name, type(instance).type, caller)
 
+    @property
+    def have_policies(self) -> bool:
+        """Whether any plugin wants to be asked."""
+        return bool(self._manager.hook.authorize.get_hookimpls())
+
     def authorize(self, request: hookspecs.ExportRequest) -> None:
         """Asks every plugin. Raises what the first objector raises; a broken policy refuses too."""
         try:

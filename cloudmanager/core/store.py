@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
 
 from cloudmanager.core import schema
 from cloudmanager.core.clock import Clock
@@ -29,6 +29,35 @@ from cloudmanager.core.model import (
 )
 from cloudmanager.core.nbd import ServerProcess
 from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord
+
+# Statements of the hot paths, built once: building one costs more than SQLite takes to run it.
+_EXPORT = select(schema.exports).where(schema.exports.c.id == bindparam("of_export"))
+_CHANGE = (
+    update(schema.exports)
+    .where(schema.exports.c.id == bindparam("of_export"))
+    .where(schema.exports.c.state.in_(bindparam("in_states", expanding=True)))
+    .returning(
+        schema.exports.c.id.label("export_id"),
+        schema.exports.c.node,
+        schema.exports.c.disk_id,
+        schema.exports.c.holder,
+    )
+)
+_STANDING = (
+    select(schema.exports)
+    .join(schema.claims, schema.exports.c.id == schema.claims.c.export_id)
+    .where(schema.claims.c.canonical_id.in_(bindparam("disks", expanding=True)))
+    .where(or_(schema.claims.c.is_exclusive, schema.claims.c.canonical_id.in_(bindparam("exclusive", expanding=True))))
+    .order_by(schema.exports.c.id)
+    .limit(1)
+)
+_ATTACHMENT = select(schema.attachments).where(
+    schema.attachments.c.node == bindparam("on_node"), schema.attachments.c.canonical_id == bindparam("of_disk")
+)
+_INSERT_EXPORT = insert(schema.exports)
+_INSERT_CLAIM = insert(schema.claims)
+_INSERT_EVENT = insert(schema.audit_events)
+_FREE_CLAIMS = delete(schema.claims).where(schema.claims.c.export_id == bindparam("of_export"))
 
 
 class Store:
@@ -62,9 +91,9 @@ class Store:
             if idempotency_key and (earlier := _replayed(connection, idempotency_key, digest)):
                 return earlier
             _refuse_conflict(connection, record, wanted)
-            connection.execute(insert(schema.exports).values(_export_row(record)))
+            connection.execute(_INSERT_EXPORT, _export_row(record))
             connection.execute(
-                insert(schema.claims),
+                _INSERT_CLAIM,
                 [
                     {"export_id": record.id, "canonical_id": disk, "is_exclusive": exclusive}
                     for disk, exclusive in wanted.items()
@@ -240,13 +269,9 @@ class Store:
     # Attachments
 
     def attachment(self, node: str, canonical_id: str) -> AttachmentRecord | None:
-        table = schema.attachments
         with self._read() as connection:
-            row = (
-                connection.execute(select(table).where(table.c.node == node, table.c.canonical_id == canonical_id))
-                .mappings()
-                .one_or_none()
-            )
+            key = {"on_node": node, "of_disk": canonical_id}
+            row = connection.execute(_ATTACHMENT, key).mappings().one_or_none()
         return _attachment_record(row) if row else None
 
     def attachments(self) -> list[AttachmentRecord]:
@@ -353,16 +378,11 @@ class Store:
         """One guarded update of an export, with its audit event. False if it was in none of the states."""
         if isinstance(state := changes.get("state"), ExportState):
             changes["state"] = state.value
-        table = schema.exports
         with self._write() as connection:
-            changed = connection.execute(
-                update(table)
-                .where(table.c.id == export_id, table.c.state.in_([s.value for s in states]))
-                .values(**changes)
-                .returning(table.c.id.label("export_id"), table.c.node, table.c.disk_id, table.c.holder)
-            ).one_or_none()
+            key = {"of_export": export_id, "in_states": [state.value for state in states]}
+            changed = connection.execute(_CHANGE, key | changes).one_or_none()
             if changed and frees_claims:
-                connection.execute(delete(schema.claims).where(schema.claims.c.export_id == export_id))
+                connection.execute(_FREE_CLAIMS, {"of_export": export_id})
             if changed and event_name:
                 _audit(connection, event_name, self._clock.now(), detail, **changed._mapping)
         return changed is not None
@@ -380,17 +400,9 @@ def _claims_of(record: ExportRecord) -> dict[str, bool]:
 
 
 def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
-    table = schema.claims
     exclusive = [disk for disk, is_exclusive in wanted.items() if is_exclusive]
-    query = (
-        select(schema.exports)
-        .join(table, schema.exports.c.id == table.c.export_id)
-        .where(table.c.canonical_id.in_(list(wanted)))
-        .where(or_(table.c.is_exclusive, table.c.canonical_id.in_(exclusive)))
-        .order_by(schema.exports.c.id)
-        .limit(1)
-    )
-    if standing := connection.execute(query).mappings().one_or_none():
+    standing = connection.execute(_STANDING, {"disks": list(wanted), "exclusive": exclusive}).mappings().one_or_none()
+    if standing:
         raise _conflict(record, _export_record(standing))
 
 
@@ -414,8 +426,7 @@ def _replayed(connection: Connection, key: str, digest: str) -> ExportRecord | N
 
 
 def _export(connection: Connection, export_id: str) -> ExportRecord:
-    query = select(schema.exports).where(schema.exports.c.id == export_id)
-    row = connection.execute(query).mappings().one_or_none()
+    row = connection.execute(_EXPORT, {"of_export": export_id}).mappings().one_or_none()
     if row is None:
         raise ExportNotFound(f"There is no export {export_id!a}. It may have ended long ago, or never existed.")
     return _export_record(row)
@@ -451,7 +462,7 @@ def _is_attachment(record: AttachmentRecord) -> Any:
 
 def _audit(connection: Connection, event_name: str, at: datetime, detail: str, **who: str | None) -> None:
     """`who`: the event's node, disk_id, export_id, holder."""
-    connection.execute(insert(schema.audit_events).values(at=at, event=event_name, detail=detail, **who))
+    connection.execute(_INSERT_EVENT, {"at": at, "event": event_name, "detail": detail} | who)
 
 
 def _audit_disk(connection: Connection, node: str, disk: Disk, event_name: str, at: datetime, detail: str) -> None:
