@@ -40,6 +40,7 @@ def request_to_ready(service: Service, image: Path) -> list[Figure]:
 
 def hundred_at_once(service: Service, image: Path) -> list[Figure]:
     """100 exports by 16 clients, all ready, against a shell loop that starts 100 with 16 in parallel."""
+    before = cpu_seconds(service.pid)
     with pid_directory() as pids:
         loop = f"xargs -P {CLIENTS} -n 1 sh -c '{start_line(image, pids)}' sh"
         ours, plain = alternate(
@@ -47,7 +48,11 @@ def hundred_at_once(service: Service, image: Path) -> list[Figure]:
             lambda _: many_exports(service, image),
             lambda _: many_plain(loop, free_ports(AT_ONCE), pids),
         )
-    return [ratio(f"{AT_ONCE} exports by {CLIENTS} clients, all ready", ours, plain, "s", goal="<= 2.5, aim 1.3")]
+    spent = (cpu_seconds(service.pid) - before) / ROUNDS
+    return [
+        ratio(f"{AT_ONCE} exports by {CLIENTS} clients, all ready", ours, plain, "s", goal="<= 2.5, aim 1.3"),
+        Figure("  the daemon's processor time for them, releases included", f"{spent:.2f} s"),
+    ]
 
 
 def footprint(service: Service, image: Path) -> list[Figure]:

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from cloudmanager.core.model import Page as Page
     from cloudmanager.core.model import Query as Query
     from cloudmanager.core.model import Severity as Severity
+    from cloudmanager.core.model import Snapshot as Snapshot
 
 _HOMES = {
     "cloudmanager.core.hookspecs": ("ExportRequest", "hookimpl"),
     "cloudmanager.core.model": (
         *("Access", "AttachPlan", "Attachment", "Device", "Disk", "DiskId", "FileIdentity", "Finding"),
-        *("Node", "NotAttached", "Page", "Query", "Severity"),
+        *("Node", "NotAttached", "Page", "Query", "Severity", "Snapshot"),
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,6 +1,7 @@
 """Runs the service: the listening socket, the core, the HTTP server, and their orderly end."""
 
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Call it from the main thread. Raises SetupError, StoreUnavailable."""
     _log_to_stderr(settings.server.log_level)
+    _allow_open_files()
     with listening(settings.server.listen) as listener, _stopped_by_sigterm():
         plugins = Plugins()
         plugins.configure(settings.providers)
@@ -77,6 +79,12 @@ class Server(uvicorn.Server):
         self.async_manager.stop_waiting()
         await super().shutdown(sockets)
         self.async_manager.close()
+
+
+def _allow_open_files() -> None:
+    """As many as the administrator permits: an export takes three descriptors, and the soft limit is often 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

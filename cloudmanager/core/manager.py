@@ -95,6 +95,7 @@ class Manager:
         """Asks each provider who this machine is, adopts what an earlier service left, and begins to converge."""
         for provider in self._plugins:
             provider.node()
+        self._sweep()
         self._reconciler.start()
 
     def close(self, timeout: float = 30) -> None:
@@ -232,6 +233,12 @@ class Manager:
         return self._store_finding(), self._reconciler_finding()
 
     # Inside
+
+    def _sweep(self) -> None:
+        """Deletes what is left of exports that the store does not know as live, as after a backup was restored."""
+        live = {record.id for record in self._store.claiming_exports(self._node)}
+        for leftover in self._state.leftovers(live):
+            self._servers.stop(leftover)
 
     def _life(self, ttl: timedelta | None) -> timedelta:
         limits = self._settings.exports

@@ -109,7 +109,7 @@ class Reconciler:
         now = self._clock.boottime()
         expired = [record for record in records if record.state.is_live and record.expires_boottime <= now]
         for record in expired:
-            if self._store.start_closing(record.id, "expired"):
+            if self._store.expire(record):
                 self._on_change(record.id)
         gone = {record.id for record in expired}
         return [self._store.export(record.id) if record.id in gone else record for record in records]

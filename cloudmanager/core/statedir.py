@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -39,6 +40,12 @@ class StateDirectory:
     def exports(self) -> Path:
         """Where each export keeps what belongs to it alone: its scratch overlay, key and log."""
         return self.path / "exports"
+
+    def leftovers(self, live: Collection[str]) -> list[str]:
+        """Ids of the exports that keep something here and are not among the live ones."""
+        if not self.exports.is_dir():
+            return []
+        return sorted(path.name for path in self.exports.iterdir() if path.name not in live)
 
     def close(self) -> None:
         os.close(self._lock)

@@ -43,6 +43,7 @@ _CHANGE = (
         schema.exports.c.holder,
     )
 )
+_CHANGE_UNLESS_RENEWED = _CHANGE.where(schema.exports.c.expires_boottime == bindparam("read_expiry"))
 _STANDING = (
     select(schema.exports)
     .join(schema.claims, schema.exports.c.id == schema.claims.c.export_id)
@@ -205,6 +206,18 @@ class Store:
             LIVE_STATES,
             "export.closing",
             why,
+            state=ExportState.CLOSING,
+            closing_boottime=self._clock.boottime(),
+        )
+
+    def expire(self, record: ExportRecord) -> bool:
+        """As `start_closing`, unless it was renewed since the record was read."""
+        return self._change(
+            record.id,
+            LIVE_STATES,
+            "export.closing",
+            "expired",
+            read_expiry=record.expires_boottime,
             state=ExportState.CLOSING,
             closing_boottime=self._clock.boottime(),
         )
@@ -373,14 +386,22 @@ class Store:
         detail: str,
         *,
         frees_claims: bool = False,
+        read_expiry: float | None = None,
         **changes: Any,
     ) -> bool:
-        """One guarded update of an export, with its audit event. False if it was in none of the states."""
+        """One guarded update of an export, with its audit event. False if it was in none of the states.
+
+        With `read_expiry`, False also if it expires at another time by now.
+        """
         if isinstance(state := changes.get("state"), ExportState):
             changes["state"] = state.value
         with self._write() as connection:
             key = {"of_export": export_id, "in_states": [state.value for state in states]}
-            changed = connection.execute(_CHANGE, key | changes).one_or_none()
+            if read_expiry is None:
+                changed = connection.execute(_CHANGE, key | changes).one_or_none()
+            else:
+                expiry = {"read_expiry": read_expiry}
+                changed = connection.execute(_CHANGE_UNLESS_RENEWED, key | expiry | changes).one_or_none()
             if changed and frees_claims:
                 connection.execute(_FREE_CLAIMS, {"of_export": export_id})
             if changed and event_name:

@@ -38,7 +38,7 @@ class SettableClock(Clock):
 class Bench:
     """A manager with its surroundings, which can be stopped, killed in thought, and started again."""
 
-    def __init__(self, directory: Path, **exports: object) -> None:
+    def __init__(self, directory: Path, store_url: str = "", **exports: object) -> None:
         self.shelf = Shelf(directory / "shelf")
         self.shelf.directory.mkdir()
         for name in ("a.img", "b.img", "c.img"):
@@ -47,6 +47,7 @@ class Bench:
         self.settings = from_tables(
             {
                 "server": {"state_dir": str(directory / "state"), "node": "here"},
+                "store": {"url": store_url},
                 "exports": {"drain_seconds": 0, "reconcile_seconds": 0.2, **exports},
                 "nbd": {"ports": "21000-21999"},
             }
@@ -119,8 +120,8 @@ def eventually(look: Callable[[], Found | None]) -> Found:
 
 
 @contextmanager
-def opened_bench(directory: Path, **exports: object) -> Iterator[Bench]:
-    bench = Bench(directory, **exports)
+def opened_bench(directory: Path, store_url: str = "", **exports: object) -> Iterator[Bench]:
+    bench = Bench(directory, store_url, **exports)
     try:
         yield bench
     finally:

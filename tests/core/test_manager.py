@@ -46,6 +46,16 @@ def test_a_disk_becomes_an_address_and_goes_again(bench: Bench) -> None:
     assert hooks == ["describe", "plan_attach", "attach", "locate", "locate", "detach"]
 
 
+def test_the_whole_way_on_postgresql_a_restart_included(tmp_path: Path, postgres_url: str) -> None:
+    with opened_bench(tmp_path, f"{postgres_url}/postgres") as bench:
+        export = bench.ready()
+        bench.restart()
+        assert bench.manager.get(export.id).uri == export.uri
+        assert content(export)
+        bench.end(export)
+        eventually(lambda: not bench.shelf.attached)
+
+
 def test_three_holders_share_one_attachment_that_ends_with_the_last(bench: Bench) -> None:
     exports = [bench.ready(holder=name) for name in ("a", "b", "c")]
     assert len({export.uri for export in exports}) == 3
@@ -286,6 +296,17 @@ def test_after_a_reboot_exports_come_back_on_their_address_and_scratch_ones_fail
     again = eventually(lambda: (now := bench.manager.get(export.id)).state is ExportState.READY and now)
     assert again.uri == export.uri
     assert content(again)
+
+
+def test_what_is_left_of_forgotten_exports_is_deleted_at_the_start(bench: Bench) -> None:
+    export = bench.ready(access=Access.SCRATCH)
+    exports = bench.settings.server.state_dir / "exports"
+    bench.manager.close()
+    (exports / "forgotten").mkdir()
+    (exports / "forgotten" / "scratch.qcow2").write_bytes(b"x")
+    bench.open()
+    assert [path.name for path in exports.iterdir()] == [export.id]
+    assert content(export)
 
 
 def test_two_services_on_one_state_directory_are_refused(bench: Bench) -> None:

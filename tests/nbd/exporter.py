@@ -101,9 +101,14 @@ class Exporter:
         self.end()
         return Exporter(self.directory, **self._settings.model_dump())
 
-    def stop_all(self) -> None:
-        for export_id in [] if self._has_ended else self._ids:
+    def stop_each(self) -> None:
+        for export_id in self._ids:
             self.servers.stop(export_id)
+        self._ids.clear()
+
+    def stop_all(self) -> None:
+        if not self._has_ended:
+            self.stop_each()
         self.end()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -206,6 +207,25 @@ def test_a_start_that_never_came_to_be_is_ended(exporter: Exporter, raw: Path, m
     with pretender("bwrap", served.spec.name) as run:
         assert exporter.adopt(served, None) is None
         assert run.wait(WAIT_SECONDS) == -signal.SIGKILL
+
+
+LATE = """
+import os, sys, time
+time.sleep(0.3)
+os.execv(sys.executable, ["qemu-nbd", "-c", "import time; time.sleep(1000)", sys.argv[1]])
+"""
+
+
+def test_a_start_that_carries_no_name_yet_is_waited_for(exporter: Exporter) -> None:
+    """A daemon was killed between the making of a child and the program that the child was to execute."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        late = [sys.executable, "-c", LATE, name_option("late")]
+        with subprocess.Popen(late, pass_fds=[listener.fileno()]) as child:
+            adopted = exporter.servers.adopt("late", "late", port, None)
+            assert adopted is not None
+            assert adopted.pid == child.pid
+            exporter.servers.stop("late")
 
 
 @SANDBOXES

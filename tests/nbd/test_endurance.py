@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -172,3 +174,45 @@ def test_every_failure_is_one_of_ours(exporter: Exporter, raw: Path) -> None:
         with pytest.raises(CloudManagerError) as caught:
             exporter.export(device(raw, name))
         assert str(raw) in caught.value.detail
+
+
+@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+def test_running_out_of_descriptors_is_survived(
+    make_exporter: Callable[..., Exporter], sandbox: str, raw: Path
+) -> None:
+    exporter = make_exporter(sandbox=sandbox)
+    exporter.servers.stop(exporter.export(device(raw)).id)
+    before = belongings(exporter)
+    outcomes = [export_within(exporter, raw, spare) for spare in range(1, 16)]
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+    assert belongings(exporter) == before
+    assert not servers_of(raw)
+
+
+def export_within(exporter: Exporter, image: Path, spare: int) -> bool:
+    """Whether an export succeeds with so many descriptors to spare; it is stopped again."""
+    with descriptors_to_spare(spare):
+        try:
+            exporter.export(device(image))
+        except CloudManagerError as error:
+            if not error.retriable:  # it would fail the export for good
+                raise
+            return False
+        finally:
+            exporter.stop_each()
+    return True
+
+
+@contextmanager
+def descriptors_to_spare(number: int) -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    with ExitStack() as undo:
+        last = -1
+        while last < highest:  # the holes between open ones count too
+            last = os.open("/dev/null", os.O_RDONLY)
+            undo.callback(os.close, last)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1 + number, limits[1]))
+        undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        yield
