@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-NOT_OUR_WORDS = re.compile(r"\b(lease|ticket|volumes?|share[sd]? name)\b", re.IGNORECASE)
+NOT_OUR_WORDS = re.compile(r"\b(lease[sd]?|tickets?|shares? of)\b", re.IGNORECASE)
 A_HASH = "0" * 64
 
 

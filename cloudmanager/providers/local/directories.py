@@ -44,7 +44,7 @@ class ImageDirectories:
             return Place(self._absolute(Path(name)))
         found = [directory / name for directory in self.paths if os.path.lexists(directory / name)]
         if not found:
-            raise DiskNotFound(f"There is no image {native!a} below {self._shown()}. List what there is with find.")
+            raise DiskNotFound(f"There is no image {native!a} below {self._shown()}. List the disks to see them all.")
         return Place(found[0], tuple(found[1:]))
 
     def have(self, path: Path) -> bool:

@@ -1,0 +1,98 @@
+"""The disks of this machine, read from sysfs. Links in /dev are never followed: they may be late, stale or wrong."""
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.model import Device, FileIdentity
+
+SECTOR_BYTES = 512
+
+
+@dataclass(frozen=True)
+class BlockDevice:
+    """A whole disk: no partition, no controller. Attributes are read when they are asked for."""
+
+    name: str
+    """The kernel's: `sdb`, `nvme1n1`."""
+    node: Path
+    directory: Path
+    """In sysfs."""
+
+    def text(self, attribute: str) -> str:
+        """An attribute such as `device/serial`, without the padding; empty where there is none."""
+        return self.content(attribute).decode("ascii", "replace").strip(" \n\0")
+
+    def content(self, attribute: str) -> bytes:
+        """An attribute as it is; empty where there is none or it cannot be read."""
+        try:
+            return (self.directory / attribute).read_bytes()
+        except OSError:
+            return b""
+
+    @property
+    def size_bytes(self) -> int:
+        """0 while the device is not ready."""
+        size = self.text("size")
+        return int(size) * SECTOR_BYTES if size.isdecimal() else 0
+
+    @property
+    def is_read_only(self) -> bool:
+        return self.text("ro") == "1"
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Block devices that are built on this one."""
+        directory = self.directory / "holders"
+        return tuple(sorted(entry.name for entry in directory.iterdir())) if directory.is_dir() else ()
+
+    def parent(self) -> Path:
+        """The device that it belongs to, in sysfs, all links resolved."""
+        return (self.directory / "device").resolve()
+
+    def as_device(self, size_bytes: int | None = None) -> Device:
+        """What a provider's `locate` answers once it knows that this is the right disk.
+
+        Raises DeviceNotReady while node or size are missing, DeviceMismatch when the node is another device than
+        sysfs says, or when the size is not the expected one.
+        """
+        number = self._number()
+        size = self.size_bytes
+        if size == 0:
+            raise DeviceNotReady(f"{self.node} is there and has no size yet.")
+        if size_bytes is not None and size != size_bytes:
+            raise DeviceMismatch(f"{self.node} has {size} bytes, and the disk has {size_bytes}.")
+        return Device(str(self.node), size, FileIdentity(number, 0), is_block=True)
+
+    def _number(self) -> int:
+        major, _, minor = self.text("dev").partition(":")
+        try:
+            found = self.node.lstat()
+        except OSError as error:
+            raise DeviceNotReady(f"The kernel has {self.name}, and {self.node} is not there yet.") from error
+        if not stat.S_ISBLK(found.st_mode) or not (major.isdecimal() and minor.isdecimal()):
+            raise DeviceMismatch(f"{self.node} is not the block device that the kernel calls {self.name}.")
+        if found.st_rdev != os.makedev(int(major), int(minor)):
+            raise DeviceMismatch(f"{self.node} is another device than the one that the kernel calls {self.name}.")
+        return found.st_rdev
+
+
+class BlockDevices:
+    """The disks below a /dev and a /sys."""
+
+    def __init__(self, dev_root: Path = Path("/dev"), sys_root: Path = Path("/sys")) -> None:
+        self._dev = dev_root
+        self._sys = sys_root
+
+    def __iter__(self) -> Iterator[BlockDevice]:
+        """Every whole disk, by name, without the hidden paths of multipath NVMe, which have no node."""
+        for directory in sorted((self._sys / "block").glob("*")):
+            disk = BlockDevice(directory.name, self._dev / directory.name, directory)
+            if not (directory / "partition").exists() and disk.text("hidden") != "1":
+                yield disk
+
+    def named(self, name: str) -> BlockDevice | None:
+        return next((disk for disk in self if disk.name == name), None)

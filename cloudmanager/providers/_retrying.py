@@ -1,0 +1,36 @@
+"""Calls a cloud again when it asks for that: jittered pauses, Retry-After honoured, the last error kept as it was."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import stamina
+
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, Throttled
+
+Answer = TypeVar("Answer")
+
+
+def retrying(call: Callable[[], Answer], *, attempts: int, timeout: float, longest_pause: float = 10.0) -> Answer:
+    """`call`, repeated while it raises Throttled or CloudUnavailable and a Retry-After fits into `timeout` seconds.
+
+    After `attempts` or `timeout` the error itself is raised. Only for calls that may be repeated: reads, and mutations
+    with a request id.
+    """
+
+    def pause_after(error: Exception) -> bool | float:
+        if not isinstance(error, (Throttled, CloudUnavailable)) or not error.retriable:
+            return False
+        if error.retry_after is None:
+            return True
+        return error.retry_after if error.retry_after <= timeout else False
+
+    for attempt in stamina.retry_context(
+        on=pause_after, attempts=attempts, timeout=timeout, wait_initial=0.2, wait_max=longest_pause, wait_jitter=0.5
+    ):
+        with attempt:
+            return call()
+    raise AssertionError("stamina either returns or raises")
+
+
+def is_retriable(error: BaseException) -> bool:
+    return isinstance(error, CloudManagerError) and error.retriable

@@ -1,0 +1,48 @@
+"""The settings that all cloud providers have in common."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cloudmanager.providers._block_devices import BlockDevices
+from cloudmanager.providers._slots import Slots
+
+
+class CloudSettings(BaseModel):
+    """Bounds, and where this machine's devices are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dev_root: Path = Field(Path("/dev"), description="Where the device nodes are.")
+    sys_root: Path = Field(Path("/sys"), description="Where the kernel's sysfs is.")
+    lock_dir: Path = Field(
+        Path("/run/lock/cloudmanager"),
+        description="Directory of the lock that all cloudmanagers of this machine choose device names or LUNs under.",
+    )
+    request_timeout_seconds: float = Field(30, gt=0, description="How long one request to the cloud may take.")
+    metadata_timeout_seconds: float = Field(2, gt=0, description="How long the metadata server may take to answer.")
+    attach_timeout_seconds: float = Field(
+        180, gt=0, description="How long the cloud may take to attach a disk; then it is tried again later."
+    )
+    detach_timeout_seconds: float = Field(180, gt=0, description="How long the cloud may take to detach a disk.")
+    device_timeout_seconds: float = Field(
+        20,
+        ge=0,
+        description="How long an attached disk's device may take to appear; then it is looked for again later.",
+    )
+    copy_timeout_seconds: float = Field(
+        14400, gt=0, description="How long the cloud may take to make a snapshot, or a disk from one."
+    )
+    poll_seconds: float = Field(2, gt=0, description="Longest pause between two looks at an operation that runs.")
+    retry_attempts: int = Field(
+        4, ge=1, description="How often a request is made that the cloud throttles or cannot serve right now."
+    )
+
+    @property
+    def block_devices(self) -> BlockDevices:
+        return BlockDevices(self.dev_root, self.sys_root)
+
+    def slots(self, machine: str, rest: timedelta = timedelta(minutes=5)) -> Slots:
+        """The device names or LUNs of a machine, named by its full id in the cloud."""
+        return Slots(self.lock_dir, machine, rest)

@@ -1,0 +1,153 @@
+"""EC2's errors as ours: each code has its class, and stays with the error."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+
+from cloudmanager.core.errors import (
+    AccessDenied,
+    AttachLimit,
+    CloudError,
+    CloudManagerError,
+    CloudUnavailable,
+    ConfigurationError,
+    DiskInUse,
+    DiskNotFound,
+    NameClash,
+    Throttled,
+    WrongZone,
+)
+
+_CLASSES: Mapping[str, type[CloudManagerError]] = {
+    "InvalidVolume.NotFound": DiskNotFound,
+    "InvalidVolumeID.Malformed": DiskNotFound,
+    "InvalidSnapshot.NotFound": DiskNotFound,
+    "VolumeInUse": DiskInUse,
+    "AttachmentLimitExceeded": AttachLimit,
+    "InvalidVolume.ZoneMismatch": WrongZone,
+    "UnauthorizedOperation": AccessDenied,
+    "AuthFailure": AccessDenied,
+    "AccessDenied": AccessDenied,
+    "AccessDeniedException": AccessDenied,
+    "Blocked": AccessDenied,
+    "ExpiredToken": AccessDenied,
+    "IncompleteSignature": AccessDenied,
+    "InvalidClientTokenId": AccessDenied,
+    "MissingAuthenticationToken": AccessDenied,
+    "OptInRequired": AccessDenied,
+    "PendingVerification": AccessDenied,
+    "RequestExpired": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "UnauthorizedAccess": AccessDenied,
+    "UnrecognizedClientException": AccessDenied,
+    "RequestLimitExceeded": Throttled,
+    "EC2ThrottledException": Throttled,
+    "RequestThrottled": Throttled,
+    "RequestThrottledException": Throttled,
+    "SnapshotCreationPerVolumeRateExceeded": Throttled,
+    "SlowDown": Throttled,
+    "Throttling": Throttled,
+    "ThrottlingException": Throttled,
+    "ThrottledException": Throttled,
+    "TooManyRequestsException": Throttled,
+    "IncorrectState": CloudUnavailable,
+    "IncorrectInstanceState": CloudUnavailable,
+    "InsufficientVolumeCapacity": CloudUnavailable,
+    "InternalError": CloudUnavailable,
+    "InternalFailure": CloudUnavailable,
+    "PriorRequestNotComplete": CloudUnavailable,
+    "RequestTimeout": CloudUnavailable,
+    "ServerInternal": CloudUnavailable,
+    "ServiceUnavailable": CloudUnavailable,
+    "Unavailable": CloudUnavailable,
+}
+_ADVICE: Mapping[type[CloudManagerError], str] = {
+    AccessDenied: "Check the credentials and the IAM policy: docs/providers/aws.md has the smallest one that will do.",
+    AttachLimit: "Detach a volume that is not needed, or use a larger instance type.",
+    WrongZone: "Make a snapshot of it, and from that a volume in this machine's zone.",
+}
+_MISSING_CREDENTIALS = (
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+LONGEST_MESSAGE = 300
+
+
+def translated(error: ClientError | BotoCoreError, action: str) -> CloudManagerError:
+    """The error of the domain. `action` is EC2's name of what was asked."""
+    if isinstance(error, ClientError):
+        return _of_answer(error, action)
+    if isinstance(error, _MISSING_CREDENTIALS):
+        return AccessDenied(
+            f"boto3 found no credentials for {action} ({type(error).__name__}): give the instance a role, or set "
+            "profile. docs/providers/aws.md has the policy that it needs.",
+            cloud_code=type(error).__name__,
+        )
+    if isinstance(error, (ConnectionError, HTTPClientError)):
+        return CloudUnavailable(f"EC2 gave no answer to {action} ({type(error).__name__}).")
+    return ConfigurationError(f"boto3 cannot ask EC2 for {action}: {type(error).__name__}.")
+
+
+def code_of(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _of_answer(error: ClientError, action: str) -> CloudManagerError:
+    code, message = code_of(error), _sentence(error)
+    kind = _class_of(code, message, _status(error))
+    detail = f"EC2 answered {action} with {code}: {message}"
+    return kind(
+        f"{detail} {_ADVICE[kind]}" if kind in _ADVICE else detail,
+        cloud_code=code,
+        retry_after=_retry_after(error) if kind in (Throttled, CloudUnavailable) else None,
+    )
+
+
+def _class_of(code: str, message: str, status: int) -> type[CloudManagerError]:
+    if code == "InvalidParameterValue" and "already in use" in message:
+        return NameClash
+    if code in _CLASSES:
+        return _CLASSES[code]
+    if status == 429:
+        return Throttled
+    return CloudUnavailable if status >= 500 else CloudError
+
+
+def _sentence(error: ClientError) -> str:
+    """EC2's words without what is not for people: an encoded message, or the request that a signature was made of."""
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    plain = re.split(r"\s*Encoded authorization failure message:|\n", message)[0].strip()
+    return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}…"
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _retry_after(error: ClientError) -> float | None:
+    """RFC 9110, 10.2.3: seconds, or a date."""
+    text = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after")
+    if not text:
+        return None
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return None

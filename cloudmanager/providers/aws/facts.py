@@ -1,0 +1,131 @@
+"""What EC2 says of volumes and snapshots, as frozen data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+GIB = 1024**3
+Document = Mapping[str, Any]  # an answer of boto3, whose shapes are made at run time
+
+
+class VolumeState(StrEnum):
+    CREATING = "creating"
+    AVAILABLE = "available"
+    IN_USE = "in-use"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    ERROR = "error"
+
+    @property
+    def is_gone(self) -> bool:
+        return self in (VolumeState.DELETING, VolumeState.DELETED)
+
+
+class AttachmentState(StrEnum):
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DETACHED = "detached"
+    BUSY = "busy"
+    """Detaching, and held by the instance's operating system."""
+
+    @property
+    def is_leaving(self) -> bool:
+        return self in (AttachmentState.DETACHING, AttachmentState.BUSY)
+
+
+@dataclass(frozen=True)
+class VolumeAttachment:
+    """A volume on an instance."""
+
+    instance_id: str
+    device: str
+    state: AttachmentState
+    since: datetime | None = None
+
+    @classmethod
+    def of(cls, answer: Document) -> Self:
+        # An attachment to a service that AWS runs (an ECS task) has no instance of ours, but holds the volume.
+        holder = answer.get("InstanceId") or answer.get("AssociatedResource") or "an AWS service"
+        return cls(holder, answer.get("Device", ""), AttachmentState(answer["State"]), _utc(answer.get("AttachTime")))
+
+
+@dataclass(frozen=True)
+class Volume:
+    id: str
+    region: str
+    zone: str
+    size_bytes: int
+    state: VolumeState
+    attachments: tuple[VolumeAttachment, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    is_multi_attach: bool = False
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, answer: Document, region: str) -> Self:
+        every = (VolumeAttachment.of(item) for item in answer.get("Attachments", ()))
+        return cls(
+            id=answer["VolumeId"],
+            region=region,
+            zone=answer["AvailabilityZone"],
+            size_bytes=answer["Size"] * GIB,
+            state=VolumeState(answer["State"]),
+            attachments=tuple(item for item in every if item.state is not AttachmentState.DETACHED),
+            tags=_tags(answer),
+            is_multi_attach=answer.get("MultiAttachEnabled", False),
+            created_at=_utc(answer.get("CreateTime")),
+        )
+
+    def on(self, instance_id: str) -> VolumeAttachment | None:
+        return next((item for item in self.attachments if item.instance_id == instance_id), None)
+
+    def elsewhere(self, instance_id: str) -> tuple[str, ...]:
+        """The other instances that have it, or are about to get or lose it."""
+        return tuple(item.instance_id for item in self.attachments if item.instance_id != instance_id)
+
+    @property
+    def name(self) -> str:
+        return self.tags.get("Name", "")
+
+
+class SnapshotState(StrEnum):
+    PENDING = "pending"
+    COMPLETED = "completed"
+    ERROR = "error"
+    RECOVERABLE = "recoverable"
+    RECOVERING = "recovering"
+
+
+@dataclass(frozen=True)
+class VolumeSnapshot:
+    id: str
+    region: str
+    size_bytes: int
+    state: SnapshotState
+    started_at: datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+    """What EC2 says of a failure."""
+
+    @classmethod
+    def of(cls, answer: Document, region: str) -> Self:
+        return cls(
+            id=answer["SnapshotId"],
+            region=region,
+            size_bytes=answer["VolumeSize"] * GIB,
+            state=SnapshotState(answer["State"]),
+            started_at=_utc(answer.get("StartTime")),
+            tags=_tags(answer),
+            why=answer.get("StateMessage", ""),
+        )
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return time.astimezone(UTC) if time else None
+
+
+def _tags(answer: Document) -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in answer.get("Tags", ())}

@@ -1,0 +1,54 @@
+"""Which EC2 instance this machine is: told by the configuration, or asked of the instance metadata service."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Self
+
+from cloudmanager.core.errors import ConfigurationError
+from cloudmanager.core.model import Node
+from cloudmanager.providers._metadata import MetadataServer
+from cloudmanager.providers.aws.settings import AwsSettings, region_of
+
+DEFAULT_METADATA_URL = "http://169.254.169.254"
+TOKEN_SECONDS = 60
+ADVICE = (
+    "If this is an EC2 instance, allow IMDSv2 on it (in a container, with a hop limit of 2); else set instance_id and "
+    "availability_zone."
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This EC2 instance."""
+
+    instance_id: str
+    region: str
+    zone: str
+
+    @classmethod
+    def learn(cls, settings: AwsSettings) -> Self:
+        """Raises ConfigurationError that says what was tried."""
+        if settings.instance_id:
+            return cls(settings.instance_id, region_of(settings.availability_zone), settings.availability_zone)
+        return cls._asked(MetadataServer(_url(settings), timeout=settings.metadata_timeout_seconds, advice=ADVICE))
+
+    @classmethod
+    def _asked(cls, server: MetadataServer) -> Self:
+        """IMDSv2: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html."""
+        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+        token = {"X-aws-ec2-metadata-token": server.ask("latest/api/token", ttl, "PUT")}
+        text = server.ask("latest/dynamic/instance-identity/document", token)
+        try:
+            document = json.loads(text)
+            return cls(document["instanceId"], document["region"], document["availabilityZone"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"The metadata service gave no instance identity document. {ADVICE}") from error
+
+    @property
+    def node(self) -> Node:
+        return Node(self.instance_id, self.zone, f"{self.region}/{self.instance_id}")
+
+
+def _url(settings: AwsSettings) -> str:
+    return settings.metadata_url or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or DEFAULT_METADATA_URL

@@ -1,0 +1,84 @@
+"""Finds a volume's device on this machine by what the device says of itself. Links in /dev are never looked at."""
+
+from collections.abc import Iterator
+
+from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.model import Device, NotAttached
+from cloudmanager.providers import _nvme
+from cloudmanager.providers._block_devices import BlockDevice
+from cloudmanager.providers._waiting import TimedOut, wait_for
+from cloudmanager.providers.aws.device_name import xen_number
+from cloudmanager.providers.aws.ec2 import Ec2
+from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
+from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.settings import AwsSettings
+from cloudmanager.providers.aws.volume_id import ResourceId
+
+PAUSE_SECONDS = 0.2
+
+
+class Locating:
+    """On Nitro, the controller's serial number is the volume's id. On Xen there is only the number of the slot."""
+
+    def __init__(self, ec2: Ec2, settings: AwsSettings, machine: Machine) -> None:
+        self._ec2 = ec2
+        self._settings = settings
+        self._machine = machine
+
+    def locate(self, id: ResourceId) -> Device | NotAttached:
+        """Asks EC2 only when no NVMe controller has the volume's serial number."""
+        device = self._by_serial(id)
+        if device is not None:
+            return device
+        here = self._attachment(self._ec2.volume(id.id))
+        if here is None:
+            return NotAttached(f"EC2 says that {id.id} is not attached to {self._machine.instance_id}.")
+        if here.state is AttachmentState.ATTACHING:
+            raise DeviceNotReady(f"EC2 is still attaching {id.id}.")
+        return self._appeared(id, here)
+
+    def _appeared(self, id: ResourceId, here: VolumeAttachment) -> Device:
+        def look() -> Device | None:
+            return self._by_slot(id, here) if self._is_xen() else self._by_serial(id)
+
+        try:
+            return wait_for(look, timeout=self._settings.device_timeout_seconds, interval=PAUSE_SECONDS)
+        except TimedOut:
+            raise DeviceNotReady(
+                f"EC2 says that {id.id} is attached as {here.device}, and this machine shows no device for it after "
+                f"{self._settings.device_timeout_seconds:g} s."
+            ) from None
+
+    def _by_serial(self, id: ResourceId) -> Device | None:
+        serial = id.id.replace("-", "")
+        found = [disk for disk in self._ebs_namespaces() if _nvme.serial(disk) == serial]
+        if len(found) > 1:
+            raise DeviceMismatch(f"{', '.join(disk.name for disk in found)} all say that they are {id.id}.")
+        return found[0].as_device() if found else None
+
+    def _ebs_namespaces(self) -> Iterator[BlockDevice]:
+        for disk in self._settings.block_devices:
+            if _nvme.is_namespace(disk) and disk.text("device/device/vendor") == self._settings.pci_vendor:
+                yield disk
+
+    def _is_xen(self) -> bool:
+        return any(disk.parent().name.startswith("vbd-") for disk in self._settings.block_devices)
+
+    def _by_slot(self, id: ResourceId, here: VolumeAttachment) -> Device | None:
+        """Certain only while nobody else attaches and detaches: so EC2 is asked again once the device is found."""
+        number = xen_number(here.device)
+        if number is None:
+            raise DeviceMismatch(
+                f"{id.id} is attached as {here.device}, and on a Xen instance no device of that name can be told for "
+                "certain: detach it, and let cloudmanager attach it."
+            )
+        disk = next((disk for disk in self._settings.block_devices if disk.parent().name == f"vbd-{number}"), None)
+        if disk is None:
+            return None
+        volume = self._ec2.volume(id.id)
+        if self._attachment(volume) != here:
+            raise DeviceNotReady(f"The attachment of {id.id} changes at this moment.")
+        return disk.as_device(volume.size_bytes)
+
+    def _attachment(self, volume: Volume) -> VolumeAttachment | None:
+        return volume.on(self._machine.instance_id)

@@ -1,0 +1,65 @@
+"""Detaches from this machine what was attached to it here, and nothing else."""
+
+from cloudmanager.core.errors import CloudUnavailable
+from cloudmanager.core.model import Attachment
+from cloudmanager.providers._waiting import TimedOut
+from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS
+from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers.azure.errors import MachineGone
+from cloudmanager.providers.azure.facts import MachineFacts
+from cloudmanager.providers.azure.resource_id import ResourceId
+from cloudmanager.providers.azure.turn import Turn
+
+
+class Detaching:
+    """Detaches from one machine."""
+
+    def __init__(self, compute: Compute, machine: ResourceId, turn: Turn) -> None:
+        self._compute = compute
+        self._machine = machine
+        self._turn = turn
+
+    def detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
+        """Returns when the machine does not have the disk, also because it, or the disk, is gone.
+
+        A disk at another LUN than the attachment's was attached by somebody else, and stays.
+        """
+        try:
+            with self._turn.taken(deadline):
+                if _has(self._settled(deadline), attachment, id):
+                    self._compute.detach(self._machine, id, deadline.left)
+                    self._await_gone(attachment, id, deadline)
+        except MachineGone:
+            return
+
+    def _settled(self, deadline: Deadline) -> MachineFacts:
+        """The machine, once no change is pending: a pending one is never reversed."""
+
+        def look() -> MachineFacts | None:
+            machine = self._compute.machine(self._machine)
+            return machine if machine.is_settled else None
+
+        try:
+            return deadline.wait_for(look)
+        except TimedOut:
+            raise CloudUnavailable(
+                f"For {deadline.seconds:g} s, another change to {self._machine.name} has not ended; Azure makes one at "
+                "a time."
+            ) from None
+
+    def _await_gone(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
+        def look() -> bool | None:
+            return None if _has(self._compute.machine(self._machine), attachment, id) else True
+
+        try:
+            deadline.wait_for(look, AGREEMENT_SECONDS)
+        except TimedOut:
+            raise CloudUnavailable(
+                f"Azure reports that {attachment.disk.id} was detached, and says that {self._machine.name} has it."
+            ) from None
+
+
+def _has(machine: MachineFacts, attachment: Attachment, id: ResourceId) -> bool:
+    entry = machine.entry(id)
+    return entry is not None and attachment.slot in ("", str(entry.lun))

@@ -1,0 +1,52 @@
+"""What `cloudmanager doctor` says about Azure."""
+
+from collections.abc import Callable, Iterator
+
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.model import Finding, Severity
+from cloudmanager.providers.azure.errors import MachineGone
+from cloudmanager.providers.azure.facts import MachineFacts
+from cloudmanager.providers.azure.machine import ThisMachine
+from cloudmanager.providers.azure.parts import Parts
+
+ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
+
+
+def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Finding]:
+    """In the order in which things are needed; ends at the first problem that hides the rest."""
+    try:
+        node = machine.node()
+        yield Finding("machine", Severity.OK, f"{node.native_id} in {node.location}")
+        facts = parts().compute.machine(machine.id)
+    except MachineGone:
+        yield Finding("machine", Severity.PROBLEM, "Azure has no such machine.", "Correct vm, or leave it empty.")
+        return
+    except CloudManagerError as error:
+        yield Finding("machine", Severity.PROBLEM, error.detail, ROLE)
+        return
+    yield Finding("permission to read the machine", Severity.OK, facts.provisioning_state)
+    yield _list(parts())
+    yield _limit(parts(), facts)
+
+
+def _list(parts: Parts) -> Finding:
+    try:
+        parts.compute.list_disks(None, None)
+    except CloudManagerError as error:
+        advice = f"{ROLE} Or set find_in to the resource groups that may be read."
+        return Finding("permission to list disks", Severity.WARNING, error.detail, advice)
+    return Finding("permission to list disks", Severity.OK, "granted")
+
+
+def _limit(parts: Parts, facts: MachineFacts) -> Finding:
+    used = len(facts.data_disks)
+    try:
+        limit = parts.compute.max_data_disks(facts)
+    except CloudManagerError as error:
+        return Finding("data disks", Severity.WARNING, f"{used} attached; the limit is unknown: {error.detail}", ROLE)
+    if limit is None:
+        return Finding("data disks", Severity.OK, f"{used} attached; {facts.size} has no published limit")
+    seen = f"{used} of {limit} ({facts.size})"
+    if used >= limit:
+        return Finding("data disks", Severity.WARNING, seen, "Detach a disk, or use a larger size.")
+    return Finding("data disks", Severity.OK, seen)

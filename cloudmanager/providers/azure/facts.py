@@ -1,0 +1,98 @@
+"""What Azure says of machines, disks and snapshots, as far as it matters here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cloudmanager.providers.azure.resource_id import ResourceId
+
+_SETTLED = frozenset({"succeeded", "failed", "canceled"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """A region, and one of its zones or none."""
+
+    region: str
+    zone: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """`"westeurope-1"` or `"westeurope"`."""
+        region, _, zone = text.partition("-")
+        return cls(region, zone)
+
+    def excludes(self, other: "Place") -> bool:
+        """A disk there cannot be attached to a machine here, or the reverse, for certain."""
+        if self.region.casefold() != other.region.casefold():
+            return True
+        return bool(self.zone and other.zone) and self.zone != other.zone
+
+    def __str__(self) -> str:
+        return f"{self.region}-{self.zone}" if self.zone else self.region
+
+
+@dataclass(frozen=True)
+class DataDisk:
+    """An entry of a machine's model. It appears when an attach begins, and goes when a detach has ended."""
+
+    disk: ResourceId
+    lun: int
+    is_leaving: bool = False
+    """Marked `toBeDetached`: a detach runs, or has failed."""
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    id: ResourceId
+    place: Place
+    size: str
+    provisioning_state: str
+    data_disks: tuple[DataDisk, ...]
+
+    @property
+    def is_settled(self) -> bool:
+        """No operation on the machine runs."""
+        return self.provisioning_state.casefold() in _SETTLED
+
+    @property
+    def has_failed(self) -> bool:
+        """The last operation did: the model may say more than is true."""
+        return self.is_settled and self.provisioning_state.casefold() != "succeeded"
+
+    def entry(self, disk: ResourceId) -> DataDisk | None:
+        return next((entry for entry in self.data_disks if entry.disk.key == disk.key), None)
+
+    def at(self, lun: int) -> DataDisk | None:
+        return next((entry for entry in self.data_disks if entry.lun == lun), None)
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    id: ResourceId
+    place: Place
+    size_bytes: int
+    sku: str
+    state: str
+    owners: tuple[ResourceId, ...] = ()
+    max_shares: int = 1
+    tags: Mapping[str, str] = field(default_factory=dict)
+    source: ResourceId | None = None
+    created_at: datetime | None = None
+
+    def others(self, machine: ResourceId) -> tuple[ResourceId, ...]:
+        """The machines that have it, without this one."""
+        return tuple(owner for owner in self.owners if owner.key != machine.key)
+
+    def is_owned_by(self, machine: ResourceId) -> bool:
+        return any(owner.key == machine.key for owner in self.owners)
+
+
+@dataclass(frozen=True)
+class SnapshotFacts:
+    id: ResourceId
+    place: Place
+    size_bytes: int
+    is_complete: bool
+    tags: Mapping[str, str] = field(default_factory=dict)
+    source: ResourceId | None = None

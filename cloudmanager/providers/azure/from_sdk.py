@@ -1,0 +1,83 @@
+"""The SDK's models, reduced to facts."""
+
+from collections.abc import Iterable
+from datetime import UTC
+from enum import Enum
+
+from azure.mgmt.compute import models
+
+from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place, SnapshotFacts
+from cloudmanager.providers.azure.resource_id import ResourceId
+
+GIB = 1024**3
+
+
+def machine(model: models.VirtualMachine) -> MachineFacts:
+    properties = model.properties or models.VirtualMachineProperties()
+    profile = properties.storage_profile
+    hardware = properties.hardware_profile
+    return MachineFacts(
+        _id(model.id),
+        Place(model.location, next(iter(model.zones or []), "")),
+        _text(hardware.vm_size if hardware else None),
+        properties.provisioning_state or "",
+        tuple(_entries(profile.data_disks or [] if profile else [])),
+    )
+
+
+def _entries(disks: Iterable[models.DataDisk]) -> Iterable[DataDisk]:
+    """Disks without an id (unmanaged ones, in a storage account) take a LUN all the same."""
+    for disk in disks:
+        text = disk.managed_disk.id if disk.managed_disk else None
+        id = ResourceId.of(text or "") or ResourceId("", "", "", disk.name or "")
+        yield DataDisk(id, disk.lun, is_leaving=bool(disk.to_be_detached))
+
+
+def disk(model: models.Disk) -> DiskFacts:
+    properties = model.properties or models.DiskProperties({})
+    size = properties.disk_size_bytes or (properties.disk_size_gb or 0) * GIB
+    owners = dict.fromkeys(filter(None, [model.managed_by, *(model.managed_by_extended or [])]))
+    return DiskFacts(
+        _id(model.id),
+        Place(model.location, next(iter(model.zones or []), "") if len(model.zones or []) == 1 else ""),
+        size,
+        _text(model.sku.name if model.sku else None),
+        _text(properties.disk_state),
+        _unique(owners),
+        properties.max_shares or 1,
+        dict(model.tags or {}),
+        _source(properties.creation_data),
+        properties.time_created.astimezone(UTC) if properties.time_created else None,
+    )
+
+
+def _unique(owners: Iterable[str]) -> tuple[ResourceId, ...]:
+    found = {owner.key: owner for owner in map(_id, owners)}
+    return tuple(found.values())
+
+
+def snapshot(model: models.Snapshot) -> SnapshotFacts:
+    properties = model.properties or models.SnapshotProperties({})
+    percent = properties.completion_percent
+    return SnapshotFacts(
+        _id(model.id),
+        Place(model.location),
+        properties.disk_size_bytes or (properties.disk_size_gb or 0) * GIB,
+        properties.provisioning_state == "Succeeded" and (percent is None or percent >= 100),
+        dict(model.tags or {}),
+        _source(properties.creation_data),
+    )
+
+
+def _text(value: str | None) -> str:
+    """Azure's word, which the SDK may have made a member of an enum."""
+    return str(value.value) if isinstance(value, Enum) else value or ""
+
+
+def _source(creation: models.CreationData | None) -> ResourceId | None:
+    return ResourceId.of(creation.source_resource_id or "") if creation else None
+
+
+def _id(text: str | None) -> ResourceId:
+    """An owner that is no plain virtual machine (one of a scale set) has its last part for a name."""
+    return ResourceId.of(text or "") or ResourceId("", "", "", (text or "").rpartition("/")[2])

@@ -1,0 +1,102 @@
+"""Finds the block device of an attached disk. The LUN is all that Azure tells a guest of a disk's identity.
+
+So the LUN comes from Azure just before and just after the device is opened, never from memory; and the size must fit.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.model import Device, Disk, NotAttached
+from cloudmanager.providers import _nvme, _scsi
+from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
+from cloudmanager.providers._waiting import TimedOut
+from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers.azure.resource_id import ResourceId
+
+DATA_CONTROLLER = "f8b3781b-"
+"""How the VMBus id of the SCSI controller for data disks begins (udev rules of WALinuxAgent: `scsi1`)."""
+ACCELERATOR = "MSFT NVMe Accelerator"
+FIRST_DATA_NSID = 2
+"""Namespace 1 is the OS disk."""
+
+
+class Locating:
+    """Looks below one /dev and /sys."""
+
+    def __init__(self, compute: Compute, machine: ResourceId, devices: BlockDevices) -> None:
+        self._compute = compute
+        self._machine = machine
+        self._devices = devices
+
+    def locate(self, disk: Disk, id: ResourceId, deadline: Deadline) -> Device | NotAttached:
+        """Raises DeviceNotReady, DeviceMismatch."""
+        lun = self._lun(id)
+        if lun is None:
+            return NotAttached(f"{self._machine.name} does not have it.")
+        block = self._awaited(lun, deadline)
+        device = block.as_device(disk.size_bytes)
+        with _opened(device):
+            if self._lun(id) != lun:
+                raise DeviceMismatch(f"{disk.id} was moved away from LUN {lun} while {device.path} was being opened.")
+        return device
+
+    def _lun(self, id: ResourceId) -> int | None:
+        entry = self._compute.machine(self._machine).entry(id)
+        if entry is not None and entry.is_leaving:
+            raise DeviceNotReady(f"{id.name} is being detached from {self._machine.name}.")
+        return entry.lun if entry else None
+
+    def _awaited(self, lun: int, deadline: Deadline) -> BlockDevice:
+        try:
+            return deadline.wait_for(lambda: self._at(lun))
+        except TimedOut:
+            raise DeviceNotReady(
+                f"Azure has attached the disk at LUN {lun}, and this machine's kernel has shown no such device for "
+                f"{deadline.seconds:g} s."
+            ) from None
+
+    def _at(self, lun: int) -> BlockDevice | None:
+        """The device with a size at a LUN. Raises DeviceMismatch when there are several."""
+        found = [block for block in self._devices if _is_at(block, lun)]
+        if len(found) > 1:
+            names = ", ".join(block.name for block in found)
+            raise DeviceMismatch(f"{names} are all at LUN {lun} of this machine: which one it is cannot be told.")
+        return found[0] if found and found[0].size_bytes else None
+
+
+def _is_at(block: BlockDevice, lun: int) -> bool:
+    if _nvme.is_namespace(block):
+        return _nvme.model(block).startswith(ACCELERATOR) and _nvme.nsid(block) == lun + FIRST_DATA_NSID
+    address = _scsi.address(block)
+    return address is not None and address.lun == lun and _has_data_controller(block)
+
+
+def _has_data_controller(block: BlockDevice) -> bool:
+    """By the nearest VMBus device above it."""
+    for directory in block.parent().parents:
+        try:
+            return (directory / "device_id").read_text().strip("{}\n ").casefold().startswith(DATA_CONTROLLER)
+        except OSError:
+            continue
+    return False
+
+
+@contextmanager
+def _opened(device: Device) -> Iterator[None]:
+    """Raises DeviceNotReady, or DeviceMismatch when what is opened is not what was found."""
+    try:
+        descriptor = os.open(device.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise DeviceNotReady(f"{device.path} cannot be opened: {error.strerror}.") from error
+    try:
+        if os.fstat(descriptor).st_rdev != device.identity.device:
+            raise DeviceMismatch(f"{device.path} became another device while it was being opened.")
+        size = os.lseek(descriptor, 0, os.SEEK_END)
+        if size != device.size_bytes:
+            raise DeviceMismatch(f"{device.path} has {size} bytes, and the disk has {device.size_bytes}.")
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,89 @@
+"""Waits for an operation that Azure has accepted: bounded, and in the calling thread."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from azure.core.exceptions import HttpResponseError
+from azure.core.pipeline import PipelineResponse
+from azure.core.polling import PollingMethod
+from azure.core.rest import HttpRequest, HttpResponse
+
+from cloudmanager.providers.azure.errors import retry_after
+
+TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+FAILED = frozenset({"failed", "canceled"})
+FIRST_PAUSE_SECONDS = 0.1
+
+
+class OperationRuns(Exception):
+    """The bound was reached; the operation goes on."""
+
+
+class Operation(PollingMethod[None]):
+    """Pass it as `polling=`. `LROPoller.result()` then waits, and answers with nothing: look at the resource.
+
+    The SDK's own polling has no bound, sleeps 30 seconds where Azure gives no advice, and gives an operation up when
+    one look at it is throttled.
+    """
+
+    def __init__(self, *, timeout: float, longest_pause: float) -> None:
+        """Both in seconds. A pause that Azure asks for may be longer than `longest_pause`."""
+        self._deadline = time.monotonic() + timeout
+        self._longest_pause = longest_pause
+        self._client: Any = None
+        self._initial: PipelineResponse[Any, HttpResponse] | None = None
+
+    def initialize(self, client: Any, initial_response: Any, _: Callable[[Any], None]) -> None:
+        self._client = client
+        self._initial = initial_response
+
+    def finished(self) -> bool:
+        """Yes, so that the SDK starts no thread: `resource` is where it waits."""
+        return True
+
+    def status(self) -> str:
+        return "InProgress"
+
+    def run(self) -> None:
+        """Nothing: see `finished`."""
+
+    def resource(self) -> None:
+        """Raises HttpResponseError when the operation fails (status 200), OperationRuns at the bound."""
+        if self._initial is None:
+            return
+        headers = self._initial.http_response.headers
+        url = headers.get("Azure-AsyncOperation") or headers.get("Location")
+        if not url:
+            return
+        is_ended = _has_status_ended if "Azure-AsyncOperation" in headers else _has_location_ended
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            answer = self._client.send_request(HttpRequest("GET", url))
+            if answer.status_code not in TRANSIENT and is_ended(answer):
+                return
+            self._sleep(retry_after(answer.headers) or pause)
+            pause = min(2 * pause, self._longest_pause)
+
+    def _sleep(self, seconds: float) -> None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise OperationRuns
+        time.sleep(min(seconds, left))
+
+
+def _has_status_ended(answer: HttpResponse) -> bool:
+    """By the document that `Azure-AsyncOperation` leads to."""
+    if answer.status_code != 200:
+        raise HttpResponseError(response=answer)
+    status = str(answer.json().get("status", "")).casefold()
+    if status in FAILED:
+        raise HttpResponseError(response=answer)
+    return status == "succeeded"
+
+
+def _has_location_ended(answer: HttpResponse) -> bool:
+    """By the status of what `Location` leads to."""
+    if answer.status_code not in (200, 201, 202, 204):
+        raise HttpResponseError(response=answer)
+    return answer.status_code != 202

@@ -1,0 +1,42 @@
+"""Puts the provider together for the machine that it runs on. Imports the SDK."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from cloudmanager.providers.azure.attaching import Attaching
+from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.copies import Copies
+from cloudmanager.providers.azure.detaching import Detaching
+from cloudmanager.providers.azure.finding import Finding
+from cloudmanager.providers.azure.locating import Locating
+from cloudmanager.providers.azure.machine import ThisMachine
+from cloudmanager.providers.azure.settings import AzureSettings
+from cloudmanager.providers.azure.turn import Turn
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the hooks call."""
+
+    compute: Compute
+    attaching: Attaching
+    detaching: Detaching
+    locating: Locating
+    finding: Finding
+    copies: Copies
+
+    @classmethod
+    def build(cls, settings: AzureSettings, machine: ThisMachine) -> Self:
+        """Raises ConfigurationError when it cannot be found out which machine this is."""
+        id, subscription = machine.id, machine.subscription
+        compute = Compute(settings, subscription)
+        slots = settings.slots(id.key)
+        turn = Turn(settings.lock_dir, id.key)
+        return cls(
+            compute,
+            Attaching(compute, id, slots, turn),
+            Detaching(compute, id, turn),
+            Locating(compute, id, settings.block_devices),
+            Finding(compute, settings.endpoint, subscription, settings.find_in),
+            Copies(compute),
+        )

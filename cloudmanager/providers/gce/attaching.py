@@ -1,0 +1,132 @@
+"""Attaches disks to this instance. Success is what Compute Engine's own description of the instance says."""
+
+import uuid
+from typing import NoReturn
+
+from google.cloud import compute_v1
+
+from cloudmanager.core.errors import (
+    AccessConflict,
+    CloudError,
+    CloudManagerError,
+    CloudUnavailable,
+    DiskInUse,
+    WrongZone,
+)
+from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
+from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
+from cloudmanager.providers.gce.api import DONE, Compute
+from cloudmanager.providers.gce.facts import users
+from cloudmanager.providers.gce.resource import Resource, is_region
+from cloudmanager.providers.gce.settings import GceSettings
+from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View
+
+MODES = {Access.READ_ONLY: "READ_ONLY", Access.READ_WRITE: "READ_WRITE"}
+
+
+class Attaching:
+    """Callers see to it that one thread at a time attaches a disk."""
+
+    def __init__(self, compute: Compute, instance: ThisInstance, node: Node, settings: GceSettings) -> None:
+        self._compute = compute
+        self._instance = instance
+        self._node = node
+        self._me = Resource.from_link(node.native_id)
+        self._settings = settings
+
+    def plan(self, disk: Disk, resource: Resource, access: Access) -> AttachPlan:
+        """One call. The device name has the request id in it, so nobody else chooses it."""
+        _check_place(disk, self._node)
+        view = self._instance.look()
+        self._check_exists(view)
+        request_id = str(uuid.uuid4())
+        present = view.slots.get(resource.path)
+        if present is not None:
+            _check_access(disk, present, access)
+            return AttachPlan(disk, self._node, access, request_id, present.device_name, is_present=True)
+        return AttachPlan(disk, self._node, access, request_id, f"cm-{uuid.UUID(request_id).hex}")
+
+    def attach(self, plan: AttachPlan, resource: Resource, *, is_fresh: bool) -> Attachment:
+        """`is_fresh`: the plan was made by this very process a moment ago, so the disk need not be looked for again."""
+        deadline = Deadline(self._settings.attach_timeout_seconds)
+        present = None if is_fresh else self._settled(resource, deadline)
+        if present is None:
+            present = self._attach(plan, resource, deadline)
+        _check_access(plan.disk, present, plan.access)
+        is_ours = present.device_name == plan.slot and not plan.is_present
+        return Attachment(plan.disk, self._node, plan.access, present.device_name, plan.request_id if is_ours else "")
+
+    def _settled(self, resource: Resource, deadline: Deadline) -> Slot | None:
+        view = self._instance.settle(deadline)
+        self._check_exists(view)
+        return view.slots.get(resource.path)
+
+    def _attach(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+        try:
+            return self._request(plan, resource, deadline)
+        except DiskInUse as error:
+            present = self._settled(resource, deadline)
+            if present is not None:
+                return present  # attached here in the meantime
+            self._refuse(plan, resource, error)
+
+    def _request(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+        wanted = compute_v1.AttachedDisk(
+            source=resource.path, device_name=plan.slot, mode=MODES[plan.access], type_="PERSISTENT", auto_delete=False
+        )
+        operation = self._compute.attach(self._me, wanted, plan.request_id)
+        if operation.status == DONE:  # an earlier request with this id: what it did may have been undone since
+            present = self._instance.look().slots.get(resource.path)
+            if present is not None:
+                return present
+            operation = self._compute.attach(self._me, wanted, str(uuid.uuid4()))
+        self._compute.finish(operation, deadline, f"attaching {plan.disk.id}")
+        return self._confirmed(plan, resource, deadline)
+
+    def _confirmed(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+        def look() -> Slot | None:
+            return self._instance.look().slots.get(resource.path)
+
+        try:
+            return wait_for(look, timeout=min(deadline.left, CONFIRM_SECONDS), interval=self._settings.poll_seconds)
+        except TimedOut:
+            raise CloudUnavailable(
+                f"Compute Engine reported that {plan.disk.id} was attached, and does not list it among the disks of "
+                f"{self._node.name}; it is looked at again."
+            ) from None
+
+    def _refuse(self, plan: AttachPlan, resource: Resource, error: CloudManagerError) -> NoReturn:
+        others = [user.short for user in users(self._compute.disk(resource)) if user.path != self._node.native_id]
+        if not others:
+            raise DiskInUse(
+                f"Compute Engine says that {plan.disk.id} is in use, and names no instance that has it.",
+                cloud_code=error.cloud_code,
+                retriable=True,
+            ) from error
+        raise DiskInUse(
+            f"{plan.disk.id} is attached to {', '.join(others)}: detach it there, or use a snapshot of it.",
+            holder=others[0],
+            cloud_code=error.cloud_code,
+        ) from error
+
+    def _check_exists(self, view: View) -> None:
+        if not view.exists:
+            raise CloudError(f"Compute Engine has no instance {self._node.native_id}: check zone and instance.")
+
+
+def _check_place(disk: Disk, node: Node) -> None:
+    """What can be known without asking: a regional disk may have its replicas in other zones of the region."""
+    is_near = node.location.startswith(f"{disk.location}-") if is_region(disk.location) else False
+    if not is_near and disk.location != node.location:
+        raise WrongZone(
+            f"{disk.id} is in {disk.location}, and this instance in {node.location}: restore a snapshot of it here, or "
+            "use a cloudmanager in the disk's zone."
+        )
+
+
+def _check_access(disk: Disk, present: Slot, wanted: Access) -> None:
+    if present.access is not wanted:
+        raise AccessConflict(
+            f"{disk.id} is attached to this instance {present.access.value}, and {wanted.value} is asked for: "
+            "it is attached anew once nobody uses it."
+        )

@@ -1,0 +1,111 @@
+"""Snapshots of disks, and disks from snapshots: the next step for a disk that is in use elsewhere or far away."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from google.cloud import compute_v1
+
+from cloudmanager.core.errors import CloudError, CloudManagerError, CloudUnavailable, DiskNotFound, InvalidRequest
+from cloudmanager.core.model import DiskId, Snapshot
+from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
+from cloudmanager.providers.gce.api import Compute
+from cloudmanager.providers.gce.facts import GIB
+from cloudmanager.providers.gce.resource import Resource, is_name
+from cloudmanager.providers.gce.settings import GceSettings
+
+Made = TypeVar("Made")
+LABELS = {"made-by": "cloudmanager"}
+"""On everything that is made here; nothing else is ever deleted."""
+ALREADY_EXISTS = "alreadyExists"
+
+
+class Copies:
+    """The snapshots and disks that cloudmanager makes in one project."""
+
+    def __init__(self, compute: Compute, provider: str, me: Resource, settings: GceSettings) -> None:
+        self._compute = compute
+        self._provider = provider
+        self._me = me
+        self._settings = settings
+
+    def snapshot(self, disk: Resource, name: str) -> Snapshot:
+        """Idempotent by name, for the same disk."""
+        _check_name(name)
+        target = Resource(self._me.project, "global", "snapshots", name)
+        wanted = compute_v1.Snapshot(name=name, source_disk=disk.path, labels=LABELS)
+        deadline = Deadline(self._settings.copy_timeout_seconds)
+        self._make(lambda: self._compute.make_snapshot(target.project, wanted), deadline, f"copying {disk.short}")
+        made = self._ready(lambda: self._ready_snapshot(target), deadline, name)
+        if Resource.from_link(made.source_disk) != disk:
+            raise InvalidRequest(f"There is a snapshot {name} of another disk: choose another name.")
+        return Snapshot(DiskId(self._provider, target.path), made.disk_size_gb * GIB)
+
+    def restore(self, snapshot: Resource, name: str) -> compute_v1.Disk:
+        """In this instance's zone. Idempotent by name, for the same snapshot."""
+        _check_name(name)
+        target = Resource(self._me.project, self._me.scope, "disks", name)
+        wanted = compute_v1.Disk(name=name, source_snapshot=snapshot.path, labels=LABELS)
+        deadline = Deadline(self._settings.copy_timeout_seconds)
+        self._make(
+            lambda: self._compute.make_disk(target.project, target.location, wanted), deadline, f"restoring {name}"
+        )
+        made = self._ready(lambda: self._ready_disk(target), deadline, name)
+        if not made.source_snapshot or Resource.from_link(made.source_snapshot) != snapshot:
+            raise InvalidRequest(f"There is a disk {name} with other bytes: choose another name.")
+        return made
+
+    def delete_disk(self, disk: Resource) -> None:
+        self._delete(disk, lambda: self._compute.disk(disk).labels, lambda: self._compute.delete_disk(disk))
+
+    def delete_snapshot(self, snapshot: Resource) -> None:
+        self._delete(
+            snapshot, lambda: self._compute.snapshot(snapshot).labels, lambda: self._compute.delete_snapshot(snapshot)
+        )
+
+    def _make(self, start: Callable[[], compute_v1.Operation], deadline: Deadline, doing: str) -> None:
+        try:
+            self._compute.finish(start(), deadline, doing)
+        except CloudManagerError as error:
+            if error.cloud_code != ALREADY_EXISTS:
+                raise
+
+    def _delete(
+        self,
+        item: Resource,
+        labels: Callable[[], Mapping[str, str]],
+        start: Callable[[], compute_v1.Operation],
+    ) -> None:
+        deadline = Deadline(self._settings.detach_timeout_seconds)
+        try:
+            if any(labels().get(key) != value for key, value in LABELS.items()):
+                raise InvalidRequest(f"{item.short} was not made by cloudmanager, so cloudmanager does not delete it.")
+            self._compute.finish(start(), deadline, f"deleting {item.short}")
+        except DiskNotFound:
+            return
+
+    def _ready(self, look: Callable[[], Made | None], deadline: Deadline, name: str) -> Made:
+        try:
+            return wait_for(look, timeout=deadline.left, interval=self._settings.poll_seconds)
+        except TimedOut:
+            raise CloudUnavailable(
+                f"{name} is not complete after {deadline.seconds:g} s; it is looked at again."
+            ) from None
+
+    def _ready_snapshot(self, snapshot: Resource) -> compute_v1.Snapshot | None:
+        found = self._compute.snapshot(snapshot)
+        return found if _is_ready(snapshot, found.status) else None
+
+    def _ready_disk(self, disk: Resource) -> compute_v1.Disk | None:
+        found = self._compute.disk(disk)
+        return found if _is_ready(disk, found.status) else None
+
+
+def _is_ready(item: Resource, status: str) -> bool:
+    if status == "FAILED":
+        raise CloudError(f"Compute Engine could not complete {item.short}: delete it and try again.", cloud_code=status)
+    return status == "READY"
+
+
+def _check_name(name: str) -> None:
+    if not is_name(name):
+        raise InvalidRequest(f"{name[:80]!a} cannot be a name: use a-z, 0-9 and -, a letter first, at most 63 in all.")

@@ -1,0 +1,128 @@
+"""What Google's errors mean here. Both forms are known: of a refused request, and of an operation that failed."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import google.api_core.exceptions as api
+import google.auth.exceptions as auth
+import requests
+from google.cloud import compute_v1
+
+from cloudmanager.core.errors import (
+    AccessDenied,
+    AttachLimit,
+    CloudError,
+    CloudManagerError,
+    CloudUnavailable,
+    ConfigurationError,
+    DiskInUse,
+    DiskNotFound,
+    NameClash,
+    Throttled,
+    UnsupportedAccess,
+    WrongZone,
+)
+
+NOT_FOUND = "notFound"
+_BY_CODE: dict[str, type[CloudManagerError]] = {
+    NOT_FOUND: DiskNotFound,
+    "RESOURCE_NOT_FOUND": DiskNotFound,
+    "resourceInUseByAnotherResource": DiskInUse,
+    "RESOURCE_IN_USE_BY_ANOTHER_RESOURCE": DiskInUse,
+    "quotaExceeded": AttachLimit,
+    "QUOTA_EXCEEDED": AttachLimit,
+    "limitExceeded": AttachLimit,
+    "LIMIT_EXCEEDED": AttachLimit,
+    "rateLimitExceeded": Throttled,
+    "userRateLimitExceeded": Throttled,
+    "RATE_LIMIT_EXCEEDED": Throttled,
+    "RESOURCE_OPERATION_RATE_EXCEEDED": Throttled,
+    "resourceNotReady": CloudUnavailable,
+    "RESOURCE_NOT_READY": CloudUnavailable,
+    "INTERNAL_ERROR": CloudUnavailable,
+    "internalError": CloudUnavailable,
+    "backendError": CloudUnavailable,
+    "ZONE_RESOURCE_POOL_EXHAUSTED": CloudUnavailable,
+    "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS": CloudUnavailable,
+    "PERMISSIONS_ERROR": AccessDenied,
+}
+_BY_STATUS: dict[int, type[CloudManagerError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: DiskNotFound,
+    408: CloudUnavailable,
+    429: Throttled,
+}
+_BY_WORDS: tuple[tuple[re.Pattern[str], type[CloudManagerError]], ...] = (
+    (re.compile(r"must be in the same (zone|region)", re.IGNORECASE), WrongZone),
+    (re.compile(r"maximum .*disks count|maximum_persistent_disks", re.IGNORECASE), AttachLimit),
+    (re.compile(r"cannot be attached in read-only mode", re.IGNORECASE), UnsupportedAccess),
+    (re.compile(r"/instances/[^/]+' was not found"), CloudError),
+    (re.compile(r"device name .* already", re.IGNORECASE), NameClash),
+)
+"""Refusals that Google only tells apart in words; its code for them is `invalid` or `UNSUPPORTED_OPERATION`."""
+_ADVICE: dict[type[CloudManagerError], str] = {
+    AccessDenied: "Grant the service account the role that docs/providers/gce.md lists.",
+    AttachLimit: "Detach a disk that is not needed, use a larger machine type, or ask for more quota.",
+    WrongZone: "Restore a snapshot of it here, or use a cloudmanager in the disk's zone.",
+}
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Around a call of the SDK: only errors of cloudmanager leave it."""
+    try:
+        yield
+    except api.GoogleAPICallError as error:
+        raise _of_call(error) from error
+    except auth.DefaultCredentialsError as error:
+        raise ConfigurationError(
+            "Google's Application Default Credentials were not found: give this machine a service account, or set "
+            "GOOGLE_APPLICATION_CREDENTIALS."
+        ) from error
+    except auth.RefreshError as error:
+        raise AccessDenied(
+            "Google gave no access token for this machine's credentials: check the service account.",
+            cloud_code="RefreshError",
+            retriable=bool(error.retryable),
+        ) from error
+    except (auth.TransportError, requests.RequestException) as error:
+        name = type(error).__name__
+        raise CloudUnavailable(f"Compute Engine could not be reached ({name}).", cloud_code=name) from error
+
+
+def of_operation(operation: compute_v1.Operation) -> CloudManagerError | None:
+    """The error that an operation ended with."""
+    if not operation.error.errors:
+        return None
+    first = operation.error.errors[0]
+    return _error(first.code, operation.http_error_status_code, first.message, None)
+
+
+def _of_call(error: api.GoogleAPICallError) -> CloudManagerError:
+    first = next((entry for entry in error.errors if isinstance(entry, dict)), {})
+    code = str(first.get("reason") or error.code)
+    return _error(code, int(error.code or 0), str(first.get("message") or error.message), _retry_after(error))
+
+
+def _error(code: str, status: int, message: str, retry_after: float | None) -> CloudManagerError:
+    kind = _kind(code, status, message)
+    detail = f"Compute Engine: {message.rstrip('.')}. {_ADVICE.get(kind, '')}".strip()
+    return kind(detail, cloud_code=code, retry_after=retry_after)
+
+
+def _kind(code: str, status: int, message: str) -> type[CloudManagerError]:
+    by_words = next((kind for pattern, kind in _BY_WORDS if pattern.search(message)), None)
+    if by_words is not None:
+        return by_words
+    return _BY_CODE.get(code) or _BY_STATUS.get(status) or (CloudUnavailable if status >= 500 else CloudError)
+
+
+def _retry_after(error: api.GoogleAPICallError) -> float | None:
+    """In seconds. Google sends a number, not a date."""
+    headers = getattr(error.response, "headers", None) or {}
+    try:
+        return float(headers.get("Retry-After", ""))
+    except ValueError:
+        return None

@@ -1,0 +1,50 @@
+"""What Compute Engine says of a disk, as the core wants to know it."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cloudmanager.core.model import Access, Disk, DiskId, Node
+from cloudmanager.providers.gce.resource import Resource
+
+if TYPE_CHECKING:
+    from google.cloud import compute_v1
+
+GIB = 1024**3
+READ_WRITE_ONLY_TYPES = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
+"""Compute Engine refuses to attach these read-only. https://cloud.google.com/compute/docs/disks/hyperdisks"""
+
+
+def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node) -> Disk:
+    """`project` is the provider's own: a disk of it is known by its short name."""
+    resource = Resource.from_link(found.self_link)
+    native = resource.short if resource.project == project else resource.path
+    return Disk(
+        id=DiskId(provider, native),
+        canonical_id=resource.canonical_id,
+        size_bytes=found.size_gb * GIB,
+        location=resource.location,
+        description=found.description,
+        labels=dict(found.labels),
+        access=_access(found),
+        held_by=tuple(user.short for user in users(found) if user.path != node.native_id),
+        created_at=_moment(found.creation_timestamp),
+    )
+
+
+def users(disk: "compute_v1.Disk") -> list[Resource]:
+    """The instances that it is attached to."""
+    return [Resource.from_link(link) for link in disk.users]
+
+
+def can_attach_read_only(disk: "compute_v1.Disk") -> bool:
+    return disk.type_.rpartition("/")[2] not in READ_WRITE_ONLY_TYPES
+
+
+def _access(disk: "compute_v1.Disk") -> frozenset[Access]:
+    if disk.access_mode == "READ_ONLY_MANY":
+        return frozenset({Access.READ_ONLY, Access.SCRATCH})
+    return frozenset(Access)
+
+
+def _moment(timestamp: str) -> datetime | None:
+    return datetime.fromisoformat(timestamp) if timestamp else None

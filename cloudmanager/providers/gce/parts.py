@@ -1,0 +1,33 @@
+"""What the provider is made of once the SDK and this machine's identity are there."""
+
+from collections.abc import Iterator
+
+from cloudmanager.core.model import Finding, Node
+from cloudmanager.providers.gce.api import Compute
+from cloudmanager.providers.gce.attaching import Attaching
+from cloudmanager.providers.gce.copies import Copies
+from cloudmanager.providers.gce.detaching import Detaching
+from cloudmanager.providers.gce.diagnosis import diagnose
+from cloudmanager.providers.gce.listing import Finder
+from cloudmanager.providers.gce.modes import AttachModes
+from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.settings import GceSettings
+from cloudmanager.providers.gce.this_instance import ThisInstance
+
+
+class Parts:
+    """The composition root of one provider."""
+
+    def __init__(self, name: str, settings: GceSettings, node: Node) -> None:
+        self._name = name
+        self._me = me = Resource.from_link(node.native_id)
+        self.compute = Compute(settings)
+        self.instance = ThisInstance(self.compute, me)
+        self.attaching = Attaching(self.compute, self.instance, node, settings)
+        self.detaching = Detaching(self.compute, self.instance, me, settings)
+        self.finder = Finder(self.compute, name, node, me.project)
+        self.modes = AttachModes(self.compute)
+        self.copies = Copies(self.compute, name, me, settings)
+
+    def diagnose(self) -> Iterator[Finding]:
+        return diagnose(f"provider {self._name}", self._me, self.instance, self.finder)

@@ -1,0 +1,118 @@
+"""How Compute Engine names things, and the ways in which people write those names."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from cloudmanager.core.errors import InvalidDiskId
+
+_HOSTS = re.compile(r"(https?://(www|compute)\.googleapis\.com/compute/(v1|beta)/|//compute\.googleapis\.com/)")
+_PATH = re.compile(r"projects/(?P<project>[^/]+)/(?P<scope>(zones|regions)/[^/]+|global)/(?P<kind>\w+)/(?P<name>[^/]+)")
+_PROJECT = re.compile(r"([a-z0-9.-]{1,63}:)?[a-z0-9][-a-z0-9]{0,61}[a-z0-9]")
+_LOCATION = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?|[1-9][0-9]{0,19}")
+_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+EXAMPLES = "evidence-7, us-central1-b/evidence-7 or a link to the disk"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A disk, instance or snapshot by its path: `projects/P/zones/Z/disks/D`."""
+
+    project: str
+    scope: str
+    """`zones/Z`, `regions/R` or `global`."""
+    kind: str
+    """`disks`, `instances`, `snapshots`."""
+    name: str
+
+    @classmethod
+    def from_link(cls, link: str) -> Self:
+        """From a link that the API gave. Raises ValueError."""
+        found = _PATH.fullmatch(_HOSTS.sub("", link, count=1))
+        if found is None:
+            raise ValueError(f"{link!a} is not a link to a resource of Compute Engine")
+        return cls(found["project"], found["scope"], found["kind"], found["name"])
+
+    @property
+    def path(self) -> str:
+        return f"projects/{self.project}/{self.scope}/{self.kind}/{self.name}"
+
+    @property
+    def location(self) -> str:
+        """The zone or region; empty for what is global."""
+        return self.scope.partition("/")[2]
+
+    @property
+    def is_regional(self) -> bool:
+        return self.scope.startswith("regions/")
+
+    @property
+    def short(self) -> str:
+        """`us-central1-b/evidence-7`: unique within a project and kind."""
+        return f"{self.location}/{self.name}" if self.location else self.name
+
+    @property
+    def canonical_id(self) -> str:
+        """World-wide: project ids and names are, for as long as the disk exists."""
+        return f"gce://{self.path}"
+
+
+def parse_disk(native: str, project: str, zone: str) -> Resource:
+    """The disk that a native id names, in any of the spellings that Google's own tools take.
+
+    A bare name is looked for in `zone`; a name or a numeric id may stand after its zone or region; a path or a link is
+    taken as it is. Raises InvalidDiskId.
+    """
+    disk = _from_link(native, project) or _from_parts(native, project, zone)
+    is_disk = disk is not None and disk.kind == "disks" and disk.location
+    if disk is None or not is_disk or not _is_well_formed(disk):
+        raise InvalidDiskId(f"{_shown(native)} is not the name of a disk of Compute Engine: write {EXAMPLES}.")
+    return disk
+
+
+def parse_snapshot(native: str, project: str) -> Resource:
+    """Raises InvalidDiskId."""
+    snapshot = _from_link(native, project) or Resource(project, "global", "snapshots", native)
+    if snapshot.kind != "snapshots" or not _NAME.fullmatch(snapshot.name):
+        raise InvalidDiskId(f"{_shown(native)} is not the name of a snapshot of Compute Engine.")
+    return snapshot
+
+
+def is_name(text: str) -> bool:
+    """What a new resource may be called."""
+    return _LOCATION.fullmatch(text) is not None
+
+
+def is_region(location: str) -> bool:
+    """`us-central1`; a zone has a further part."""
+    return _REGION.fullmatch(location) is not None
+
+
+def scope_of(location: str) -> str:
+    return f"{'regions' if is_region(location) else 'zones'}/{location}"
+
+
+def _from_link(native: str, project: str) -> Resource | None:
+    rest = _HOSTS.sub("", native, count=1)
+    if re.match(r"(zones|regions|global)/", rest) and rest.count("/") in (2, 3):
+        rest = f"projects/{project}/{rest}"
+    try:
+        return Resource.from_link(rest)
+    except ValueError:
+        return None
+
+
+def _from_parts(native: str, project: str, zone: str) -> Resource | None:
+    location, slash, name = native.rpartition("/")
+    if "/" in location or (slash and not location):
+        return None
+    return Resource(project, scope_of(location or zone), "disks", name)
+
+
+def _is_well_formed(disk: Resource) -> bool:
+    return bool(_PROJECT.fullmatch(disk.project) and _LOCATION.fullmatch(disk.location) and _NAME.fullmatch(disk.name))
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:77] + "...")

@@ -1,0 +1,87 @@
+"""This instance as Compute Engine describes it: which disks it has, and what is being done to it."""
+
+from dataclasses import dataclass
+
+from google.cloud import compute_v1
+
+from cloudmanager.core.errors import CloudUnavailable
+from cloudmanager.core.model import Access
+from cloudmanager.providers._waiting import Deadline
+from cloudmanager.providers.gce.api import Compute
+from cloudmanager.providers.gce.resource import Resource
+
+CONFIRM_SECONDS = 30.0
+"""How far Compute Engine's description may lag behind an operation that has ended."""
+CHANGES = frozenset({"attachDisk", "detachDisk"})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A disk's place on the instance."""
+
+    device_name: str
+    access: Access
+    """READ_ONLY or READ_WRITE."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The instance at one moment."""
+
+    link: str
+    """Its self-link; empty when it does not exist."""
+    slots: dict[str, Slot]
+    """By the path of the disk. The path is all that an instance says of its disks."""
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.link)
+
+
+class ThisInstance:
+    """Looks at the instance; never changes it."""
+
+    def __init__(self, compute: Compute, instance: Resource) -> None:
+        self._compute = compute
+        self._instance = instance
+
+    def look(self) -> View:
+        """One call."""
+        found = self._compute.instance(self._instance)
+        if found is None:
+            return View("", {})
+        attached = (disk for disk in found.disks if disk.source)  # local SSDs have none
+        return View(found.self_link, {Resource.from_link(disk.source).path: _slot(disk) for disk in attached})
+
+    def settle(self, deadline: Deadline, view: View | None = None) -> View:
+        """As `look`, once no attach or detach is under way: a pending one would undo what is seen or done now.
+
+        `view` is what was seen a moment ago. Raises CloudUnavailable when one is still under way at the deadline.
+        """
+        view = view or self.look()
+        while view.exists and self._wait_for_changes(view, deadline):
+            view = self.look()
+        return view
+
+    def is_changing(self, view: View) -> bool:
+        """An attach or a detach is under way."""
+        return bool(self._changes(view))
+
+    def _wait_for_changes(self, view: View, deadline: Deadline) -> bool:
+        """Waits for the operations that run; false when there are none. How they end is not ours to judge."""
+        changes = self._changes(view)
+        for change in changes:
+            if self._compute.ended(change, deadline) is None:
+                raise CloudUnavailable(
+                    f"An earlier {change.operation_type} of this instance is still running after "
+                    f"{deadline.seconds:g} s; nothing is done before it has ended."
+                )
+        return bool(changes)
+
+    def _changes(self, view: View) -> list[compute_v1.Operation]:
+        running = self._compute.pending(self._instance, view.link)
+        return [operation for operation in running if operation.operation_type in CHANGES]
+
+
+def _slot(disk: compute_v1.AttachedDisk) -> Slot:
+    return Slot(disk.device_name, Access.READ_ONLY if disk.mode == "READ_ONLY" else Access.READ_WRITE)

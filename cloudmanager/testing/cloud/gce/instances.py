@@ -1,0 +1,204 @@
+"""`instances` and `machineTypes`: what attaches and detaches disks."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from cloudmanager.testing.cloud.gce import documents, refusals
+from cloudmanager.testing.cloud.gce.asked import Asked
+from cloudmanager.testing.cloud.gce.links import path_of
+from cloudmanager.testing.cloud.gce.operations import Operations
+from cloudmanager.testing.cloud.gce.state import AttachedDisk, Cloud, Disk, Instance, Mode, OperationError, disk_limit
+from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.hardware import Hardware, NvmeNamespace, ScsiDisk
+from cloudmanager.testing.cloud.wire import Response
+
+ATTACH_SECONDS = 3.0
+DETACH_SECONDS = 5.0
+READ_WRITE_ONLY = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
+VENDOR_DATA_OFFSET = 384
+PCI_VENDOR_GOOGLE = 0x1AE0
+Plug = Callable[[Instance, Disk, AttachedDisk], None]
+Unplug = Callable[[Instance, AttachedDisk], None]
+
+
+class Instances:
+    """Handlers; they are called under the emulator's lock."""
+
+    def __init__(self, cloud: Cloud, operations: Operations, plug: Plug, unplug: Unplug) -> None:
+        self._cloud = cloud
+        self._operations = operations
+        self._plug = plug
+        self._unplug = unplug
+
+    def get(self, asked: Asked) -> Response:
+        return Response.of_json(200, documents.instance(_find(asked, asked.seen), asked.seen))
+
+    def get_machine_type(self, asked: Asked) -> Response:
+        name = asked.parameters["machineType"]
+        if not re.fullmatch(r"[a-z]\w*(-\w+)+", name):
+            raise refusals.not_found(asked.path("machineTypes", "machineType"))
+        return Response.of_json(200, documents.machine_type(asked.project, asked.parameters["zone"], name))
+
+    def attach_disk(self, asked: Asked) -> Response:
+        instance = _find(asked, self._cloud)
+        disk = self._source(asked)
+        _check_place(instance, disk)
+        if not disk.is_regional and _wants_force(asked):
+            raise refusals.refusal(400, "badRequest", "Force attach is only supported for regional disks.")
+        mode = Mode(asked.body.get("mode", Mode.READ_WRITE))
+        if mode is Mode.READ_ONLY and disk.type in READ_WRITE_ONLY:
+            raise refusals.refusal(400, "badRequest", f"{disk.type} disk type cannot be attached in read-only mode.")
+        if disk.status != "READY":
+            raise refusals.not_ready(disk.path)
+        if user := self._excluding_user(disk, instance, mode, force=_wants_force(asked)):
+            raise refusals.in_use(disk.path, user)
+        device_name = self._device_name(asked, instance)
+        return self._operations.start(
+            asked,
+            "attachDisk",
+            (instance.path, instance.id),
+            lambda: self._attach(instance, disk, device_name, mode, force=_wants_force(asked)),
+            seconds=ATTACH_SECONDS,
+            disk=disk.path,
+        )
+
+    def detach_disk(self, asked: Asked) -> Response:
+        instance = _find(asked, self._cloud)
+        device_name = asked.parameters["deviceName"]
+        attached = instance.named(device_name)
+        if attached is None:
+            raise refusals.invalid(
+                "deviceName", device_name, f"No attached disk found with device name '{device_name}'"
+            )
+        if attached.boot:
+            raise refusals.refusal(400, "badRequest", "The boot disk cannot be detached while the instance runs.")
+        if any(self._cloud.running(attached.source)):
+            raise refusals.not_ready(attached.source)
+        return self._operations.start(
+            asked,
+            "detachDisk",
+            (instance.path, instance.id),
+            lambda: self.detach(instance, attached),
+            seconds=DETACH_SECONDS,
+            disk=attached.source,
+        )
+
+    def attach(self, instance: Instance, disk: Disk, device_name: str, mode: Mode, *, boot: bool = False) -> None:
+        """Without asking whether it may."""
+        index = next(n for n in range(len(instance.disks) + 1) if n not in {item.index for item in instance.disks})
+        attached = AttachedDisk(disk.path, device_name, mode, index, boot)
+        instance.disks.append(attached)
+        self._plug(instance, disk, attached)
+
+    def detach(self, instance: Instance, attached: AttachedDisk) -> None:
+        if attached in instance.disks:
+            instance.disks.remove(attached)
+            self._unplug(instance, attached)
+
+    def _attach(
+        self, instance: Instance, disk: Disk, device_name: str, mode: Mode, *, force: bool
+    ) -> OperationError | None:
+        """At the end of the operation: much may have happened since it was accepted."""
+        if user := self._excluding_user(disk, instance, mode, force=force):
+            return OperationError("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", refusals.in_use_message(disk.path, user))
+        if instance.named(device_name) is not None:
+            return OperationError("INVALID_FIELD_VALUE", _taken(device_name))
+        limit = disk_limit(instance.machine_type)
+        if len(instance.disks) >= limit:
+            return OperationError(
+                "QUOTA_EXCEEDED",
+                f"Exceeded limit 'maximum_persistent_disks' on resource '{instance.name}'. Limit: {limit:.1f}",
+            )
+        if force:
+            for holder, attached in list(self._cloud.holders(disk.path)):
+                self.detach(holder, attached)
+        self.attach(instance, disk, device_name, mode)
+        return None
+
+    def _source(self, asked: Asked) -> Disk:
+        source = asked.body.get("source")
+        if source is None:
+            raise refusals.refusal(400, "required", "Required field 'resource.source' not specified")
+        path = path_of(source, asked.project)
+        if path is None:
+            raise refusals.invalid("resource.source", source, "The URL is malformed.")
+        if path not in self._cloud.disks:
+            raise refusals.not_found(path)
+        return self._cloud.disks[path]
+
+    def _excluding_user(self, disk: Disk, instance: Instance, mode: Mode, *, force: bool) -> str:
+        """Path of the instance whose attachment does not allow another one; empty when there is none.
+
+        Readers do not exclude each other, and nor do the users of a disk with access mode READ_WRITE_MANY.
+        """
+        for holder, attached in self._cloud.holders(disk.path):
+            shares = mode is Mode.READ_ONLY and attached.mode is Mode.READ_ONLY
+            if holder is instance or not (shares or force or disk.access_mode == "READ_WRITE_MANY"):
+                return holder.path
+        return ""
+
+    def _device_name(self, asked: Asked, instance: Instance) -> str:
+        given = asked.body.get("deviceName")
+        if given is None:
+            return next(name for n in range(1, 200) if instance.named(name := f"persistent-disk-{n}") is None)
+        if not re.fullmatch(r"\w[\w.-]{0,254}", given):
+            raise refusals.invalid("resource.deviceName", given, r"Must be a match of regex '\w[\w.-]{0,254}'")
+        if instance.named(given) is not None:
+            raise refusals.invalid("resource.deviceName", given, _taken(given))
+        return str(given)
+
+
+def hardware(instance: Instance, attached: AttachedDisk) -> Hardware:
+    """How the guest sees the disk: Google's SCSI disk, or a namespace of the one NVMe controller."""
+    if instance.interface == "SCSI":
+        return ScsiDisk("Google", "PersistentDisk", attached.device_name, (0, 0, attached.index + 1, 0))
+    vendor_data = json.dumps({"device_name": attached.device_name, "disk_type": "PERSISTENT"}).encode()
+    identify = bytearray(4096)
+    identify[VENDOR_DATA_OFFSET : VENDOR_DATA_OFFSET + len(vendor_data)] = vendor_data
+    return NvmeNamespace(
+        "nvme_card-pd",
+        "nvme_card-pd",
+        nsid=attached.index + 1,
+        controller=0,
+        pci_vendor=PCI_VENDOR_GOOGLE,
+        identify_namespace=bytes(identify),
+        token=attached.device_name,
+    )
+
+
+def plug(guest: Guest, instance: Instance, attached: AttachedDisk, disk_file: Path) -> None:
+    """Makes the attached disk appear in the guest, with the links that Google's udev rules make."""
+    name = attached.device_name
+    links = [f"disk/by-id/google-{name}"]
+    if instance.interface == "SCSI":
+        links.append(f"disk/by-id/scsi-0Google_PersistentDisk_{name}")
+    is_read_only = attached.mode is Mode.READ_ONLY
+    guest.plug(name, disk_file, hardware(instance, attached), links, read_only=is_read_only)
+
+
+def _find(asked: Asked, cloud: Cloud) -> Instance:
+    path = asked.path("instances", "instance")
+    if path in cloud.instances:
+        return cloud.instances[path]
+    by_id = (item for item in cloud.instances.values() if str(item.id) == asked.parameters["instance"])
+    if found := next(by_id, None):
+        return found
+    raise refusals.not_found(path)
+
+
+def _check_place(instance: Instance, disk: Disk) -> None:
+    is_near = instance.zone in disk.replica_zones if disk.is_regional else disk.scope == f"zones/{instance.zone}"
+    if instance.project != disk.project or not is_near:
+        raise refusals.invalid(
+            "resource.source", documents.link(disk.path), "Disk must be in the same zone as the instance."
+        )
+
+
+def _wants_force(asked: Asked) -> bool:
+    return bool(asked.body.get("forceAttach")) or asked.parameters.get("forceAttach", "").lower() == "true"
+
+
+def _taken(device_name: str) -> str:
+    return f"The device name '{device_name}' is already being used."

@@ -1,0 +1,73 @@
+"""Loop devices: what gives an emulated disk its block device. Other programs attach and detach theirs at any time."""
+
+import fcntl
+import os
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+BLKROSET = 0x125D  # linux/fs.h
+TIMEOUT_SECONDS = 30
+IN_USE_AFTER_SECONDS = 1.0
+
+
+def attach(file: Path, *, read_only: bool = False, part: range | None = None) -> Path:
+    """The device with the bytes of `file`, or of a `part` of them."""
+    options = ["--read-only"] if read_only else []
+    if part is not None:
+        options += ["--offset", str(part.start), "--sizelimit", str(len(part))]
+    done = subprocess.run(
+        ["losetup", "--find", "--show", *options, file],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    loop = Path(done.stdout.strip())
+    if not read_only:
+        _set_writable(loop)
+    return loop
+
+
+def detach(loop: Path, file: Path) -> bool:
+    """False when the device is in use: the kernel then detaches it at the last close, and says nothing.
+
+    A moment is allowed for programs that look at every block device of the machine.
+    """
+    _set_writable(loop)
+    subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True, timeout=TIMEOUT_SECONDS)
+    deadline = time.monotonic() + IN_USE_AFTER_SECONDS
+    while backing_file(loop) == str(file.resolve()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def detach_all(directory: Path) -> None:
+    """Frees the devices whose files are below `directory`: an emulator that was killed left them behind."""
+    for entry in Path("/sys/block").glob("loop*"):
+        loop = Path("/dev", entry.name)
+        file = backing_file(loop)
+        if file.startswith(f"{directory.resolve()}/"):
+            detach(loop, Path(file))
+
+
+def backing_file(loop: Path) -> str:
+    """Empty when it has none."""
+    try:
+        return Path("/sys/block", loop.name, "loop/backing_file").read_text().strip().removesuffix(" (deleted)")
+    except OSError:
+        return ""
+
+
+def _set_writable(loop: Path) -> None:
+    """`blockdev --setro` outlives the attachment: without this the device's next user would find it read-only."""
+    descriptor = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(descriptor, BLKROSET, struct.pack("i", 0))
+    except PermissionError:
+        return  # attached read-only: that ends with the attachment
+    finally:
+        os.close(descriptor)
