@@ -18,8 +18,8 @@ help: ## this list
 	@sed -En 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' Makefile | expand -t 16
 
 .PHONY: demo
-demo: packages-run .venv/.made ## a disk named over HTTP becomes an NBD address: watch it happen
-	@$(BIN)/cloudmanager demo
+demo: packages-run .venv/.made ## a disk named over HTTP becomes an NBD address: watch it happen (CLOUD=gce|aws|azure)
+	@$(BIN)/cloudmanager demo $(if $(CLOUD),--cloud $(CLOUD))
 
 .PHONY: setup
 setup: packages-run packages-test .venv/.made ## installs the Debian packages that are missing, and .venv with everything
@@ -32,6 +32,14 @@ test: setup ## the tests (ARGS="-k name" for some of them)
 .PHONY: test-slow
 test-slow: setup packages-slow ## the proofs that take minutes: the container is built and the demo runs in it
 	@$(BIN)/pytest -m slow $(ARGS)
+
+.PHONY: test-vm
+test-vm: setup packages-slow ## of those, the one in which providers find disks that are hot-plugged into a virtual machine
+	@$(BIN)/pytest -m slow tests/vm $(ARGS)
+
+.PHONY: test-faults-long
+test-faults-long: setup ## random lives and crashes for hours: FAULT_RUNS=1000 of them
+	@FAULT_RUNS=$${FAULT_RUNS:-1000} $(BIN)/pytest tests/faults --timeout 0 $(ARGS)
 
 .PHONY: lint
 lint: .venv/.made ## ruff: rules and format

@@ -194,7 +194,7 @@ def test_ports_that_outgoing_connections_take_are_a_warning():
 
 
 def test_clients_must_be_given_an_address_that_leads_somewhere():
-    everywhere = {"listen": "0.0.0.0", "insecure": True}  # noqa: S104 - looked at, not bound
+    everywhere = {"listen": "0.0.0.0", "insecure": True}
     assert _network(nbd=everywhere)["address for clients"].severity is PROBLEM
     assert _network(nbd={"advertise": "no-such-host.invalid"})["address for clients"].severity is WARNING
     assert _network(nbd={**everywhere, "advertise": "127.0.0.1"})["address for clients"].severity is OK
@@ -254,9 +254,9 @@ def test_a_machine_in_order_exits_with_0(cli):
     assert not (cli.directory / "state").exists()
 
 
-def test_a_problem_exits_with_3_and_the_text_says_what_to_do(cli, tmp_path):
+def test_a_problem_exits_with_3_and_says_what_to_do_in_lines_that_a_script_can_search(cli, tmp_path):
     _configure(cli)
-    answer = cli("doctor", env={"PATH": str(tmp_path)})
+    answer = cli("doctor", env={"PATH": str(tmp_path), "COLUMNS": "30"})
     assert answer.returncode == 3
     assert "✗ qemu-nbd: not found on PATH\n    Install it: apt-get install qemu-utils\n" in answer.stdout
     assert "problems" in answer.stdout.splitlines()[-1]

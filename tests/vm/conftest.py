@@ -1,0 +1,91 @@
+"""One boot for all tests of this directory."""
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.vm.clouds import INSTANCE, Cloud, Ec2, Gce
+from tests.vm.service import API_PORT, NBD_PORTS, Service
+from tests.vm.virtual_machine import VirtualMachine
+
+ROOT = Path(__file__).parents[2]
+IMAGE = ROOT / ".cache/guest"
+RANDOM_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The content of a disk: a file system that can be mounted, with the file `random`."""
+
+    image: Path
+    digest: str
+    """SHA-256 of that file."""
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """Kernel and root disk, made once and kept: a minute or three the first time."""
+    run("scripts/make-guest-image", IMAGE)
+    return IMAGE
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file system with cloudmanager as it is now, installed from its wheel: entry points and all."""
+    directory = tmp_path_factory.mktemp("code")
+    pip = (sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check")
+    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, ROOT)
+    run(*pip, "install", "--no-deps", "--target", directory / "site", next(directory.glob("*.whl")))
+    run("mke2fs", "-t", "ext4", "-O", "^has_journal", "-d", directory / "site", directory / "code.ext4", "32M")
+    return directory / "code.ext4"
+
+
+@pytest.fixture(scope="session")
+def vm(image: Path, code: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualMachine]:
+    directory = tmp_path_factory.mktemp("vm")
+    with VirtualMachine(directory, image, code, [API_PORT, *NBD_PORTS]) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="session")
+def clouds(vm: VirtualMachine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Cloud]]:
+    """Both at once: the machine is an instance of each."""
+    directory = tmp_path_factory.mktemp("clouds")
+    both = (Gce(directory / "gce", vm.machine), Ec2(directory / "ec2", vm.machine))
+    with both[0].emulator, both[1].emulator:
+        for cloud in both:
+            cloud.emulator.make_instance(INSTANCE)
+        yield {cloud.provider: cloud for cloud in both}
+
+
+@pytest.fixture(scope="session")
+def service(vm: VirtualMachine, clouds: dict[str, Cloud]) -> Iterator[Service]:
+    service = Service(vm, clouds.values())
+    yield service
+    service.close()
+
+
+@pytest.fixture(params=["gce", "ebs"])
+def cloud(request: pytest.FixtureRequest, clouds: dict[str, Cloud]) -> Cloud:
+    return clouds[request.param]
+
+
+@pytest.fixture(scope="session")
+def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
+    directory = tmp_path_factory.mktemp("evidence")
+    content = secrets.token_bytes(RANDOM_BYTES)
+    (directory / "files").mkdir()
+    (directory / "files/random").write_bytes(content)
+    run("mke2fs", "-t", "ext4", "-d", directory / "files", directory / "evidence.img", "1G")
+    return Evidence(directory / "evidence.img", sha256(content).hexdigest())
