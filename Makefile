@@ -82,7 +82,7 @@ lock: ## pins the newest versions of everything in requirements/constraints.txt
 .PHONY: clean
 clean: ## removes .venv and every cache
 	@rm -rf .venv .cache .*_cache .hypothesis
-	@find . -name __pycache__ -prune -exec rm -r {} +
+	@find . \( -name __pycache__ -o -name .ruff_cache \) -prune -exec rm -r {} +
 
 .PHONY: packages-run packages-test packages-slow
 packages-run packages-test packages-slow: packages-%:

@@ -1,5 +1,6 @@
 """The commands."""
 
+from enum import StrEnum
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,25 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+testing_app = typer.Typer(help="For authors of plugins and of clients.", no_args_is_help=True)
+app.add_typer(testing_app, name="testing")
+
+
+class Cloud(StrEnum):
+    """As providers call them."""
+
+    GCE = "gce"
+    AWS = "aws"
+    AZURE = "azure"
+
+
+class EmulatedCloud(StrEnum):
+    """As their APIs are called."""
+
+    GCE = "gce"
+    EC2 = "ec2"
+    AZURE = "azure"
+
 
 ConfigOption = Annotated[
     Path | None,
@@ -54,8 +74,16 @@ def serve(config: ConfigOption = None) -> None:
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    cloud: Annotated[
+        Cloud | None, typer.Option(help="Through an emulated cloud, its real SDK and a real block device. Needs root.")
+    ] = None,
+) -> None:
     """Show the whole of it on this machine: a disk, asked for over HTTP, read over NBD, released."""
+    if cloud:
+        from cloudmanager.cli.cloud_demo import run as run_in_cloud
+
+        raise typer.Exit(run_in_cloud(cloud))
     from cloudmanager.cli.demo import run
 
     raise typer.Exit(run())
@@ -77,12 +105,46 @@ def plugins(config: ConfigOption = None, json: JsonOption = False) -> None:
     run(configuration.load(config), as_json=json)
 
 
+@app.command("new-provider")
+def new_provider(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The provider's type, as a configuration will name it.")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to write it: ./cloudmanager-NAME.")
+    ] = None,
+) -> None:
+    """Write a package with a provider plugin that works, and its tests: something to change into yours."""
+    from cloudmanager.cli.new_provider import run
+
+    run(name, directory)
+
+
 @app.command()
 def token() -> None:
     """Make a bearer token, and the line of the configuration that lets it in. Nothing is kept."""
     from cloudmanager.cli.token import run
 
     run()
+
+
+@testing_app.command("cloud")
+def emulate_cloud(
+    kind: Annotated[EmulatedCloud, typer.Argument(help="Which cloud.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="For the bytes of its disks. Otherwise a temporary one, deleted at the end."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of its API, on 127.0.0.1. 0: any that is free.")] = 0,
+    pace: Annotated[float, typer.Option(min=0, help="1 takes the cloud's time for everything, 0 none.")] = 1.0,
+) -> None:
+    """Run an emulated cloud until SIGTERM or Ctrl-C: its own protocol, real block devices, faults on demand.
+
+    It prints the configuration and the environment with which a cloudmanager uses it. Needs root.
+    """
+    from cloudmanager.cli.testing_cloud import run
+
+    run(kind, directory, port=port, pace=pace)
 
 
 @config_app.command("check")

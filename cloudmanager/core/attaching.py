@@ -59,7 +59,7 @@ class Attachments:
         record = self._store.attachment(self._node, canonical_id)
         if record is None:
             return None
-        if not record.is_ours:
+        if not record.is_ours or record.state is AttachmentState.PLANNED:  # planned only: what is there is not ours
             self._store.forget_attachment(record)
             return None
         lingers_until = self._lingers_until(record)

@@ -60,8 +60,8 @@ class Reconciler:
     def start(self) -> None:
         """Takes over what an earlier daemon left behind, and begins to converge."""
         self._store.node_started(self._node)
-        for record in self._store.claiming_exports(self._node):
-            self._take_over(record)
+        # At once: a start that was cut is waited for, and a crash may have cut many.
+        list(self._starters.map(self._take_over, self._store.claiming_exports(self._node)))
         names = [f"converge-{number}" for number in range(DISKS_AT_ONCE)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
         self._threads.append(threading.Thread(target=self._resync, name="resync", daemon=True))
@@ -214,10 +214,10 @@ class Reconciler:
 
     def _after_reboot(self, record: ExportRecord) -> None:
         """Moves the deadlines to this boot's clock. A scratch overlay was not made to survive a power loss."""
-        self._store.rebase(record)
         if record.access is Access.SCRATCH and record.server is not None:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
+        self._store.rebase(record)  # last: from here on nothing tells that there was a reboot
 
     def _let_go(self, canonical_id: str) -> list[float]:
         """Returns when to look again at a disk that nobody uses, if it is still attached by then."""

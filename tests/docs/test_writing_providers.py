@@ -1,87 +1,163 @@
-"""The example of docs/writing-providers.md is built, installed and used, as it stands there."""
+"""docs/writing-providers.md: complete, and what it shows is what was tested."""
 
+import inspect
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cloudmanager.core import hookspecs
+from cloudmanager.core import errors, hookspecs
+from cloudmanager.testing.cloud.faults import Effect
+from cloudmanager.testing.conformance import Harness, ProviderConformance
+from tests.examples.package import Installed, install
 
-PAGE = Path(__file__).parents[2] / "docs" / "writing-providers.md"
-FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
-PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "writing-providers.md"
+TEXT = PAGE.read_text()
+FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"(<!-- file: \S+ -->\n)?^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+CHECK = re.compile(r"^\| [\d ]*\| `(test_\w+)` \|", re.MULTILINE)
+SHELL = [body for _, language, body in BLOCK.findall(TEXT) if language == "sh"]
 
 USE = """
-import sys
 from pathlib import Path
 from cloudmanager import Access
 from cloudmanager.core import settings
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.plugins import Plugins
-import subprocess
+import subprocess, time
 
 loaded = settings.load(Path("cloudmanager.toml"))
 plugins = Plugins()
 plugins.configure(loaded.providers)
-assert "cloudmanager-archive" in {each.distribution for each in plugins.loaded}
 manager = Manager.open(loaded, plugins)
 manager.start()
 export = manager.wait(manager.export("cold:case.raw", Access.SCRATCH, "me").id, 20)
 subprocess.run(["nbdcopy", export.uri, "read.raw"], check=True)
 manager.release(export.id)
 while manager.attachments():
-    pass
+    time.sleep(0.02)
 manager.close()
 """
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("archive-plugin")
-    for name, content in FILE.findall(PAGE.read_text()):
-        (directory / name).write_text(content)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, f"--target={directory}/site", "."], check=True, cwd=directory)
-    return directory
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    directory = tmp_path_factory.mktemp("archive-plugin") / "package"
+    return install(Path(shutil.copytree(DOCS / "examples" / "cloudmanager-archive", directory)))
 
 
-def test_a_package_with_a_provider_works_with_no_change_here(installed: Path) -> None:
-    (installed / "archive").mkdir()
-    (installed / "workspace").mkdir()
+def test_the_provider_that_it_shows_works_with_no_change_here(installed: Installed) -> None:
+    for name in ("archive", "workspace"):
+        (installed.directory / name).mkdir()
     content = os.urandom(1 << 20)
-    (installed / "archive" / "case.raw").write_bytes(content)
+    (installed.directory / "archive" / "case.raw").write_bytes(content)
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{installed}/site:{Path.cwd()}",
-        "CLOUDMANAGER_SERVER__STATE_DIR": f"{installed}/state",
+        **installed.environment,
+        "CLOUDMANAGER_SERVER__STATE_DIR": str(installed.directory / "state"),
         "CLOUDMANAGER_NBD__PORTS": "22000-22099",
+        "CLOUDMANAGER_EXPORTS__DRAIN_SECONDS": "0",
     }
-    subprocess.run([sys.executable, "-c", USE], check=True, cwd=installed, env=environment, timeout=60)
-    assert (installed / "read.raw").read_bytes() == content
-    assert list((installed / "workspace").iterdir()) == []
+    command = [sys.executable, "-P", "-c", USE]
+    subprocess.run(command, check=True, cwd=installed.directory, env=environment, timeout=60)
+    assert (installed.directory / "read.raw").read_bytes() == content
+    assert list((installed.directory / "workspace").iterdir()) == []
+
+
+def test_every_file_that_it_shows_is_the_one_that_is_tested() -> None:
+    shown = FILE.findall(TEXT)
+    assert len(shown) >= 7
+    for path, content in shown:
+        assert content == (DOCS / path).read_text(), f"copy docs/{path} into {PAGE.name} again"
+
+
+def test_no_other_code_is_shown() -> None:
+    """Python and TOML come from files, and the shell's blocks are run below."""
+    untested = [body for file, language, body in BLOCK.findall(TEXT) if not file and language != "sh"]
+    assert untested == []
+    assert len(SHELL) == 3
+
+
+def test_the_first_commands_write_install_and_certify_a_package(tmp_path: Path) -> None:
+    """Into a directory of the test's own, and without a download: what is needed is installed."""
+    site = tmp_path / "site"
+    environment = _shell_environment() | {
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_TARGET": str(site),
+        "PYTHONPATH": str(site),
+    }
+    said = _run(SHELL[0], tmp_path, environment)
+    assert re.search(r"\d+ passed", said)
+    assert "failed" not in said
+
+
+def test_the_commands_for_the_emulator_work_as_they_stand(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    said = _run("\n".join(SHELL[1:]).replace("8700", port), tmp_path, _shell_environment())
+    assert "provider   ec2, of type aws" in said
+    assert '"effect": "throttle"' in said
+
+
+def _shell_environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDMANAGER_")}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def _run(script: str, directory: Path, environment: dict[str, str]) -> str:
+    answer = subprocess.run(
+        ["bash", "-euc", script],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
 
 
 def test_every_hook_is_documented() -> None:
-    text = PAGE.read_text()
     for spec in (hookspecs.PluginSpec, hookspecs.ProviderSpec):
         for name in hookspecs.hook_names(spec):
-            assert f"`{name}(" in text, name
+            assert f"`{name}(" in TEXT, name
 
 
-def test_the_snippets_are_plugins_that_load() -> None:
-    from cloudmanager.core.plugins import Plugins
+def test_every_check_of_the_suite_is_documented_and_no_other() -> None:
+    checks = {name for name, _ in inspect.getmembers(ProviderConformance, inspect.isfunction) if name[:5] == "test_"}
+    listed = CHECK.findall(TEXT)
+    assert len(listed) == len(set(listed))
+    assert [name for name in checks if f"`{name}`" not in TEXT] == []
+    assert set(listed) <= checks
 
-    loaded = {}
-    for code in PYTHON.findall(PAGE.read_text()):
-        namespace: dict[str, object] = {"__name__": "snippet"}
-        exec(compile(code, str(PAGE), "exec"), namespace)  # noqa: S102 - the page's own code
-        plugin = type("Snippet", (), {})()
-        for name in hookspecs.hook_names(hookspecs.PluginSpec) + hookspecs.hook_names(hookspecs.ProviderSpec):
-            if name in namespace:
-                setattr(plugin, name, namespace[name])
-                loaded[name] = plugin
-    assert set(loaded) == {"register_providers", "attach", "authorize"}
-    Plugins(list(loaded.items()))
+
+def test_every_error_is_documented() -> None:
+    found = [each for _, each in inspect.getmembers(errors, inspect.isclass) if each.__module__ == errors.__name__]
+    for error in found:
+        assert f"`{error.__name__}`" in TEXT, error.__name__
+
+
+def test_whether_an_error_is_tried_again_is_told_as_it_is() -> None:
+    for names, told in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|.*\| (yes|no) \|$", TEXT, re.MULTILINE):
+        for name in re.findall(r"\w+", names):
+            assert getattr(errors, name).retriable is (told == "yes"), name
+
+
+def test_everything_that_a_harness_must_have_is_documented() -> None:
+    needed = [name for name in vars(Harness) if not name.startswith("_") and name not in ("make_provider", "node_name")]
+    for name in [*needed, "malformed_ids"]:
+        assert re.search(rf"`{name}(\(\))?`", TEXT), name
+
+
+def test_every_effect_of_a_fault_is_documented() -> None:
+    for effect in Effect:
+        assert f"`{effect}`" in TEXT

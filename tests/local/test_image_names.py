@@ -163,7 +163,7 @@ def _as_nobody(action: Callable[[], object]) -> str:
 
 def _open_to_all(path: Path) -> None:
     for parent in path.parents:
-        if parent.name.startswith(("pytest", "test", "images")):
+        if parent.name.startswith(("pytest", "popen", "test", "images")):
             parent.chmod(0o755)
 
 

@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -30,14 +30,17 @@ SYSTEM_DIRECTORIES = "/usr/sbin:/sbin"
 """Where Debian keeps mke2fs, off the PATH of a user who is not root."""
 
 
-def run() -> Exit:
-    """Shows it, checks each step, and leaves nothing behind, also when interrupted. ERROR if a check fails."""
+def run(tell: Callable[[Screen], None] | None = None) -> Exit:
+    """Shows it, checks each step, and leaves nothing behind, also when interrupted. ERROR if a check fails.
+
+    `tell` is another story than that of a local disk; it cleans up after itself.
+    """
     os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_DIRECTORIES}"
     _require_everything()
     screen, began = Screen(), time.monotonic()
     try:
         with _terminated_as_interrupted():
-            _tell(screen)
+            (tell or _tell)(screen)
     except CloudManagerError as error:
         screen.failed(error.detail)
         return Exit.ERROR
@@ -73,26 +76,26 @@ def _tell(screen: Screen) -> None:
     with ExitStack() as cleanup:
         directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-demo-")))
         cleanup.callback(end_processes, str(directory))
-        disk = _make_disk(screen, directory)
+        disk = make_disk(screen, directory)
         service = _start_service(screen, directory, cleanup)
         export = _ask(screen, service, disk)
-        copy = _read_back(screen, export["uri"], disk, directory)
-        _look_inside(screen, copy, disk)
+        copy = read_back(screen, export["uri"], disk, directory)
+        look_inside(screen, copy, disk)
         _release(screen, service, export)
         screen.step("Stop the service")
         service.stop()
-    _check(not directory.exists(), f"{directory} is still there.")
+    check(not directory.exists(), f"{directory} is still there.")
     left = processes(str(directory))
-    _check(not left, f"Processes are left: {left}.")
+    check(not left, f"Processes are left: {left}.")
     screen.good("nothing is left: no process, no file")
 
 
-def _check(is_good: bool, otherwise: str) -> None:
+def check(is_good: bool, otherwise: str) -> None:
     if not is_good:
         raise CloudManagerError(otherwise)
 
 
-def _make_disk(screen: Screen, directory: Path) -> DemoDisk:
+def make_disk(screen: Screen, directory: Path) -> DemoDisk:
     screen.step("Make a disk with a file system and files in it")
     disk = DemoDisk.make(directory / "images", on_command=screen.command)
     screen.fact(f"{disk.path.stat().st_size >> 20} MiB, {len(disk.files)} files, SHA-256 {disk.sha256[:16]}…")
@@ -117,12 +120,12 @@ def _ask(screen: Screen, service: Service, disk: DemoDisk) -> dict[str, str]:
     began = time.monotonic()
     export = service.call("POST", "/v1/exports", wanted)
     problem = export["error"] or {}
-    _check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is told')}")
+    check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is told')}")
     screen.fact(f"{export['state']} after {(time.monotonic() - began) * 1000:.0f} ms: {export['uri']}")
     return export
 
 
-def _read_back(screen: Screen, uri: str, disk: DemoDisk, directory: Path) -> Path:
+def read_back(screen: Screen, uri: str, disk: DemoDisk, directory: Path) -> Path:
     screen.step("Read it back with a client that knows nothing but NBD")
     copy = directory / "copy.img"
     began = time.monotonic()
@@ -130,22 +133,22 @@ def _read_back(screen: Screen, uri: str, disk: DemoDisk, directory: Path) -> Pat
     run_program("nbdcopy", uri, str(copy))
     read = sha256(copy)
     screen.fact(f"{copy.stat().st_size >> 20} MiB in {(time.monotonic() - began) * 1000:.0f} ms")
-    _check(read == disk.sha256, f"SHA-256 {read} was read, {disk.sha256} was expected.")
+    check(read == disk.sha256, f"SHA-256 {read} was read, {disk.sha256} was expected.")
     screen.good(f"SHA-256 is the same: {read[:16]}…")
     return copy
 
 
-def _look_inside(screen: Screen, copy: Path, disk: DemoDisk) -> None:
+def look_inside(screen: Screen, copy: Path, disk: DemoDisk) -> None:
     screen.step("Look inside, at the bytes that came over NBD")
     image = DemoDisk(copy, disk.sha256, disk.files)
     screen.command("debugfs", "-R", "ls -p /", copy.name)
     listed = image.list_files()
     for name, size in listed.items():
         screen.fact(f"{size:>10}  {name}")
-    _check(listed == {name: len(content) for name, content in disk.files.items()}, "The files are not the same.")
+    check(listed == {name: len(content) for name, content in disk.files.items()}, "The files are not the same.")
     name, content = next(iter(disk.files.items()))
     screen.command("debugfs", "-R", f"cat {name}", copy.name)
-    _check(image.read_file(name) == content, f"{name} has another content.")
+    check(image.read_file(name) == content, f"{name} has another content.")
     screen.good(content.decode().strip())
 
 
@@ -153,11 +156,11 @@ def _release(screen: Screen, service: Service, export: dict[str, str]) -> None:
     screen.step("Release it")
     screen.request("DELETE", f"/v1/exports/{export['id']}")
     name = export["uri"].rpartition("/")[2]
-    _check(bool(processes(name)), "No qemu-nbd was found while the disk was exported.")
+    check(bool(processes(name)), "No qemu-nbd was found while the disk was exported.")
     began = time.monotonic()
     service.release(export["id"])
     screen.fact(f"closed after {(time.monotonic() - began) * 1000:.0f} ms")
     left = processes(name)
-    _check(not left, f"qemu-nbd is still there: {left}.")
-    _check(service.call("GET", "/v1/attachments")["items"] == [], "The disk is still attached.")
+    check(not left, f"qemu-nbd is still there: {left}.")
+    check(service.call("GET", "/v1/attachments")["items"] == [], "The disk is still attached.")
     screen.good("qemu-nbd is gone, and the disk is attached no more")

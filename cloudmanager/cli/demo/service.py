@@ -31,12 +31,13 @@ images = ["{directory}/images"]
 class Service:
     """`cloudmanager serve` below one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, configuration: str = CONFIGURATION) -> None:
+        """`configuration` has places for {port} and {directory}."""
         self._configuration = directory / "cloudmanager.toml"
         self._log = directory / "service.log"
         self._process: subprocess.Popen[bytes] | None = None
         port = _free_port()
-        self._configuration.write_text(CONFIGURATION.format(port=port, directory=directory))
+        self._configuration.write_text(configuration.format(port=port, directory=directory))
         self.url = f"http://127.0.0.1:{port}"
         self.command = ("cloudmanager", "serve", "--config", str(self._configuration))
 
