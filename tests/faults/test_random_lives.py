@@ -1,0 +1,251 @@
+"""Whatever clients, operators, clouds and clocks do, and in whatever order, the manager does what a simple model says.
+
+A run that fails prints its steps as Python: keep them as a test of their own beside this one.
+`FAULT_RUNS` asks for more runs than the few that are always made, and for other ones each time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from cloudmanager import Access
+from cloudmanager.core.errors import AccessConflict, AccessDenied, CloudUnavailable, DeviceMismatch, ExportOver
+from cloudmanager.core.model import Export, ExportState
+from tests.faults import invariants
+from tests.faults.depot import SOMEBODY
+from tests.faults.invariants import MiB
+from tests.faults.world import HOOKS_THAT_FAIL, World
+from tests.nbd.client import Client
+
+RUNS = int(os.environ.get("FAULT_RUNS", "0"))
+STEPS = 30
+DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
+BLOCK = 4096
+CLOSE_TO_EXPIRY = 60.0
+"""Seconds in which the model does not know whether an export has expired: time passes while the manager settles."""
+ERRORS = {
+    "unavailable": CloudUnavailable("Not now."),
+    "denied": AccessDenied("No."),
+    "mismatch": DeviceMismatch("Another disk is there."),
+}
+
+
+@dataclass
+class Claim:
+    """What the model knows of an export."""
+
+    disk: str
+    access: Access
+    expires_boottime: float
+    expires_at: datetime
+    writes: dict[int, bytes] = field(default_factory=dict)
+    """To its overlay: offset → what is there."""
+    is_lost: bool = False
+    """The overlay did not survive a reboot."""
+
+    def excludes(self, disk: str, access: Access) -> bool:
+        return self.disk == disk and Access.READ_WRITE in (self.access, access)
+
+
+class Lives(RuleBasedStateMachine):
+    """Requests, faults and restarts; now and then everything has to settle, and is compared with the model."""
+
+    exports = Bundle("exports")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="cm-lives-"))
+        self.world = World(self.directory, DISKS)
+        self.claims: dict[str, Claim] = {}
+        self.contents = {name: bytearray(content) for name, content in DISKS.items()}
+        self.by_hand: set[str] = set()
+        self.has_failed_calls = False
+
+    # What clients do
+
+    @rule(
+        target=exports,
+        disk=st.sampled_from(sorted(DISKS)),
+        access=st.sampled_from(Access),
+        minutes=st.integers(10, 600),
+    )
+    def request(self, disk: str, access: Access, minutes: int) -> object:
+        self._settle()
+        in_the_way = [claim for claim in self.claims.values() if claim.excludes(disk, access)]
+        ttl = timedelta(minutes=minutes)
+        try:
+            export = self.world.manager.export(f"depot:{disk}", access, "client", ttl=ttl)
+        except AccessConflict:
+            assert in_the_way
+            return multiple()
+        assert not in_the_way
+        self.claims[export.id] = Claim(disk, access, self._now() + ttl.total_seconds(), export.expires_at)
+        return export.id
+
+    @rule(export_id=exports, minutes=st.integers(10, 600))
+    def renew(self, export_id: str, minutes: int) -> None:
+        ttl = timedelta(minutes=minutes)
+        self._settle()
+        claim = self.claims.get(export_id)
+        try:
+            renewed = self.world.manager.renew(export_id, ttl)
+        except ExportOver:
+            assert claim is None
+            return
+        assert claim is not None
+        claim.expires_at = renewed.expires_at
+        claim.expires_boottime = self._now() + ttl.total_seconds()
+
+    @rule(export_id=consumes(exports))
+    def release(self, export_id: str) -> None:
+        self.world.manager.release(export_id)
+        self.claims.pop(export_id, None)
+
+    @rule(export_id=exports, block=st.integers(0, 2 * MiB // BLOCK - 1), byte=st.integers(1, 255))
+    def write(self, export_id: str, block: int, byte: int) -> None:
+        self._settle()
+        claim = self.claims.get(export_id)
+        if claim is None or claim.access is Access.READ_ONLY:
+            return
+        export = self.world.manager.get(export_id)
+        data, offset = bytes([byte]) * BLOCK, block * BLOCK
+        with Client.greeted(export.port or 0, export.name) as client:
+            client.write(offset, data)
+            client.flush()
+        if claim.access is Access.SCRATCH:
+            claim.writes[offset] = data
+        else:
+            self.contents[claim.disk][offset : offset + BLOCK] = data
+
+    # What happens to the machine
+
+    @rule()
+    def restart(self) -> None:
+        self.world.restart()
+
+    @rule()
+    def reboot(self) -> None:
+        self._settle()
+        self.world.reboot()
+        now, wall = self._now(), self.world.clock.now()
+        for claim in self.claims.values():
+            claim.expires_boottime = now + (claim.expires_at - wall).total_seconds()
+            claim.is_lost = claim.access is Access.SCRATCH
+
+    @rule(export_id=exports)
+    def kill_server(self, export_id: str) -> None:
+        self.world.kill_server(self.world.manager.get(export_id))
+
+    @rule(minutes=st.integers(1, 700))
+    def let_time_pass(self, minutes: int) -> None:
+        self._settle()  # an export that is not ready for long fails
+        self.world.clock.passed += minutes * 60
+
+    @rule(hours=st.integers(-1000, 1000))
+    def jump_with_the_wall_clock(self, hours: int) -> None:
+        self.world.clock.jumped += timedelta(hours=hours)
+
+    # What clouds and operators do
+
+    @rule(
+        hook=st.sampled_from(HOOKS_THAT_FAIL),
+        error=st.sampled_from(sorted(ERRORS)),
+        is_late=st.booleans(),
+    )
+    def let_the_cloud_fail(self, hook: str, error: str, is_late: bool) -> None:
+        self.has_failed_calls = True
+        self.world.weather.spoil(hook, ERRORS[error], is_late=is_late)
+
+    @rule(disk=st.sampled_from(sorted(DISKS)))
+    def detach_by_hand(self, disk: str) -> None:
+        self.world.depot.take_away(disk)
+        self.by_hand.discard(disk)
+
+    @rule(disk=st.sampled_from(sorted(DISKS)))
+    def attach_by_hand(self, disk: str) -> None:
+        if self.world.depot.attach(disk, SOMEBODY) == SOMEBODY:
+            self.by_hand.add(disk)
+
+    # What must be true
+
+    @rule()
+    def look(self) -> None:
+        self._settle()
+
+    def _settle(self) -> None:
+        self.world.settle()
+        found = {export.id: export for export in invariants.exports(self.world.manager)}
+        for export_id, claim in list(self.claims.items()):
+            if self._has_ended(found[export_id], claim):
+                del self.claims[export_id]
+        assert {e.id for e in found.values() if not e.state.is_over} == set(self.claims)
+        self.has_failed_calls = False
+        self.world.weather.clear()
+        assert [*invariants.wrongly_attached(self.world.manager, self.world.depot, self.by_hand)] == []
+        assert [*invariants.contradictions(self.world.manager)] == []
+        assert set(self.world.servers()) == {found[export_id].name for export_id in self.claims}
+        for export_id, claim in self.claims.items():
+            self._check_bytes(found[export_id], claim)
+
+    def _has_ended(self, export: Export, claim: Claim) -> bool:
+        """Whether it is over, which it may be only if it has expired or the cloud has failed."""
+        left = claim.expires_boottime - self._now()
+        if export.state is ExportState.FAILED:
+            assert self.has_failed_calls or claim.is_lost, export.error
+        elif claim.is_lost:
+            assert export.state.is_over
+        elif abs(left) > CLOSE_TO_EXPIRY:
+            assert (left < 0) == export.state.is_over, f"{export.id} is {export.state}, {left:.0f} s before its end"
+        return export.state.is_over
+
+    def _check_bytes(self, export: Export, claim: Claim) -> None:
+        expected = bytearray(self.contents[claim.disk])
+        for offset, data in claim.writes.items():
+            expected[offset : offset + BLOCK] = data
+        path = self.directory / "expected"
+        path.write_bytes(expected)
+        assert [*invariants.served_wrongly(export, path)] == []
+
+    def _now(self) -> float:
+        return self.world.clock.boottime()
+
+    def teardown(self) -> None:
+        try:
+            self._settle()
+            self.world.end()
+        finally:
+            shutil.rmtree(self.directory)
+
+
+@pytest.mark.timeout(0 if RUNS else 300)
+def test_the_manager_does_what_the_model_says() -> None:
+    run_state_machine_as_test(
+        Lives,
+        settings=settings(
+            max_examples=RUNS or 70,
+            stateful_step_count=STEPS,
+            derandomize=not RUNS,
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],  # a run takes seconds, so that making it shorter takes longer than reading it
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
