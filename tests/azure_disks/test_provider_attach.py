@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +73,19 @@ def test_an_operation_that_fails_is_an_error_in_every_form(
     with pytest.raises(CloudUnavailable) as caught:
         attach(provider, "evidence-7")
     assert caught.value.cloud_code == "OperationPreempted"
+
+
+def test_our_own_part_of_an_attach_takes_less_than_150_ms(cloud: AzureEmulation, provider: Provider) -> None:
+    """With an emulator that answers at once, its round trips included; the best of five, for a busy machine."""
+    took = []
+    for number in range(5):
+        cloud.make_disk(f"evidence-{number}")
+        disk = describe(provider, f"evidence-{number}")
+        started = time.monotonic()
+        provider.attach(provider.plan_attach(disk, Access.READ_ONLY))
+        provider.locate(disk)
+        took.append(time.monotonic() - started)
+    assert min(took) < 0.15
 
 
 def test_no_more_calls_are_made_than_the_protocol_needs(cloud: AzureEmulation, provider: Provider) -> None:

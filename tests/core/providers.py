@@ -1,7 +1,7 @@
 """Small providers and plugins for the tests of the core."""
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -34,6 +34,8 @@ class Shelf:
     """Errors that the next calls of a hook raise, in their order."""
     foreign: set[str] = field(default_factory=set)
     access: frozenset[Access] = frozenset(Access)
+    attached_by_others: set[str] = field(default_factory=set)
+    """What turns out to be attached already when the planned attach is tried."""
     gate: threading.Event = field(default_factory=threading.Event)
     """Attaching waits for it."""
 
@@ -92,6 +94,8 @@ class ShelfProvider:
         self.shelf.gate.wait(30)
         self.shelf.note("attach", plan.disk.canonical_id)
         self.shelf.attached.add(plan.disk.canonical_id)
+        if plan.disk.canonical_id in self.shelf.attached_by_others:
+            return replace(plan.attachment(), request_id="")
         return plan.attachment()
 
     @hookimpl

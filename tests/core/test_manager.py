@@ -183,6 +183,15 @@ def test_what_somebody_else_attached_is_exported_and_never_detached(bench: Bench
     assert not any(call.startswith(("attach", "detach")) for call in bench.shelf.calls)
 
 
+def test_what_somebody_attached_between_plan_and_attach_is_foreign_too(bench: Bench) -> None:
+    bench.shelf.attached_by_others.add("shelf:a.img")
+    export = bench.ready()
+    assert [each.state for each in bench.manager.attachments()] == [AttachmentState.FOREIGN]
+    bench.end(export)
+    eventually(lambda: not bench.manager.attachments())
+    assert "detach shelf:a.img" not in bench.shelf.calls
+
+
 def test_a_detach_that_fails_is_visible_and_tried_again(bench: Bench) -> None:
     bench.shelf.failures["detach"] = [CloudUnavailable("Busy.")]
     bench.manager.release(bench.ready().id)
