@@ -4,6 +4,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from cloudmanager.core.settings import Settings
 
 GRACE_SECONDS = 10
 """What requests in progress have to finish once the service is asked to stop."""
+SWITCH_SECONDS = 0.0005
+"""A thread that has waited for a process to be ready runs this soon: Python's own 5 ms is most of such a wait."""
 log = logging.getLogger(__name__)
 
 
@@ -26,6 +29,7 @@ def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Call it from the main thread. Raises SetupError, StoreUnavailable."""
     _log_to_stderr(settings.server.log_level)
     _allow_open_files()
+    sys.setswitchinterval(SWITCH_SECONDS)
     with listening(settings.server.listen) as listener, _stopped_by_sigterm():
         plugins = Plugins()
         plugins.configure(settings.providers)

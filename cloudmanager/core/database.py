@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._writing = engine.execution_options(is_write=True)
         self._is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer: waiting for it here is fair and immediate, waiting for its lock is a sleep.
         self._writer = threading.RLock()
@@ -51,14 +52,8 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed at the end, rolled back on an error. On SQLite it begins as the only writer."""
-        if not self._is_sqlite:
-            with _translated(), self._engine.begin() as connection:
-                yield connection
-            return
-        with self._writer, _translated(), self._engine.connect() as opened:
-            connection = opened.execution_options(is_write=True)
-            with connection.begin():
-                yield connection
+        with self._writer if self._is_sqlite else nullcontext(), _translated(), self._writing.begin() as connection:
+            yield connection
 
     def lock(self, connection: Connection, keys: Iterable[str]) -> None:
         """Keeps other nodes out of the same keys until the transaction ends. SQLite's `write` has done so already."""

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cloudmanager.core.model import FileIdentity
@@ -120,13 +121,21 @@ def _mounts(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
             yield source, holder
 
 
-def mounts(roots: Roots) -> Iterator[Mount]:
+def mounts(roots: Roots) -> tuple[Mount, ...]:
     """Of this process's mount namespace (proc_pid_mountinfo(5))."""
-    for line in read_text(roots.proc / "self/mountinfo").splitlines():
-        place, _dash, filesystem = line.partition(" - ")
-        _id, _parent, number, _root, target, *_rest = place.split(" ")
-        _type, source, options = filesystem.split(" ", 2)
-        yield Mount(device_number(number), _unescaped(source), _unescaped(target), "rw" in options.split(","))
+    return _parsed_mounts(read_text(roots.proc / "self/mountinfo"))
+
+
+@lru_cache(maxsize=4)
+def _parsed_mounts(mountinfo: str) -> tuple[Mount, ...]:
+    return tuple(map(_parsed_mount, mountinfo.splitlines()))
+
+
+def _parsed_mount(line: str) -> Mount:
+    place, _dash, filesystem = line.partition(" - ")
+    _id, _parent, number, _root, target, *_rest = place.split(" ")
+    _type, source, options = filesystem.split(" ", 2)
+    return Mount(device_number(number), _unescaped(source), _unescaped(target), "rw" in options.split(","))
 
 
 def _swaps(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
