@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,16 @@ MiB = 1024 * 1024
 
 def run(*command: str | Path) -> str:
     return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def run_patiently(*command: str | Path) -> str:
+    """Again when it fails: another process may have taken the same free loop device, or be looking at this one."""
+    for _ in range(40):
+        ended = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
+        if ended.returncode == 0:
+            return ended.stdout.strip()
+        threading.Event().wait(0.05)
+    raise AssertionError(f"{command}: {ended.stderr}")
 
 
 def qemu_img(*arguments: str | Path) -> None:
@@ -72,7 +83,7 @@ def loop(undo: ExitStack) -> Callable[..., str]:
     """Makes a loop device of a file and gives its kernel name."""
 
     def attach(path: Path, *options: str) -> str:
-        node = run("losetup", *options, "--find", "--show", path)
+        node = run_patiently("losetup", *options, "--find", "--show", path)
         undo.callback(run, "losetup", "-d", node)
         return Path(node).name
 
@@ -88,7 +99,7 @@ def partitioned(tmp_path: Path, loop: Callable[..., str], undo: ExitStack) -> st
     subprocess.run(["sfdisk", "-q", path], input="label: gpt\nsize=4M\nsize=4M\n", text=True, check=True)
     name = loop(path)
     subprocess.run(["partx", "-d", f"/dev/{name}"], check=False, capture_output=True)  # what others left behind
-    run("partx", "-a", f"/dev/{name}")
+    run_patiently("partx", "-u", f"/dev/{name}")
     undo.callback(run, "partx", "-d", f"/dev/{name}")
     return name
 
