@@ -16,7 +16,7 @@ from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import CloudManagerError, ServerFailed
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
-from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec
+from cloudmanager.core.nbd import Servers, ServerSpec
 from cloudmanager.core.records import ExportRecord
 from cloudmanager.core.settings import ExportSettings
 from cloudmanager.core.store import Store
@@ -52,7 +52,6 @@ class Reconciler:
         self._on_change = on_change
         self._queue = WorkQueue(clock.boottime)
         self._backoff = Backoff()
-        self._adopted: dict[str, ServerProcess] = {}
         self._starters = ThreadPoolExecutor(STARTS_AT_ONCE, "start")
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -132,7 +131,6 @@ class Reconciler:
         except CloudManagerError as error:
             log.warning("export %s cannot be ended: %s", record.id, error.detail)
             return [self._backoff.strike(_ending(record), self._clock.boottime())]
-        self._adopted.pop(record.id, None)
         self._backoff.forgive(record.id)
         self._backoff.forgive(_ending(record))
         if self._store.set_over(record.id, state, problem):
@@ -171,9 +169,7 @@ class Reconciler:
             port = self._servers.reserve(record.id, record.port)
             if self._stopping.is_set() or not self._store.set_attaching(record.id, port, self._unready_since(record)):
                 return None  # released in the meantime: the next round closes it
-            process = self._adopted.pop(record.id, None)
-            if process is None or not self._servers.is_alive(record.id):
-                process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
+            process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
             if self._store.set_ready(record.id, process, device.size_bytes, device.format):
                 self._on_change(record.id)
         except CloudManagerError as error:
@@ -207,8 +203,6 @@ class Reconciler:
         if record.boot_id != self._clock.boot_id:
             self._after_reboot(record)
         process = self._servers.adopt(record.id, record.name, record.port, record.server)
-        if process is not None:
-            self._adopted[record.id] = process
         log.info("export %s of %s: %s", record.id, record.disk.id, "adopted" if process else "has no server")
         self.poke(record.disk.canonical_id)
 

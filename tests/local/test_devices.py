@@ -207,27 +207,27 @@ def test_our_own_exclusive_hold_is_no_other_holder(
     assert provider.describe(disk_id(node)).held_by == ()
 
 
-def test_a_loop_device_without_a_file_is_no_disk(provider: LocalProvider, raw: Path, loop: Callable[..., str]) -> None:
+def test_a_device_without_a_medium_is_no_disk(provider: LocalProvider, raw: Path, loop: Callable[..., str]) -> None:
     name = loop(raw)
-    run("losetup", "-d", f"/dev/{name}")
-    try:
-        assert f"/dev/{name}" not in found(provider)
-        with pytest.raises(DiskNotFound):
-            provider.describe(disk_id(f"/dev/{name}"))
-    finally:
-        run("losetup", f"/dev/{name}", raw)
+    take_the_medium(name, raw)
+    assert f"/dev/{name}" not in found(provider)
+    with pytest.raises(DiskNotFound):
+        provider.describe(disk_id(f"/dev/{name}"))
 
 
 def test_partitions_that_outlived_their_medium_are_no_disks(
     provider: LocalProvider, partitioned: str, tmp_path: Path
 ) -> None:
-    run("losetup", "-d", f"/dev/{partitioned}")
-    try:
-        assert not [native for native in found(provider) if partitioned in native]
-        with pytest.raises(DiskNotFound):
-            provider.describe(disk_id(f"/dev/{partitioned}p1"))
-    finally:
-        run("losetup", f"/dev/{partitioned}", tmp_path / "disk")
+    take_the_medium(partitioned, tmp_path / "disk")
+    assert not [native for native in found(provider) if partitioned in native]
+    with pytest.raises(DiskNotFound):
+        provider.describe(disk_id(f"/dev/{partitioned}p1"))
+
+
+def take_the_medium(name: str, file: Path) -> None:
+    """The loop device keeps its number and its partitions, and nobody else can take it, but it has no byte left."""
+    os.truncate(file, 0)
+    run("losetup", "--set-capacity", f"/dev/{name}")
 
 
 @pytest.mark.parametrize("native", ["/dev/null", "/dev/pts", "/dev/../etc/passwd", "/dev/", "/dev/@"])

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import ServerProcess, process, record
 from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.record import name_option
 from tests.nbd import daemon
-from tests.nbd.exporter import WAIT_SECONDS, Exporter, Served, children, device, has_ended, wait_gone
+from tests.nbd.exporter import WAIT_SECONDS, Exporter, MiB, Served, children, device, has_ended, wait_gone
 
 ROOT = Path(__file__).parents[2]
 SANDBOXES = pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
@@ -115,6 +116,36 @@ def test_a_server_whose_process_was_never_stored_is_found_by_its_name(
     served = daemon_.next_export()
     daemon_.kill()
     assert make_exporter().adopt(served, None) == served.process
+
+
+@SANDBOXES
+@pytest.mark.parametrize("access", Access)
+def test_a_server_that_was_found_by_its_name_proves_itself_and_goes_on(
+    make_exporter: Callable[..., Exporter], sandbox: str, access: Access, raw: Path
+) -> None:
+    earlier = make_exporter(sandbox=sandbox)
+    served = earlier.export(device(raw), access)
+    earlier.end()
+    exporter = make_exporter(sandbox=sandbox)
+    assert exporter.adopt(served, None) == served.process
+    assert exporter.start(served.spec).process == served.process
+
+
+def test_a_server_that_was_found_and_serves_another_file_is_replaced(
+    make_exporter: Callable[..., Exporter], raw: Path
+) -> None:
+    earlier = make_exporter()
+    served = earlier.export(device(raw))
+    raw.rename(raw.with_suffix(".old"))
+    raw.write_bytes(b"\x29" * MiB)
+    earlier.end()
+    exporter = make_exporter()
+    assert exporter.adopt(served, None) == served.process
+    replaced = exporter.start(replace(served.spec, device=device(raw)))
+    assert replaced.process != served.process
+    assert has_ended(served.process)
+    with replaced.connect() as client:
+        assert client.read(0, 512) == b"\x29" * 512
 
 
 def test_a_fully_occupied_server_is_adopted(

@@ -2,6 +2,6 @@
 
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.servers import Servers, new_export_name
-from cloudmanager.core.nbd.startup import ServerSpec
+from cloudmanager.core.nbd.spec import ServerSpec
 
 __all__ = ["ServerProcess", "ServerSpec", "Servers", "new_export_name"]

@@ -47,7 +47,7 @@ def open_images(device: Device, access: Access) -> tuple[Image, ...]:
     """
     images: list[Image] = []
     try:
-        for number, link in enumerate(_chain(device)):
+        for number, link in enumerate(chain(device)):
             images.append(_open(link, writable=access.writes_disk and number == 0))
     except BaseException:
         close_images(images)
@@ -60,34 +60,33 @@ def close_images(images: Sequence[Image]) -> None:
         image.close()
 
 
-def check_open_files(
-    pid: int, images: Sequence[Image], own: Sequence[FileIdentity], inherited: Sequence[int] = ()
-) -> None:
-    """That a server has opened the images, and no other file than those and `own`.
+def chain(device: Device) -> Iterator[Device]:
+    """The image and those that it reads through."""
+    link: Device | None = device
+    while link is not None:
+        yield link
+        link = link.backing
+
+
+def check_open_files(pid: int, disk: Device, own: Sequence[FileIdentity], inherited: Sequence[int] = ()) -> None:
+    """That a server has opened the images of a disk, and no other file than those and `own`.
 
     The second is the last line of defence against an image that refers to other files. Descriptors that the server
     was given under the numbers `inherited` say nothing of what it has opened.
     Raises DeviceMismatch, UnsafeImage.
     """
     held = {identity for number, identity in _open_files(pid) if number not in inherited}
-    for image in images:
-        if image.device.identity not in held:
-            raise DeviceMismatch(f"{image.device.path} was replaced while it was being opened; nothing is served.")
-    if held - {image.device.identity for image in images} - set(own):
-        raise UnsafeImage(f"{images[0].device.path} made its server open a file that is not part of the disk.")
+    for image in chain(disk):
+        if image.identity not in held:
+            raise DeviceMismatch(f"{image.path} was replaced while it was being opened; nothing is served.")
+    if held - {image.identity for image in chain(disk)} - set(own):
+        raise UnsafeImage(f"{disk.path} made its server open a file that is not part of the disk.")
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:
     if stat.S_ISBLK(status.st_mode):
         return FileIdentity(status.st_rdev, 0)
     return FileIdentity(status.st_dev, status.st_ino)
-
-
-def _chain(device: Device) -> Iterator[Device]:
-    link: Device | None = device
-    while link is not None:
-        yield link
-        link = link.backing
 
 
 def _open(device: Device, *, writable: bool) -> Image:

@@ -110,6 +110,11 @@ def _cannot_listen(endpoint: Endpoint, port: int, error: OSError) -> ServerFaile
 def reachable_address(listener: socket.socket) -> tuple[str, int]:
     """Where this machine reaches the listener."""
     host, port = listener.getsockname()[:2]
+    return reachable(host, port)
+
+
+def reachable(host: str, port: int) -> tuple[str, int]:
+    """Where this machine reaches what listens on an address."""
     return _WILDCARDS.get(host, host), port
 
 

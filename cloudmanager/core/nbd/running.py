@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from cloudmanager.core.nbd import process
 from cloudmanager.core.nbd.launch import Launched
+from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.words import Words
 
@@ -13,9 +14,21 @@ from cloudmanager.core.nbd.words import Words
 class Running:
     """One qemu-nbd, started or adopted, until it is closed: also for a while after its death."""
 
-    def __init__(self, record: ServerProcess, launched: Launched, words: Words | None, claims: tuple[int, ...]) -> None:
-        """`claims` are exclusive opens of its devices; they last until it is closed."""
+    def __init__(
+        self,
+        record: ServerProcess,
+        launched: Launched,
+        words: Words | None,
+        claims: tuple[int, ...],
+        *,
+        is_proven: bool = True,
+    ) -> None:
+        """`claims` are exclusive opens of its devices; they last until it is closed.
+
+        One that is not proven was found, and nobody has seen yet that it serves what it should.
+        """
         self.record = record
+        self.is_proven = is_proven
         self._launched = launched
         self._words = words
         self._claims = claims
@@ -24,8 +37,8 @@ class Running:
         self._lock = threading.Lock()
 
     @property
-    def pidfd(self) -> int:
-        return self._launched.server.fd
+    def server(self) -> Process:
+        return self._launched.server
 
     @property
     def is_alive(self) -> bool:

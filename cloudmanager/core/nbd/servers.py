@@ -5,21 +5,25 @@ import secrets
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from cloudmanager.core.errors import ServerFailed
+from cloudmanager.core.errors import DeviceMismatch, ServerFailed, UnsafeImage
 from cloudmanager.core.model import Credentials
 from cloudmanager.core.nbd import listener, record, tls
+from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
 from cloudmanager.core.nbd.launch import Launched
 from cloudmanager.core.nbd.listener import Endpoint, Ports
 from cloudmanager.core.nbd.process import Process
+from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.startup import ServerSpec, Startup, tls_directory
+from cloudmanager.core.nbd.spec import ServerSpec
+from cloudmanager.core.nbd.startup import Startup, tls_directory
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.settings import NbdSettings
 
@@ -95,13 +99,17 @@ class Servers:
     def start(self, spec: ServerSpec) -> ServerProcess:
         """Returns when an NBD handshake has succeeded and the open files are the right ones.
 
-        Does nothing when the export's server is alive. May be called again after the server died: the port is the
+        A server that is alive and proven is left as it is; one that was found without a record proves itself now, or is
+        replaced. May be called again after the server died: the port is the
         same, and so is the content of a scratch export.
         Raises ServerFailed, PortsExhausted, DeviceMismatch, DeviceError, DiskInUse, ImageError.
         """
         with self._place(spec.export_id) as place:
             if place.running is not None and place.running.is_alive:
-                return place.running.record
+                if place.running.is_proven or self._proves(spec, place, place.running):
+                    return place.running.record
+                self._end(spec.export_id, place, place.running)
+                place.running = None
             self._retire(place)
             running = self._startup(spec, self._listen(place, spec.port)).run()
             self._keep(spec.export_id, place, running)
@@ -110,7 +118,8 @@ class Servers:
     def adopt(self, export_id: str, name: str, port: int | None, process: ServerProcess | None) -> ServerProcess | None:
         """Takes over the server of an earlier daemon. None: no server of this export is alive.
 
-        `process` is what was stored; a server whose record was not stored, or not in time, is found by its name.
+        `process` is what was stored; a server whose record was not stored, or not in time, is found by its name, and
+        has to prove itself when it is next asked for (`start`).
         A listener that this user may not take back stays with the server: `refuse_clients` has no effect then.
         """
         if port is None:
@@ -126,7 +135,8 @@ class Servers:
             place.port = port
             place.listener = place.listener or listener.take_back(server, adopted.listener_inode)
             launched = Launched(server, record.launcher_of(server))
-            self._keep(export_id, place, Running(adopted, launched, words=None, claims=()))
+            is_proven = adopted is process
+            self._keep(export_id, place, Running(adopted, launched, words=None, claims=(), is_proven=is_proven))
             return adopted
 
     def is_alive(self, export_id: str) -> bool:
@@ -207,20 +217,34 @@ class Servers:
         directory = self._directory / spec.export_id
         return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening)
 
+    def _proves(self, spec: ServerSpec, place: _Place, running: Running) -> bool:
+        """Whether a server that was found serves what it should."""
+        address = listener.reachable(Endpoint.resolve(self._settings.listen).host, place.port)
+        directory = self._directory / spec.export_id
+        proof = Proof(spec, self._settings, directory, address, running.record.listener_inode)
+        deadline = time.monotonic() + self._settings.start_timeout_seconds
+        try:
+            proof.demand(running.server, deadline)
+        except (NoAnswer, ProtocolError, ServerEnded, DeviceMismatch, UnsafeImage, OSError) as error:
+            log.warning("a server of export %s was found, but it is replaced: %r", spec.export_id, error)
+            return False
+        running.is_proven = True
+        return True
+
     def _keep(self, export_id: str, place: _Place, running: Running) -> None:
         place.running = running
-        self._watcher.watch(running.pidfd, partial(self._died, export_id, place, running))
+        self._watcher.watch(running.server.fd, partial(self._died, export_id, place, running))
 
     def _retire(self, place: _Place) -> None:
         """Forgets a dead server."""
         if place.running is not None:
-            self._watcher.forget(place.running.pidfd)
+            self._watcher.forget(place.running.server.fd)
             place.running.bury()
             place.running.close()
             place.running = None
 
     def _end(self, export_id: str, place: _Place, running: Running) -> None:
-        self._watcher.forget(running.pidfd)
+        self._watcher.forget(running.server.fd)
         if not running.end(_STOP_SECONDS):
             self._keep(export_id, place, running)
             raise ServerFailed("qemu-nbd does not end: its disk does not answer. It is tried again.", retriable=True)

@@ -7,32 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.errors import CloudManagerError, ServerFailed
-from cloudmanager.core.model import Access, Device, FileIdentity
-from cloudmanager.core.nbd import blockgraph, handshake, images, listener, scratch, tls
+from cloudmanager.core.model import Access
+from cloudmanager.core.nbd import blockgraph, images, listener, scratch, tls
 from cloudmanager.core.nbd.confinement import Bare, Bubblewrap, Confinement, executable
-from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, Readiness, ServerEnded
+from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
 from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.nbd.launch import Launch, Launched
+from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, name_option
-from cloudmanager.core.nbd.running import Running, client_count
+from cloudmanager.core.nbd.running import Running
+from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.nbd.words import Words, failure
 from cloudmanager.core.settings import NbdSettings
 
-_SCRATCH = "scratch.qcow2"
 _TLS = "tls"
-
-
-@dataclass(frozen=True)
-class ServerSpec:
-    """What is to be served, and how."""
-
-    export_id: str
-    """Names the private directory."""
-    name: str
-    """Unguessable NBD export name."""
-    port: int
-    access: Access
-    device: Device
 
 
 def tls_directory(directory: Path) -> Path:
@@ -59,7 +47,7 @@ class Startup:
                 undo.callback(images.close_images, opened)
                 words = Words()
                 undo.callback(words.close)
-                launched, record = self._serve(self._prepare(opened, words), opened)
+                launched, record = self._serve(self._prepare(opened, words))
                 undo.pop_all()
         except OSError as error:
             raise ServerFailed(f"qemu-nbd cannot be started: {error.strerror}.", retriable=True) from error
@@ -106,7 +94,7 @@ class Startup:
         name = confinement.show(self._scratch, writable=True)
         return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
-    def _serve(self, launch: Launch, opened: tuple[Image, ...]) -> tuple[Launched, ServerProcess]:
+    def _serve(self, launch: Launch) -> tuple[Launched, ServerProcess]:
         deadline = time.monotonic() + self.settings.start_timeout_seconds
         try:
             launched = launch.start(deadline)
@@ -117,7 +105,7 @@ class Startup:
             end_all(self.spec.name)
             raise
         try:
-            return launched, self._proven(launched, launch, opened, deadline)
+            return launched, self._proven(launched, launch, deadline)
         except BaseException as error:
             launched.end(patience_seconds=0)
             status = launched.reap()
@@ -126,25 +114,15 @@ class Startup:
                 raise self._explained(error, launch, status) from error
             raise
 
-    def _proven(self, launched: Launched, launch: Launch, opened: tuple[Image, ...], deadline: float) -> ServerProcess:
-        pid, inode = launched.server.pid, listener.inode(self.listener)
-        readiness = Readiness(
-            launched.server,
-            self.spec.name,
-            requires_tls=self.settings.tls != "off",
-            deadline=deadline,
-            is_occupied=lambda: client_count(pid, inode) >= self.settings.connections,
-        )
-        handshake.await_ready(listener.reachable_address(self.listener), readiness)
+    def _proven(self, launched: Launched, launch: Launch, deadline: float) -> ServerProcess:
+        inode = listener.inode(self.listener)
+        address = listener.reachable_address(self.listener)
+        proof = Proof(self.spec, self.settings, self.directory, address, inode)
         try:
-            own = [launch.words.identity, *self._own_files()]
-            images.check_open_files(pid, opened, own, launch.confinement.inherited)
+            proof.demand(launched.server, deadline, launch.confinement.inherited)
             return ServerProcess.of(launched.server, inode)
         except OSError as error:
             raise ServerEnded from error
-
-    def _own_files(self) -> list[FileIdentity]:
-        return [images.identity_of(self._scratch.stat())] if self._is_scratch else []
 
     def _explained(self, error: Exception, launch: Launch, status: int | None = None) -> CloudManagerError:
         if isinstance(error, NoAnswer):
@@ -163,7 +141,7 @@ class Startup:
 
     @property
     def _scratch(self) -> Path:
-        return self.directory / _SCRATCH
+        return scratch_file(self.directory)
 
 
 def _node(image: Image, confinement: Confinement) -> blockgraph.Node:

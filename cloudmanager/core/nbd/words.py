@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 
 from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed
-from cloudmanager.core.model import FileIdentity
 
 _LIMIT_BYTES = 64 * 1024
 _LONGEST_SHOWN = 600
@@ -30,11 +29,6 @@ class Words:
         self.fd = os.memfd_create("qemu-nbd-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, _LIMIT_BYTES)
         fcntl.fcntl(self.fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW)
-
-    @property
-    def identity(self) -> FileIdentity:
-        status = os.fstat(self.fd)
-        return FileIdentity(status.st_dev, status.st_ino)
 
     def read(self) -> str:
         """From the beginning."""

@@ -1,0 +1,49 @@
+"""The proof that a server serves what it was started for: a finished handshake, and the right files open."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.core.model import Access, FileIdentity
+from cloudmanager.core.nbd import handshake, images
+from cloudmanager.core.nbd.handshake import Readiness
+from cloudmanager.core.nbd.process import Process
+from cloudmanager.core.nbd.running import client_count
+from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
+from cloudmanager.core.settings import NbdSettings
+
+_STANDARD_OUTPUTS = (1, 2)
+"""Descriptors that lead to where a server's words are kept."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a server has to show."""
+
+    spec: ServerSpec
+    settings: NbdSettings
+    directory: Path
+    """The export's own."""
+    address: tuple[str, int]
+    """Where this machine reaches it."""
+    listener_inode: int
+
+    def demand(self, server: Process, deadline: float, inherited: Sequence[int] = ()) -> None:
+        """Returns when it has been given. `inherited` are descriptors that say nothing of what it has opened.
+
+        Raises ServerEnded, NoAnswer, ProtocolError, DeviceMismatch, UnsafeImage, OSError.
+        """
+        readiness = Readiness(
+            server,
+            self.spec.name,
+            requires_tls=self.settings.tls != "off",
+            deadline=deadline,
+            is_occupied=lambda: client_count(server.pid, self.listener_inode) >= self.settings.connections,
+        )
+        handshake.await_ready(self.address, readiness)
+        images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
+
+    def _overlay(self) -> list[FileIdentity]:
+        if self.spec.access is not Access.SCRATCH:
+            return []
+        return [images.identity_of(scratch_file(self.directory).stat())]
