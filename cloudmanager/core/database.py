@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,10 +14,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from cloudmanager.core import storefault
+from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreLocked, StoreUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_BUSY_TIMEOUT_SECONDS = 30
+_LOCKED_SECONDS = 10
+"""How long a write waits for another program's lock. It is answered after this and its turn at the most."""
+_TURN_SECONDS = 20
+_CONNECT_SECONDS = 10
 
 
 class Database:
@@ -25,16 +29,17 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(is_write=True)
         self._is_sqlite = engine.dialect.name == "sqlite"
         # SQLite has one writer: waiting for it here is fair and immediate, waiting for its lock is a sleep.
         self._writer = threading.RLock()
+        self._write_failure: StoreUnavailable | None = None
 
     @classmethod
     def open(cls, url: str) -> Self:
         """Connects, and migrates to this version's schema. Raises StoreUnavailable, ConfigurationError."""
-        database = cls(_engine(_parsed(url)))
+        database = cls(_engine(parsed(url)))
         try:
+            database._refuse_damage()
             database._migrate()
         except BaseException:
             database.close()
@@ -44,16 +49,28 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    @property
+    def write_failure(self) -> StoreUnavailable | None:
+        """Why the last write failed; None once one has succeeded again."""
+        return self._write_failure
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        with _translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed at the end, rolled back on an error. On SQLite it begins as the only writer."""
-        with self._writer if self._is_sqlite else nullcontext(), _translated(), self._writing.begin() as connection:
-            yield connection
+        try:
+            with self._turn(), self._translated(), self._engine.begin() as connection:
+                if self._is_sqlite:  # no event does this: with one, SQLAlchemy looks for listeners at each statement
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                yield connection
+        except StoreUnavailable as error:
+            self._write_failure = error
+            raise
+        self._write_failure = None
 
     def lock(self, connection: Connection, keys: Iterable[str]) -> None:
         """Keeps other nodes out of the same keys until the transaction ends. SQLite's `write` has done so already."""
@@ -62,9 +79,39 @@ class Database:
         for number in sorted({_lock_number(key) for key in keys}):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": number})
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._is_sqlite:
+            yield
+            return
+        if not self._writer.acquire(timeout=_TURN_SECONDS):
+            raise StoreLocked(f"Other writes have kept the store busy for {_TURN_SECONDS} s. Try again later.")
+        try:
+            yield
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise storefault.fault(error, self._engine.url) from error
+        except ValueError as error:  # a row that was read is not one that we wrote
+            words = str(error).splitlines()[0]
+            raise storefault.damaged(self._engine.url.render_as_string(hide_password=True), words) from error
+
+    def _refuse_damage(self) -> None:
+        """Takes a fifth of a second for a million audit events."""
+        if not self._is_sqlite:
+            return
+        with self.read() as connection:
+            words = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if words != "ok":
+            raise storefault.damaged(self._engine.url.database, words.splitlines()[-1])
+
     def _migrate(self) -> None:
-        config = alembic.config.Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
+        config = migrations()
         scripts = ScriptDirectory.from_config(config)
         with self.write() as connection:
             self.lock(connection, ["cloudmanager schema"])
@@ -75,48 +122,55 @@ class Database:
                 alembic.command.upgrade(config, "head")
 
 
-def _parsed(url: str) -> URL:
+def migrations() -> alembic.config.Config:
+    """Alembic's configuration of our migrations. They run on its attribute `connection`."""
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
+
+
+def parsed(url: str) -> URL:
+    """The URL of a store. Raises ConfigurationError."""
     try:
-        parsed = make_url(url)
+        made = make_url(url)
     except ArgumentError as error:
         raise ConfigurationError("store.url is not a SQLAlchemy URL, such as sqlite:////path/file.sqlite.") from error
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise ConfigurationError(f"store.url: {parsed.get_backend_name()} is not supported; use sqlite or postgresql.")
-    return parsed
+    if made.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigurationError(f"store.url: {made.get_backend_name()} is not supported; use sqlite or postgresql.")
+    return made
 
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
-        try:
-            return create_engine(url, pool_size=8, max_overflow=32, pool_pre_ping=True)
-        except ImportError as error:
-            raise MissingExtra(
-                f"store.url needs {error.name}, which is not installed: pip install 'cloudmanager[postgres]'"
-            ) from error
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT_SECONDS}, pool_size=8, max_overflow=64)
+        return _postgresql_engine(url)
+    engine = create_engine(url, connect_args={"timeout": _LOCKED_SECONDS}, pool_size=8, max_overflow=64)
     event.listen(engine, "connect", _set_up_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _postgresql_engine(url: URL) -> Engine:
+    patient = url.set(query={"connect_timeout": str(_CONNECT_SECONDS), **url.query})
+    try:
+        engine = create_engine(patient, pool_size=8, max_overflow=32, pool_pre_ping=True)
+    except ImportError as error:
+        raise MissingExtra(
+            f"store.url needs {error.name}, which is not installed: pip install 'cloudmanager[postgres]'"
+        ) from error
+    event.listen(engine, "connect", _set_up_postgresql)
+    return engine
+
+
+def _set_up_postgresql(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET lock_timeout = '{_LOCKED_SECONDS}s'")
+    connection.commit()
+
+
 def _set_up_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # the driver would begin deferred transactions of its own
+    # The driver would begin deferred transactions of its own; what only reads sees one statement at a time.
+    connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    if connection.get_execution_options().get("is_write"):  # what only reads sees one statement at a time
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"The store did not answer: {str(cause).strip().splitlines()[0]}.") from error
 
 
 def _refuse_newer(scripts: ScriptDirectory, current: str | None) -> None:

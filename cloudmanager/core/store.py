@@ -7,9 +7,11 @@ transaction. A change of state names the states that it starts from, so that a l
 from collections.abc import Collection
 from dataclasses import fields, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Self
 
 from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from cloudmanager.core import schema
 from cloudmanager.core.clock import Clock
@@ -32,18 +34,6 @@ from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter
 
 # Statements of the hot paths, built once: building one costs more than SQLite takes to run it.
 _EXPORT = select(schema.exports).where(schema.exports.c.id == bindparam("of_export"))
-_CHANGE = (
-    update(schema.exports)
-    .where(schema.exports.c.id == bindparam("of_export"))
-    .where(schema.exports.c.state.in_(bindparam("in_states", expanding=True)))
-    .returning(
-        schema.exports.c.id.label("export_id"),
-        schema.exports.c.node,
-        schema.exports.c.disk_id,
-        schema.exports.c.holder,
-    )
-)
-_CHANGE_UNLESS_RENEWED = _CHANGE.where(schema.exports.c.expires_boottime == bindparam("read_expiry"))
 _STANDING = (
     select(schema.exports)
     .join(schema.claims, schema.exports.c.id == schema.claims.c.export_id)
@@ -59,6 +49,17 @@ _INSERT_EXPORT = insert(schema.exports)
 _INSERT_CLAIM = insert(schema.claims)
 _INSERT_EVENT = insert(schema.audit_events)
 _FREE_CLAIMS = delete(schema.claims).where(schema.claims.c.export_id == bindparam("of_export"))
+
+
+@lru_cache
+def _change_from(states: frozenset[ExportState], *, unless_renewed: bool = False) -> ReturningUpdate[Any]:
+    """An update of one export that is in one of the states."""
+    table = schema.exports.c
+    statement = update(schema.exports).where(table.id == bindparam("of_export"))
+    statement = statement.where(or_(*(table.state == state.value for state in states)))
+    if unless_renewed:
+        statement = statement.where(table.expires_boottime == bindparam("read_expiry"))
+    return statement.returning(table.id.label("export_id"), table.node, table.disk_id, table.holder)
 
 
 class Store:
@@ -396,12 +397,9 @@ class Store:
         if isinstance(state := changes.get("state"), ExportState):
             changes["state"] = state.value
         with self._write() as connection:
-            key = {"of_export": export_id, "in_states": [state.value for state in states]}
-            if read_expiry is None:
-                changed = connection.execute(_CHANGE, key | changes).one_or_none()
-            else:
-                expiry = {"read_expiry": read_expiry}
-                changed = connection.execute(_CHANGE_UNLESS_RENEWED, key | expiry | changes).one_or_none()
+            statement = _change_from(frozenset(states), unless_renewed=read_expiry is not None)
+            key = {"of_export": export_id} | ({} if read_expiry is None else {"read_expiry": read_expiry})
+            changed = connection.execute(statement, key | changes).one_or_none()
             if changed and frees_claims:
                 connection.execute(_FREE_CLAIMS, {"of_export": export_id})
             if changed and event_name:

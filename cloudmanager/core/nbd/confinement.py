@@ -5,7 +5,7 @@ import shutil
 import stat
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import ClassVar
 
@@ -144,10 +144,15 @@ class Bubblewrap(Confinement):
 
 def executable(name: str, package: str) -> str:
     """Raises ServerFailed, and names the package that has it."""
-    path = shutil.which(name)
+    path = _found(name, os.environ.get("PATH", os.defpath))
     if path is None:
         raise ServerFailed(f"{name} is not installed: install the package {package}, then `cloudmanager doctor`.")
     return path
+
+
+@lru_cache
+def _found(name: str, path: str) -> str | None:
+    return shutil.which(name, path=path)
 
 
 @cache
