@@ -7,7 +7,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cloudmanager.core.model import FileIdentity
@@ -33,6 +33,15 @@ class Mount:
     source: str
     target: str
     is_writable: bool
+
+    @cached_property
+    def holder(self) -> Holder:
+        return Holder(f"mounted at {self.target}", self.is_writable)
+
+    @cached_property
+    def identity(self) -> FileIdentity:
+        """Of the device that the file system is on."""
+        return device_identity(self.device)
 
 
 class Holders:
@@ -110,11 +119,10 @@ def _bound_loops(roots: Roots) -> list[str]:
 
 def _mounts(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
     for mount in mounts(roots):
-        holder = Holder(f"mounted at {mount.target}", mount.is_writable)
-        yield device_identity(mount.device), holder
+        yield mount.identity, mount.holder
         source = identity_of(mount.source) if mount.source.startswith("/") else None
         if source:
-            yield source, holder
+            yield source, mount.holder
 
 
 def mounts(roots: Roots) -> tuple[Mount, ...]:
