@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,14 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server of the session's own, on loopback. It refuses to run as root, so it runs as `postgres`."""
+    """A PostgreSQL server of the session's own."""
+    with postgres_server() as url:
+        yield url
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """On loopback. It refuses to run as root, so it runs as `postgres`."""
     binaries = _postgres_bin()
     directory = Path(tempfile.mkdtemp(prefix="cm-pg-"))
     as_user = []

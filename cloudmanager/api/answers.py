@@ -10,7 +10,7 @@ from cloudmanager.api.errors import InvalidFields
 from cloudmanager.core import model, records
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.manager import ProviderStatus
-from cloudmanager.core.model import Access, AttachmentState, ExportState, Severity
+from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeState, Severity
 
 Item = TypeVar("Item")
 
@@ -163,6 +163,18 @@ class Attachment(Answer):
         )
 
 
+class Order(Answer):
+    """What an operator has ordered."""
+
+    since: datetime
+    by: str = Field(description="Who ordered it; empty if they did not say.", examples=["nina"])
+    reason: str = Field(examples=["The zone is being evacuated."])
+
+    @classmethod
+    def of(cls, order: records.Order) -> Self:
+        return cls(since=order.since, by=order.by, reason=order.reason)
+
+
 class ProviderNode(Answer):
     """The machine as a provider knows it."""
 
@@ -177,6 +189,7 @@ class Provider(Answer):
     type: str = Field(examples=["local"])
     node: ProviderNode | None = Field(description="null where the provider could not say; `error` tells why.")
     error: KeptError | None
+    pause: Order | None = Field(description="Set while an operator lets it make no new exports.")
 
     @classmethod
     def of(cls, status: ProviderStatus) -> Self:
@@ -186,6 +199,7 @@ class Provider(Answer):
             type=status.type,
             node=node and ProviderNode(name=node.name, location=node.location),
             error=status.error and KeptError.of(status.error),
+            pause=status.pause and Order.of(status.pause),
         )
 
 
@@ -195,10 +209,25 @@ class Node(Answer):
     name: str = Field(examples=["worker-1"])
     started_at: datetime
     seen_at: datetime = Field(description="When its service was last known to run.")
+    state: NodeState = Field(
+        description="`draining`: it takes no new exports and has some left, or disks that are attached; `drained`: it "
+        "has nothing left."
+    )
+    drain: Order | None = Field(description="Set while an operator lets it take no new exports.")
+    exports: int = Field(description="Exports that are not over.", examples=[3])
+    attachments: int = Field(description="Disks that are attached, or are being attached or detached.", examples=[2])
 
     @classmethod
     def of(cls, record: records.NodeRecord) -> Self:
-        return cls(name=record.name, started_at=record.started_at, seen_at=record.seen_at)
+        return cls(
+            name=record.name,
+            started_at=record.started_at,
+            seen_at=record.seen_at,
+            state=record.state,
+            drain=record.drain and Order.of(record.drain),
+            exports=record.exports,
+            attachments=record.attachments,
+        )
 
 
 class AuditEvent(Answer):
@@ -208,10 +237,12 @@ class AuditEvent(Answer):
     at: datetime
     node: str
     event: str = Field(examples=["export.claimed"])
-    disk: str = Field(examples=["local:web01.qcow2"])
+    disk: str = Field(description="Empty where it is about no disk.", examples=["local:web01.qcow2"])
     export_id: str | None
     holder: str | None
     detail: str
+    provider: str | None = Field(description="The provider that was paused or resumed.")
+    ordered_by: str | None = Field(description="The operator who ordered it, if they said who they are.")
 
     @classmethod
     def of(cls, event: records.AuditEvent) -> Self:
@@ -224,6 +255,8 @@ class AuditEvent(Answer):
             export_id=event.export_id,
             holder=event.holder,
             detail=event.detail,
+            provider=event.provider,
+            ordered_by=event.ordered_by,
         )
 
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from cloudmanager.core.manager import Manager
+from cloudmanager.core.errors import ShuttingDown
+from cloudmanager.core.manager import RESTART_SECONDS, Manager
 from cloudmanager.core.model import Export, ExportState
 
 P = ParamSpec("P")
@@ -27,10 +28,23 @@ class AsyncManager:
         self.waiters: set[asyncio.Future[Export]] = set()
         """Requests that wait for an export now."""
         self._is_stopping = False
+        self._calls: set[asyncio.Future[Any]] = set()
+        self._has_given_up = False
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`call(*args, **kwargs)` in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        """`call(*args, **kwargs)` in a thread. Raises ShuttingDown when the service ends before the call does."""
+        called = asyncio.get_running_loop().run_in_executor(self._executor, lambda: call(*args, **kwargs))
+        self._calls.add(called)
+        try:
+            return await called
+        except asyncio.CancelledError:
+            if not self._has_given_up:
+                raise
+            raise ShuttingDown(
+                "The service was stopped before this was done. Look again when it runs.", retry_after=RESTART_SECONDS
+            ) from None
+        finally:
+            self._calls.discard(called)
 
     async def until_settled(
         self, seconds: float | None, call: Callable[P, Export], *args: P.args, **kwargs: P.kwargs
@@ -69,6 +83,12 @@ class AsyncManager:
         self._is_stopping = True
         for waiter in list(self.waiters):
             waiter.cancel()
+
+    def give_up(self) -> None:
+        """Answers everybody whose call is not done, now. Call it from the event loop."""
+        self._has_given_up = True
+        for called in list(self._calls):
+            called.cancel()
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

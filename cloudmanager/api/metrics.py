@@ -47,7 +47,7 @@ class _Gauges(Collector):
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Without it, registering would read the store."""
-        return [_exports(), _attachments()]
+        return [_exports(), _attachments(), _paused(), _draining()]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         exports = _exports()
@@ -56,7 +56,21 @@ class _Gauges(Collector):
         attachments = _attachments()
         for attachment_state, count in Counted(each.state for each in self._manager.attachments()).items():
             attachments.add_metric([attachment_state], count)
-        return [exports, attachments]
+        paused = _paused()
+        for provider, pause in self._manager.pauses().items():
+            paused.add_metric([provider], pause is not None)
+        draining = _draining()
+        for node in self._manager.nodes():
+            draining.add_metric([node.name], node.drain is not None)
+        return [exports, attachments, paused, draining]
+
+
+def _paused() -> GaugeMetricFamily:
+    return GaugeMetricFamily("cloudmanager_provider_paused", "1 while it makes no new exports.", labels=["provider"])
+
+
+def _draining() -> GaugeMetricFamily:
+    return GaugeMetricFamily("cloudmanager_node_draining", "1 while it takes no new exports.", labels=["node"])
 
 
 def _exports() -> GaugeMetricFamily:

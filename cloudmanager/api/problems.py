@@ -34,6 +34,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     http.UnsupportedMediaType: 415,
     core.NotFound: 404,
     core.ProviderNotFound: 404,
+    core.NodeNotFound: 404,
     core.DiskNotFound: 404,
     core.ExportNotFound: 404,
     http.RouteNotFound: 404,
@@ -42,6 +43,10 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     http.OriginRefused: 403,
     http.HostRefused: 421,
     core.Refused: 403,
+    # An operator's orders, and the end of the service.
+    core.ProviderPaused: 409,
+    core.NodeDraining: 409,
+    core.ShuttingDown: 503,
     # Other claims.
     core.Conflict: 409,
     core.AccessConflict: 409,
@@ -69,10 +74,15 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.ServerFailed: 500,
     core.PortsExhausted: 503,
     core.StoreUnavailable: 503,
+    core.StoreFull: 503,
+    core.StoreReadOnly: 503,
+    core.StoreLocked: 503,
+    core.StoreDamaged: 503,
     core.SetupError: 500,
     core.ConfigurationError: 500,
     core.PluginError: 500,
     core.MissingExtra: 500,
+    core.UnsupportedStore: 500,
     http.InternalError: 500,
 }
 

@@ -85,6 +85,17 @@ class RenewRequest(Request):
         return _duration(self.ttl_seconds)
 
 
+class Order(Request):
+    """Who gives an operator's order, and why. Both are kept in the audit trail."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"by": "nina", "reason": "The zone is being evacuated."}]}
+    )
+
+    by: str = Field("", max_length=MAX_HOLDER_LENGTH, description="Who orders it. Printable text.")
+    reason: str = Field("", max_length=MAX_NOTE_LENGTH, description="Printable text.")
+
+
 def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 

@@ -14,8 +14,14 @@ from cloudmanager.core.manager import MAX_KEY_LENGTH
 
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
-EVERY_ROUTE = (http.MalformedRequest, http.Unauthorized, http.OriginRefused, http.HostRefused, http.InternalError)
-STORE = (*EVERY_ROUTE, core.InvalidRequest, core.StoreUnavailable)
+EVERY_ROUTE = (
+    *(http.MalformedRequest, http.Unauthorized, http.OriginRefused, http.HostRefused, http.InternalError),
+    core.ShuttingDown,
+)
+STORE = (
+    *(*EVERY_ROUTE, core.InvalidRequest),
+    *(core.StoreUnavailable, core.StoreFull, core.StoreReadOnly, core.StoreLocked, core.StoreDamaged),
+)
 EXPORT = (*STORE, core.ExportNotFound)
 BODY = (http.RequestTooLarge, http.UnsupportedMediaType)
 PROVIDER = (
@@ -26,7 +32,11 @@ DISK = (
     *(core.InvalidDiskId, core.DiskNotFound, core.CorruptImage, core.UnsafeImage, core.EmptyImage, core.WrongZone),
     *PROVIDER,
 )
-CLAIM = (core.UnsupportedAccess, core.IdempotencyMismatch, core.Refused, core.AccessConflict, core.DiskInUse)
+CLAIM = (
+    *(core.UnsupportedAccess, core.IdempotencyMismatch, core.Refused, core.AccessConflict, core.DiskInUse),
+    *(core.ProviderPaused, core.NodeDraining),
+)
+ORDER = (*STORE, *BODY)
 
 
 async def _async_manager(request: Request) -> AsyncManager:
@@ -54,6 +64,14 @@ NativeId = Annotated[
         examples=["web01.qcow2"],
         pattern=requests.NO_CONTROL_CHARACTERS,
     ),
+]
+ProviderName = Annotated[
+    str,
+    Path(description="The provider's name.", examples=["local"], pattern=requests.NO_CONTROL_CHARACTERS),
+]
+NodeName = Annotated[
+    str,
+    Path(description="The node's name.", examples=["worker-1"], pattern=requests.NO_CONTROL_CHARACTERS),
 ]
 IdempotencyKey = Annotated[
     str | None,
@@ -128,6 +146,18 @@ async def release_export(export_id: ExportId, facade: Facade) -> answers.Export:
     return answers.Export.of(await facade.run(facade.manager.release, export_id), with_credentials=False)
 
 
+@router.post(
+    "/v1/exports/{export_id}/force-release",
+    tags=["operation"],
+    summary="Cut an export off",
+    responses=documented(*EXPORT, *BODY),
+)
+async def force_release_export(export_id: ExportId, order: requests.Order, facade: Facade) -> answers.Export:
+    """Ends an export at once, also one that is closing: connected clients are cut off and get no time to finish."""
+    export = await facade.run(facade.manager.force_release, export_id, order.by, order.reason)
+    return answers.Export.of(export, with_credentials=False)
+
+
 @router.get("/v1/disks", tags=["disks"], summary="List disks", responses=documented(*STORE, *PROVIDER))
 async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Facade) -> answers.DiskList:
     """Asks the providers, one after the other. A page may be short, even empty: `next_page` says if there is more."""
@@ -160,11 +190,55 @@ async def list_providers(facade: Facade) -> answers.ProviderList:
     return answers.ProviderList(items=[answers.Provider.of(status) for status in providers])
 
 
+@router.post(
+    "/v1/providers/{provider}/pause",
+    tags=["operation"],
+    summary="Pause a provider",
+    responses=documented(*ORDER, core.ProviderNotFound),
+)
+async def pause_provider(provider: ProviderName, order: requests.Order, facade: Facade) -> answers.Provider:
+    """It makes no new exports (`provider_paused`). Those that it has are renewed, served and released as ever."""
+    return answers.Provider.of(await facade.run(facade.manager.pause, provider, order.by, order.reason))
+
+
+@router.post(
+    "/v1/providers/{provider}/resume",
+    tags=["operation"],
+    summary="End a pause",
+    responses=documented(*ORDER, core.ProviderNotFound),
+)
+async def resume_provider(provider: ProviderName, order: requests.Order, facade: Facade) -> answers.Provider:
+    """The provider makes exports again."""
+    return answers.Provider.of(await facade.run(facade.manager.resume, provider, order.by, order.reason))
+
+
 @router.get("/v1/nodes", tags=["service"], summary="List nodes", responses=documented(*STORE))
 async def list_nodes(facade: Facade) -> answers.NodeList:
     """The machines that use this store, and when each was seen last."""
     nodes = await facade.run(facade.manager.nodes)
     return answers.NodeList(items=[answers.Node.of(record) for record in nodes])
+
+
+@router.post(
+    "/v1/nodes/{node}/drain",
+    tags=["operation"],
+    summary="Drain a node",
+    responses=documented(*ORDER, core.NodeNotFound),
+)
+async def drain_node(node: NodeName, order: requests.Order, facade: Facade) -> answers.Node:
+    """It takes no new exports (`node_draining`). When its last disk has been detached, it is `drained`."""
+    return answers.Node.of(await facade.run(facade.manager.drain, node, order.by, order.reason))
+
+
+@router.post(
+    "/v1/nodes/{node}/undrain",
+    tags=["operation"],
+    summary="End a drain",
+    responses=documented(*ORDER, core.NodeNotFound),
+)
+async def undrain_node(node: NodeName, order: requests.Order, facade: Facade) -> answers.Node:
+    """The node takes exports again."""
+    return answers.Node.of(await facade.run(facade.manager.undrain, node, order.by, order.reason))
 
 
 @router.get("/v1/audit", tags=["service"], summary="List what was done", responses=documented(*STORE))

@@ -1,12 +1,14 @@
 """Runs the service: the listening socket, the core, the HTTP server, and their orderly end."""
 
+import asyncio
 import logging
+import math
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,12 +16,15 @@ from fastapi import FastAPI
 from cloudmanager.api.app import create_app
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.listener import address_of, listening
+from cloudmanager.api.stopping import Stop
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings
 
 GRACE_SECONDS = 10
-"""What requests in progress have to finish once the service is asked to stop."""
+"""What requests in progress have to finish once the service is asked to stop, where there is that much time."""
+CLOSING_SHARE = 0.8
+"""Of the time for an orderly end: what closing the exports may take, where they are to be closed."""
 SWITCH_SECONDS = 0.0005
 """A thread that has waited for a process to be ready runs this soon: Python's own 5 ms is most of such a wait."""
 log = logging.getLogger(__name__)
@@ -30,17 +35,37 @@ def run(settings: Settings) -> None:
     _log_to_stderr(settings.server.log_level)
     _allow_open_files()
     sys.setswitchinterval(SWITCH_SECONDS)
-    with listening(settings.server.listen) as listener, _stopped_by_sigterm():
-        plugins = Plugins()
-        plugins.configure(settings.providers)
-        manager = Manager.open(settings, plugins)
+    stop = Stop(settings.server.shutdown_seconds)
+    with stop.on_signals():
         try:
-            manager.start()
-            Server(create_app(manager, settings)).run(sockets=[listener])
-        except KeyboardInterrupt:
-            log.info("stopped; exports go on being served")
-        finally:
-            manager.close()
+            with listening(settings.server.listen) as listener:
+                _serve(settings, listener, stop)
+        except KeyboardInterrupt:  # it came before anything was served
+            log.info("stopped")
+
+
+def _serve(settings: Settings, listener: socket.socket, stop: Stop) -> None:
+    plugins = Plugins()
+    plugins.configure(settings.providers)
+    manager = Manager.open(settings, plugins)
+    try:
+        manager.start()
+        server = Server(create_app(manager, settings))
+        stop.begin_with(partial(_wind_down, manager, server, stop))
+        server.run(sockets=[listener])
+    finally:
+        manager.close(stop.remaining())
+    is_kept = settings.exports.on_shutdown == "keep"
+    log.info("stopped; exports go on being served" if is_kept else "stopped")
+
+
+def _wind_down(manager: Manager, server: "Server", stop: Stop) -> None:
+    """Requests are answered until the exports are closed, where they are to be."""
+    try:
+        manager.wind_down(stop.remaining() * CLOSING_SHARE)
+    finally:
+        server.grace_seconds = min(GRACE_SECONDS, stop.remaining() / 2)
+        server.should_exit = True
 
 
 def _log_to_stderr(level: str) -> None:
@@ -54,7 +79,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn for our app. It answers on the sockets given to `run`, until SIGTERM, SIGINT or `should_exit`."""
+    """uvicorn for our app. It answers on the sockets given to `run`, until `should_exit`."""
 
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
@@ -69,9 +94,9 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
+        self.grace_seconds: float = GRACE_SECONDS
         self.async_manager: AsyncManager = app.state.async_manager
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -81,25 +106,18 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.async_manager.stop_waiting()
+        asyncio.get_running_loop().call_later(self.grace_seconds, self.async_manager.give_up)
+        self.config.timeout_graceful_shutdown = math.ceil(self.grace_seconds) + 1  # for their answers to go out
         await super().shutdown(sockets)
         self.async_manager.close()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """They are `Stop`'s: uvicorn would raise them again in the end, and knows no bound."""
+        yield
 
 
 def _allow_open_files() -> None:
     """As many as the administrator permits: an export takes three descriptors, and the soft limit is often 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt as SIGINT does.
-
-    uvicorn stops in good order on both and then raises the signal again; without this the process would end there and
-    leave its socket and its lock behind.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,6 +5,7 @@ installation (client and command line) has no need of the server's packages.
 import sys
 
 from cloudmanager.cli.exits import Exit
+from cloudmanager.client.errors import ClientError
 from cloudmanager.core.errors import CloudManagerError
 
 
@@ -16,4 +17,7 @@ def main() -> None:
         app(prog_name="cloudmanager")
     except CloudManagerError as error:
         print(f"cloudmanager: {error.title}.\n{error.detail}", file=sys.stderr)
+        sys.exit(Exit.ERROR)
+    except ClientError as error:
+        print(f"cloudmanager: {error.detail}", file=sys.stderr)
         sys.exit(Exit.ERROR)

@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
-from cloudmanager.cli import configuration
+from cloudmanager.cli import admin, configuration
+from cloudmanager.cli.people import commands as people
 
 app = typer.Typer(
     help="Any disk, in any cloud, as one NBD address.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(people.app)
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+store_app = typer.Typer(help="The store: what must survive a crash.", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+app.add_typer(admin.app, name="admin")
 testing_app = typer.Typer(help="For authors of plugins and of clients.", no_args_is_help=True)
 app.add_typer(testing_app, name="testing")
 
@@ -56,13 +60,18 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 doctor found a problem.")
+@app.callback(epilog="Exit codes: 0 done, 1 it could not be done, 2 wrong usage, 3 a check found a problem.")
 def root(
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The service to ask. Otherwise $CLOUDMANAGER_URL, or this machine's own."),
+    ] = None,
 ) -> None:
     """Any disk, in any cloud, as one NBD address."""
+    people.choose_service(url)
 
 
 @app.command()
@@ -124,6 +133,47 @@ def token() -> None:
     from cloudmanager.cli.token import run
 
     run()
+
+
+@store_app.command("check")
+def store_check(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A backup. Otherwise the store itself.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Look the store over, without changing it: its file, its schema, and that claims, exports and attachments agree.
+
+    The service may run. Exit code 3 says that something is wrong.
+    """
+    from cloudmanager.cli.store import run_check
+
+    raise typer.Exit(run_check(config, file, as_json=json))
+
+
+@store_app.command("backup")
+def store_backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it. It must not exist.")],
+    config: ConfigOption = None,
+) -> None:
+    """Write a complete and checked copy of the store, while the service runs."""
+    from cloudmanager.cli.store import run_backup
+
+    run_backup(config, file)
+
+
+@store_app.command("restore")
+def store_restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `store backup` has written.")],
+    config: ConfigOption = None,
+) -> None:
+    """Replace the store by a backup, while the service does not run. The store of before is kept beside it.
+
+    What is attached is not ours any more: it is used, and never detached. Exports that the backup does not know end
+    when the service starts.
+    """
+    from cloudmanager.cli.store import run_restore
+
+    run_restore(config, file)
 
 
 @testing_app.command("cloud")

@@ -12,6 +12,8 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line itself is wrong."""
     PROBLEM = 3
-    """`doctor` found something that must be mended."""
+    """`doctor` or `store check` found something that must be mended."""
+    SIGNALLED = 128
+    """`run`: and the number of the signal that ended the command."""
     INTERRUPTED = 130
     """Ctrl-C or SIGTERM."""

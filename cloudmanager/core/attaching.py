@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 from cloudmanager.core.blockdevice import flush, prepare
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, DeviceNotReady, NameClash
-from cloudmanager.core.model import Access, AttachmentState, Device, Disk, Problem
+from cloudmanager.core.errors import CloudManagerError, DeviceError, DeviceNotReady, DiskNotFound, NameClash
+from cloudmanager.core.model import Access, AttachmentState, AttachPlan, Device, Disk, Problem
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import AttachmentRecord, ExportRecord
 from cloudmanager.core.store import Store
 
 log = logging.getLogger(__name__)
+
+
+class AttachmentLost(DeviceNotReady):
+    """Somebody else detached the disk: what it held in the meantime, nobody knows."""
 
 
 class Attachments:
@@ -23,33 +27,56 @@ class Attachments:
         self._plugins = plugins
         self._clock = clock
         self._linger_seconds = linger_seconds
+        self._is_ending = False
+        self._untouched: set[str] = set()
+
+    def stop_lingering(self) -> None:
+        """From now on a disk is let go of when its last export has ended."""
+        self._is_ending = True
 
     def ensure(self, live: Sequence[ExportRecord]) -> None:
         """The disk of these exports is attached as they need it. Raises what the provider raises."""
         disk = live[0].disk
         record = self._store.attachment(self._node, disk.canonical_id)
-        access = Access.READ_WRITE if _writes(live) else Access.READ_ONLY
+        access = _needed(live)
         if record and record.is_ours and access.writes_disk and not record.plan.access.writes_disk:
             self._detach(record)  # it lingers attached read-only, and its only export wants to write
             record = None
         if record is None:
-            record = self._plan(disk, access)
+            record = self._commit(self._new_plan(disk, access))
         if record.idle_boottime is not None:
             self._store.set_idle(record, None)
         if record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):
             self._attach(record)
 
     def locate(self, disk: Disk, live: Sequence[ExportRecord]) -> Device:
-        """The device, prepared for these exports. Raises DeviceNotReady also when the attachment has gone."""
+        """The device, prepared for these exports. Raises AttachmentLost when it is planned anew."""
         device = self._plugins[disk.id.provider].locate(disk)
         record = self._store.attachment(self._node, disk.canonical_id)
         if isinstance(device, Device):
+            self._untouched.discard(disk.canonical_id)
             if record and record.is_ours and device.is_block:
                 prepare(device, read_only=not _writes(live))
             return device
-        if record:
-            self._store.forget_attachment(record)  # so that it is planned anew
-        raise DeviceNotReady(f"{disk.id} is not attached to this machine any more; it is being attached again.")
+        self.replan(disk.canonical_id, live)
+        raise AttachmentLost(f"{disk.id} is not attached to this machine any more; it is being attached again.")
+
+    def replan(self, canonical_id: str, live: Sequence[ExportRecord]) -> None:
+        """A new plan in place of one whose attachment somebody has undone. Raises what the provider raises.
+
+        The old one stands if the provider finds what it made: then it had answered with what it saw earlier, and what
+        is ours must not become foreign by that. Either way the disk is attached again before it is used.
+        """
+        record = self._store.attachment(self._node, canonical_id)
+        if record is None:
+            return
+        if record.is_ours:
+            record = self._store.set_attachment(record, AttachmentState.ATTACHING)
+        plan = self._new_plan(record.plan.disk, _needed(live))
+        if plan.is_present and record.is_ours and plan.slot and plan.slot == record.plan.slot:
+            return
+        self._store.forget_attachment(record)
+        self._commit(plan)
 
     def let_go(self, canonical_id: str) -> float | None:
         """Ends the attachment of a disk without exports, if it is ours. Returns until when it lingers.
@@ -68,9 +95,12 @@ class Attachments:
         self._detach(record)
         return None
 
-    def _plan(self, disk: Disk, access: Access) -> AttachmentRecord:
-        plan = self._plugins[disk.id.provider].plan_attach(disk, access)
+    def _new_plan(self, disk: Disk, access: Access) -> AttachPlan:
+        return self._plugins[disk.id.provider].plan_attach(disk, access)
+
+    def _commit(self, plan: AttachPlan) -> AttachmentRecord:
         state = AttachmentState.FOREIGN if plan.is_present else AttachmentState.PLANNED
+        self._untouched.add(plan.disk.canonical_id)
         return self._store.plan_attachment(self._node, plan, state)
 
     def _attach(self, record: AttachmentRecord) -> None:
@@ -95,25 +125,37 @@ class Attachments:
             log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
             self._store.set_attachment(record, AttachmentState.STUCK, Problem.of(error))
             raise
+        self._untouched.discard(record.plan.disk.canonical_id)
         self._store.forget_attachment(record)
 
     def _flush(self, disk: Disk) -> None:
-        """Whatever was written is on the disk. A device that cannot be found has nothing to flush. Raises DiskInUse."""
+        """Whatever was written is on the disk, and nobody holds it. A device that is not there has nothing to flush.
+
+        Raises DiskInUse, and what the provider raises when it cannot be asked: unknown is not absent.
+        """
         try:
             device = self._plugins[disk.id.provider].locate(disk)
         except CloudManagerError as error:
+            if not isinstance(error, DeviceError | DiskNotFound) and disk.canonical_id not in self._untouched:
+                raise
             log.warning("%s is detached without a flush: %s", disk.id, error.detail)
             return
         if isinstance(device, Device) and device.is_block:
             flush(device)
 
     def _lingers_until(self, record: AttachmentRecord) -> float:
+        if self._is_ending or (self._linger_seconds and self._store.is_draining(self._node)):
+            return 0.0  # nobody will come for it
         idle = record.idle_boottime if record.boot_id == self._clock.boot_id else None
         if idle is None:
             idle = self._clock.boottime()
             if self._linger_seconds:
                 self._store.set_idle(record, idle)
         return idle + self._linger_seconds
+
+
+def _needed(exports: Sequence[ExportRecord]) -> Access:
+    return Access.READ_WRITE if _writes(exports) else Access.READ_ONLY
 
 
 def _writes(exports: Sequence[ExportRecord]) -> bool:

@@ -6,8 +6,10 @@ Nothing here is ever done to a device that somebody else attached.
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse
 from cloudmanager.core.model import Device
@@ -27,7 +29,7 @@ def prepare(device: Device, *, read_only: bool) -> None:
 
 
 def flush(device: Device) -> None:
-    """Everything written is on the disk. Raises DiskInUse if somebody holds it (a mount, a mapped device)."""
+    """Everything written is on the disk. Raises DiskInUse naming who holds it (a mount, a mapped device)."""
     try:
         with _opened(device, os.O_RDONLY | os.O_EXCL) as descriptor:
             os.fsync(descriptor)
@@ -37,11 +39,39 @@ def flush(device: Device) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise DeviceError(f"{device.path} cannot be flushed: {error.strerror}.", retriable=True) from error
+        names = ", ".join(holders(device)) or "another program of this machine, exclusively"
         raise DiskInUse(
-            f"{device.path} is held by something on this machine (mounted, or part of another device), "
-            "so it is not detached. Unmount it; the detach is tried again.",
+            f"{device.path} is held: {names}. So it is not detached; release it, the detach is tried again.",
             retriable=True,
+            holder=names,
         ) from error
+
+
+def holders(device: Device) -> list[str]:
+    """What this machine has made of a block device and its partitions, as far as this mount namespace shows it."""
+    directory = Path(f"/sys/dev/block/{_numbers(device.identity.device)}")
+    parts = [directory, *(path.parent for path in directory.glob("*/partition"))]
+    above = [f"part of {path.name}" for part in parts for path in sorted(part.glob("holders/*"))]
+    numbers = {_text(part / "dev") for part in parts}
+    return [*above, *(f"mounted at {target}" for number, target in _mounts() if number in numbers)]
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Device number and mount point (proc_pid_mountinfo(5)), in which a space is written as \\040."""
+    for line in _text(Path("/proc/self/mountinfo")).splitlines():
+        _, _, number, _, target, *_ = line.split(" ")
+        yield number, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), target)
+
+
+def _numbers(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,13 +15,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from cloudmanager.core import storefault
+from cloudmanager.core import storefault, storefile
 from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreLocked, StoreUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCKED_SECONDS = 10
+_LOCKED_SECONDS = 5
 """How long a write waits for another program's lock. It is answered after this and its turn at the most."""
-_TURN_SECONDS = 20
+_TURN_SECONDS = 10
 _CONNECT_SECONDS = 10
 
 
@@ -46,8 +47,21 @@ class Database:
             raise
         return database
 
+    @classmethod
+    def look(cls, url: str | URL) -> Self:
+        """Connects to what is there, only to read it, as it is. Raises ConfigurationError."""
+        made = parsed(url)
+        path = storefile.path_of(made)
+        if path is None:
+            return cls(_engine(made))
+        return cls(create_engine(made, creator=partial(storefile.open_to_read, path)))
+
     def close(self) -> None:
         self._engine.dispose()
+
+    @property
+    def url(self) -> URL:
+        return self._engine.url
 
     @property
     def write_failure(self) -> StoreUnavailable | None:
@@ -57,6 +71,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """As `read`, but all that is read in it is of one moment."""
+        with self.read() as connection:
+            if self._is_sqlite:
+                connection.exec_driver_sql("BEGIN")
+            else:
+                connection.execution_options(isolation_level="REPEATABLE READ")
             yield connection
 
     @contextmanager
@@ -72,12 +96,16 @@ class Database:
             raise
         self._write_failure = None
 
-    def lock(self, connection: Connection, keys: Iterable[str]) -> None:
-        """Keeps other nodes out of the same keys until the transaction ends. SQLite's `write` has done so already."""
+    def lock(self, connection: Connection, keys: Iterable[str], *, shared: bool = False) -> None:
+        """Keeps other nodes out of the same keys until the transaction ends. SQLite's `write` has done so already.
+
+        Those who lock a key `shared` keep out only those who do not.
+        """
         if self._is_sqlite:
             return
+        lock = text(f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}(:key)")
         for number in sorted({_lock_number(key) for key in keys}):
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": number})
+            connection.execute(lock, {"key": number})
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -129,7 +157,7 @@ def migrations() -> alembic.config.Config:
     return config
 
 
-def parsed(url: str) -> URL:
+def parsed(url: str | URL) -> URL:
     """The URL of a store. Raises ConfigurationError."""
     try:
         made = make_url(url)

@@ -7,9 +7,13 @@ CloudManagerError
 │   └── IdempotencyMismatch     the key was used for another request
 ├── NotFound
 │   ├── ProviderNotFound
+│   ├── NodeNotFound
 │   ├── DiskNotFound
 │   └── ExportNotFound
 ├── Refused                     a policy plugin said no
+├── ProviderPaused              an operator lets it make no new exports
+├── NodeDraining                an operator lets it take no new exports
+├── ShuttingDown                the service is ending: retriable
 ├── Conflict                    somebody else's claim stands in the way
 │   ├── AccessConflict          another export, or an attachment in another mode
 │   ├── DiskInUse               attached to another node, or held by this machine
@@ -33,10 +37,15 @@ CloudManagerError
 │   ├── ServerFailed            it ended or never answered
 │   └── PortsExhausted          retriable
 ├── StoreUnavailable            retriable
+│   ├── StoreFull               no space is left for it
+│   ├── StoreReadOnly           its file system or server takes no writes
+│   ├── StoreLocked             another program keeps it locked
+│   └── StoreDamaged            what is in it cannot be understood
 └── SetupError                  found at start, before anything is served
     ├── ConfigurationError
     ├── PluginError
-    └── MissingExtra
+    ├── MissingExtra
+    └── UnsupportedStore        this kind of store is looked after with other tools
 """
 
 from typing import ClassVar
@@ -101,6 +110,11 @@ class ProviderNotFound(NotFound):
     title = "No provider of that name is configured"
 
 
+class NodeNotFound(NotFound):
+    code = "node_not_found"
+    title = "No node of that name is known"
+
+
 class DiskNotFound(NotFound):
     code = "disk_not_found"
     title = "There is no such disk"
@@ -114,6 +128,22 @@ class ExportNotFound(NotFound):
 class Refused(CloudManagerError):
     code = "refused"
     title = "A policy refuses this export"
+
+
+class ProviderPaused(CloudManagerError):
+    code = "provider_paused"
+    title = "The provider is paused"
+
+
+class NodeDraining(CloudManagerError):
+    code = "node_draining"
+    title = "The node takes no new exports"
+
+
+class ShuttingDown(CloudManagerError):
+    code = "shutting_down"
+    title = "The service is ending"
+    retriable = True
 
 
 class Conflict(CloudManagerError):
@@ -237,6 +267,27 @@ class StoreUnavailable(CloudManagerError):
     retriable = True
 
 
+class StoreFull(StoreUnavailable):
+    code = "store_full"
+    title = "No space is left for the store"
+
+
+class StoreReadOnly(StoreUnavailable):
+    code = "store_read_only"
+    title = "The store cannot be written"
+
+
+class StoreLocked(StoreUnavailable):
+    code = "store_locked"
+    title = "Another program keeps the store locked"
+
+
+class StoreDamaged(StoreUnavailable):
+    code = "store_damaged"
+    title = "The store is damaged"
+    retriable = False
+
+
 class SetupError(CloudManagerError):
     code = "setup_error"
     title = "cloudmanager cannot start like this"
@@ -255,3 +306,8 @@ class PluginError(SetupError):
 class MissingExtra(SetupError):
     code = "missing_extra"
     title = "A part of cloudmanager is not installed"
+
+
+class UnsupportedStore(SetupError):
+    code = "unsupported_store"
+    title = "This kind of store is looked after with other tools"

@@ -8,7 +8,7 @@ Hooks are synchronous and are called from several threads at once. Only errors o
 them, with the cloud's own code, `retriable` and `retry_after` kept.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,16 @@ class ProviderSpec:
 
         NotAttached only when that is certain (never None). Raises DeviceNotReady while the device has not appeared,
         DeviceMismatch when another disk is in its place.
+        """
+        raise NotImplementedError
+
+    @hookspec(firstresult=True)
+    def locate_all(self, provider: str, disks: Sequence[Disk]) -> Mapping[DiskId, Device | NotAttached]:
+        """Optional: as `locate`, for disks that are being served, every few seconds: one call to the cloud for all.
+
+        Waits for nothing. A device that is there proves nothing here: the cloud must say that the disk is attached.
+        A disk of which nothing is certain is left out, and is then located alone. Raises when the cloud cannot be
+        asked, which changes nothing for what is served.
         """
         raise NotImplementedError
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import logging
 import secrets
-from collections.abc import Callable
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,13 +12,16 @@ from typing import Self
 
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.clock import Clock
+from cloudmanager.core.drift import Drift
 from cloudmanager.core.errors import (
     CloudManagerError,
     ExportOver,
     InvalidRequest,
+    ShuttingDown,
     UnsupportedAccess,
 )
 from cloudmanager.core.hookspecs import ExportRequest
+from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import (
     Access,
     AttachmentState,
@@ -33,17 +37,22 @@ from cloudmanager.core.model import (
     Severity,
 )
 from cloudmanager.core.nbd import Servers, new_export_name
-from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.reconciler import Reconciler
-from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord
+from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord, Order
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.waiting import Waiting
+from cloudmanager.core.whereabouts import Whereabouts, problem_of
+from cloudmanager.core.winddown import WindDown
 
 MAX_HOLDER_LENGTH = 256
 MAX_NOTE_LENGTH = 4096
 MAX_KEY_LENGTH = 255
+RESTART_SECONDS = 10.0
+"""When a client that was told that the service ends may expect the next one."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class ProviderStatus:
     type: str
     node: Node | None = None
     error: Problem | None = None
+    pause: Order | None = None
+    """An operator lets it make no new exports."""
 
 
 class Manager:
@@ -75,9 +86,19 @@ class Manager:
         self._state = state
         self._node = settings.server.node
         self._waiting = Waiting()
-        attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds)
+        self._whereabouts = Whereabouts(plugins)
+        self._is_ending = threading.Event()
+        self._attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds)
         self._reconciler = Reconciler(
-            self._node, store, attachments, self._servers, settings.exports, clock, self._announce
+            self._node,
+            store,
+            self._attachments,
+            self._servers,
+            settings.exports,
+            clock,
+            Drift(plugins, self._servers, clock, settings.exports.reconcile_seconds),
+            LastSeen(state.last_seen, clock),
+            self._announce,
         )
 
     @classmethod
@@ -92,15 +113,27 @@ class Manager:
             raise
 
     def start(self) -> None:
-        """Asks each provider who this machine is, adopts what an earlier service left, and begins to converge."""
-        for provider in self._plugins:
-            provider.node()
+        """Asks each provider who this machine is, adopts what an earlier service left, and begins to converge.
+
+        A provider that cannot say for now is asked again, and keeps nobody from the others' disks. Raises what is
+        final.
+        """
+        self._whereabouts.learn()
+        self._rename()
         self._sweep()
         self._reconciler.start()
 
+    def wind_down(self, timeout: float) -> None:
+        """Refuses new exports from now on, and closes the others if the settings say so, for `timeout` seconds."""
+        self._is_ending.set()
+        if self._settings.exports.on_shutdown == "close":
+            WindDown(self._node, self._store, self._attachments, self._reconciler, self._announce).run(timeout)
+
     def close(self, timeout: float = 30) -> None:
         """Stops converging within `timeout` seconds. Exports go on being served, and the next service adopts them."""
-        self._reconciler.stop(timeout)
+        self._whereabouts.close()
+        for canonical_id in sorted(self._reconciler.stop(timeout)):
+            log.warning("left to the next start: %s, which was still being worked on", canonical_id)
         self._waiting.cancel_all()
         self._servers.close()
         self._store.close()
@@ -120,7 +153,8 @@ class Manager:
     ) -> Export:
         """Claims a disk for a holder; it is ready later (`settled`). The same key and request give the same export.
 
-        Raises InvalidRequest, NotFound, Refused, Conflict, ImageError, or what the provider met.
+        Raises InvalidRequest, NotFound, Refused, Conflict, ImageError, ProviderPaused, NodeDraining, ShuttingDown, or
+        what the provider met.
         """
         disk_id = DiskId.parse(disk)
         provider = self._plugins[disk_id.provider]
@@ -132,6 +166,8 @@ class Manager:
             _check_text("Idempotency-Key", idempotency_key, MAX_KEY_LENGTH, needed=True)
             if earlier := self._store.replayed(idempotency_key, digest):
                 return self._view(earlier)
+        self._refuse_at_the_end()
+        self._store.refuse_ordered(disk_id.provider, self._node)  # before a cloud is asked that may be why
         described = provider.describe(disk_id)
         wanted = self._new_record(described, access, holder, note, life)
         if access not in described.access:
@@ -139,6 +175,7 @@ class Manager:
             raise _unsupported(described, access)
         if self._plugins.have_policies:
             self._plugins.authorize(ExportRequest(described, access, holder, self._is_attached(described)))
+        self._refuse_at_the_end()  # what was asked may have taken its time
         record = self._store.claim(wanted, idempotency_key, digest)
         self._reconciler.poke(record.disk.canonical_id)
         return self._view(record)
@@ -190,6 +227,39 @@ class Manager:
         self._reconciler.poke(record.disk.canonical_id)
         return self.get(export_id)
 
+    # An operator's orders
+
+    def force_release(self, export_id: str, by: str = "", reason: str = "") -> Export:
+        """Ends the claim and cuts connected clients off: they are, when this returns. Works on closing exports too."""
+        self._order(by, reason)
+        before = self._store.export(export_id)
+        if self._store.force_closing(export_id, by, reason):
+            self._announce(export_id)
+        if before.node == self._node and before.state in (ExportState.READY, ExportState.CLOSING):
+            self._cut_off(export_id)
+        self._reconciler.poke(before.disk.canonical_id)
+        return self.get(export_id)
+
+    def pause(self, provider: str, by: str = "", reason: str = "") -> ProviderStatus:
+        """The provider makes no new exports on any node that uses the store. Those that it has go on as ever."""
+        self._store.pause(self._plugins[provider].name, self._order(by, reason), self._node)
+        return self._known_status(self._plugins[provider])
+
+    def resume(self, provider: str, by: str = "", reason: str = "") -> ProviderStatus:
+        self._store.resume(self._plugins[provider].name, self._order(by, reason), self._node)
+        return self._known_status(self._plugins[provider])
+
+    def drain(self, node: str, by: str = "", reason: str = "") -> NodeRecord:
+        """The node takes no new exports. Those that it has go on until they end, and their disks do not linger then."""
+        self._store.drain(node, self._order(by, reason))
+        for canonical_id in self._store.active_disks(self._node):
+            self._reconciler.poke(canonical_id)
+        return self._node_record(node)
+
+    def undrain(self, node: str, by: str = "", reason: str = "") -> NodeRecord:
+        self._store.undrain(node, self._order(by, reason))
+        return self._node_record(node)
+
     # What there is
 
     def disks(self, provider: str | None, query: Query, page: str | None = None) -> Page[Disk]:
@@ -217,7 +287,13 @@ class Manager:
         return tuple(self._store.attachments())
 
     def providers(self) -> tuple[ProviderStatus, ...]:
-        return tuple(_status(provider.name, provider.type, provider.node) for provider in self._plugins)
+        pauses = self._store.pauses()
+        return tuple(self._status(provider, pauses.get(provider.name)) for provider in self._plugins)
+
+    def pauses(self) -> dict[str, Order | None]:
+        """By provider, also of those that are not paused. Asks no cloud."""
+        paused = self._store.pauses()
+        return {provider.name: paused.get(provider.name) for provider in self._plugins}
 
     def nodes(self) -> tuple[NodeRecord, ...]:
         return tuple(self._store.nodes())
@@ -230,15 +306,66 @@ class Manager:
 
     def readiness(self) -> tuple[Finding, ...]:
         """Whether requests can be served now: any PROBLEM says no."""
-        return self._store_finding(), self._reconciler_finding()
+        return (
+            *(self._store_finding(), self._reconciler_finding()),
+            *self._whereabouts.findings(),
+            *self._order_findings(),
+            *([Finding("service", Severity.PROBLEM, "is ending")] if self._is_ending.is_set() else []),
+        )
 
     # Inside
 
+    def _rename(self) -> None:
+        """A machine that has another name now keeps its exports and attachments."""
+        former = self._state.node()
+        if former == self._node:
+            return
+        if former:
+            log.warning("this node was called %s and is called %s now", former, self._node)
+            self._store.rename_node(former, self._node)
+        self._state.keep_node(self._node)
+
     def _sweep(self) -> None:
-        """Deletes what is left of exports that the store does not know as live, as after a backup was restored."""
+        """Ends what is left of exports that the store does not know as live, as after a backup was restored."""
         live = {record.id for record in self._store.claiming_exports(self._node)}
         for leftover in self._state.leftovers(live):
-            self._servers.stop(leftover)
+            self._servers.sweep(leftover)
+
+    def _refuse_at_the_end(self) -> None:
+        if self._is_ending.is_set():
+            raise ShuttingDown(
+                "The service is being stopped and takes no new exports. Ask again when it runs.",
+                retry_after=RESTART_SECONDS,
+            )
+
+    def _order(self, by: str, reason: str) -> Order:
+        if by:
+            _check_text("by", by, MAX_HOLDER_LENGTH, needed=True)
+        _check_text("reason", reason, MAX_NOTE_LENGTH)
+        return Order(self._clock.now(), by, reason)
+
+    def _cut_off(self, export_id: str) -> None:
+        try:
+            self._servers.stop(export_id)
+        except CloudManagerError as error:  # the reconciler goes on trying
+            log.warning("export %s is not cut off yet: %s", export_id, error.detail)
+
+    def _status(self, provider: Provider, pause: Order | None) -> ProviderStatus:
+        """What it says now; what is known where it could not say before, so that nobody waits for one that hangs."""
+        if self._whereabouts.of(provider.name).error:
+            return self._known_status(provider)
+        try:
+            return ProviderStatus(provider.name, provider.type, provider.node(), pause=pause)
+        except CloudManagerError as error:
+            return ProviderStatus(provider.name, provider.type, error=Problem.of(error), pause=pause)
+
+    def _known_status(self, provider: Provider) -> ProviderStatus:
+        known = self._whereabouts.of(provider.name)
+        pause = self._store.pauses().get(provider.name)
+        return ProviderStatus(provider.name, provider.type, known.node, problem_of(known), pause)
+
+    def _node_record(self, name: str) -> NodeRecord:
+        return next(record for record in self._store.nodes() if record.name == name)
 
     def _life(self, ttl: timedelta | None) -> timedelta:
         limits = self._settings.exports
@@ -298,11 +425,23 @@ class Manager:
             self._waiting.settle(export_id, export)
 
     def _store_finding(self) -> Finding:
+        """It is read now; the last write, which is half a minute old at the most, tells whether it can be written."""
         try:
             self._store.nodes()
         except CloudManagerError as error:
             return Finding("store", Severity.PROBLEM, error.detail)
+        if failure := self._store.write_failure:
+            return Finding("store", Severity.PROBLEM, failure.detail)
         return Finding("store", Severity.OK, "answers")
+
+    def _order_findings(self) -> tuple[Finding, ...]:
+        """Of the orders that keep new exports from this node."""
+        try:
+            orders = [(f"provider {name}", "paused", pause) for name, pause in self.pauses().items()]
+            orders += [(f"node {self._node}", "draining", self._node_record(self._node).drain)]
+        except CloudManagerError:
+            return ()  # the store's own finding says so
+        return tuple(Finding(who, Severity.WARNING, f"{what} {order}") for who, what, order in orders if order)
 
     def _reconciler_finding(self) -> Finding:
         if self._reconciler.is_running:
@@ -338,10 +477,3 @@ def _unsupported(disk: Disk, access: Access) -> UnsupportedAccess:
     held = f" It is held by {', '.join(disk.held_by)}." if disk.held_by else ""
     why = f" {disk.description}" if disk.description else ""
     return UnsupportedAccess(f"{disk.id} cannot be exported {access}; possible: {possible}.{held}{why}")
-
-
-def _status(name: str, type_name: str, node: Callable[[], Node]) -> ProviderStatus:
-    try:
-        return ProviderStatus(name, type_name, node())
-    except CloudManagerError as error:
-        return ProviderStatus(name, type_name, error=Problem.of(error))

@@ -191,6 +191,14 @@ class AttachmentState(StrEnum):
     """Attached by somebody else: may be exported, is never detached."""
 
 
+class NodeState(StrEnum):
+    ACTIVE = "active"
+    DRAINING = "draining"
+    """It takes no new exports, and has some left, or disks that are still attached."""
+    DRAINED = "drained"
+    """It takes no new exports and has nothing left."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """An error as it is kept and shown."""

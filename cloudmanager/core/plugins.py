@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -80,6 +80,17 @@ class Provider:
 
     def locate(self, disk: Disk) -> Device | NotAttached:
         return cast("Device | NotAttached", self._call("locate", disk=disk))
+
+    @property
+    def looks_at_all(self) -> bool:
+        """It has the optional `locate_all`."""
+        return self._call.has("locate_all")
+
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device | NotAttached]:
+        """Those of which something is certain: none where the provider has no such hook."""
+        if not self.looks_at_all:
+            return {}
+        return cast("Mapping[DiskId, Device | NotAttached]", self._call("locate_all", disks=disks))
 
     def detach(self, attachment: Attachment) -> None:
         self._call("detach", attachment=attachment)

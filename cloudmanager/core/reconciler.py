@@ -11,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import groupby
 
-from cloudmanager.core.attaching import Attachments
+from cloudmanager.core.attaching import AttachmentLost, Attachments
 from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, ServerFailed
+from cloudmanager.core.drift import Drift, Finding, Verdict
+from cloudmanager.core.errors import CloudManagerError, ServerFailed, StoreUnavailable
+from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import Servers, ServerSpec
 from cloudmanager.core.records import ExportRecord
@@ -26,6 +28,7 @@ DISKS_AT_ONCE = 16
 STARTS_AT_ONCE = 16
 DRAIN_LOOK_SECONDS = 0.25
 HEARTBEAT_SECONDS = 30.0
+STORE_LOOK_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +43,8 @@ class Reconciler:
         servers: Servers,
         settings: ExportSettings,
         clock: Clock,
+        drift: Drift,
+        last_seen: LastSeen,
         on_change: Callable[[str], None],
     ) -> None:
         """`on_change` is called with the id of an export whose state has changed."""
@@ -49,36 +54,47 @@ class Reconciler:
         self._servers = servers
         self._settings = settings
         self._clock = clock
+        self._drift = drift
+        self._last_seen = last_seen
         self._on_change = on_change
         self._queue = WorkQueue(clock.boottime)
         self._backoff = Backoff()
         self._starters = ThreadPoolExecutor(STARTS_AT_ONCE, "start")
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._watchers: list[threading.Thread] = []
 
     def start(self) -> None:
         """Takes over what an earlier daemon left behind, and begins to converge."""
         self._store.node_started(self._node)
         # At once: a start that was cut is waited for, and a crash may have cut many.
         list(self._starters.map(self._take_over, self._store.claiming_exports(self._node)))
+        self._last_seen.note()  # only now: what was noted in an earlier boot is needed until here
         names = [f"converge-{number}" for number in range(DISKS_AT_ONCE)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
         self._threads.append(threading.Thread(target=self._resync, name="resync", daemon=True))
-        for thread in self._threads:
+        self._watchers = self._drift.threads(self._stopping, self.poke)
+        for thread in [*self._threads, *self._watchers]:
             thread.start()
 
-    def stop(self, timeout: float) -> None:
-        """Finishes what is being converged, for `timeout` seconds at most. Servers go on serving."""
+    def stop(self, timeout: float) -> frozenset[str]:
+        """Finishes what is being converged, for `timeout` seconds at most. Servers go on serving.
+
+        Returns the disks that are still being worked on: something hangs, and this end is as good as a crash for them.
+        """
         self._stopping.set()
         self._queue.close()
         deadline = self._clock.boottime() + timeout
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock.boottime()))
+        if self._threads:  # else what an earlier boot has left is still needed
+            self._last_seen.note(is_last=True)
         self._starters.shutdown(wait=False, cancel_futures=True)
+        return self._queue.working
 
     @property
     def is_running(self) -> bool:
-        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
+        return bool(self._threads) and all(thread.is_alive() for thread in [*self._threads, *self._watchers])
 
     def poke(self, canonical_id: str) -> None:
         """Asks for the disk to be looked at now."""
@@ -94,6 +110,7 @@ class Reconciler:
     def converge(self, canonical_id: str) -> float | None:
         """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
         records = self._expire(self._store.claiming_exports(self._node, canonical_id))
+        records = self._heed(canonical_id, records)
         due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
         live = [record for record in records if record.state.is_live]
         if live:
@@ -113,6 +130,44 @@ class Reconciler:
         gone = {record.id for record in expired}
         return [self._store.export(record.id) if record.id in gone else record for record in records]
 
+    def _heed(self, canonical_id: str, records: Sequence[ExportRecord]) -> list[ExportRecord]:
+        """Acts on what was noticed of the disk. Returns those of its exports that are not over by that."""
+        findings = {finding.export_id: finding for finding in self._drift.findings(canonical_id)}
+        found = [(record, findings[record.id]) for record in records if record.id in findings]
+        over = {record.id for record, finding in found if self._is_ended_by(record, finding)}
+        going_on = [record for record in records if record.id not in over]
+        if any(finding.verdict is Verdict.DETACHED for _, finding in found):
+            self._attach_anew(canonical_id, [record for record in going_on if record.state.is_live])
+        return going_on
+
+    def _is_ended_by(self, record: ExportRecord, finding: Finding) -> bool:
+        """Shows the finding on the export, and stops a server that must not go on."""
+        if not finding.verdict.stops or finding.problem is None:
+            self._store.show(record.id, finding.problem)
+            self._drift.shown(finding)
+            return False
+        log.warning("export %s of %s is stopped: %s", record.id, record.disk.id, finding.problem.detail)
+        try:
+            self._servers.halt(record.id)
+        except CloudManagerError as error:
+            log.warning("export %s cannot be stopped: %s", record.id, error.detail)
+            return False  # it is found again at the next look
+        if not record.state.is_live:
+            return False
+        if record.access is Access.SCRATCH:
+            return not self._end(record, ExportState.FAILED, Problem.of(_overlay_lost(finding.problem)))
+        if finding.verdict is Verdict.WRONG:
+            return not self._end(record, ExportState.FAILED, finding.problem)
+        self._store.set_error(record.id, finding.problem, self._unready_since(record))
+        self._on_change(record.id)
+        return False
+
+    def _attach_anew(self, canonical_id: str, live: Sequence[ExportRecord]) -> None:
+        try:
+            self._attachments.replan(canonical_id, live)
+        except CloudManagerError as error:
+            log.warning("%s cannot be planned anew: %s", canonical_id, error.detail)  # attaching will say so too
+
     def _close(self, record: ExportRecord) -> list[float]:
         """Ends an export whose clients have left or have had their time. Returns when to look again, if it drains."""
         now = self._clock.boottime()
@@ -120,7 +175,7 @@ class Reconciler:
             return [not_before]
         self._servers.refuse_clients(record.id)
         drained = (record.closing_boottime or 0.0) + self._settings.drain_seconds
-        if now < drained and self._servers.client_count(record.id):
+        if now < drained and not record.is_forced and self._servers.client_count(record.id):
             return [now + DRAIN_LOOK_SECONDS]
         return self._end(record, ExportState.CLOSED)
 
@@ -131,6 +186,7 @@ class Reconciler:
         except CloudManagerError as error:
             log.warning("export %s cannot be ended: %s", record.id, error.detail)
             return [self._backoff.strike(_ending(record), self._clock.boottime())]
+        self._drift.ended(record.id)
         self._backoff.forgive(record.id)
         self._backoff.forgive(_ending(record))
         if self._store.set_over(record.id, state, problem):
@@ -169,6 +225,7 @@ class Reconciler:
             port = self._servers.reserve(record.id, record.port)
             if self._stopping.is_set() or not self._store.set_attaching(record.id, port, self._unready_since(record)):
                 return None  # released in the meantime: the next round closes it
+            self._drift.starting(record, device)
             process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
             if self._store.set_ready(record.id, process, device.size_bytes, device.format):
                 self._on_change(record.id)
@@ -182,15 +239,19 @@ class Reconciler:
     def _retry_or_fail(self, key: str, exports: Iterable[ExportRecord], error: CloudManagerError) -> list[float]:
         """Keeps the error on each export. Returns when to try again those that may still succeed.
 
-        `key` is what is backed off from: the disk, or one export.
+        `key` is what is backed off from: the disk, or one export. An error of the store says nothing of the exports.
         """
+        if isinstance(error, StoreUnavailable):
+            raise error
         now = self._clock.boottime()
         problem = Problem.of(error)
         retried = False
         for record in exports:
             log.warning("export %s of %s: %s (%s)", record.id, record.disk.id, error.detail, error.code)
             since = self._unready_since(record)
-            if error.retriable and now < since + self._settings.attach_deadline_seconds:
+            if isinstance(error, AttachmentLost) and record.access is Access.SCRATCH and record.server is not None:
+                self._end(record, ExportState.FAILED, Problem.of(_overlay_lost(problem)))
+            elif error.retriable and now < since + self._settings.attach_deadline_seconds:
                 self._store.set_error(record.id, problem, since)
                 retried = True
             else:
@@ -203,6 +264,8 @@ class Reconciler:
         if record.boot_id != self._clock.boot_id:
             self._after_reboot(record)
         process = self._servers.adopt(record.id, record.name, record.port, record.server)
+        if process is not None:
+            self._drift.adopted(record)
         log.info("export %s of %s: %s", record.id, record.disk.id, "adopted" if process else "has no server")
         self.poke(record.disk.canonical_id)
 
@@ -211,7 +274,8 @@ class Reconciler:
         if record.access is Access.SCRATCH and record.server is not None:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
-        self._store.rebase(record)  # last: from here on nothing tells that there was a reboot
+        left = self._last_seen.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
+        self._store.rebase(record, left)  # last: from here on nothing tells that there was a reboot
 
     def _let_go(self, canonical_id: str) -> list[float]:
         """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
@@ -231,6 +295,9 @@ class Reconciler:
         while (canonical_id := self._queue.take()) is not None:
             try:
                 due = self.converge(canonical_id)
+            except StoreUnavailable as error:  # no fault of the disk
+                log.warning("%s waits for the store: %s", canonical_id, error.detail)
+                due = self._clock.boottime() + STORE_LOOK_SECONDS
             except Exception:
                 log.exception("converging %s failed", canonical_id)
                 due = self._backoff.strike(canonical_id, self._clock.boottime())
@@ -245,12 +312,20 @@ class Reconciler:
             try:
                 for canonical_id in self._store.active_disks(self._node):
                     self.poke(canonical_id)
+                self._last_seen.note()
                 if (now := self._clock.boottime()) >= next_heartbeat:
-                    next_heartbeat = now + HEARTBEAT_SECONDS
                     self._store.node_seen(self._node)
-                    self._store.prune(self._clock.now() - timedelta(seconds=self._settings.keep_closed_seconds))
+                    self._store.prune(self._node, self._settings.keep_closed_seconds)
+                    next_heartbeat = now + HEARTBEAT_SECONDS  # sooner while the store takes no writes
             except CloudManagerError as error:
                 log.warning("cannot look for work: %s", error.detail)
+
+
+def _overlay_lost(problem: Problem) -> ServerFailed:
+    return ServerFailed(
+        f"{problem.detail} What was written to the scratch export rested on bytes that may have changed since, so it "
+        "is given up. Ask again."
+    )
 
 
 def _ending(record: ExportRecord) -> str:

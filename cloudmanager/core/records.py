@@ -1,5 +1,6 @@
 """What the store keeps of exports, attachments, nodes and events, as frozen data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -9,6 +10,7 @@ from cloudmanager.core.model import (
     AttachPlan,
     Disk,
     ExportState,
+    NodeState,
     Problem,
 )
 from cloudmanager.core.nbd import ServerProcess
@@ -38,6 +40,8 @@ class ExportRecord:
     format: str | None = None
     server: ServerProcess | None = None
     error: Problem | None = None
+    is_forced: bool = False
+    """An operator has cut its clients off: it is closing without a grace period."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,35 @@ class AttachmentRecord:
 
 
 @dataclass(frozen=True)
+class Order:
+    """What an operator has ordered: who it was, and why, as far as they said so."""
+
+    since: datetime
+    by: str = ""
+    reason: str = ""
+
+    def __str__(self) -> str:
+        told = [f" by {self.by}" if self.by else "", f": {self.reason}" if self.reason else ""]
+        return f"since {self.since.isoformat(timespec='seconds')}{''.join(told)}"
+
+
+@dataclass(frozen=True)
 class NodeRecord:
     name: str
     boot_id: str
     started_at: datetime
     seen_at: datetime
+    drain: Order | None = None
+    """Since then it takes no new exports."""
+    exports: int = 0
+    """Those that are not over."""
+    attachments: int = 0
+
+    @property
+    def state(self) -> NodeState:
+        if self.drain is None:
+            return NodeState.ACTIVE
+        return NodeState.DRAINING if self.exports or self.attachments else NodeState.DRAINED
 
 
 @dataclass(frozen=True)
@@ -75,11 +103,38 @@ class AuditEvent:
     at: datetime
     node: str
     event: str
-    """`export.claimed`, `export.ready`, `attachment.attached`…"""
+    """`export.claimed`, `export.ready`, `attachment.attached`, `provider.paused`…"""
     disk_id: str
+    """Empty where it is about no disk."""
     export_id: str | None = None
     holder: str | None = None
     detail: str = ""
+    provider: str | None = None
+    """The provider that an operator's order is about."""
+    ordered_by: str | None = None
+    """The operator, if it was one and they said who they are."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an export that is not over excludes others from."""
+
+    export_id: str
+    canonical_id: str
+    is_exclusive: bool
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that the store says of this moment."""
+
+    exports: tuple[ExportRecord, ...]
+    claims: tuple[Claim, ...]
+    attachments: tuple[AttachmentRecord, ...]
+    last_events: Mapping[str, str]
+    """Of each export, the last event that changed its state."""
+    misfiled: tuple[str, ...]
+    """Exports and attachments of which two columns name different disks."""
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
 )
 
 from cloudmanager.core.model import AttachPlan, Disk, Problem
 from cloudmanager.core.nbd import ServerProcess
+from cloudmanager.core.records import Order
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -66,7 +68,16 @@ nodes = Table(
     Column("boot_id", Text, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
+    Column("drain", Json(Order)),
 )
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("provider", Text, primary_key=True),
+    Column("pause", Json(Order), nullable=False),
+)
+"""The providers that are paused, on every node that uses the store."""
 
 exports = Table(
     "exports",
@@ -90,10 +101,12 @@ exports = Table(
     Column("expires_boottime", Double, nullable=False),
     Column("unready_boottime", Double, nullable=False),
     Column("closing_boottime", Double),
+    Column("over_boottime", Double),
     Column("size_bytes", BigInteger),
     Column("format", Text),
     Column("server", Json(ServerProcess)),
     Column("error", Json(Problem)),
+    Column("is_forced", Boolean, nullable=False, server_default=false()),
     Index("exports_by_disk", "node", "canonical_id"),
     Index("exports_by_state", "state"),
 )
@@ -141,5 +154,7 @@ audit_events = Table(
     Column("export_id", Text),
     Column("holder", Text),
     Column("detail", Text, nullable=False),
+    Column("provider", Text),
+    Column("ordered_by", Text),
     Index("audit_by_export", "export_id"),
 )

@@ -22,7 +22,7 @@ from pydantic_settings import (
 from cloudmanager.core.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "CLOUDMANAGER_"
-CLIENT_VARIABLES = frozenset({"CLOUDMANAGER_CONFIG", "CLOUDMANAGER_URL", "CLOUDMANAGER_TOKEN"})
+CLIENT_VARIABLES = frozenset({"CLOUDMANAGER_CONFIG", "CLOUDMANAGER_URL", "CLOUDMANAGER_TOKEN", "CLOUDMANAGER_HOLDER"})
 """Read by the command line and the client, not part of the configuration."""
 
 
@@ -97,6 +97,12 @@ class ServerSettings(Table):
         description="SHA-256 of each bearer token that is let in. `cloudmanager token` makes a token and this line.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    shutdown_seconds: float = Field(
+        25,
+        gt=0,
+        description="The service ends this long after SIGTERM at the latest, whatever hangs. A second signal ends it "
+        "at once.",
+    )
 
 
 class StoreSettings(Table):
@@ -164,6 +170,12 @@ class ExportSettings(Table):
     )
     reconcile_seconds: float = Field(
         5, gt=0, description="How often every disk is compared with the store even when nothing happened."
+    )
+    on_shutdown: Literal["keep", "close"] = Field(
+        "keep",
+        description='What becomes of exports when the service is stopped. "keep": they are served on, and the next '
+        'start takes them over. "close": they are released, and their disks are detached, as far as '
+        "server.shutdown_seconds allow.",
     )
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The directory that one service owns."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Collection
@@ -24,8 +25,7 @@ class StateDirectory:
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(
-                f"server.state_dir: {path} cannot be used: {error.strerror}. "
-                "Name a directory that this user may write, or make it."
+                f"server.state_dir: {path} cannot be used: {error.strerror}. {_advice(error)}"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,6 +41,29 @@ class StateDirectory:
         """Where each export keeps what belongs to it alone: its scratch overlay, key and log."""
         return self.path / "exports"
 
+    @property
+    def last_seen(self) -> Path:
+        """The file with the clocks as they were when the service was last seen alive."""
+        return self.path / "last-seen.json"
+
+    def node(self) -> str:
+        """The name of the node when a service was last started here; empty before the first."""
+        try:
+            return (self.path / "node").read_text()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise ConfigurationError(f"{self.path / 'node'} cannot be read: {error.strerror}.") from error
+
+    def keep_node(self, name: str) -> None:
+        """Raises ConfigurationError."""
+        unfinished = self.path / "node.new"
+        try:
+            unfinished.write_text(name)
+            unfinished.replace(self.path / "node")
+        except OSError as error:
+            raise ConfigurationError(f"{unfinished} cannot be written: {error.strerror}. {_advice(error)}") from error
+
     def leftovers(self, live: Collection[str]) -> list[str]:
         """Ids of the exports that keep something here and are not among the live ones."""
         if not self.exports.is_dir():
@@ -49,3 +72,13 @@ class StateDirectory:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "Make room there."
+        case errno.EROFS:
+            return "Mount its file system read-write; the kernel's log says why it is not."
+        case _:
+            return "Name a directory that this user may write, or make it."

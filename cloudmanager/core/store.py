@@ -6,17 +6,40 @@ transaction. A change of state names the states that it starts from, so that a l
 
 from collections.abc import Collection
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
-from sqlalchemy import Connection, RowMapping, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from cloudmanager.core import schema
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.database import Database
-from cloudmanager.core.errors import AccessConflict, ExportNotFound, IdempotencyMismatch, InvalidRequest
+from cloudmanager.core.errors import (
+    AccessConflict,
+    ConfigurationError,
+    ExportNotFound,
+    IdempotencyMismatch,
+    InvalidRequest,
+    NodeDraining,
+    NodeNotFound,
+    ProviderPaused,
+    StoreUnavailable,
+)
 from cloudmanager.core.model import (
     CLAIMING_STATES,
     LIVE_STATES,
@@ -30,7 +53,16 @@ from cloudmanager.core.model import (
     Problem,
 )
 from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord
+from cloudmanager.core.records import (
+    AttachmentRecord,
+    AuditEvent,
+    Claim,
+    Contents,
+    ExportFilter,
+    ExportRecord,
+    NodeRecord,
+    Order,
+)
 
 # Statements of the hot paths, built once: building one costs more than SQLite takes to run it.
 _EXPORT = select(schema.exports).where(schema.exports.c.id == bindparam("of_export"))
@@ -45,9 +77,29 @@ _STANDING = (
 _ATTACHMENT = select(schema.attachments).where(
     schema.attachments.c.node == bindparam("on_node"), schema.attachments.c.canonical_id == bindparam("of_disk")
 )
+_PAUSE = select(schema.pauses.c.pause).where(schema.pauses.c.provider == bindparam("of_provider"))
+_DRAIN = select(schema.nodes.c.drain).where(schema.nodes.c.name == bindparam("on_node"))
+_NODES = select(
+    schema.nodes,
+    select(func.count())
+    .where(schema.exports.c.node == schema.nodes.c.name)
+    .where(schema.exports.c.state.in_([state.value for state in CLAIMING_STATES]))
+    .scalar_subquery()
+    .label("exports"),
+    select(func.count()).where(schema.attachments.c.node == schema.nodes.c.name).scalar_subquery().label("attachments"),
+).order_by(schema.nodes.c.name)
 _INSERT_EXPORT = insert(schema.exports)
 _INSERT_CLAIM = insert(schema.claims)
 _INSERT_EVENT = insert(schema.audit_events)
+_STATE_EVENTS = [f"export.{what}" for what in ("claimed", "ready", "closing", "closed", "failed")]
+_LAST = (
+    select(func.max(schema.audit_events.c.id))
+    .where(schema.audit_events.c.event.in_(_STATE_EVENTS))
+    .group_by(schema.audit_events.c.export_id)
+)
+_LAST_EVENTS = select(schema.audit_events.c.export_id, schema.audit_events.c.event).where(
+    schema.audit_events.c.id.in_(_LAST)
+)
 _FREE_CLAIMS = delete(schema.claims).where(schema.claims.c.export_id == bindparam("of_export"))
 
 
@@ -60,6 +112,9 @@ def _change_from(states: frozenset[ExportState], *, unless_renewed: bool = False
     if unless_renewed:
         statement = statement.where(table.expires_boottime == bindparam("read_expiry"))
     return statement.returning(table.id.label("export_id"), table.node, table.disk_id, table.holder)
+
+
+_FORCE = _change_from(frozenset({ExportState.CLOSING})).where(not_(schema.exports.c.is_forced))
 
 
 class Store:
@@ -79,19 +134,27 @@ class Store:
     def close(self) -> None:
         self._database.close()
 
+    @property
+    def write_failure(self) -> StoreUnavailable | None:
+        """Why the last write failed; None once one has succeeded again."""
+        return self._database.write_failure
+
     # Exports
 
     def claim(self, record: ExportRecord, idempotency_key: str | None = None, digest: str = "") -> ExportRecord:
-        """Checks for conflicts and writes the claim, in one transaction.
+        """Checks for an operator's orders and for conflicts, and writes the claim, in one transaction.
 
-        Returns the earlier export if the key was used for the same request. Raises AccessConflict naming the holder,
-        IdempotencyMismatch.
+        Returns the earlier export if the key was used for the same request. Raises ProviderPaused, NodeDraining,
+        AccessConflict naming the holder, IdempotencyMismatch.
         """
         with self._write() as connection:
-            wanted = _claims_of(record)
+            wanted = claims_of(record)
+            orders = [_pausing(record.disk.id.provider), _draining(record.node)]
+            self._database.lock(connection, orders, shared=True)
             self._database.lock(connection, [*wanted, *([idempotency_key] if idempotency_key else [])])
             if idempotency_key and (earlier := _replayed(connection, idempotency_key, digest)):
                 return earlier
+            _refuse_ordered(connection, record.disk.id.provider, record.node)
             _refuse_conflict(connection, record, wanted)
             connection.execute(_INSERT_EXPORT, _export_row(record))
             connection.execute(
@@ -117,10 +180,15 @@ class Store:
             )
         return record
 
+    def refuse_ordered(self, provider: str, node: str) -> None:
+        """Raises ProviderPaused or NodeDraining if a claim would be refused now by an operator's order."""
+        with self._read() as connection:
+            _refuse_ordered(connection, provider, node)
+
     def refuse_conflict(self, record: ExportRecord) -> None:
         """Raises AccessConflict if the claim would be refused now."""
         with self._read() as connection:
-            _refuse_conflict(connection, record, _claims_of(record))
+            _refuse_conflict(connection, record, claims_of(record))
 
     def replayed(self, idempotency_key: str, digest: str) -> ExportRecord | None:
         """The export that the key made before. Raises IdempotencyMismatch."""
@@ -186,8 +254,8 @@ class Store:
             expires_boottime=expires_boottime,
         )
 
-    def rebase(self, record: ExportRecord) -> None:
-        """Moves an export's deadlines to the clock of this boot."""
+    def rebase(self, record: ExportRecord, life_left: timedelta) -> None:
+        """Moves an export's deadlines to the clocks of this boot."""
         boottime = self._clock.boottime()
         self._change(
             record.id,
@@ -195,7 +263,8 @@ class Store:
             "export.rebased",
             "after a reboot",
             boot_id=self._clock.boot_id,
-            expires_boottime=boottime + (record.expires_at - self._clock.now()).total_seconds(),
+            expires_at=self._clock.now() + life_left,
+            expires_boottime=boottime + life_left.total_seconds(),
             unready_boottime=boottime,
             closing_boottime=None if record.closing_boottime is None else boottime,
         )
@@ -210,6 +279,19 @@ class Store:
             state=ExportState.CLOSING,
             closing_boottime=self._clock.boottime(),
         )
+
+    def force_closing(self, export_id: str, by: str, reason: str) -> bool:
+        """Closing without a grace period, also where it is closing already. False if it is over, or forced before."""
+        at = self._clock.now()
+        with self._write() as connection:
+            key = {"of_export": export_id}
+            begins = key | {"state": ExportState.CLOSING.value, "closing_boottime": self._clock.boottime()}
+            if closing := connection.execute(_change_from(LIVE_STATES), begins).one_or_none():
+                _audit(connection, "export.closing", at, "force-released", **closing._mapping)
+            forced = connection.execute(_FORCE, key | {"is_forced": True}).one_or_none()
+            if forced:
+                _audit(connection, "export.force-released", at, reason, ordered_by=by or None, **forced._mapping)
+        return forced is not None
 
     def expire(self, record: ExportRecord) -> bool:
         """As `start_closing`, unless it was renewed since the record was read."""
@@ -260,9 +342,19 @@ class Store:
             unready_boottime=unready_boottime,
         )
 
+    def show(self, export_id: str, problem: Problem | None) -> bool:
+        """Keeps what was noticed of an export that goes on being served; None: that all is well again."""
+        return self._change(export_id, {ExportState.READY}, "", "", error=problem)
+
     def set_over(self, export_id: str, state: ExportState, problem: Problem | None = None) -> bool:
         """Closed or failed: the claims go with the same transaction."""
-        changes: dict[str, Any] = {"state": state, "over_at": self._clock.now(), "server": None}
+        changes: dict[str, Any] = {
+            "state": state,
+            "server": None,
+            "over_at": self._clock.now(),
+            "boot_id": self._clock.boot_id,
+            "over_boottime": self._clock.boottime(),
+        }
         if problem:
             changes["error"] = problem
         return self._change(
@@ -274,11 +366,17 @@ class Store:
             **changes,
         )
 
-    def prune(self, before: datetime) -> int:
-        """Forgets exports that were over before then. Their audit events stay."""
+    def prune(self, node: str, keep_seconds: float) -> int:
+        """Forgets the node's exports that have been over for so long. Their audit events stay.
+
+        The boot clock decides. The wall clock is asked once after a reboot, how long they had been over by then.
+        """
+        table = schema.exports.c
+        over = and_(table.node == node, table.state.in_([s.value for s in OVER_STATES]))
         with self._write() as connection:
-            over = and_(schema.exports.c.state.in_([s.value for s in OVER_STATES]), schema.exports.c.over_at < before)
-            return connection.execute(delete(schema.exports).where(over)).rowcount
+            self._rebase_over(connection, over)
+            forgotten = and_(over, table.over_boottime <= self._clock.boottime() - keep_seconds)
+            return connection.execute(delete(schema.exports).where(forgotten)).rowcount
 
     # Attachments
 
@@ -337,15 +435,86 @@ class Store:
             event_name = "attachment.detached" if record.is_ours else "attachment.left"
             _audit_disk(connection, record.node, record.plan.disk, event_name, self._clock.now(), record.plan.slot)
 
+    # An operator's orders
+
+    def pause(self, provider: str, order: Order, node: str) -> None:
+        """No claim on its disks is committed from now on. A provider that is paused keeps the first order.
+
+        `node` is where the order was given.
+        """
+        with self._write() as connection:
+            self._database.lock(connection, [_pausing(provider)])
+            if connection.execute(_PAUSE, {"of_provider": provider}).scalar_one_or_none() is None:
+                connection.execute(insert(schema.pauses).values(provider=provider, pause=order))
+                _audit_order(connection, "provider.paused", order, node, provider)
+
+    def resume(self, provider: str, order: Order, node: str) -> None:
+        """Ends a pause, if there is one."""
+        with self._write() as connection:
+            self._database.lock(connection, [_pausing(provider)])
+            ended = connection.execute(delete(schema.pauses).where(schema.pauses.c.provider == provider))
+            if ended.rowcount:
+                _audit_order(connection, "provider.resumed", order, node, provider)
+
+    def pauses(self) -> dict[str, Order]:
+        """By provider."""
+        with self._read() as connection:
+            return {row.provider: row.pause for row in connection.execute(select(schema.pauses))}
+
+    def drain(self, node: str, order: Order) -> None:
+        """No claim of the node is committed from now on. One that is draining keeps the first order.
+
+        Raises NodeNotFound.
+        """
+        self._set_drain(node, order, "node.draining", order)
+
+    def undrain(self, node: str, order: Order) -> None:
+        """Ends a drain, if there is one. Raises NodeNotFound."""
+        self._set_drain(node, None, "node.undrained", order)
+
+    def is_draining(self, node: str) -> bool:
+        with self._read() as connection:
+            return connection.execute(_DRAIN, {"on_node": node}).scalar_one_or_none() is not None
+
+    def _set_drain(self, node: str, drain: Order | None, event_name: str, order: Order) -> None:
+        with self._write() as connection:
+            self._database.lock(connection, [_draining(node)])
+            found = connection.execute(_DRAIN, {"on_node": node}).one_or_none()
+            if found is None:
+                known = ", ".join(
+                    connection.execute(select(schema.nodes.c.name).order_by(schema.nodes.c.name)).scalars()
+                )
+                raise NodeNotFound(f"There is no node {node!a}. Nodes that use this store: {known or 'none'}.")
+            if (found.drain is None) != (drain is None):
+                connection.execute(update(schema.nodes).where(schema.nodes.c.name == node).values(drain=drain))
+                _audit_order(connection, event_name, order, node)
+
     # Nodes and the audit trail
 
-    def node_started(self, name: str) -> None:
-        at = self._clock.now()
+    def rename_node(self, former: str, name: str) -> None:
+        """What is the node's stays the node's. Raises ConfigurationError when the new name is another node's."""
+        tables = (schema.exports, schema.attachments, schema.nodes)
         with self._write() as connection:
-            connection.execute(delete(schema.nodes).where(schema.nodes.c.name == name))
-            connection.execute(
-                insert(schema.nodes).values(name=name, boot_id=self._clock.boot_id, started_at=at, seen_at=at)
-            )
+            known = set(connection.execute(select(schema.nodes.c.name)).scalars())
+            if former not in known:
+                return  # it was renamed already, and the note of that was lost
+            if name in known:
+                raise ConfigurationError(
+                    f"server.node: this machine was called {former}, and the store knows another node as {name}. "
+                    "Give this one a name of its own."
+                )
+            for table in tables:
+                column = table.c.name if table is schema.nodes else table.c.node
+                connection.execute(update(table).where(column == former).values({column.name: name}))
+
+    def node_started(self, name: str) -> None:
+        """An order to drain it stands."""
+        at = self._clock.now()
+        started = {"boot_id": self._clock.boot_id, "started_at": at, "seen_at": at}
+        with self._write() as connection:
+            known = connection.execute(update(schema.nodes).where(schema.nodes.c.name == name).values(started))
+            if not known.rowcount:
+                connection.execute(insert(schema.nodes).values(name=name, **started))
 
     def node_seen(self, name: str) -> None:
         with self._write() as connection:
@@ -355,8 +524,7 @@ class Store:
 
     def nodes(self) -> list[NodeRecord]:
         with self._read() as connection:
-            rows = connection.execute(select(schema.nodes).order_by(schema.nodes.c.name)).mappings()
-            return [NodeRecord(**row) for row in rows]
+            return [NodeRecord(**row) for row in connection.execute(_NODES).mappings()]
 
     def audit(self, page: str | None, limit: int, export_id: str = "") -> Page[AuditEvent]:
         """Newest first."""
@@ -377,7 +545,46 @@ class Store:
         with self._read() as connection:
             return {(ExportState(s), Access(a)): count for s, a, count in connection.execute(query)}
 
+    # The whole of it
+
+    def contents(self) -> Contents:
+        """Everything as of one moment, for whoever checks it."""
+        with self._database.snapshot() as connection:
+            exports = connection.execute(select(schema.exports).order_by(schema.exports.c.id)).mappings().all()
+            attachments = connection.execute(select(schema.attachments)).mappings().all()
+            claims = connection.execute(select(schema.claims)).mappings().all()
+            events = {row.export_id: row.event for row in connection.execute(_LAST_EVENTS)}
+            return Contents(
+                tuple(map(_export_record, exports)),
+                tuple(Claim(**row) for row in claims),
+                tuple(map(_attachment_record, attachments)),
+                events,
+                (*filter(None, map(_misfiled_export, exports)), *filter(None, map(_misfiled_attachment, attachments))),
+            )
+
+    def disown(self, node: str, why: str) -> list[AttachmentRecord]:
+        """From now on no attachment is ours. Returns those that were, or were about to be."""
+        ours = [record for record in self.attachments() if record.is_ours]
+        at = self._clock.now()
+        with self._write() as connection:
+            _audit(connection, "store.restored", at, why, node=node, disk_id="")
+            for record in ours:
+                foreign = {"state": AttachmentState.FOREIGN.value, "since": at}
+                connection.execute(update(schema.attachments).where(_is_attachment(record)).values(foreign))
+                _audit_disk(connection, record.node, record.plan.disk, "attachment.foreign", at, why)
+        return ours
+
     # Inside
+
+    def _rebase_over(self, connection: Connection, over: ColumnElement[bool]) -> None:
+        """Moves the ends of exports to the clock of this boot."""
+        table = schema.exports.c
+        now, boottime = self._clock.now(), self._clock.boottime()
+        moved = or_(table.boot_id != self._clock.boot_id, table.over_boottime.is_(None))
+        for row in connection.execute(select(table.id, table.over_at).where(over, moved)).all():
+            ago = max(0.0, (now - (row.over_at or now)).total_seconds())
+            changes = {"boot_id": self._clock.boot_id, "over_boottime": boottime - ago}
+            connection.execute(update(schema.exports).where(table.id == row.id).values(changes))
 
     def _change(
         self,
@@ -413,7 +620,7 @@ def _event_id(page: str) -> int:
     return int(page)
 
 
-def _claims_of(record: ExportRecord) -> dict[str, bool]:
+def claims_of(record: ExportRecord) -> dict[str, bool]:
     """Canonical id → whether the claim on it is exclusive."""
     return {**dict.fromkeys(record.disk.backing, False), record.disk.canonical_id: record.access.writes_disk}
 
@@ -423,6 +630,28 @@ def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[
     standing = connection.execute(_STANDING, {"disks": list(wanted), "exclusive": exclusive}).mappings().one_or_none()
     if standing:
         raise _conflict(record, _export_record(standing))
+
+
+def _pausing(provider: str) -> str:
+    """What is locked by who claims a disk of the provider, and by who pauses it."""
+    return f"provider {provider}"
+
+
+def _draining(node: str) -> str:
+    return f"node {node}"
+
+
+def _refuse_ordered(connection: Connection, provider: str, node: str) -> None:
+    if pause := connection.execute(_PAUSE, {"of_provider": provider}).scalar_one_or_none():
+        raise ProviderPaused(
+            f"Provider {provider} is paused {pause}. It makes no new exports until an operator resumes it; "
+            "those that it has go on."
+        )
+    if drain := connection.execute(_DRAIN, {"on_node": node}).scalar_one_or_none():
+        raise NodeDraining(
+            f"Node {node} is being drained {drain}. It takes no new exports; those that it has go on. "
+            "Ask another node, or wait until an operator undrains it."
+        )
 
 
 def _conflict(wanted: ExportRecord, standing: ExportRecord) -> AccessConflict:
@@ -474,6 +703,18 @@ def _attachment_record(row: RowMapping) -> AttachmentRecord:
     return AttachmentRecord(**values | {"state": AttachmentState(row["state"])})
 
 
+def _misfiled_export(row: RowMapping) -> str | None:
+    names = (row["disk_id"], row["canonical_id"])
+    is_right = names == (str(row["disk"].id), row["disk"].canonical_id)
+    return None if is_right else f"export {row['id']} of {row['disk'].id} is filed under {' and '.join(names)}"
+
+
+def _misfiled_attachment(row: RowMapping) -> str | None:
+    disk = row["plan"].disk
+    is_right = row["canonical_id"] == disk.canonical_id
+    return None if is_right else f"the attachment of {disk.id} is filed under {row['canonical_id']}"
+
+
 def _is_attachment(record: AttachmentRecord) -> Any:
     table = schema.attachments
     return and_(table.c.node == record.node, table.c.canonical_id == record.plan.disk.canonical_id)
@@ -486,3 +727,14 @@ def _audit(connection: Connection, event_name: str, at: datetime, detail: str, *
 
 def _audit_disk(connection: Connection, node: str, disk: Disk, event_name: str, at: datetime, detail: str) -> None:
     _audit(connection, event_name, at, detail, node=node, disk_id=str(disk.id))
+
+
+def _audit_order(connection: Connection, event_name: str, order: Order, node: str, provider: str | None = None) -> None:
+    ordered_by = order.by or None
+    _audit(
+        *(connection, event_name, order.since, order.reason),
+        node=node,
+        disk_id="",
+        provider=provider,
+        ordered_by=ordered_by,
+    )

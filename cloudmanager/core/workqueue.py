@@ -49,6 +49,12 @@ class WorkQueue:
                 heapq.heappush(self._order, (self._due[key], key))
             self._changed.notify()
 
+    @property
+    def working(self) -> frozenset[str]:
+        """The keys that were taken and are not done."""
+        with self._changed:
+            return frozenset(self._working)
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

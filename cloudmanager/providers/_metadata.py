@@ -1,5 +1,6 @@
 """A cloud's metadata server: where a machine asks who it is."""
 
+import socket
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlsplit
@@ -19,16 +20,21 @@ class MetadataServer:
         self._advice = advice
 
     def ask(self, path: str, headers: Mapping[str, str], method: str = "GET") -> str:
-        """The answer's text. Raises ConfigurationError that says what was tried, and what happened."""
+        """The answer's text. Raises ConfigurationError that says what was tried, and what happened.
+
+        It is retriable where it looks like an outage: no answer, or the server's own error. That there is no such
+        server, or that it refuses, stays so until somebody changes something.
+        """
         url = f"{self._url}/{path.lstrip('/')}"
         try:
             status, body = self._request(method, url, headers)
         except TimeoutError as error:
-            raise self._failure(f"gave no answer within {self._timeout:g} s", url) from error
+            raise self._failure(f"gave no answer within {self._timeout:g} s", url, retriable=True) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise self._failure(f"could not be reached ({type(error).__name__})", url) from error
+            is_passing = not isinstance(error, socket.gaierror | ValueError)
+            raise self._failure(f"could not be reached ({type(error).__name__})", url, retriable=is_passing) from error
         if status != 200 or len(body) > LONGEST_ANSWER:
-            raise self._failure(f"answered with HTTP status {status}", url)
+            raise self._failure(f"answered with HTTP status {status}", url, retriable=status == 429 or status >= 500)
         return body.decode("utf-8", "replace")
 
     def _request(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -41,5 +47,5 @@ class MetadataServer:
         finally:
             connection.close()
 
-    def _failure(self, what: str, url: str) -> ConfigurationError:
-        return ConfigurationError(f"The metadata server {what} at {url}. {self._advice}")
+    def _failure(self, what: str, url: str, *, retriable: bool) -> ConfigurationError:
+        return ConfigurationError(f"The metadata server {what} at {url}. {self._advice}", retriable=retriable)

@@ -33,7 +33,8 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def followed(directory: Path) -> Iterator[Service]:
-    with running(settings_for(directory, server={"state_dir": str(directory / "followed")})) as service:
+    server = {"state_dir": str(directory / "followed"), "node": "worker-1"}
+    with running(settings_for(directory, server=server)) as service:
         yield service
 
 

@@ -9,6 +9,7 @@ SERVER_PACKAGES = {"alembic", "fastapi", "httpx", "oslo_utils", "pluggy", "pydan
 COMMANDS = [
     *(("serve",), ("demo",), ("doctor",), ("plugins",), ("token",)),
     *(("config",), ("config", "check"), ("config", "example")),
+    *(("store",), ("store", "check"), ("store", "backup"), ("store", "restore")),
 ]
 
 

@@ -89,7 +89,7 @@ class Bench:
 
     def end_process(self, export: Export) -> None:
         """Kills the server of an export while no manager is open."""
-        for pid in _processes_of(export.name):
+        for pid in processes_of(export.name):
             kill(pid)
 
     def clear(self) -> None:
@@ -140,7 +140,7 @@ def kill(pid: int) -> None:
     os.close(ended)
 
 
-def _processes_of(export_name: str) -> list[int]:
+def processes_of(export_name: str) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):

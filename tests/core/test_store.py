@@ -1,8 +1,9 @@
 """The store, on SQLite and on PostgreSQL."""
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine, event, update
 
 from cloudmanager import Access, AttachPlan, Disk, DiskId, Node
 from cloudmanager.core import schema
@@ -21,11 +22,13 @@ from cloudmanager.core.errors import (
     ConfigurationError,
     ExportNotFound,
     IdempotencyMismatch,
+    NodeDraining,
+    ProviderPaused,
     StoreUnavailable,
 )
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
 from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord
+from cloudmanager.core.records import ExportFilter, ExportRecord, Order
 from cloudmanager.core.store import Store
 
 CLOCK = Clock()
@@ -243,8 +246,9 @@ def test_an_unknown_export_is_named(store: Store) -> None:
 def test_pruning_forgets_what_is_over_and_keeps_its_events(store: Store, record: RecordMaker) -> None:
     over, live = store.claim(record(), "key", "digest"), store.claim(record())
     store.set_over(over.id, ExportState.CLOSED)
-    assert store.prune(CLOCK.now() - timedelta(hours=1)) == 0
-    assert store.prune(CLOCK.now() + timedelta(hours=1)) == 1
+    assert store.prune(NODE, 60) == 0
+    assert store.prune("another node", 0) == 0
+    assert store.prune(NODE, 0) == 1
     assert store.export(live.id)
     with pytest.raises(ExportNotFound):
         store.export(over.id)
@@ -252,12 +256,72 @@ def test_pruning_forgets_what_is_over_and_keeps_its_events(store: Store, record:
     assert [each.event for each in store.audit(None, 10, over.id).items] == ["export.closed", "export.claimed"]
 
 
+class JumpingClock(Clock):
+    """The wall clock jumps, time passes, the machine boots."""
+
+    jumped = timedelta()
+    passed = 0.0
+
+    def now(self) -> datetime:
+        return super().now() + self.jumped + timedelta(seconds=self.passed)
+
+    def boottime(self) -> float:
+        return super().boottime() + self.passed
+
+
+@pytest.fixture
+def clock() -> JumpingClock:
+    return JumpingClock()
+
+
+@pytest.fixture
+def over(url: str, clock: JumpingClock, record: RecordMaker) -> Iterator[Store]:
+    """A store with an export that has just ended, and that a key still names."""
+    store = Store.open(url, clock)
+    store.set_over(store.claim(record(), "key", "digest").id, ExportState.CLOSED)
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_jump_of_the_wall_clock_changes_nothing_of_how_long_what_is_over_is_kept(
+    over: Store, clock: JumpingClock, days: int
+) -> None:
+    clock.jumped = timedelta(days=days)
+    clock.passed = 3500
+    assert over.prune(NODE, 3600) == 0
+    assert over.replayed("key", "digest") is not None
+    clock.passed = 3700
+    assert over.prune(NODE, 3600) == 1
+    assert over.replayed("key", "digest") is None
+
+
+@pytest.mark.parametrize(("days_off", "days_kept", "is_forgotten"), [(2, 1, True), (0.5, 1, False)])
+def test_after_a_reboot_what_is_over_is_kept_for_the_rest_of_its_time(
+    over: Store, clock: JumpingClock, days_off: float, days_kept: float, is_forgotten: bool
+) -> None:
+    clock.boot_id = "the next one"
+    clock.jumped = timedelta(days=days_off)
+    assert over.prune(NODE, days_kept * 86400) == int(is_forgotten)
+    clock.jumped += timedelta(days=400)  # asked once, the wall clock may jump
+    assert over.prune(NODE, days_kept * 86400) == 0
+
+
+def test_what_was_over_before_the_boot_clock_was_kept_is_forgotten_in_time(over: Store, clock: JumpingClock) -> None:
+    with over._database.write() as connection:
+        connection.execute(update(schema.exports).values(over_boottime=None))
+    assert over.prune(NODE, 3600) == 0
+    clock.passed = 3700
+    assert over.prune(NODE, 3600) == 1
+
+
 def test_an_export_of_an_earlier_boot_moves_to_this_boots_clock(store: Store, record: RecordMaker) -> None:
     old = store.claim(record(boot_id="earlier", expires_boottime=1e9, expires_at=CLOCK.now() + timedelta(minutes=5)))
-    store.rebase(old)
+    store.rebase(old, timedelta(minutes=4))
     moved = store.export(old.id)
     assert moved.boot_id == CLOCK.boot_id
-    assert moved.expires_boottime == pytest.approx(CLOCK.boottime() + 300, abs=5)
+    assert moved.expires_boottime == pytest.approx(CLOCK.boottime() + 240, abs=5)
+    assert moved.expires_at.timestamp() == pytest.approx(CLOCK.now().timestamp() + 240, abs=5)
 
 
 def test_an_attachment_lives_from_its_plan_to_its_detach(store: Store) -> None:
@@ -281,3 +345,102 @@ def test_an_attachment_lives_from_its_plan_to_its_detach(store: Store) -> None:
 def test_times_come_back_aware_and_in_utc(store: Store, record: RecordMaker) -> None:
     there = datetime(2026, 1, 1, 12, tzinfo=UTC)
     assert store.export(store.claim(record(expires_at=there)).id).expires_at == there
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[Store]:
+    """The same store, as another service uses it."""
+    opened = Store.open(url, CLOCK)
+    yield opened
+    opened.close()
+
+
+def pause(store: Store) -> None:
+    store.pause("local", Order(CLOCK.now(), "nina"), NODE)
+
+
+def drain(store: Store) -> None:
+    store.drain(NODE, Order(CLOCK.now(), "nina"))
+
+
+@pytest.mark.parametrize(("give", "refusal"), [(pause, ProviderPaused), (drain, NodeDraining)])
+def test_a_claim_that_meets_an_order_in_its_commit_is_refused_by_it(
+    store: Store, other: Store, record: RecordMaker, give: Callable[[Store], None], refusal: type[Exception]
+) -> None:
+    store.node_started(NODE)
+    committing, go = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        committing.set()
+        go.wait(20)
+
+    event.listen(store._database._engine, "commit", hold)
+    with ThreadPoolExecutor(2) as pool:
+        order = pool.submit(give, store)
+        assert committing.wait(20)
+        claim = pool.submit(other.claim, record())
+        wait([claim], timeout=0.3)  # for it to come as far as it can
+        go.set()
+        order.result()
+        with pytest.raises(refusal, match="by nina"):
+            claim.result()
+    assert other.exports(ExportFilter(), None, 10).items == ()
+
+
+@pytest.mark.parametrize("give", [pause, drain])
+def test_when_an_order_is_given_every_claim_that_came_through_is_in_the_store(
+    store: Store, other: Store, record: RecordMaker, give: Callable[[Store], None]
+) -> None:
+    store.node_started(NODE)
+    records = [record(f"disk-{number}") for number in range(60)]
+    under_way = threading.Event()
+
+    def claim(wanted: ExportRecord) -> bool:
+        try:
+            other.claim(wanted)
+        except (ProviderPaused, NodeDraining):
+            return False
+        finally:
+            under_way.set()
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        claims = [pool.submit(claim, wanted) for wanted in records]
+        assert under_way.wait(20)
+        give(store)
+        seen = len(store.claiming_exports(NODE))
+        assert sum(each.result() for each in claims) == seen
+
+
+def test_orders_are_kept_with_who_gave_them(store: Store) -> None:
+    store.node_started(NODE)
+    pause(store)
+    drain(store)
+    store.node_started(NODE)  # after a restart
+    (node,) = store.nodes()
+    assert node.drain is not None
+    assert (node.drain.by, store.pauses()["local"].by) == ("nina", "nina")
+    for event_name in ("provider.paused", "node.draining"):
+        (told,) = [each for each in store.audit(None, 10).items if each.event == event_name]
+        assert (told.ordered_by, told.node, told.disk_id) == ("nina", NODE, "")
+
+
+def test_a_forced_release_is_told_once_and_only_of_what_is_not_over(store: Store, record: RecordMaker) -> None:
+    claimed = store.claim(record())
+    assert store.force_closing(claimed.id, "nina", "Now.")
+    assert not store.force_closing(claimed.id, "otto", "Now!")
+    forced = store.export(claimed.id)
+    assert (forced.state, forced.is_forced) == (ExportState.CLOSING, True)
+    store.set_over(claimed.id, ExportState.CLOSED)
+    assert not store.force_closing(claimed.id, "otto", "Now!")
+    told = [each.event for each in store.audit(None, 10, claimed.id).items]
+    assert told == ["export.closed", "export.force-released", "export.closing", "export.claimed"]
+
+
+def test_renaming_a_node_again_changes_nothing(store: Store, record: RecordMaker) -> None:
+    store.node_started(NODE)
+    export = store.claim(record())
+    for _ in range(2):
+        store.rename_node(NODE, "renamed")
+    assert store.export(export.id).node == "renamed"
+    assert [node.name for node in store.nodes()] == ["renamed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import random
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,16 +20,12 @@ from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
-from cloudmanager.providers import local
 from tests.core.bench import eventually
 from tests.faults import invariants
-from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
-from tests.faults.invariants import MiB
+from tests.faults.clouds import make_cloud, write_content
 from tests.faults.points import CrashingHooks, Points, crashing_database
 from tests.nbd.client import Client
 
-DISK = "disk.img"
-SIZE = 3 * MiB
 MARK = b"written by the client".ljust(4096)
 MARK_AT = 8192
 TTL = timedelta(hours=2)
@@ -46,6 +42,7 @@ class Life:
     """Somebody has attached it before."""
     shared: bool = False
     """Another export of the disk is being read all the time."""
+    tls: bool = False
 
     @property
     def writes(self) -> bool:
@@ -58,29 +55,31 @@ LIVES = {
     "read-write": Life("depot", Access.READ_WRITE),
     "attached by hand": Life("depot", Access.READ_ONLY, by_hand=True),
     "shared": Life("depot", Access.READ_ONLY, shared=True),
+    "tls": Life("depot", Access.READ_ONLY, tls=True),
     "local": Life("local", Access.SCRATCH),
+    "gce": Life("gce", Access.READ_ONLY),
+    "aws": Life("aws", Access.SCRATCH),
+    "azure": Life("azure", Access.READ_WRITE),
+    "gce, by hand": Life("gce", Access.READ_ONLY, by_hand=True),
+    "aws, by hand": Life("aws", Access.READ_ONLY, by_hand=True),
+    "azure, by hand": Life("azure", Access.READ_ONLY, by_hand=True),
 }
-
-
-def content() -> bytes:
-    return random.Random(DISK).randbytes(SIZE)  # noqa: S311 - any bytes will do
 
 
 class Stage:
     """A directory with everything that outlives a service: its state, the cloud, and what its client was told."""
 
-    def __init__(self, directory: Path, life: Life) -> None:
+    def __init__(self, directory: Path, life: Life, address: str = "", number: int = 0) -> None:
+        """`address` and `number` name a machine of an emulated cloud."""
         self.directory = directory
         self.life = life
-        self.depot = Depot(directory / "depot")
+        self.cloud = make_cloud(life.provider, directory, address, number)
         self.state = directory / "state"
         self._told = directory / "told"
 
     def set_up(self, schema: Path | None) -> None:
         """`schema` is an empty store of this version, so that not every service has to migrate its own."""
-        (self.depot.disks / DISK).write_bytes(content())
-        if self.life.by_hand:
-            self.depot.attach(DISK, SOMEBODY)
+        self.cloud.set_up(by_hand=self.life.by_hand)
         if schema:
             self.state.mkdir()
             shutil.copy(schema, self.state / "cloudmanager.sqlite")
@@ -90,7 +89,7 @@ class Stage:
             {
                 "server": {"state_dir": str(self.state), "node": "here"},
                 "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
-                "nbd": {"ports": "27000-28999"},
+                "nbd": {"ports": "27000-28999", "tls": "psk" if self.life.tls else "off"},
             }
         )
 
@@ -105,10 +104,10 @@ class Stage:
 
     def open(self, points: Points | None = None) -> Manager:
         """A service that converges; with points, one that can be killed at them."""
-        depot = Depot(self.directory / "depot", points.reach) if points else self.depot
+        plugin = self.cloud.plugin(points.reach if points else None)
         others: list[tuple[str, object]] = [("points", CrashingHooks(points))] if points else []
-        plugins = Plugins([("depot", DepotPlugin(depot)), ("local", local), *others])
-        plugins.configure({"depot": {"type": "depot"}, "local": {"type": "local", "images": [str(self.depot.disks)]}})
+        plugins = Plugins([(self.life.provider, plugin), *others])
+        plugins.configure({self.life.provider: self.cloud.table()})
         settings, clock = self.settings(), Clock()
         state = StateDirectory.open(settings.server.state_dir)
         database = (crashing_database(points) if points else Database).open(settings.store_url)
@@ -116,11 +115,16 @@ class Stage:
         manager.start()
         return manager
 
+    def wrongly_attached(self, manager: Manager) -> list[str]:
+        attached = self.cloud.attached()
+        by_hand = self.cloud.by_hand() if self.life.by_hand else ()
+        return [*invariants.wrongly_attached(manager, attached, by_hand)]
+
 
 def prelude(stage: Stage) -> None:
     """What an earlier service has done: the export of another client."""
     manager = stage.open()
-    other = manager.wait(manager.export(f"depot:{DISK}", Access.READ_ONLY, "other", ttl=TTL).id, BOUND)
+    other = manager.wait(manager.export(stage.cloud.disk, Access.READ_ONLY, "other", ttl=TTL).id, BOUND)
     stage.tell(other=other.id, other_port=other.port, other_name=other.name)
     manager.close()
 
@@ -132,13 +136,13 @@ def postlude(stage: Stage) -> list[str]:
         if other := stage.told().get("other"):
             manager.release(str(other))
             eventually(lambda: not manager.attachments())
-        wrong = [*invariants.wrongly_attached(manager, stage.depot, _by_hand(stage))]
-        over = {export.id for export in invariants.exports(manager) if export.state.is_over}
+        wrong = stage.wrongly_attached(manager)
+        over = [export.id for export in invariants.exports(manager) if export.state.is_over]
         if len(over) != 1 + stage.life.shared:
             wrong.append(f"{len(over)} exports are over")
     finally:
         manager.close()
-    return [*wrong, *invariants.left_over(stage.state, over)]
+    return [*wrong, *invariants.left_over(stage.state), *stage.cloud.tear_down()]
 
 
 def live(stage: Stage, manager: Manager) -> None:
@@ -157,12 +161,11 @@ def live(stage: Stage, manager: Manager) -> None:
 
 
 def _requested(stage: Stage, manager: Manager) -> Export:
-    disk = f"{stage.life.provider}:{DISK}"
-    export = manager.export(disk, stage.life.access, "client", idempotency_key="key")
+    export = manager.export(stage.cloud.disk, stage.life.access, "client", idempotency_key="key")
     stage.tell(export=export.id)
     export = manager.wait(export.id, BOUND)
     if export.uri:
-        stage.tell(uri=export.uri)
+        stage.tell(uri=export.uri, key=export.credentials and export.credentials.key)
     return export
 
 
@@ -185,8 +188,9 @@ def take_up(stage: Stage) -> list[str]:
     try:
         wrong = [*_converged(stage, manager)]
         live(stage, manager)
-        wrong += [*invariants.wrongly_attached(manager, stage.depot, _by_hand(stage))]
+        wrong += stage.wrongly_attached(manager)
         wrong += [*invariants.contradictions(manager)]
+        wrong += [*invariants.not_owned(manager, stage.state, os.getpid())]
     finally:
         manager.close()
     return wrong
@@ -195,8 +199,9 @@ def take_up(stage: Stage) -> list[str]:
 def _converged(stage: Stage, manager: Manager) -> Iterator[str]:
     """Before the client is back."""
     eventually(lambda: all(e.state is ExportState.READY or e.state.is_over for e in invariants.exports(manager)))
-    eventually(lambda: not [*invariants.wrongly_attached(manager, stage.depot, _by_hand(stage))])
+    eventually(lambda: not stage.wrongly_attached(manager))
     yield from invariants.contradictions(manager)
+    yield from invariants.not_owned(manager, stage.state, os.getpid())
     told = stage.told()
     known = {export.id: export for export in invariants.exports(manager)}
     for export in known.values():
@@ -219,6 +224,8 @@ def _broken_promises(told: dict[str, object], known: dict[str, Export]) -> Itera
     elif export.state is ExportState.READY:
         if told.get("uri", export.uri) != export.uri:
             yield f"the client was given {told['uri']}, now it is {export.uri}"
+        if told.get("key") and (export.credentials is None or told["key"] != export.credentials.key):
+            yield "the client was given another key"
         if "expires_at" in told and told["expires_at"] != export.expires_at.isoformat():
             yield f"renewed until {told['expires_at']}, it expires at {export.expires_at}"
     elif "expires_at" not in told:  # else the release may have been heard, and the answer lost
@@ -226,18 +233,15 @@ def _broken_promises(told: dict[str, object], known: dict[str, Export]) -> Itera
 
 
 def _wrong_bytes(stage: Stage, export: Export, told: dict[str, object]) -> Iterator[str]:
-    expected = bytearray(content())
-    if told.get("flushed"):
-        expected[MARK_AT : MARK_AT + len(MARK)] = MARK
-    elif stage.life.writes and "uri" in told:
+    if stage.life.writes and "uri" in told and not told.get("flushed"):
         return  # it was killed while it was being written to
     path = stage.directory / "expected"
-    path.write_bytes(expected)
+    write_content(path, stage.cloud.size)
+    if told.get("flushed"):
+        with path.open("r+b") as disk:
+            disk.seek(MARK_AT)
+            disk.write(MARK)
     yield from invariants.served_wrongly(export, path)
-
-
-def _by_hand(stage: Stage) -> set[str]:
-    return {DISK} if stage.life.by_hand else set()
 
 
 def play(stage: Stage, kill_at: str | None) -> None:

@@ -1,12 +1,14 @@
 """Forks services from a process that has imported everything and has no threads; adopts and counts what they leave.
 
 Run as `python -m tests.faults.nursery`. A line of JSON, `{"directory": …, "life": …, "kills": […], "schema": …}`, asks
-for one life, and is answered by a line with what is wrong, after a last service has taken up what the killed ones left.
+for one life (`address` and `number` name a machine of an emulated cloud). It is answered by a line with what is wrong,
+after a last service has taken up what the killed ones left.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import shutil
@@ -20,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from cloudmanager.core.nbd import process
-from tests.faults.invariants import MiB
+from tests.faults.clouds import MiB
 from tests.faults.life import LIVES, Stage, play, postlude, prelude, take_up
 from tests.nbd.client import Client
 from tests.nbd.exporter import children
@@ -28,6 +30,11 @@ from tests.nbd.exporter import children
 _PR_SET_CHILD_SUBREAPER = 36
 _CHILD_SECONDS = 60
 _LEAVE_SECONDS = 5.0
+_SDKS = {
+    "gce": ("cloudmanager.providers.gce.parts", "google.auth.compute_engine"),
+    "aws": ("cloudmanager.providers.aws.ebs",),
+    "azure": ("cloudmanager.providers.azure.parts", "azure.identity", "azure.mgmt.compute"),
+}
 
 
 def main() -> None:
@@ -38,23 +45,33 @@ def main() -> None:
         sys.stdout.flush()
 
 
-def _life(directory: str, life: str, kills: list[str | None], schema: str | None) -> dict[str, object]:
+def _life(
+    directory: str, life: str, kills: list[str | None], schema: str | None, address: str = "", number: int = 0
+) -> dict[str, object]:
     """One life, whose services are killed one after the other; the last one is not."""
     place = Path(directory)
     place.mkdir()
-    stage = Stage(place, LIVES[life])
+    stage = Stage(place, LIVES[life], address, number)
+    os.environ |= stage.cloud.environment()  # before anything is imported: some SDKs read the environment then
+    _warm_up(stage.life.provider)
     stage.set_up(Path(schema) if schema else None)
     wrong: list[str] = []
     with _other_client(stage, wrong):
-        for number, kill_at in enumerate(kills):
-            wrong += _service(place / f"{number}.log", partial(play, stage, kill_at))
+        for service, kill_at in enumerate(kills):
+            wrong += _service(place / f"{service}.log", partial(play, stage, kill_at))
         wrong += _verdict(place, partial(take_up, stage))
     wrong += _verdict(place, partial(postlude, stage))
     wrong += _left_behind()
-    points = (place / "points").read_text().splitlines()
+    points = (place / "points").read_text().splitlines() if (place / "points").exists() else []
     if not wrong:
         shutil.rmtree(place)
     return {"points": points, "wrong": wrong}
+
+
+def _warm_up(provider: str) -> None:
+    """What each child would have to import for itself."""
+    for module in _SDKS.get(provider, ()):
+        importlib.import_module(module)
 
 
 @contextmanager

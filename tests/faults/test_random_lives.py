@@ -1,7 +1,8 @@
 """Whatever clients, operators, clouds and clocks do, and in whatever order, the manager does what a simple model says.
 
-A run that fails prints its steps as Python: keep them as a test of their own beside this one.
-`FAULT_RUNS` asks for more runs than the few that are always made, and for other ones each time.
+The service is a process of its own that is killed at random points. Every run makes the same few lives; `FAULT_RUNS`
+asks for more, and for others each time (`make test-faults-long`). A life that fails there is made as short as possible,
+is lived first by the next long run until it succeeds, and is printed as Python: keep it in test_kept_lives.py.
 """
 
 from __future__ import annotations
@@ -10,13 +11,17 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
+from enum import Enum, auto
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -27,25 +32,65 @@ from hypothesis.stateful import (
 )
 
 from cloudmanager import Access
-from cloudmanager.core.errors import AccessConflict, AccessDenied, CloudUnavailable, DeviceMismatch, ExportOver
+from cloudmanager.core.errors import (
+    AccessConflict,
+    AccessDenied,
+    CloudUnavailable,
+    DeviceMismatch,
+    ExportOver,
+    NodeDraining,
+    ProviderPaused,
+)
 from cloudmanager.core.model import Export, ExportState
 from tests.faults import invariants
+from tests.faults.clouds import MiB
+from tests.faults.crashing_world import Cradle, CrashingWorld
 from tests.faults.depot import SOMEBODY
-from tests.faults.invariants import MiB
-from tests.faults.world import HOOKS_THAT_FAIL, World
+from tests.faults.world import HOOKS_THAT_FAIL
 from tests.nbd.client import Client
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
+FAILED = Path(__file__).parents[2] / ".hypothesis" / "lives"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
 CLOSE_TO_EXPIRY = 60.0
 """Seconds in which the model does not know whether an export has expired: time passes while the manager settles."""
+SOON = st.none() | st.integers(1, 40)
+"""At which point a service is killed that is about to do what it is asked for; None: it lives on."""
 ERRORS = {
     "unavailable": CloudUnavailable("Not now."),
     "denied": AccessDenied("No."),
     "mismatch": DeviceMismatch("Another disk is there."),
 }
+
+
+class Order(Enum):
+    """Of an operator: no new exports of the provider, or on the node."""
+
+    PAUSE = auto()
+    DRAIN = auto()
+
+
+EVERY_TIME = settings(
+    max_examples=70,
+    stateful_step_count=STEPS,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    print_blob=True,
+    suppress_health_check=list(HealthCheck),
+)
+"""The same lives each time. One that fails is not made shorter: that takes minutes."""
+LONG = settings(
+    EVERY_TIME,
+    max_examples=RUNS or 1,
+    derandomize=False,
+    database=DirectoryBasedExampleDatabase(FAILED),
+    phases=list(Phase),
+)
+"""Others each time, and first of all those that have failed before."""
 
 
 @dataclass
@@ -55,11 +100,12 @@ class Claim:
     disk: str
     access: Access
     expires_boottime: float
-    expires_at: datetime
     writes: dict[int, bytes] = field(default_factory=dict)
     """To its overlay: offset → what is there."""
     is_lost: bool = False
     """The overlay did not survive a reboot."""
+    may_be_lost: bool = False
+    """The disk below the overlay was detached by hand, which may have been seen."""
 
     def excludes(self, disk: str, access: Access) -> bool:
         return self.disk == disk and Access.READ_WRITE in (self.access, access)
@@ -69,14 +115,17 @@ class Lives(RuleBasedStateMachine):
     """Requests, faults and restarts; now and then everything has to settle, and is compared with the model."""
 
     exports = Bundle("exports")
+    cradle: ClassVar[Cradle]
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="cm-lives-"))
-        self.world = World(self.directory, DISKS)
+        self.world = CrashingWorld(self.directory, DISKS, self.cradle)
+        self.requests = 0
         self.claims: dict[str, Claim] = {}
         self.contents = {name: bytearray(content) for name, content in DISKS.items()}
         self.by_hand: set[str] = set()
+        self.orders: set[Order] = set()
         self.has_failed_calls = False
 
     # What clients do
@@ -86,18 +135,27 @@ class Lives(RuleBasedStateMachine):
         disk=st.sampled_from(sorted(DISKS)),
         access=st.sampled_from(Access),
         minutes=st.integers(10, 600),
+        crash_after=SOON,
     )
-    def request(self, disk: str, access: Access, minutes: int) -> object:
+    def request(self, disk: str, access: Access, minutes: int, crash_after: int | None) -> object:
         self._settle()
+        self._crash(crash_after)
         in_the_way = [claim for claim in self.claims.values() if claim.excludes(disk, access)]
         ttl = timedelta(minutes=minutes)
         try:
-            export = self.world.manager.export(f"depot:{disk}", access, "client", ttl=ttl)
+            self.requests += 1
+            key = str(self.requests)  # so that a client that got no answer can ask again
+            export = self.world.manager.export(f"depot:{disk}", access, "client", ttl=ttl, idempotency_key=key)
         except AccessConflict:
             assert in_the_way
             return multiple()
+        except (ProviderPaused, NodeDraining):
+            assert self.orders
+            self._relent()
+            return multiple()
         assert not in_the_way
-        self.claims[export.id] = Claim(disk, access, self._now() + ttl.total_seconds(), export.expires_at)
+        assert not self.orders
+        self.claims[export.id] = Claim(disk, access, self._now() + ttl.total_seconds())
         return export.id
 
     @rule(export_id=exports, minutes=st.integers(10, 600))
@@ -106,16 +164,16 @@ class Lives(RuleBasedStateMachine):
         self._settle()
         claim = self.claims.get(export_id)
         try:
-            renewed = self.world.manager.renew(export_id, ttl)
+            self.world.manager.renew(export_id, ttl)
         except ExportOver:
             assert claim is None
             return
         assert claim is not None
-        claim.expires_at = renewed.expires_at
         claim.expires_boottime = self._now() + ttl.total_seconds()
 
-    @rule(export_id=consumes(exports))
-    def release(self, export_id: str) -> None:
+    @rule(export_id=consumes(exports), crash_after=SOON)
+    def release(self, export_id: str, crash_after: int | None) -> None:
+        self._crash(crash_after)
         self.world.manager.release(export_id)
         self.claims.pop(export_id, None)
 
@@ -141,13 +199,25 @@ class Lives(RuleBasedStateMachine):
     def restart(self) -> None:
         self.world.restart()
 
-    @rule()
-    def reboot(self) -> None:
+    @rule(points=st.lists(st.integers(0, 40), min_size=1, max_size=3))
+    def crash(self, points: list[int]) -> None:
+        self.world.crash(points)
+
+    def _crash(self, points: int | None) -> None:
+        if points is not None:
+            self.world.crash([points])
+
+    @rule(is_power_cut=st.booleans())
+    def reboot(self, is_power_cut: bool) -> None:
         self._settle()
-        self.world.reboot()
-        now, wall = self._now(), self.world.clock.now()
+        before = self._now()
+        if is_power_cut:
+            self.world.cut_power()
+        else:
+            self.world.reboot()
+        passed = self._now() - before
         for claim in self.claims.values():
-            claim.expires_boottime = now + (claim.expires_at - wall).total_seconds()
+            claim.expires_boottime += passed
             claim.is_lost = claim.access is Access.SCRATCH
 
     @rule(export_id=exports)
@@ -178,11 +248,31 @@ class Lives(RuleBasedStateMachine):
     def detach_by_hand(self, disk: str) -> None:
         self.world.depot.take_away(disk)
         self.by_hand.discard(disk)
+        for claim in self.claims.values():
+            claim.may_be_lost |= claim.disk == disk and claim.access is Access.SCRATCH
 
     @rule(disk=st.sampled_from(sorted(DISKS)))
     def attach_by_hand(self, disk: str) -> None:
         if self.world.depot.attach(disk, SOMEBODY) == SOMEBODY:
             self.by_hand.add(disk)
+
+    @rule(export_id=consumes(exports))
+    def force_release(self, export_id: str) -> None:
+        self.world.manager.force_release(export_id, "operator", "it must go")
+        self.claims.pop(export_id, None)
+
+    @rule(order=st.sampled_from(Order))
+    def order(self, order: Order) -> None:
+        self.orders.add(order)
+        if order is Order.PAUSE:
+            self.world.manager.pause("depot", "operator")
+        else:
+            self.world.manager.drain("here", "operator")
+
+    def _relent(self) -> None:
+        self.orders.clear()
+        self.world.manager.resume("depot")
+        self.world.manager.undrain("here")
 
     # What must be true
 
@@ -199,9 +289,9 @@ class Lives(RuleBasedStateMachine):
         assert {e.id for e in found.values() if not e.state.is_over} == set(self.claims)
         self.has_failed_calls = False
         self.world.weather.clear()
-        assert [*invariants.wrongly_attached(self.world.manager, self.world.depot, self.by_hand)] == []
+        assert [*invariants.wrongly_attached(self.world.manager, self.world.attached(), self.by_hand)] == []
         assert [*invariants.contradictions(self.world.manager)] == []
-        assert set(self.world.servers()) == {found[export_id].name for export_id in self.claims}
+        assert [*invariants.not_owned(self.world.manager, self.world.state, self.world.pid)] == []
         for export_id, claim in self.claims.items():
             self._check_bytes(found[export_id], claim)
 
@@ -209,7 +299,7 @@ class Lives(RuleBasedStateMachine):
         """Whether it is over, which it may be only if it has expired or the cloud has failed."""
         left = claim.expires_boottime - self._now()
         if export.state is ExportState.FAILED:
-            assert self.has_failed_calls or claim.is_lost, export.error
+            assert self.has_failed_calls or claim.is_lost or claim.may_be_lost, export.error
         elif claim.is_lost:
             assert export.state.is_over
         elif abs(left) > CLOSE_TO_EXPIRY:
@@ -235,17 +325,13 @@ class Lives(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
+@pytest.fixture
+def cradle() -> Iterator[Cradle]:
+    cradle = Cradle()
+    yield cradle
+    cradle.close()
+
+
 @pytest.mark.timeout(0 if RUNS else 300)
-def test_the_manager_does_what_the_model_says() -> None:
-    run_state_machine_as_test(
-        Lives,
-        settings=settings(
-            max_examples=RUNS or 70,
-            stateful_step_count=STEPS,
-            derandomize=not RUNS,
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],  # a run takes seconds, so that making it shorter takes longer than reading it
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
+    run_state_machine_as_test(type("Lives", (Lives,), {"cradle": cradle}), settings=LONG if RUNS else EVERY_TIME)

@@ -12,7 +12,7 @@ import pytest
 from cloudmanager import Access
 from cloudmanager.core.model import Export
 from tests.faults import invariants
-from tests.faults.invariants import MiB
+from tests.faults.clouds import MiB
 from tests.faults.world import World
 from tests.nbd.client import Client
 

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
+import json
+import mmap
 import os
 import select
 import signal
+import struct
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from math import nan
 from pathlib import Path
 
 from cloudmanager import hookimpl
 from cloudmanager.core.clock import Clock
+from cloudmanager.core.database import Database
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
-from cloudmanager.core.nbd import process
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.statedir import StateDirectory
+from cloudmanager.core.store import Store
 from tests.faults import invariants
-from tests.faults.depot import Depot, DepotPlugin
+from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
+from tests.faults.points import CrashingHooks, Points, crashing_database
 
 _READY = ExportState.READY
 HOOKS_THAT_FAIL = ("plan_attach", "attach", "locate", "detach")
 _BOUND_SECONDS = 30.0
 _LOOK_SECONDS = 0.01
+_READINGS = struct.Struct("ddq")
+_JUMP_SECONDS = 5.0
 _PATIENCE_LOOKS = 20
 """After that many, time is made to pass, so that nobody waits for a back-off."""
 
 
 class JumpingClock(Clock):
-    """Time passes, the wall clock jumps, and the machine boots."""
+    """Time passes, the wall clock jumps, and the machine boots: for every process that has the file."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.passed = 0.0
-        self.jumped = timedelta()
+        self._machine = self.boot_id[:8]
+        with file.open("a+b") as opened:
+            opened.truncate(_READINGS.size)
+            self._readings = mmap.mmap(opened.fileno(), _READINGS.size)
+        self._read_boot()
+
+    @property
+    def passed(self) -> float:
+        """Seconds."""
+        return float(_READINGS.unpack(self._readings)[0])
+
+    @passed.setter
+    def passed(self, seconds: float) -> None:
+        self._write(seconds, self.jumped, self._boots)
+
+    @property
+    def jumped(self) -> timedelta:
+        return timedelta(seconds=_READINGS.unpack(self._readings)[1])
+
+    @jumped.setter
+    def jumped(self, jumped: timedelta) -> None:
+        self._write(self.passed, jumped, self._boots)
 
     def boottime(self) -> float:
         return super().boottime() + self.passed
@@ -47,9 +76,15 @@ class JumpingClock(Clock):
 
     def boot(self) -> None:
         """The boot clock starts again."""
-        self.boot_id = f"{self.boot_id[:8]}-{os.urandom(4).hex()}"
-        self.jumped += timedelta(seconds=self.passed + 1000)
-        self.passed = -1000.0
+        self._write(-1000.0, self.jumped + timedelta(seconds=self.passed + 1000), self._boots + 1)
+        self._read_boot()
+
+    def _write(self, passed: float, jumped: timedelta, boots: int) -> None:
+        self._readings[:] = _READINGS.pack(passed, jumped.total_seconds(), boots)
+
+    def _read_boot(self) -> None:
+        self._boots = int(_READINGS.unpack(self._readings)[2])
+        self.boot_id = f"{self._machine}-{self._boots}"
 
 
 class Weather:
@@ -93,12 +128,14 @@ for _hook in HOOKS_THAT_FAIL:
 class World:
     """The manager and everything around it."""
 
-    def __init__(self, directory: Path, disks: dict[str, bytes]) -> None:
+    def __init__(self, directory: Path, disks: dict[str, bytes], points: Points | None = None) -> None:
+        """`points`: where its services can be killed."""
         self.depot = Depot(directory / "depot")
         for name, content in disks.items():
             (self.depot.disks / name).write_bytes(content)
+        self._directory = directory
         self.state = directory / "state"
-        self.clock = JumpingClock()
+        self.clock = JumpingClock(directory / "clock")
         self.weather = Weather()
         self.settings = from_tables(
             {
@@ -108,22 +145,32 @@ class World:
                 "nbd": {"ports": "29000-29999"},
             }
         )
-        self.plugins: list[tuple[str, object]] = [("depot", DepotPlugin(self.depot)), ("weather", self.weather)]
-        """Of the next service that is opened."""
+        self.plugins: list[tuple[str, object]] = [("weather", self.weather)]
+        """Of the next service that is opened, besides the depot's."""
+        self._points = points
+        if points:
+            self.plugins.append(("points", CrashingHooks(points)))
         self.manager = self.open()
 
     def open(self) -> Manager:
-        self.manager = Manager.open(self.settings, self.loaded(), self.clock)
+        state = StateDirectory.open(self.state)
+        database = crashing_database(self._points) if self._points else Database
+        store = Store(database.open(self.settings.store_url), self.clock)
+        self.manager = Manager(self.settings, self.loaded(), store, self.clock, state)
         self.manager.start()
         return self.manager
 
+    def close(self) -> None:
+        self.manager.close()
+
     def loaded(self) -> Plugins:
-        plugins = Plugins(self.plugins)
+        depot = Depot(self._directory / "depot", self._points.reach) if self._points else self.depot
+        plugins = Plugins([("depot", DepotPlugin(depot)), *self.plugins])
         plugins.configure({"depot": {"type": "depot"}})
         return plugins
 
     def restart(self) -> None:
-        self.manager.close()
+        self.close()
         self.open()
 
     def reboot(self) -> None:
@@ -133,19 +180,24 @@ class World:
     def shut_down(self) -> None:
         """No process survives; disks stay attached."""
         pids = self.servers().values()
-        self.manager.close()
+        self.close()
         for pid in pids:
-            _kill(pid)
+            kill(pid)
         self.clock.boot()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that the manager is in."""
+        return os.getpid()
 
     def kill_server(self, export: Export) -> None:
         if pid := self.servers().get(export.name):
-            _kill(pid)
+            kill(pid)
 
     def servers(self) -> dict[str, int]:
         """The names of this world's exports, also of those that are over → the process that serves them."""
         names = {export.name for export in invariants.exports(self.manager)}
-        return {name: pid for name, pid in _running() if name in names}
+        return {name: pid for name, pid in invariants.servers() if name in names}
 
     def settle(self) -> None:
         """Waits until everything is as it is to be. Raises AssertionError saying what is not."""
@@ -164,38 +216,51 @@ class World:
         for export in invariants.exports(self.manager):
             self.manager.release(export.id)
         self.settle()
-        over = {export.id for export in invariants.exports(self.manager)}
         servers = self.servers()
-        self.manager.close()
+        self.close()
         assert servers == {}
-        assert [*invariants.left_over(self.state, over)] == []
+        assert [*invariants.left_over(self.state)] == []
+
+    def attached(self) -> dict[str, bool]:
+        """The disks that this machine has → whether they were attached by hand."""
+        return {name: tenure.owner == SOMEBODY for name, tenure in self.depot.tenures().items()}
+
+    def _unnoticed(self, exports: Sequence[Export]) -> Iterator[str]:
+        """A detach by hand, or a jump of the wall clock, which is noted so that a reboot makes no difference."""
+        attached = self.depot.tenures()
+        for export in exports:
+            if export.state is _READY and export.disk.id.native not in attached:
+                yield f"{export.id} is ready, and its disk is not attached"
+        offset = self.clock.now().timestamp() - self.clock.boottime()
+        if not abs(offset - self._noted_offset()) < _JUMP_SECONDS:
+            yield "the wall clock has jumped"
+
+    def _noted_offset(self) -> float:
+        """Of the wall clock to the boot clock, when the service was last seen."""
+        try:
+            seen = json.loads((self.state / "last-seen.json").read_text())
+        except FileNotFoundError:
+            return nan
+        return float(seen["wall"] - seen["boottime"])
+
+    def _expired(self) -> list[str]:
+        with invariants.reading(self.state) as store:
+            live = "state NOT IN ('closing', 'closed', 'failed')"
+            query = f"SELECT id FROM exports WHERE {live} AND expires_boottime <= ?"  # noqa: S608 - words of ours
+            return [f"{row[0]} has expired" for row in store.execute(query, [self.clock.boottime()])]
 
     def _unsettled(self) -> list[str]:
         exports = invariants.exports(self.manager)
         changing = [f"{e.id} is {e.state}: {e.error}" for e in exports if not (e.state is _READY or e.state.is_over)]
-        if changing or (changing := [*invariants.wrongly_attached(self.manager, self.depot)]):
+        if changing or (changing := [*invariants.wrongly_attached(self.manager, self.attached())]):
             return changing
-        now = self.clock.boottime()
-        records = self.manager._store.claiming_exports("here")
-        late = [f"{record.id} has expired" for record in records if record.expires_boottime <= now]
-        if late:
+        if late := [*self._expired(), *self._unnoticed(exports)]:
             return late
         servers = self.servers()
         return [f"{e.id} has no server" for e in exports if e.state is _READY and e.name not in servers]
 
 
-def _running() -> Iterator[tuple[str, int]]:
-    """Every qemu-nbd of this machine that serves an export, by the export's name."""
-    for pid in process.all_pids():
-        with suppress(OSError):
-            words = process.command_line(pid)
-            if words and Path(words[0]).name == "qemu-nbd":
-                for word in words:
-                    if word.startswith("--export-name="):
-                        yield word.partition("=")[2], pid
-
-
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         ended = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)

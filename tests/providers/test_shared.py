@@ -256,6 +256,27 @@ def test_what_is_no_answer_is_a_configuration_error_that_says_what_was_tried(ans
         ask(answer)
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_passing"),
+    [
+        *((Response.of_text(403, "no"), False), (Response.of_text(404, "what?"), False)),
+        *((Response.of_text(429, "later"), True), (Response.of_text(503, "later"), True), (CUT, True)),
+    ],
+    ids=["403", "404", "429", "503", "cut"],
+)
+def test_what_looks_like_an_outage_of_the_metadata_server_is_retriable(answer: Response, is_passing: bool) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        ask(answer)
+    assert caught.value.retriable is is_passing
+
+
+@pytest.mark.parametrize("url", ["http://metadata.invalid", "http://[::1"])
+def test_a_metadata_server_that_cannot_exist_is_final(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        MetadataServer(url, timeout=5, advice="").ask("who", {})
+    assert not caught.value.retriable
+
+
 def test_a_metadata_server_that_is_slow_is_not_waited_for() -> None:
     released = threading.Event()
 

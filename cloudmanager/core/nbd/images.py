@@ -75,12 +75,21 @@ def check_open_files(pid: int, disk: Device, own: Sequence[FileIdentity], inheri
     was given under the numbers `inherited` say nothing of what it has opened.
     Raises DeviceMismatch, UnsafeImage.
     """
-    held = {identity for number, identity in _open_files(pid) if number not in inherited}
+    held = {identity_of(status) for number, status in open_files(pid) if number not in inherited}
     for image in chain(disk):
         if image.identity not in held:
             raise DeviceMismatch(f"{image.path} was replaced while it was being opened; nothing is served.")
     if held - {image.identity for image in chain(disk)} - set(own):
         raise UnsafeImage(f"{disk.path} made its server open a file that is not part of the disk.")
+
+
+def open_files(pid: int) -> Iterator[tuple[int, os.stat_result]]:
+    """The files and block devices that a process has open, by descriptor. Raises PermissionError."""
+    for number in process.descriptors(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            status = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - no Path per descriptor
+            if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+                yield number, status
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:
@@ -137,11 +146,3 @@ def _uses_page_cache(device: Device, fd: int, *, writable: bool) -> bool:
         return False
     log.warning("%s: its file system has no O_DIRECT, so it is served through the page cache", device.path)
     return True
-
-
-def _open_files(pid: int) -> Iterator[tuple[int, FileIdentity]]:
-    for number in process.descriptors(pid):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            status = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - no Path per descriptor
-            if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
-                yield number, identity_of(status)

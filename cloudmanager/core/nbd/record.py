@@ -17,6 +17,7 @@ _BEGINNINGS = ("bwrap", "sh", PROGRAM)
 _SETTLE_SECONDS = 2.0
 """How long a start that another daemon began may take to become a server, or nothing."""
 _LOOK_SECONDS = 0.02
+_NAME = "name"
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,30 @@ def searched(name: str, port: int) -> tuple[Process, ServerProcess] | None:
         time.sleep(_LOOK_SECONDS)  # nothing tells when another process executes a program
 
 
-def end_all(name: str) -> None:
-    """Kills whatever carries a name, also what is only about to become its server."""
+def end_all(name: str, patience_seconds: float = 0) -> None:
+    """Ends whatever carries a name, also what is only about to become its server. With patience, it is asked first."""
     for carrier in filter(None, map(Process.find, _carriers(name))):
         if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
+            if patience_seconds:
+                carrier.send(signal.SIGTERM)
+                carrier.wait(patience_seconds)
             carrier.send(signal.SIGKILL)
             carrier.wait(_SETTLE_SECONDS)
         carrier.close()
+
+
+def leave_name(directory: Path, name: str) -> None:
+    """In the export's own directory, for a daemon whose store does not know the export. A link is made whole or not."""
+    with suppress(FileExistsError):
+        (directory / _NAME).symlink_to(name)
+
+
+def left_name(directory: Path) -> str | None:
+    """What `leave_name` has left there."""
+    try:
+        return str((directory / _NAME).readlink())
+    except OSError:
+        return None
 
 
 def launcher_of(server: Process) -> int | None:

@@ -143,6 +143,11 @@ class Servers:
         running = self._running(export_id)
         return running is not None and running.is_alive
 
+    def pid(self, export_id: str) -> int | None:
+        """Of the living server."""
+        running = self._running(export_id)
+        return running.record.pid if running is not None and running.is_alive else None
+
     def refuse_clients(self, export_id: str) -> None:
         """New clients are refused from now on; the connected ones go on."""
         place = self._places.get(export_id)
@@ -153,6 +158,16 @@ class Servers:
         """Connections that the server has accepted. One client may have several."""
         running = self._running(export_id)
         return 0 if running is None else running.client_count()
+
+    def halt(self, export_id: str) -> None:
+        """Kills the server at once, whatever it is writing. The export keeps what it has, and can be started again.
+
+        Raises ServerFailed as `stop` does.
+        """
+        with self._place(export_id) as place:
+            running, place.running = place.running, None
+            if running is not None:
+                self._end(export_id, place, running, patience_seconds=0)
 
     def stop(self, export_id: str) -> None:
         """Ends the server and deletes what the export had: port, overlay, key. Idempotent.
@@ -166,6 +181,12 @@ class Servers:
                 self._end(export_id, place, running)
             place.let_go()
             _delete(self._directory / export_id)
+
+    def sweep(self, export_id: str) -> None:
+        """As `stop`, for an export that nobody knows any more: its server is found by what its directory tells."""
+        if name := record.left_name(self._directory / export_id):
+            record.end_all(name, _STOP_SECONDS)
+        self.stop(export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
         """What a client needs besides the address; None without TLS, and before the first start."""
@@ -243,9 +264,11 @@ class Servers:
             place.running.close()
             place.running = None
 
-    def _end(self, export_id: str, place: _Place, running: Running) -> None:
+    def _end(
+        self, export_id: str, place: _Place, running: Running, *, patience_seconds: float = _STOP_SECONDS
+    ) -> None:
         self._watcher.forget(running.server.fd)
-        if not running.end(_STOP_SECONDS):
+        if not running.end(patience_seconds):
             self._keep(export_id, place, running)
             raise ServerFailed("qemu-nbd does not end: its disk does not answer. It is tried again.", retriable=True)
         running.bury()

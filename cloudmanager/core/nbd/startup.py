@@ -14,7 +14,7 @@ from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
 from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.nbd.launch import Launch, Launched
 from cloudmanager.core.nbd.proof import Proof
-from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, name_option
+from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, leave_name, name_option
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.nbd.words import Words, failure
@@ -57,6 +57,7 @@ class Startup:
     def _prepare(self, opened: tuple[Image, ...], words: Words) -> Launch:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            leave_name(self.directory, self.spec.name)
             confinement = self._confinement()
             command = self._command(opened, confinement)
         except OSError as error:

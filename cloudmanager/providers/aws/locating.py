@@ -1,14 +1,14 @@
 """Finds a volume's device on this machine by what the device says of itself. Links in /dev are never looked at."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.errors import DeviceError, DeviceMismatch, DeviceNotReady, DiskNotFound
 from cloudmanager.core.model import Device, NotAttached
 from cloudmanager.providers import _nvme
 from cloudmanager.providers._block_devices import BlockDevice
 from cloudmanager.providers._waiting import TimedOut, wait_for
 from cloudmanager.providers.aws.device_name import xen_number
-from cloudmanager.providers.aws.ec2 import Ec2
+from cloudmanager.providers.aws.ec2 import Ec2, filter_by
 from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
 from cloudmanager.providers.aws.identity import Machine
 from cloudmanager.providers.aws.settings import AwsSettings
@@ -36,6 +36,35 @@ class Locating:
         if here.state is AttachmentState.ATTACHING:
             raise DeviceNotReady(f"EC2 is still attaching {id.id}.")
         return self._appeared(id, here)
+
+    def locate_all(self, ids: Collection[ResourceId]) -> dict[ResourceId, Device | NotAttached]:
+        """Asks EC2 once, for this machine's volumes: a serial number does not tell whether EC2 has detached it.
+
+        A volume that is missing there is asked for by its id, because lists may lag behind.
+        """
+        listed = self._ec2.every_volume(filter_by("attachment.instance-id", self._machine.instance_id))
+        mine = {volume.id: volume for volume in listed}
+        located = {id: self._seen(id, mine.get(id.id)) for id in ids}
+        return {id: seen for id, seen in located.items() if seen is not None}
+
+    def _seen(self, id: ResourceId, listed: Volume | None) -> Device | NotAttached | None:
+        """None: neither is certain."""
+        try:
+            here = self._attachment(listed or self._ec2.volume(id.id))
+        except DiskNotFound:
+            here = None
+        if here is None:
+            return NotAttached(f"EC2 says that {id.id} is not attached to {self._machine.instance_id}.")
+        if here.state is not AttachmentState.ATTACHED:
+            return None
+        try:
+            return self._device_at(here) if self._is_xen() else self._by_serial(id)
+        except DeviceError:
+            return None
+
+    def _device_at(self, here: VolumeAttachment) -> Device | None:
+        disk = self._disk_at(here)
+        return disk.as_device() if disk else None
 
     def _appeared(self, id: ResourceId, here: VolumeAttachment) -> Device:
         def look() -> Device | None:
@@ -66,19 +95,23 @@ class Locating:
 
     def _by_slot(self, id: ResourceId, here: VolumeAttachment) -> Device | None:
         """Certain only while nobody else attaches and detaches: so EC2 is asked again once the device is found."""
-        number = xen_number(here.device)
-        if number is None:
+        if xen_number(here.device) is None:
             raise DeviceMismatch(
                 f"{id.id} is attached as {here.device}, and on a Xen instance no device of that name can be told for "
                 "certain: detach it, and let cloudmanager attach it."
             )
-        disk = next((disk for disk in self._settings.block_devices if disk.parent().name == f"vbd-{number}"), None)
+        disk = self._disk_at(here)
         if disk is None:
             return None
         volume = self._ec2.volume(id.id)
         if self._attachment(volume) != here:
             raise DeviceNotReady(f"The attachment of {id.id} changes at this moment.")
         return disk.as_device(volume.size_bytes)
+
+    def _disk_at(self, here: VolumeAttachment) -> BlockDevice | None:
+        """Of a Xen instance, by the number of the slot."""
+        name = f"vbd-{xen_number(here.device)}"
+        return next((disk for disk in self._settings.block_devices if disk.parent().name == name), None)
 
     def _attachment(self, volume: Volume) -> VolumeAttachment | None:
         return volume.on(self._machine.instance_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudmanager.core.errors import DiskNotFound, MissingExtra
@@ -68,6 +68,13 @@ class AwsProvider:
             return self._ebs.locating.locate(id)
         except DiskNotFound as error:
             return NotAttached(error.detail)
+
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device | NotAttached]:
+        ids = {disk.id: self._ebs.resolve(disk.id) for disk in disks}
+        here = [id for id in ids.values() if id.region == self._ebs.machine.region]
+        located = self._ebs.locating.locate_all(here)
+        return {disk_id: located[id] for disk_id, id in ids.items() if id in located}
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:

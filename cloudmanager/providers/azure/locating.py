@@ -4,10 +4,10 @@ So the LUN comes from Azure just before and just after the device is opened, nev
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.errors import DeviceError, DeviceMismatch, DeviceNotReady
 from cloudmanager.core.model import Device, Disk, NotAttached
 from cloudmanager.providers import _nvme, _scsi
 from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
@@ -37,11 +37,39 @@ class Locating:
         if lun is None:
             return NotAttached(f"{self._machine.name} does not have it.")
         block = self._awaited(lun, deadline)
-        device = block.as_device(disk.size_bytes)
+        device = block.as_device()
+        self._check_size(disk, id, block, device.size_bytes)
         with _opened(device):
             if self._lun(id) != lun:
                 raise DeviceMismatch(f"{disk.id} was moved away from LUN {lun} while {device.path} was being opened.")
         return device
+
+    def locate_all(self, ids: Collection[ResourceId]) -> dict[ResourceId, Device]:
+        """Asks Azure once. What the machine does not have, or is losing, is left to `locate`."""
+        machine = self._compute.machine(self._machine)
+        entries = {id: entry for id in ids if (entry := machine.entry(id)) is not None and not entry.is_leaving}
+        there = {id: self._device_at(entry.lun) for id, entry in entries.items()}
+        return {id: device for id, device in there.items() if device is not None}
+
+    def _device_at(self, lun: int) -> Device | None:
+        try:
+            block = self._at(lun)
+            return block.as_device() if block else None
+        except DeviceError:
+            return None
+
+    def _check_size(self, disk: Disk, id: ResourceId, block: BlockDevice, size_bytes: int) -> None:
+        """The size is a part of the identity, and may have changed since the disk was described."""
+        if size_bytes == disk.size_bytes:
+            return
+        known = self._compute.disk(id).size_bytes
+        if size_bytes == known:
+            return
+        raise DeviceMismatch(
+            f"{block.node} has {size_bytes} bytes, and {disk.id} has {known}. If that was made larger, let the kernel "
+            f"see it: echo 1 > /sys/block/{block.name}/device/rescan.",
+            retriable=size_bytes < known,
+        )
 
     def _lun(self, id: ResourceId) -> int | None:
         entry = self._compute.machine(self._machine).entry(id)

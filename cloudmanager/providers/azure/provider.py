@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -80,6 +80,13 @@ class AzureProvider:
         with self._existing_machine():
             deadline = self._deadline(self._settings.device_timeout_seconds)
             return self._parts().locating.locate(disk, self._resource(disk), deadline)
+
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        ids = {disk.id: self._resource(disk) for disk in disks}
+        with self._existing_machine():
+            located = self._parts().locating.locate_all(list(ids.values()))
+        return {disk_id: located[id] for disk_id, id in ids.items() if id in located}
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:

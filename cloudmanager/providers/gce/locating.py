@@ -1,6 +1,7 @@
 """Finds an attached disk's device by what the device says of itself."""
 
 import json
+from collections.abc import Collection
 
 from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
 from cloudmanager.core.model import Device
@@ -35,6 +36,16 @@ def find(devices: BlockDevices, device_name: str) -> BlockDevice | None:
     return found[0] if found else None
 
 
+def present(devices: BlockDevices, device_names: Collection[str]) -> dict[str, Device]:
+    """Those of the names of which one device, and no other, says that it is it, now. Every device is read once."""
+    found: dict[str, list[BlockDevice]] = {}
+    for device in devices:
+        for name in names(device).intersection(device_names):
+            found.setdefault(name, []).append(device)
+    ready = {name: _as_device(those[0]) for name, those in found.items() if len(those) == 1}
+    return {name: device for name, device in ready.items() if device is not None}
+
+
 def names(device: BlockDevice) -> set[str]:
     """The device names that a disk gives itself; empty for one that is not Google's, or does not say."""
     if _nvme.is_namespace(device):
@@ -45,8 +56,10 @@ def names(device: BlockDevice) -> set[str]:
 
 def _ready(devices: BlockDevices, device_name: str) -> Device | None:
     device = find(devices, device_name)
-    if device is None:
-        return None
+    return None if device is None else _as_device(device)
+
+
+def _as_device(device: BlockDevice) -> Device | None:
     try:
         return device.as_device()
     except DeviceNotReady:

@@ -3,10 +3,10 @@
 import importlib
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudmanager.core.errors import DeviceNotReady, MissingExtra
+from cloudmanager.core.errors import CloudError, DeviceNotReady, MissingExtra
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.core.model import (
     Access,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from google.cloud import compute_v1
 
     from cloudmanager.providers.gce.parts import Parts
+    from cloudmanager.providers.gce.this_instance import View
 
 MOST_FRESH_PLANS = 256
 
@@ -89,9 +90,20 @@ class GceProvider:
         if slot is not None:
             settings = self._settings
             return locating.locate(settings.block_devices, slot.device_name, settings.device_timeout_seconds)
-        if view.exists and instance.is_changing(view):
+        self._check_exists(view)
+        if instance.is_changing(view):
             raise DeviceNotReady(f"{disk.id} is not attached yet, and an attach or detach is under way.")
         return NotAttached(f"{disk.id} is not among the disks of {self._machine.node().name}.")
+
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        """One call. What the instance does not have is left to `locate`, which knows what is under way."""
+        view = self._parts().instance.look()
+        self._check_exists(view)
+        paths = {disk.id: self._named(disk.id.native).path for disk in disks}
+        slots = {id: view.slots[path].device_name for id, path in paths.items() if path in view.slots}
+        there = locating.present(self._settings.block_devices, set(slots.values()))
+        return {id: there[name] for id, name in slots.items() if name in there}
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
@@ -119,6 +131,14 @@ class GceProvider:
     @hookimpl
     def diagnose(self) -> Iterable[Finding]:
         return self._parts().diagnose()
+
+    def _check_exists(self, view: "View") -> None:
+        """That Compute Engine does not know this machine by its name says nothing of its disks."""
+        if not view.exists:
+            raise CloudError(
+                f"Compute Engine has no instance {self._machine.node().native_id}. If it was renamed, correct or "
+                f"remove instance in [providers.{self._name}], and start the service again."
+            )
 
     def _named(self, native: str) -> Resource:
         me = self._machine.resource()

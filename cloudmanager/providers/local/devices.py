@@ -27,7 +27,7 @@ class DeviceDisks:
     def describe(self, disk_id: DiskId) -> Disk:
         return self._disk(disk_id, self._resolve(disk_id), Holders(self._roots))
 
-    def locate(self, disk: Disk) -> Device:
+    def locate(self, disk: Disk, holders: Holders | None = None) -> Device:
         """Raises DiskNotFound, DeviceMismatch, DeviceNotReady (the kernel has it, /dev does not)."""
         device = self._resolve(disk.id)
         if device_id(device, self._roots) != disk.canonical_id:
@@ -36,7 +36,7 @@ class DeviceDisks:
         identity = device_identity(device.number)
         if identity_of(node) != identity:
             raise DeviceNotReady(f"The kernel knows {device.name}, but {node} is not its node. Check udev or devtmpfs.")
-        users = self._users(device, Holders(self._roots))
+        users = self._users(device, holders or Holders(self._roots))
         return Device(
             str(node), device.size_bytes, identity, is_block=True, is_stable=not any(user.writes for user in users)
         )

@@ -39,7 +39,7 @@ class ImageDisks:
         """Whether an absolute path is in an image directory."""
         return self._directories.have(Path(native))
 
-    def locate(self, disk: Disk) -> Device:
+    def locate(self, disk: Disk, holders: Holders | None = None) -> Device:
         """The image under the disk's name, if it still is that disk.
 
         A disk that was raw when it was described stays raw: its clients may write a container's magic into it.
@@ -53,7 +53,7 @@ class ImageDisks:
                     "Release the export and ask again."
                 )
             layers = (_raw_layer(image, disk),) if disk.format == "raw" else self._layers(image)
-        return _device(layers, Holders(self._roots))
+        return _device(layers, holders or Holders(self._roots))
 
     def list(self, after: tuple[int, tuple[str, ...]]) -> Iterator[tuple[Disk, Entry]]:
         """What looks like a disk: a container by its bytes, or a raw image by its name or size.

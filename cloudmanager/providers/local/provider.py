@@ -1,9 +1,11 @@
 """The hooks of the local provider."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from uuid import uuid4
 
+from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.core.model import (
     Access,
@@ -20,6 +22,7 @@ from cloudmanager.core.model import (
 from cloudmanager.providers.local.device_names import PREFIX
 from cloudmanager.providers.local.devices import DeviceDisks
 from cloudmanager.providers.local.doctor import findings
+from cloudmanager.providers.local.holders import Holders
 from cloudmanager.providers.local.images import ImageDisks
 from cloudmanager.providers.local.listing import page
 from cloudmanager.providers.local.roots import Roots
@@ -64,6 +67,16 @@ class LocalProvider:
     @hookimpl
     def locate(self, disk: Disk) -> Device:
         return self._disks(disk.id).locate(disk)
+
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        """Whoever holds what is read once for all."""
+        holders = Holders(self._roots)
+        located: dict[DiskId, Device] = {}
+        for disk in disks:
+            with suppress(CloudManagerError):  # `locate` says what is the matter
+                located[disk.id] = self._disks(disk.id).locate(disk, holders)
+        return located
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:

@@ -31,6 +31,7 @@ BOUNDS = {
 _GUEST_FAULTS = {
     Trouble.DEVICE_IS_LATE: Fault("guest.plug", Effect.LATE, seconds=SLOW_SECONDS),
     Trouble.DEVICE_IS_MISSING: Fault("guest.plug", Effect.HANG),
+    Trouble.DEVICE_STAYS: Fault("guest.unplug", Effect.HANG),
     Trouble.LINK_MISSING: Fault("guest.plug", Effect.NO_LINK),
     Trouble.LINK_STALE: Fault("guest.plug", Effect.STALE_LINK),
     Trouble.LINK_SWAPPED: Fault("guest.plug", Effect.SWAPPED_LINK),

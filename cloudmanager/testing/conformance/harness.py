@@ -25,6 +25,7 @@ class Trouble(StrEnum):
     READS_FAIL = "reads are refused as denied"
     DEVICE_IS_LATE = "a device appears half a second after its attach"
     DEVICE_IS_MISSING = "a device does not appear"
+    DEVICE_STAYS = "the device of a disk that is detached stays where it is"
     LINK_MISSING = "the next disk has no link in /dev/disk"
     LINK_STALE = "the next disk's link leads to a node that is gone"
     LINK_SWAPPED = "the next disk's link leads to another disk"

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from cloudmanager.core.errors import DeviceError, DeviceNotReady
-from cloudmanager.core.model import NotAttached
+from cloudmanager.core.model import Device, NotAttached
+from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.conformance.checks import SLACK_SECONDS, Checks, an_error, assert_is, attach, describe
 from cloudmanager.testing.conformance.harness import Harness, Trouble
 
@@ -83,3 +84,43 @@ class LocatingChecks(Checks):
         harness.calls.clear()
         provider.locate(done.disk)
         assert harness.calls.mutations() == []
+
+    def test_looking_at_all_disks_agrees_with_locating_each(self, harness: Harness) -> None:
+        provider = _looker(harness)
+        disks = [attach(provider, harness.make_disk()).disk for _ in range(3)]
+        assert provider.locate_all(disks) == {disk.id: provider.locate(disk) for disk in disks}
+
+    def test_looking_at_all_disks_costs_no_more_calls_than_looking_at_one(self, harness: Harness) -> None:
+        provider = _looker(harness)
+        disks = [attach(provider, harness.make_disk()).disk for _ in range(3)]
+        harness.calls.clear()
+        provider.locate_all(disks[:1])
+        for_one = len(harness.calls)
+        harness.calls.clear()
+        provider.locate_all(disks)
+        assert len(harness.calls) <= for_one
+        assert harness.calls.mutations() == []
+
+    def test_a_disk_that_was_detached_by_hand_is_not_said_to_be_there(self, harness: Harness) -> None:
+        """Also while its device stays: the cloud may have given the disk to another machine by then."""
+        provider = _looker(harness)
+        gone, other = (attach(provider, harness.make_disk()).disk for _ in range(2))
+        harness.inject(Trouble.DEVICE_STAYS)
+        harness.detach_by_hand(gone.id.native)
+        located = provider.locate_all([gone, other])
+        assert not isinstance(located.get(gone.id), Device)
+        assert isinstance(located[other.id], Device)
+
+    def test_looking_at_all_disks_says_so_when_the_cloud_cannot_be_asked(self, harness: Harness) -> None:
+        provider = _looker(harness)
+        disk = attach(provider, harness.make_disk()).disk
+        harness.inject(Trouble.READS_FAIL)
+        with an_error():
+            provider.locate_all([disk])
+
+
+def _looker(harness: Harness) -> Provider:
+    provider = harness.make_provider()
+    if not provider.looks_at_all:
+        pytest.skip("the provider does not implement locate_all")
+    return provider

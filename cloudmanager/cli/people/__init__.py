@@ -1,0 +1,1 @@
+"""The commands for people at a shell: they are clients of a service, here or elsewhere."""

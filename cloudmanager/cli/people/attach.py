@@ -1,0 +1,48 @@
+"""cloudmanager attach"""
+
+import threading
+from pathlib import Path
+
+from cloudmanager.cli.people import output
+from cloudmanager.cli.people.waiting import exported
+from cloudmanager.client import ExportedDisk
+from cloudmanager.client.model import Access
+from cloudmanager.client.ways import MountedDisk, Part, Way
+
+_COLUMNS = ("part", "content", "size", "label", "")
+
+
+def attach(disk: str, directory: Path | None, *, part: str | None, way: str | None, as_json: bool) -> None:
+    """Until Ctrl-C or SIGTERM; or until the export is lost, which is an error."""
+    ending = threading.Event()
+    with exported(disk, Access.READ_ONLY, on_lost=lambda _lost: ending.set()) as ready:
+        with ready.mount(directory, part=part, way=Way(way) if way else None) as mounted:
+            try:
+                if as_json:
+                    output.print_json(_answer(ready, mounted))
+                else:
+                    _tell(mounted)
+                ending.wait()
+            except KeyboardInterrupt:  # what was asked for
+                output.remark("Letting go of it.")
+
+
+def _answer(ready: ExportedDisk, mounted: MountedDisk) -> dict[str, object]:
+    return {
+        "path": str(mounted.path),
+        "part": mounted.part,
+        "parts": mounted.layout.parts,
+        "way": mounted.way,
+        "export": ready.id,
+    }
+
+
+def _tell(mounted: MountedDisk) -> None:
+    output.print_table(_COLUMNS, (_row(part, mounted) for part in mounted.layout.parts), "")
+    print(f"\nRead-only at {mounted.path}, without replaying any journal. Ctrl-C lets go of it.", flush=True)
+
+
+def _row(part: Part, mounted: MountedDisk) -> tuple[str, ...]:
+    content = part.content.type if part.content else "-"
+    label = (part.content.label if part.content else "") or part.label
+    return part.name, content, output.bytes_in_words(part.size_bytes), label, "mounted" * (part == mounted.part)

@@ -1,0 +1,157 @@
+"""The commands for people, as `cloudmanager --help` shows them."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloudmanager.cli.exits import Exit
+from cloudmanager.cli.people import duration
+from cloudmanager.client.model import Access
+
+app = typer.Typer()
+
+
+class MountWay(StrEnum):
+    """The ways to a disk that the kernel can mount."""
+
+    DEVICE = "device"
+    FILE = "file"
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
+DiskArgument = Annotated[str, typer.Argument(metavar="DISK", help="`provider:name`, as `cloudmanager disks` lists it.")]
+ExportsArgument = Annotated[
+    list[str], typer.Argument(metavar="EXPORT...", help="Ids, as `cloudmanager exports` lists them.")
+]
+AccessOption = Annotated[
+    Access, typer.Option(help="scratch: writes go to an overlay that is thrown away. read-write excludes all others.")
+]
+HolderOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Shown to others. Otherwise $CLOUDMANAGER_HOLDER, or host and pid.")
+]
+TtlOption = Annotated[
+    int | None,
+    typer.Option(
+        parser=duration.seconds,
+        metavar="DURATION",
+        help="How long it lasts: 90s, 30m, 2h. By default the service says.",
+    ),
+]
+
+
+@app.command()
+def disks(
+    text: Annotated[str, typer.Argument(metavar="[TEXT]", help="A part of the name.")] = "",
+    provider: Annotated[str, typer.Option(metavar="NAME", help="Of this provider only.")] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="That have this label; repeatable.")
+    ] = None,
+    location: Annotated[str, typer.Option(metavar="PLACE", help="In this zone, region or directory.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """List the disks that the providers can see."""
+    from cloudmanager.cli.people.disks import disks as list_disks
+
+    list_disks(text, provider=provider, labels=label or [], location=location, as_json=json)
+
+
+@app.command()
+def export(
+    disk: DiskArgument,
+    access: AccessOption = Access.READ_ONLY,
+    ttl: TtlOption = None,
+    holder: HolderOption = None,
+    note: Annotated[str, typer.Option(metavar="TEXT", help="Kept with the export.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Export a disk and print its address. It stays until it is released or its time is over."""
+    from cloudmanager.cli.people.exports import export as export_disk
+
+    export_disk(disk, access, ttl=ttl, holder=holder, note=note, as_json=json)
+
+
+@app.command()
+def exports(
+    disk: Annotated[str, typer.Option(metavar="DISK", help="Of this disk only.")] = "",
+    holder: Annotated[str, typer.Option(metavar="NAME", help="Of this holder only.")] = "",
+    over_too: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """List the exports."""
+    from cloudmanager.cli.people.exports import exports as list_exports
+
+    list_exports(disk=disk, holder=holder, over_too=over_too, as_json=json)
+
+
+@app.command()
+def renew(export_ids: ExportsArgument, ttl: TtlOption = None, json: JsonOption = False) -> None:
+    """Let exports last for another while, from now on."""
+    from cloudmanager.cli.people.exports import renew as renew_exports
+
+    _done(renew_exports(export_ids, ttl=ttl, as_json=json))
+
+
+@app.command()
+def release(export_ids: ExportsArgument, json: JsonOption = False) -> None:
+    """Give exports back. Clients that are connected have their time to finish."""
+    from cloudmanager.cli.people.exports import release as release_exports
+
+    _done(release_exports(export_ids, as_json=json))
+
+
+@app.command()
+def attach(
+    disk: DiskArgument,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to mount it. Otherwise a new place.")
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The partition, when there are several: 1, 2…")
+    ] = None,
+    way: Annotated[MountWay | None, typer.Option(help="How. Otherwise the best that this machine allows.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Mount a disk read-only until Ctrl-C, without changing a byte of it: no journal is replayed. Needs root."""
+    from cloudmanager.cli.people.attach import attach as attach_disk
+
+    attach_disk(disk, directory, part=part, way=way, as_json=json)
+
+
+@app.command()
+def run(
+    disk: DiskArgument,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND", help="With {file}, {device}, {stub}, {uri} or {disk}.")
+    ],
+    access: AccessOption = Access.READ_ONLY,
+    holder: HolderOption = None,
+) -> None:
+    """Run a command on a disk: cloudmanager run prod:evidence-7 -- fls -r {file}
+
+    The exit code is the command's.
+    """
+    from cloudmanager.cli.people.running import run as run_command
+
+    raise typer.Exit(run_command(disk, command, access, holder))
+
+
+@app.command()
+def cleanup(json: JsonOption = False) -> None:
+    """Undo what workers that crashed have left on this machine: mounts, devices, files."""
+    from cloudmanager.cli.people.cleaning import cleanup as clean_up
+
+    _done(clean_up(as_json=json))
+
+
+def _done(failures: int) -> None:
+    if failures:
+        raise typer.Exit(Exit.ERROR)
+
+
+def choose_service(url: str | None) -> None:
+    """For this process and what it starts."""
+    if url is not None:
+        os.environ["CLOUDMANAGER_URL"] = url

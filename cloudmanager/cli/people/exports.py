@@ -1,0 +1,95 @@
+"""cloudmanager export, exports, renew, release"""
+
+import sys
+from collections.abc import Callable, Iterable
+
+from rich.text import Text
+
+from cloudmanager.cli.people import output, waiting
+from cloudmanager.cli.people.service import service
+from cloudmanager.client import CloudManager
+from cloudmanager.client.errors import ClientError
+from cloudmanager.client.model import Access, Export, ExportState
+
+_COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
+
+
+def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, note: str, as_json: bool) -> None:
+    """The address on standard output, alone, so that a script can take it; what a person wants to know beside it."""
+    with service() as manager:
+        made = manager.claim(disk, access, ttl_seconds=ttl, holder=holder, note=note)
+        ready = _awaited(manager, made)
+    if as_json:
+        output.print_json(ready)
+        return
+    print(ready.uri)
+    output.remark(f"{ready.disk}, {ready.access}, {output.bytes_in_words(ready.size_bytes)}; export {ready.id}")
+    output.remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
+    if ready.credentials:
+        output.remark(
+            "Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it."
+        )
+    output.remark(f"When you are done: cloudmanager release {ready.id}")
+
+
+def _awaited(manager: CloudManager, made: Export) -> Export:
+    """Ctrl-C gives it back."""
+    try:
+        with waiting.shown(made.disk) as show:
+            return manager.wait(made.id, on_progress=show)
+    except KeyboardInterrupt:
+        manager.release(made.id)
+        raise
+
+
+def exports(*, disk: str, holder: str, over_too: bool, as_json: bool) -> None:
+    states = () if over_too else [state for state in ExportState if state.is_live or state is ExportState.CLOSING]
+    with service() as manager:
+        found = manager.exports(disk=disk, holder=holder, states=states)
+        if as_json:
+            output.print_items(found)
+        else:
+            output.print_table(_COLUMNS, map(_row, found), "There is no export.")
+
+
+def _row(export: Export) -> Iterable[str | Text]:
+    address = export.uri or "-"
+    return (
+        *(export.id, export.disk, export.access, output.state_of(export)),
+        *(output.time_left(export), export.holder, address),
+    )
+
+
+def renew(ids: list[str], *, ttl: int | None, as_json: bool) -> int:
+    def describe(export: Export) -> str:
+        return f"{export.id} lasts for another {output.time_left(export)}"
+
+    with service() as manager:
+        return _each(ids, lambda export_id: manager.renew(export_id, ttl), describe, as_json=as_json)
+
+
+def release(ids: list[str], *, as_json: bool) -> int:
+    def describe(export: Export) -> str:
+        draining = export.state is ExportState.CLOSING
+        return f"{export.id} is released" + (": its clients may still finish" if draining else "")
+
+    with service() as manager:
+        return _each(ids, manager.release, describe, as_json=as_json)
+
+
+def _each(ids: list[str], work: Callable[[str], Export], describe: Callable[[Export], str], *, as_json: bool) -> int:
+    """One that fails does not keep the others. Returns how many failed."""
+    done: list[Export] = []
+    failures = 0
+    for export_id in ids:
+        try:
+            done.append(work(export_id))
+        except ClientError as error:
+            failures += 1
+            print(f"cloudmanager: {error.detail}", file=sys.stderr)
+        else:
+            if not as_json:
+                print(describe(done[-1]))
+    if as_json:
+        output.print_items(done)
+    return failures

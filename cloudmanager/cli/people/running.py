@@ -1,0 +1,99 @@
+"""cloudmanager run"""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+from cloudmanager.cli.exits import Exit
+from cloudmanager.cli.people.waiting import exported
+from cloudmanager.client import ExportedDisk, ExportLost
+from cloudmanager.client.model import Access
+
+_END_SECONDS = 10
+_PLACES = re.compile(r"\{(disk|file|device|stub|uri)\}")
+
+
+def run(disk: str, command: list[str], access: Access, holder: str | None) -> int:
+    """Returns the command's exit status, 128 and the number for a signal, as shells do."""
+    places = {place for word in command for place in _PLACES.findall(word)}
+    if not places:
+        raise typer.BadParameter(
+            "nothing in the command says where the disk is to be named: "
+            "write {file}, {device}, {stub}, {uri}, or {disk} for the best that this machine allows."
+        )
+    with _Command() as running, exported(disk, access, holder=holder, on_lost=running.end) as ready:
+        with _named(ready, places) as names:
+            return running.run([_PLACES.sub(lambda found: names[found[1]], word) for word in command])
+
+
+@contextmanager
+def _named(ready: ExportedDisk, places: set[str]) -> Iterator[dict[str, str]]:
+    """The path or address for each place."""
+    with ExitStack() as stack:
+        names = {"uri": ready.uri}
+        if "disk" in places:
+            names["disk"] = str(stack.enter_context(ready.open()))
+        if "file" in places:
+            names["file"] = str(stack.enter_context(ready.file()).path)
+        if "device" in places:
+            names["device"] = str(stack.enter_context(ready.device()).path)
+        if "stub" in places:
+            names["stub"] = str(stack.enter_context(_stub(ready)))
+        yield names
+
+
+@contextmanager
+def _stub(ready: ExportedDisk) -> Iterator[Path]:
+    from cloudmanager.client.ways import Way
+
+    with ready.open(Way.STUB) as path:
+        yield path
+
+
+class _Command:
+    """A command of the user's. It has ended when the block has."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lost: ExportLost | None = None
+
+    def __enter__(self) -> "_Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait_or_kill()
+
+    def run(self, command: list[str]) -> int:
+        try:
+            self._process = subprocess.Popen(command)
+        except OSError as error:
+            raise typer.BadParameter(f"{command[0]} cannot be run: {error.strerror}.") from error
+        if self._lost:  # before there was anything to end
+            self._process.terminate()
+        try:
+            status = self._process.wait()
+        except BaseException:  # Ctrl-C went to the command too; SIGTERM came to us alone
+            self.end()
+            self._wait_or_kill()
+            raise
+        return status if status >= 0 else Exit.SIGNALLED - status
+
+    def end(self, lost: ExportLost | None = None) -> None:
+        """Its disk is not there any more."""
+        self._lost = lost
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+
+    def _wait_or_kill(self) -> None:
+        if self._process is None:
+            return
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,38 @@
+"""Waits for a disk, and shows it on a terminal."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Unpack
+
+from rich.console import Console
+
+from cloudmanager.cli.people.service import lasting_service
+from cloudmanager.client import ExportedDisk, ExportOptions
+from cloudmanager.client.model import Access, Export
+
+_AT_A_SHELL: ExportOptions = {"release_on_sigterm": True, "look_seconds": 2}
+
+logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # a loss is told as the error that it is
+
+
+@contextmanager
+def shown(disk: str) -> Iterator[Callable[[Export], None]]:
+    """Around the wait: what is yielded is to be called with the export now and then."""
+    with Console(stderr=True, highlight=False).status(f"asking for {disk}") as status:
+
+        def show(export: Export) -> None:
+            why = f" (tried again: {export.error.detail})" if export.error else ""
+            status.update(f"{disk} is {export.state}{why}")
+
+        yield show
+
+
+@contextmanager
+def exported(disk: str, access: Access, **options: Unpack[ExportOptions]) -> Iterator[ExportedDisk]:
+    """The disk, ready, for as long as the block lasts; Ctrl-C and SIGTERM give it back."""
+    with ExitStack() as stack:
+        with shown(disk) as show:
+            wanted: ExportOptions = {**options, **_AT_A_SHELL, "on_progress": show}
+            ready = stack.enter_context(lasting_service().export(disk, access, **wanted))
+        yield ready

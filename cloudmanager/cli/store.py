@@ -1,0 +1,45 @@
+"""cloudmanager store"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudmanager.cli import configuration
+from cloudmanager.cli.exits import Exit
+from cloudmanager.cli.extras import extra
+from cloudmanager.cli.findings import report
+
+if TYPE_CHECKING:
+    from cloudmanager.core.storebackup import Restored
+
+
+def run_check(config: Path | None, file: Path | None, as_json: bool) -> Exit:
+    """PROBLEM if something is wrong with the store, or with the file that is named in its place."""
+    settings = configuration.load(config)
+    with extra("server"):
+        from cloudmanager.core import storecheck, storefile
+    return report(storecheck.check(storefile.url_of(file) if file else settings.store_url), as_json=as_json)
+
+
+def run_backup(config: Path | None, file: Path) -> None:
+    settings = configuration.load(config)
+    with extra("server"):
+        from cloudmanager.core.storebackup import back_up
+    back_up(settings.store_url, file)
+    print(f"{file}: {file.stat().st_size / 1024**2:.1f} MiB, complete and checked")
+
+
+def run_restore(config: Path | None, file: Path) -> None:
+    settings = configuration.load(config)
+    with extra("server"):
+        from cloudmanager.core.storebackup import restore
+    _tell(restore(settings, file), file)
+
+
+def _tell(restored: "Restored", file: Path) -> None:
+    print(f"{restored.path} is what {file} was.")
+    if restored.kept:
+        print(f"The store of before is kept as {restored.kept}.")
+    if restored.disowned:
+        print("These disks were attached when the backup was made. They are used, but not detached any more:")
+        for record in restored.disowned:
+            print(f"  {record.plan.disk.id} on {record.node}")

@@ -1,0 +1,179 @@
+"""As `cloud_manager`, for coroutines."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+from cloudmanager.client import calls, keeping
+from cloudmanager.client.async_connection import AsyncConnection
+from cloudmanager.client.async_exported_disk import AsyncExportedDisk
+from cloudmanager.client.calls import ListRequest
+from cloudmanager.client.keeping import OnProgress
+from cloudmanager.client.model import (
+    Access,
+    Attachment,
+    AuditEvent,
+    Disk,
+    Export,
+    ExportState,
+    Health,
+    Node,
+    Provider,
+)
+from cloudmanager.client.options import ExportOptions, terms_of, wanted_by
+from cloudmanager.client.patience import PATIENCE_SECONDS
+from cloudmanager.client.service import Service
+
+Item = TypeVar("Item")
+
+
+class AsyncCloudManager:
+    """A cloudmanager service, for the coroutines of one event loop.
+
+    The arguments and the errors are those of CloudManager.
+
+    Used as a context manager it keeps its connections open; otherwise each call makes its own.
+    """
+
+    def __init__(
+        self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
+    ) -> None:
+        self._connection = AsyncConnection(Service.of(url, token))
+        self._patience_seconds = patience_seconds
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._connection.service.url!r})"
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.__aexit__(kind, error, trace)
+
+    # Exports
+
+    def export(
+        self, disk: str, access: Access | str = Access.READ_ONLY, **options: Unpack[ExportOptions]
+    ) -> AsyncExportedDisk:
+        """`async with manager.export("prod:evidence-7") as disk:` exports a disk for as long as the block lasts.
+
+        It is renewed however long that is. The keywords are those of ExportOptions.
+        """
+        terms = terms_of(options, self._patience_seconds, interrupt=True)
+        return AsyncExportedDisk(self._connection, wanted_by(disk, access, options), terms)
+
+    async def claim(
+        self,
+        disk: str,
+        access: Access | str = Access.READ_ONLY,
+        *,
+        ttl_seconds: int | None = None,
+        holder: str | None = None,
+        note: str = "",
+        idempotency_key: str | None = None,
+    ) -> Export:
+        """Asks for an export and returns at once. Nobody renews or releases it but you: see `export`.
+
+        Asked again with the same key and the same request, the answer is the same export. Without a key, that holds for
+        the attempts of this call.
+        """
+        options: ExportOptions = {"ttl_seconds": ttl_seconds, "holder": holder, "note": note}
+        wanted = wanted_by(disk, access, options, idempotency_key or calls.new_key())
+        return await self._connection.run(calls.claim(wanted, self._patience_seconds))
+
+    async def wait(self, export_id: str, timeout: float | None = None, on_progress: OnProgress | None = None) -> Export:
+        """The export once it is ready. Raises NotReadyInTime after `timeout` seconds, and why it failed or ended."""
+        export = await self.get(export_id)
+        return await self._connection.run(keeping.until_ready(export, self._patience_seconds, timeout, on_progress))
+
+    async def get(self, export_id: str) -> Export:
+        return await self._connection.run(calls.get(export_id, self._patience_seconds))
+
+    def exports(
+        self,
+        *,
+        disk: str = "",
+        holder: str = "",
+        access: Access | str | None = None,
+        states: Iterable[ExportState | str] = (),
+        node: str = "",
+    ) -> AsyncIterator[Export]:
+        """Newest first, without credentials; with what has ended lately."""
+        return self._all(calls.exports(disk, holder, access, states, node))
+
+    async def renew(self, export_id: str, ttl_seconds: int | None = None) -> Export:
+        """Its life begins anew now. Raises ExportOver."""
+        return await self._connection.run(calls.renew(export_id, ttl_seconds, self._patience_seconds))
+
+    async def release(self, export_id: str) -> Export:
+        """Releasing again changes nothing. Raises ExportNotFound once it is forgotten."""
+        return await self._connection.run(calls.release(export_id, self._patience_seconds))
+
+    # An operator's orders: who gives them and why is kept in the audit trail
+
+    async def force_release(self, export_id: str, *, by: str = "", reason: str = "") -> Export:
+        """Ends the export at once: its clients are cut off."""
+        return await self._connection.run(calls.force_release(export_id, by, reason, self._patience_seconds))
+
+    async def pause(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
+        """It makes no new exports (ProviderPaused). Those that it has go on."""
+        return await self._connection.run(calls.order_provider("pause", provider, by, reason, self._patience_seconds))
+
+    async def resume(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
+        return await self._connection.run(calls.order_provider("resume", provider, by, reason, self._patience_seconds))
+
+    async def drain(self, node: str, *, by: str = "", reason: str = "") -> Node:
+        """It takes no new exports (NodeDraining). When nothing is left on it, its state is drained."""
+        return await self._connection.run(calls.order_node("drain", node, by, reason, self._patience_seconds))
+
+    async def undrain(self, node: str, *, by: str = "", reason: str = "") -> Node:
+        return await self._connection.run(calls.order_node("undrain", node, by, reason, self._patience_seconds))
+
+    # What there is
+
+    def disks(
+        self,
+        text: str = "",
+        *,
+        provider: str = "",
+        labels: Mapping[str, str] | None = None,
+        location: str = "",
+        state: str = "",
+    ) -> AsyncIterator[Disk]:
+        """What the providers can see now. `text` is a part of the name, `state` the cloud's own word."""
+        return self._all(calls.disks(text, provider, labels or {}, location, state))
+
+    async def disk(self, disk: str) -> Disk:
+        """What its provider says about it now."""
+        return await self._connection.run(calls.disk(disk, self._patience_seconds))
+
+    def attachments(self) -> AsyncIterator[Attachment]:
+        return self._all(calls.attachments())
+
+    def providers(self) -> AsyncIterator[Provider]:
+        return self._all(calls.providers())
+
+    def nodes(self) -> AsyncIterator[Node]:
+        return self._all(calls.nodes())
+
+    def audit(self, *, export_id: str = "") -> AsyncIterator[AuditEvent]:
+        """Newest first: who had which disk when."""
+        return self._all(calls.audit(export_id))
+
+    async def health(self) -> Health:
+        """Whether it can serve now. Asked once: raises Unreachable right away."""
+        return await self._connection.run(calls.health())
+
+    async def _all(self, wanted: ListRequest[Item]) -> AsyncIterator[Item]:
+        """Asks for a page when the one before has been read."""
+        token = None
+        while True:
+            page = await self._connection.run(calls.page(wanted, token, self._patience_seconds))
+            for item in page.items:
+                yield item
+            token = page.next_page
+            if token is None:
+                return

@@ -1,0 +1,198 @@
+"""What the service offers, one function for each route."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request
+from cloudmanager.client.model import (
+    Access,
+    Attachment,
+    AuditEvent,
+    Disk,
+    Export,
+    ExportState,
+    Health,
+    Node,
+    Provider,
+)
+from cloudmanager.client.patience import patiently
+from cloudmanager.client.reading import parse, read
+
+Item = TypeVar("Item")
+
+LONGEST_WAIT_SECONDS = 300
+"""The service waits no longer in one request."""
+PAGE_SIZE = "500"
+Query: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An export to ask for. The key makes asking again safe: the same key and request give the same export."""
+
+    disk: str
+    access: Access
+    holder: str
+    ttl_seconds: int | None
+    note: str
+    key: str = ""
+
+    def request(self, answer_seconds: float = ANSWER_SECONDS) -> Request:
+        body: dict[str, object] = {"disk": self.disk, "access": self.access.value, "holder": self.holder}
+        if self.ttl_seconds is not None:
+            body["ttl_seconds"] = self.ttl_seconds
+        if self.note:
+            body["note"] = self.note
+        return Request(
+            "POST",
+            "/v1/exports",
+            body=body,
+            headers={"Idempotency-Key": f'"{self.key}"'},
+            answer_seconds=answer_seconds,
+        )
+
+
+def new_key() -> str:
+    return os.urandom(16).hex()
+
+
+@dataclass(frozen=True)
+class ListRequest(Generic[Item]):
+    """A list of the service, which is read page by page."""
+
+    path: str
+    kind: type[Item]
+    query: Query = ()
+
+
+@dataclass(frozen=True)
+class ListPage(Generic[Item]):
+    items: tuple[Item, ...]
+    next_page: str | None
+
+
+def claim(wanted: Wanted, patience_seconds: float) -> Call[Export]:
+    return read_export((yield from patiently(wanted.request(), patience_seconds)))
+
+
+def get(export_id: str, patience_seconds: float, wait_seconds: int = 0) -> Call[Export]:
+    return read_export((yield from patiently(look_request(export_id, wait_seconds), patience_seconds)))
+
+
+def renew(export_id: str, ttl_seconds: int | None, patience_seconds: float) -> Call[Export]:
+    return read_export((yield from patiently(renew_request(export_id, ttl_seconds), patience_seconds)))
+
+
+def release(export_id: str, patience_seconds: float) -> Call[Export]:
+    return read_export((yield from patiently(release_request(export_id), patience_seconds)))
+
+
+def force_release(export_id: str, by: str, reason: str, patience_seconds: float) -> Call[Export]:
+    reply = yield from _order(f"exports/{_segment(export_id)}/force-release", by, reason, patience_seconds)
+    return read_export(reply)
+
+
+def order_provider(order: str, name: str, by: str, reason: str, patience_seconds: float) -> Call[Provider]:
+    """`order`: pause or resume."""
+    reply = yield from _order(f"providers/{_segment(name)}/{order}", by, reason, patience_seconds)
+    return read(Provider, parse(reply.body), "provider")
+
+
+def order_node(order: str, name: str, by: str, reason: str, patience_seconds: float) -> Call[Node]:
+    """`order`: drain or undrain."""
+    reply = yield from _order(f"nodes/{_segment(name)}/{order}", by, reason, patience_seconds)
+    return read(Node, parse(reply.body), "node")
+
+
+def disk(disk_id: str, patience_seconds: float) -> Call[Disk]:
+    provider, _, native_id = disk_id.partition(":")
+    path = f"/v1/disks/{_segment(provider)}/{'/'.join(map(_segment, native_id.split('/')))}"
+    reply = yield from patiently(Request("GET", path), patience_seconds)
+    return read(Disk, parse(reply.body), "disk")
+
+
+def health() -> Call[Health]:
+    reply = yield from patiently(Request("GET", "/readyz", expected=frozenset({200, 503})), 0)
+    return read(Health, parse(reply.body), "health")
+
+
+def page(wanted: ListRequest[Item], token: str | None, patience_seconds: float) -> Call[ListPage[Item]]:
+    query = wanted.query if token is None else (*wanted.query, ("page", token))
+    reply = yield from patiently(Request("GET", wanted.path, query), patience_seconds)
+    content = read(_Page, parse(reply.body), "list")
+    items = tuple(read(wanted.kind, item, wanted.kind.__name__.lower()) for item in content.items)
+    return ListPage(items, content.next_page)
+
+
+def exports(
+    disk: str, holder: str, access: Access | str | None, states: Iterable[ExportState | str], node: str
+) -> ListRequest[Export]:
+    query = _given(disk=disk, holder=holder, access="" if access is None else Access(access).value, node=node)
+    of_states = tuple(("state", ExportState(state).value) for state in states)
+    return ListRequest("/v1/exports", Export, (*query, *of_states, ("limit", PAGE_SIZE)))
+
+
+def disks(text: str, provider: str, labels: Mapping[str, str], location: str, state: str) -> ListRequest[Disk]:
+    query = _given(q=text, provider=provider, location=location, state=state)
+    return ListRequest("/v1/disks", Disk, (*query, *(("label", f"{key}={value}") for key, value in labels.items())))
+
+
+def attachments() -> ListRequest[Attachment]:
+    return ListRequest("/v1/attachments", Attachment)
+
+
+def providers() -> ListRequest[Provider]:
+    return ListRequest("/v1/providers", Provider)
+
+
+def nodes() -> ListRequest[Node]:
+    return ListRequest("/v1/nodes", Node)
+
+
+def audit(export_id: str) -> ListRequest[AuditEvent]:
+    return ListRequest("/v1/audit", AuditEvent, (*_given(export_id=export_id), ("limit", PAGE_SIZE)))
+
+
+def read_export(reply: Reply) -> Export:
+    return read(Export, parse(reply.body), "export")
+
+
+def look_request(export_id: str, wait_seconds: int = 0, answer_seconds: float = ANSWER_SECONDS) -> Request:
+    headers = {"Prefer": f"wait={wait_seconds}"} if wait_seconds else {}
+    path = f"/v1/exports/{_segment(export_id)}"
+    return Request("GET", path, headers=headers, answer_seconds=wait_seconds + answer_seconds)
+
+
+def renew_request(export_id: str, ttl_seconds: int | None, answer_seconds: float = ANSWER_SECONDS) -> Request:
+    """Repeatable, for the life is counted from the renewal."""
+    body = {} if ttl_seconds is None else {"ttl_seconds": ttl_seconds}
+    return Request("POST", f"/v1/exports/{_segment(export_id)}/renew", body=body, answer_seconds=answer_seconds)
+
+
+def release_request(export_id: str, answer_seconds: float = ANSWER_SECONDS) -> Request:
+    return Request("DELETE", f"/v1/exports/{_segment(export_id)}", answer_seconds=answer_seconds)
+
+
+def _order(path: str, by: str, reason: str, patience_seconds: float) -> Call[Reply]:
+    """An operator's. Given twice, it changes nothing more."""
+    request = Request("POST", f"/v1/{path}", body=dict(_given(by=by, reason=reason)))
+    return (yield from patiently(request, patience_seconds))
+
+
+@dataclass(frozen=True)
+class _Page:
+    items: tuple[object, ...]
+    next_page: str | None = None
+
+
+def _given(**parameters: str) -> Query:
+    return tuple((name, value) for name, value in parameters.items() if value)
+
+
+def _segment(text: str) -> str:
+    """Of a path. `.` and `..` are escaped too: they would be taken for steps to another route."""
+    quoted = quote(text, safe=":")
+    return quoted.replace(".", "%2E") if quoted in (".", "..") else quoted

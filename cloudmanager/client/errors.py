@@ -1,0 +1,396 @@
+"""What can go wrong for a client, as types. Nothing else leaves `cloudmanager.client`.
+
+ClientError
+├── InvalidSetup                no service is named, or its address cannot be understood
+├── Unreachable                 the service gave no answer for as long as the client was patient
+├── UnexpectedAnswer            what answered is no cloudmanager, or one that this client does not understand
+├── NotReadyInTime              the export was not ready when the caller's time was over
+├── ExportLost                  the export ended while it was in use: `reason` says how
+└── ServiceError                what the service answered, by the code of its problem
+    ├── InvalidRequest              the caller must change the request
+    │   ├── InvalidDiskId
+    │   ├── UnsupportedAccess           the disk cannot be exported that way
+    │   ├── IdempotencyMismatch         the key was used for another request
+    │   ├── MalformedRequest
+    │   ├── MethodNotAllowed            the service is older or newer than this client
+    │   ├── RequestTooLarge
+    │   └── UnsupportedMediaType
+    ├── NotFound
+    │   ├── ProviderNotFound
+    │   ├── NodeNotFound
+    │   ├── DiskNotFound
+    │   ├── ExportNotFound
+    │   └── RouteNotFound               the service is older or newer than this client
+    ├── Unauthorized                no token, or an unknown one
+    ├── HostRefused                 called by a name that is not the service's
+    ├── OriginRefused
+    ├── Refused                     a policy said no
+    ├── ProviderPaused              an operator lets it make no new exports
+    ├── NodeDraining                an operator lets it take no new exports
+    ├── ShuttingDown                the service is ending: the next one may do it
+    ├── Conflict                    `holder` names whose claim stands in the way
+    │   ├── AccessConflict
+    │   ├── DiskInUse
+    │   └── ExportOver                  it cannot be renewed: ask for a new one
+    ├── ImageError
+    │   ├── CorruptImage
+    │   ├── UnsafeImage
+    │   └── EmptyImage
+    ├── CloudError                  `cloud_code` is the cloud's own
+    │   ├── AccessDenied
+    │   ├── AttachLimit
+    │   ├── WrongZone
+    │   ├── NameClash
+    │   ├── Throttled
+    │   ├── CloudUnavailable
+    │   └── ProviderFailure
+    ├── DeviceError
+    │   ├── DeviceNotReady
+    │   └── DeviceMismatch
+    ├── ServerError                 qemu-nbd
+    │   ├── ServerFailed
+    │   └── PortsExhausted
+    ├── StoreUnavailable
+    │   ├── StoreFull
+    │   ├── StoreReadOnly
+    │   ├── StoreLocked
+    │   └── StoreDamaged
+    ├── SetupError                  the service cannot work as it is configured
+    │   ├── ConfigurationError
+    │   ├── PluginError
+    │   ├── MissingExtra
+    │   └── UnsupportedStore
+    └── InternalError               a defect of the service
+
+A code that this client does not know is a ServiceError. All of them can be pickled, as task queues do.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import ClassVar
+
+
+class ClientError(Exception):
+    """An error whose sentence, `detail`, says what happened and what can be done next."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidSetup(ClientError):
+    """The address of the service, its token or the holder cannot be used as they are."""
+
+
+class Unreachable(ClientError):
+    """No answer came. A request that changes something may have arrived all the same."""
+
+
+class UnexpectedAnswer(ClientError):
+    """An answer without what it must have."""
+
+
+class NotReadyInTime(ClientError):
+    """The export is released when this is raised by `export`."""
+
+    def __init__(self, detail: str, *, export_id: str = "") -> None:
+        super().__init__(detail)
+        self.export_id = export_id
+
+
+class LostReason(StrEnum):
+    """How an export ended that was in use."""
+
+    EXPIRED = "expired"
+    """It could not be renewed in time."""
+    RELEASED = "released"
+    """Somebody else released it."""
+    FAILED = "failed"
+    """It can no longer be served; `problem` says why."""
+    FORGOTTEN = "forgotten"
+    """The service does not know it."""
+
+
+class ExportLost(ClientError):
+    """Nothing more can be read at the address. Ask for a new export.
+
+    `problem` is why the service could not serve or renew it, if there was such an error. `__cause__` is what the worker
+    met first, if that was how it came out.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        reason: LostReason = LostReason.RELEASED,
+        export_id: str = "",
+        problem: ClientError | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.export_id = export_id
+        self.problem = problem
+
+    def again(self) -> "ExportLost":
+        """A copy to raise: one exception that is raised in several places collects all their tracebacks."""
+        return ExportLost(self.detail, reason=self.reason, export_id=self.export_id, problem=self.problem)
+
+
+class ServiceError(ClientError):
+    """An error that the service answered with, or that it keeps of an export that failed.
+
+    `status` is HTTP's, 0 for the error of an export. `retry_after` is in seconds. `mistakes` says which fields were
+    wrong.
+    """
+
+    code: ClassVar[str] = "error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        given_code: str = "",
+        title: str = "",
+        status: int = 0,
+        retriable: bool = False,
+        cloud_code: str | None = None,
+        retry_after: float | None = None,
+        holder: str | None = None,
+        mistakes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(detail)
+        self.given_code = given_code or self.code
+        """The code in the answer: `code`, unless this client does not know it."""
+        self.title = title
+        self.status = status
+        self.retriable = retriable
+        self.cloud_code = cloud_code
+        self.retry_after = retry_after
+        self.holder = holder
+        self.mistakes = mistakes
+
+
+class InvalidRequest(ServiceError):
+    code = "invalid_request"
+
+
+class InvalidDiskId(InvalidRequest):
+    code = "invalid_disk_id"
+
+
+class UnsupportedAccess(InvalidRequest):
+    code = "unsupported_access"
+
+
+class IdempotencyMismatch(InvalidRequest):
+    code = "idempotency_mismatch"
+
+
+class MalformedRequest(InvalidRequest):
+    code = "malformed_request"
+
+
+class MethodNotAllowed(InvalidRequest):
+    code = "method_not_allowed"
+
+
+class RequestTooLarge(InvalidRequest):
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    code = "unsupported_media_type"
+
+
+class NotFound(ServiceError):
+    code = "not_found"
+
+
+class ProviderNotFound(NotFound):
+    code = "provider_not_found"
+
+
+class NodeNotFound(NotFound):
+    code = "node_not_found"
+
+
+class DiskNotFound(NotFound):
+    code = "disk_not_found"
+
+
+class ExportNotFound(NotFound):
+    code = "export_not_found"
+
+
+class RouteNotFound(NotFound):
+    code = "route_not_found"
+
+
+class Unauthorized(ServiceError):
+    code = "unauthorized"
+
+
+class HostRefused(ServiceError):
+    code = "host_refused"
+
+
+class OriginRefused(ServiceError):
+    code = "origin_refused"
+
+
+class Refused(ServiceError):
+    code = "refused"
+
+
+class ProviderPaused(ServiceError):
+    code = "provider_paused"
+
+
+class NodeDraining(ServiceError):
+    code = "node_draining"
+
+
+class ShuttingDown(ServiceError):
+    code = "shutting_down"
+
+
+class Conflict(ServiceError):
+    code = "conflict"
+
+
+class AccessConflict(Conflict):
+    code = "access_conflict"
+
+
+class DiskInUse(Conflict):
+    code = "disk_in_use"
+
+
+class ExportOver(Conflict):
+    code = "export_over"
+
+
+class ImageError(ServiceError):
+    code = "image_error"
+
+
+class CorruptImage(ImageError):
+    code = "corrupt_image"
+
+
+class UnsafeImage(ImageError):
+    code = "unsafe_image"
+
+
+class EmptyImage(ImageError):
+    code = "empty_image"
+
+
+class CloudError(ServiceError):
+    code = "cloud_error"
+
+
+class AccessDenied(CloudError):
+    code = "access_denied"
+
+
+class AttachLimit(CloudError):
+    code = "attach_limit"
+
+
+class WrongZone(CloudError):
+    code = "wrong_zone"
+
+
+class NameClash(CloudError):
+    code = "name_clash"
+
+
+class Throttled(CloudError):
+    code = "throttled"
+
+
+class CloudUnavailable(CloudError):
+    code = "cloud_unavailable"
+
+
+class ProviderFailure(CloudError):
+    code = "provider_failure"
+
+
+class DeviceError(ServiceError):
+    code = "device_error"
+
+
+class DeviceNotReady(DeviceError):
+    code = "device_not_ready"
+
+
+class DeviceMismatch(DeviceError):
+    code = "device_mismatch"
+
+
+class ServerError(ServiceError):
+    code = "server_error"
+
+
+class ServerFailed(ServerError):
+    code = "server_failed"
+
+
+class PortsExhausted(ServerError):
+    code = "ports_exhausted"
+
+
+class StoreUnavailable(ServiceError):
+    code = "store_unavailable"
+
+
+class StoreFull(StoreUnavailable):
+    code = "store_full"
+
+
+class StoreReadOnly(StoreUnavailable):
+    code = "store_read_only"
+
+
+class StoreLocked(StoreUnavailable):
+    code = "store_locked"
+
+
+class StoreDamaged(StoreUnavailable):
+    code = "store_damaged"
+
+
+class SetupError(ServiceError):
+    code = "setup_error"
+
+
+class ConfigurationError(SetupError):
+    code = "configuration_error"
+
+
+class PluginError(SetupError):
+    code = "plugin_error"
+
+
+class MissingExtra(SetupError):
+    code = "missing_extra"
+
+
+class UnsupportedStore(SetupError):
+    code = "unsupported_store"
+
+
+class InternalError(ServiceError):
+    code = "internal_error"
+
+
+def _tree(kind: type[ServiceError]) -> Iterator[type[ServiceError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)
+
+
+BY_CODE: dict[str, type[ServiceError]] = {kind.code: kind for kind in _tree(ServiceError)}
+"""The class of each code that a service may answer with."""

@@ -1,0 +1,164 @@
+"""An ordinary file with the bytes of the disk: nbdfuse, of the libnbd project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.ways import tls
+from cloudmanager.client.ways.command import find
+from cloudmanager.client.ways.endpoint import Endpoint
+from cloudmanager.client.ways.errors import WayFailed, WayLost
+from cloudmanager.client.ways.record import Record, recorded
+from cloudmanager.client.ways.steps import END_SECONDS, FuseFile, needs_fusermount
+
+FILE_NAME = "disk.raw"
+CONNECTIONS = 2
+"""An export accepts eight in all, unless its service is set up otherwise, and the next client would wait."""
+READY_SECONDS = 60.0
+_FUSE = Path("/dev/fuse")
+_LOST = re.compile(r"not connected|invalid state: (?:CLOSED|DEAD)|Connection reset")
+"""How libnbd complains of it."""
+
+
+@dataclass(frozen=True)
+class DiskFile:
+    """A file that is read, sought and, if it is writable, written like any other."""
+
+    path: Path
+    size_bytes: int
+    is_writable: bool
+    _server: subprocess.Popen[bytes] = field(repr=False)
+    _log: Path = field(repr=False)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a request failed because the connection had ended, or nbdfuse has ended itself.
+
+        Every read then fails: nbdfuse does not connect again, and may say ENOTCONN, EINVAL or EIO.
+        """
+        return self._server.poll() is not None or _LOST.search(self._log.read_text(errors="replace")) is not None
+
+
+def obstacle(address: NbdAddress) -> str | None:
+    """Why this machine does not allow it. None: it does."""
+    if find("nbdfuse") is None:
+        return "nbdfuse is not installed (the package libnbd-bin)"
+    if Endpoint.of(address).is_tls and find("qemu-nbd") is None:
+        return "qemu-nbd is not installed (the package qemu-utils), which nbdfuse needs for a TLS address"
+    if not os.access(_FUSE, os.R_OK | os.W_OK):
+        return "/dev/fuse is missing or not open to this user (containers: --device /dev/fuse --cap-add SYS_ADMIN)"
+    if needs_fusermount():
+        return "fusermount3 is not installed (the package fuse3), and only root can do without it"
+    return None
+
+
+@contextmanager
+def file(
+    address: NbdAddress,
+    *,
+    read_only: bool = False,
+    connections: int = CONNECTIONS,
+    ready_seconds: float = READY_SECONDS,
+) -> Iterator[DiskFile]:
+    """The disk as a file in a private directory, writable if the export is and `read_only` is not asked for.
+
+    At the end what was written is with the server, and the file is gone. Raises WayFailed with what nbdfuse said, also
+    if it is not ready in time; WayLost at the end if the connection was lost on the way.
+    """
+    with ExitStack() as after, recorded() as record:
+        disk = _serve(record, address, address.is_writable and not read_only, connections, ready_seconds)
+        after.callback(_reap, disk._server)
+        yield disk
+        if disk.is_lost:
+            raise WayLost(f"the connection ended while {disk.path} was in use: {_said(record)}")
+        _flush(disk)
+
+
+def _serve(record: Record, address: NbdAddress, is_writable: bool, connections: int, ready_seconds: float) -> DiskFile:
+    point = record.directory / "nbd"
+    point.mkdir(mode=0o700)
+    record.note(FuseFile(str(point)))
+    path = point / FILE_NAME
+    options = ["-C", str(connections), *([] if is_writable else ["-r"])]
+    server = _start(record, [*options, str(path), *_source(record, address, is_writable)], ready_seconds)
+    return DiskFile(path, path.stat().st_size, is_writable, server, _log(record))
+
+
+def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]:
+    """Where nbdfuse connects to. It accepts no key, so with TLS it starts qemu-nbd, which does."""
+    endpoint = Endpoint.of(address)
+    if not endpoint.is_tls:
+        return [address.uri]
+    block_device = {"driver": "raw", "file": endpoint.as_block_device(tls.OBJECT)}
+    key = tls.key_options(address, record.directory)
+    access = [] if is_writable else ["--read-only"]
+    return ["[", find("qemu-nbd") or "qemu-nbd", *access, *key, f"json:{json.dumps(block_device)}", "]"]
+
+
+def _start(record: Record, arguments: list[str], ready_seconds: float) -> subprocess.Popen[bytes]:
+    """Returns when it serves: it says so by writing its pid."""
+    says_ready, ready = os.pipe()
+    try:
+        with _log(record).open("wb") as log:
+            server = subprocess.Popen(
+                [find("nbdfuse") or "nbdfuse", "-P", f"/dev/fd/{ready}", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[ready],
+                start_new_session=True,  # Ctrl-C ends the worker, which then undoes this in order
+                cwd=record.directory,
+            )
+        os.close(ready)
+        ready = -1
+        _await_pid(says_ready, server, record, ready_seconds)
+    except FileNotFoundError as error:
+        raise WayFailed("nbdfuse is not installed (the package libnbd-bin)") from error
+    finally:
+        os.close(says_ready)
+        if ready >= 0:
+            os.close(ready)
+    return server
+
+
+def _await_pid(says_ready: int, server: subprocess.Popen[bytes], record: Record, seconds: float) -> None:
+    if not select.select([says_ready], [], [], seconds)[0]:
+        server.kill()
+        server.wait()
+        raise WayFailed(f"the server did not answer nbdfuse within {seconds:g} s; others may have all its connections")
+    if not os.read(says_ready, 32):
+        server.wait()
+        raise WayFailed(f"nbdfuse: {_said(record)}")
+
+
+def _flush(disk: DiskFile) -> None:
+    """Raises OSError: what was written may not be on the disk."""
+    if disk.is_writable:
+        descriptor = os.open(disk.path, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _reap(server: subprocess.Popen[bytes]) -> None:
+    """Undoing has ended it, unless that failed, which is an error of its own."""
+    with suppress(subprocess.TimeoutExpired):
+        server.wait(END_SECONDS)
+
+
+def _log(record: Record) -> Path:
+    return record.directory / "nbdfuse.log"
+
+
+def _said(record: Record) -> str:
+    return _log(record).read_text(errors="replace").strip() or "it said nothing"

@@ -1,0 +1,80 @@
+"""The start of an NBD conversation, before the kernel takes the connection over.
+
+https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
+"""
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from cloudmanager.client.ways.errors import WayFailed
+
+_GREETING = struct.Struct(">8s8sH")
+_OPTION = struct.Struct(">8sII")
+_REPLY = struct.Struct(">QIII")
+_EXPORT_INFO = struct.Struct(">HQH")
+
+_REPLY_MAGIC = 0x3E889045565A9
+_OPT_GO = 7
+_REP_ACK = 1
+_REP_INFO = 3
+_REP_ERROR = 1 << 31
+_INFO_EXPORT = 0
+_CLIENT_FLAGS = struct.pack(">I", 0b11)
+"""Fixed newstyle, no zeroes."""
+_LONGEST_REPLY = 65536
+
+FLAG_READ_ONLY = 1 << 1
+FLAG_CAN_MULTI_CONN = 1 << 8
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the server says of the disk."""
+
+    size_bytes: int
+    flags: int
+    """Transmission flags, as the protocol numbers them."""
+
+
+def negotiate(connection: socket.socket, export_name: str) -> Served:
+    """Leaves the connection in the transmission phase. Raises WayFailed, OSError."""
+    magic, option_magic, _ = _GREETING.unpack(_receive(connection, _GREETING.size))
+    if (magic, option_magic) != (b"NBDMAGIC", b"IHAVEOPT"):
+        raise WayFailed("what answers at the address is no NBD server of our days")
+    connection.sendall(_CLIENT_FLAGS + _go(export_name))
+    return _answer(connection)
+
+
+def _answer(connection: socket.socket) -> Served:
+    served = None
+    while True:
+        magic, _, kind, length = _REPLY.unpack(_receive(connection, _REPLY.size))
+        if magic != _REPLY_MAGIC or length > _LONGEST_REPLY:
+            raise WayFailed("the NBD server sent a malformed reply")
+        body = _receive(connection, length)
+        if kind & _REP_ERROR:
+            raise WayFailed(f"the NBD server refuses the disk: {body.decode(errors='replace') or hex(kind)}")
+        if kind == _REP_INFO and body[:2] == struct.pack(">H", _INFO_EXPORT):
+            _, size, flags = _EXPORT_INFO.unpack(body)
+            served = Served(size, flags)
+        if kind == _REP_ACK:
+            if served is None:
+                raise WayFailed("the NBD server did not say how large the disk is")
+            return served
+
+
+def _go(name: str) -> bytes:
+    encoded = name.encode()
+    payload = struct.pack(">I", len(encoded)) + encoded + struct.pack(">H", 0)
+    return _OPTION.pack(b"IHAVEOPT", _OPT_GO, len(payload)) + payload
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    received = b""
+    while len(received) < size:
+        part = connection.recv(size - len(received))
+        if not part:
+            raise ConnectionResetError("the NBD server closed the connection")
+        received += part
+    return received

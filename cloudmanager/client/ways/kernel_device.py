@@ -1,0 +1,108 @@
+"""A block device with the bytes of the disk: the kernel is the NBD client."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.ways import nbd_driver
+from cloudmanager.client.ways.endpoint import Endpoint
+from cloudmanager.client.ways.errors import NotPossibleHere, WayFailed, WayLost
+from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, Served, negotiate
+from cloudmanager.client.ways.nbd_driver import Attachment, Nbd
+
+CONNECTIONS = 2
+"""An export accepts eight in all, unless its service is set up otherwise, and the next client would wait."""
+READY_SECONDS = 60.0
+REQUEST_SECONDS = 120
+"""How long the driver waits for an answer, then gives the connection up: no cloud disk is that slow."""
+READ_AHEAD_BYTES = 4 * 2**20
+"""So that one reader keeps several requests under way."""
+_FURTHER_CONNECTION_SECONDS = 2.0
+_NO_TLS = "the kernel cannot use the key of a TLS address (it knows no TLS-PSK); use the file"
+
+
+@dataclass(frozen=True)
+class DiskDevice:
+    """A block device, in sectors of 512 bytes."""
+
+    path: Path
+    size_bytes: int
+    is_writable: bool
+    partitions: dict[int, Path]
+    """First byte → the partition's own device."""
+    _nbd: Nbd = field(repr=False)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connections ended. Reads then fail with EIO."""
+        return self._nbd.is_lost
+
+
+def obstacle(address: NbdAddress) -> str | None:
+    """Why this machine, or this address, does not allow it. None: they do."""
+    return _NO_TLS if Endpoint.of(address).is_tls else nbd_driver.obstacle()
+
+
+@contextmanager
+def device(
+    address: NbdAddress,
+    *,
+    read_only: bool = False,
+    connections: int = CONNECTIONS,
+    ready_seconds: float = READY_SECONDS,
+    request_seconds: int = REQUEST_SECONDS,
+    read_ahead_bytes: int = READ_AHEAD_BYTES,
+) -> Iterator[DiskDevice]:
+    """The disk as a free /dev/nbdN, writable if the export is and `read_only` is not asked for.
+
+    The device is connected as long as this process lives, and no longer. Of a disk that does not end with a sector, the
+    last bytes are not seen.
+
+    Raises NotPossibleHere, WayFailed; WayLost at the end if the connection was lost on the way.
+    """
+    if reason := obstacle(address):
+        raise NotPossibleHere(reason)
+    endpoint = Endpoint.of(address)
+    with ExitStack() as undo:
+        served, sockets = _connect(undo, endpoint, connections, ready_seconds)
+        flags = served.flags | (FLAG_READ_ONLY if read_only or not address.is_writable else 0)
+        nbd = Nbd(Attachment(sockets, served.size_bytes, flags, request_seconds, read_ahead_bytes), ready_seconds)
+        undo.callback(nbd.disconnect)
+        yield DiskDevice(nbd.path, served.size_bytes, not flags & FLAG_READ_ONLY, nbd.partitions(), nbd)
+        if nbd.is_lost:
+            raise WayLost(f"the connection of {nbd.path} ended while it was in use")
+
+
+def _connect(
+    undo: ExitStack, endpoint: Endpoint, connections: int, timeout_seconds: float
+) -> tuple[Served, list[socket.socket]]:
+    """As many connections as the server takes; the first must come about."""
+    try:
+        connection, served = _negotiated(endpoint, timeout_seconds)
+    except OSError as error:
+        raise WayFailed(f"the NBD server cannot be reached: {error}") from error
+    sockets = [undo.enter_context(connection)]
+    if served.flags & FLAG_CAN_MULTI_CONN:
+        for _ in range(connections - 1):
+            try:
+                connection, _ = _negotiated(endpoint, _FURTHER_CONNECTION_SECONDS)
+            except (OSError, WayFailed):  # other clients have taken the places
+                break
+            sockets.append(undo.enter_context(connection))
+    return served, sockets
+
+
+def _negotiated(endpoint: Endpoint, timeout_seconds: float) -> tuple[socket.socket, Served]:
+    connection = endpoint.connect(timeout_seconds)
+    try:
+        served = negotiate(connection, endpoint.export_name)
+        connection.settimeout(None)  # the kernel wants a blocking one
+    except BaseException:
+        connection.close()
+        raise
+    return connection, served

@@ -1,0 +1,244 @@
+"""Notices that what is served is not what was claimed any more: detached by hand, replaced, resized, deleted.
+
+Each provider's disks are looked at every `reconcile_seconds`, the cheapest first: the kernel is asked about each device
+(`fingerprint`), the provider about all of its disks at once (`locate_all`, one call to its cloud), and about one disk
+alone (`locate`) only where that left it open. An export that became ready a moment ago is not looked at yet, so a start
+costs nothing more. Looking changes nothing: the reconciler acts on what was found, disk by disk.
+"""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TypeAlias
+
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady
+from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
+from cloudmanager.core.model import Device, Disk, DiskId, NotAttached, Problem
+from cloudmanager.core.nbd import Servers
+from cloudmanager.core.plugins import Plugins, Provider
+from cloudmanager.core.records import ExportRecord
+
+Located: TypeAlias = Device | NotAttached | CloudManagerError
+log = logging.getLogger(__name__)
+
+
+class Verdict(IntEnum):
+    """What is to be done with a server, the mildest first."""
+
+    SOUND = 0
+    NOTED = 1
+    """The right bytes are served, as far as is known: it goes on, and the export shows what was seen."""
+    MOVED = 2
+    """The disk is elsewhere: the server is stopped at once, and started where the disk is."""
+    DETACHED = 3
+    """As MOVED, and before that the disk needs a new attachment."""
+    WRONG = 4
+    """What is served is not the disk any more, or not all of it: it is stopped at once, and the export fails."""
+
+    @property
+    def stops(self) -> bool:
+        return self > Verdict.NOTED
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look at one export has shown."""
+
+    export_id: str
+    verdict: Verdict = Verdict.SOUND
+    problem: Problem | None = None
+    """Unless it is sound."""
+
+    @classmethod
+    def of(cls, export_id: str, verdict: Verdict, error: CloudManagerError) -> "Finding":
+        problem = Problem.of(error)
+        if verdict is Verdict.NOTED:
+            problem = replace(problem, detail=f"{problem.detail} Meanwhile the export is served as before.")
+        return cls(export_id, verdict, problem)
+
+
+@dataclass(eq=False)
+class _Served:
+    """A server, from just before its start to the start of the next one."""
+
+    export_id: str
+    disk: Disk
+    since: float
+    size_bytes: int | None
+    """What its clients see."""
+    fingerprint: Fingerprint | None = None
+    """None of a server that was adopted, until it was looked at."""
+
+
+class Drift:
+    """Looks at what is served on this node. Thread-safe."""
+
+    def __init__(self, plugins: Plugins, servers: Servers, clock: Clock, every_seconds: float) -> None:
+        self._plugins = plugins
+        self._servers = servers
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._poke: Callable[[str], None] = lambda _: None
+        self._served: dict[str, _Served] = {}
+        self._found: dict[str, dict[str, tuple[_Served, Finding]]] = defaultdict(dict)
+        self._shown: dict[str, Problem | None] = {}
+        """What an export shows, where that is known."""
+        self._lock = threading.Lock()
+
+    # What is served
+
+    def starting(self, record: ExportRecord, device: Device) -> None:
+        """A server is about to open the device."""
+        fingerprint = Fingerprint.take(device)
+        self._keep(_Served(record.id, record.disk, self._clock.boottime(), device.size_bytes, fingerprint))
+        self._shown[record.id] = None  # a start that succeeds leaves no problem
+
+    def adopted(self, record: ExportRecord) -> None:
+        """A server that an earlier daemon started goes on: what it has open is looked at soon."""
+        self._keep(_Served(record.id, record.disk, self._clock.boottime(), record.size_bytes))
+
+    def ended(self, export_id: str) -> None:
+        with self._lock:
+            self._served.pop(export_id, None)
+            self._shown.pop(export_id, None)
+
+    def findings(self, canonical_id: str) -> list[Finding]:
+        """What was found of the disk's exports and is still so: each once."""
+        with self._lock:
+            found = self._found.pop(canonical_id, {})
+            return [finding for served, finding in found.values() if self._served.get(served.export_id) is served]
+
+    # Looking
+
+    def threads(self, stopping: threading.Event, poke: Callable[[str], None]) -> list[threading.Thread]:
+        """One for each provider, so that no provider waits for another's cloud. Not started.
+
+        `poke` is called with the canonical id of a disk about which something was found.
+        """
+        self._poke = poke
+        return [
+            threading.Thread(target=self._watch, args=(provider, stopping), name=f"drift-{provider.name}", daemon=True)
+            for provider in self._plugins
+        ]
+
+    def look(self, provider: Provider) -> float:
+        """One round over what is served of the provider's disks. Returns how many seconds to wait for the next."""
+        sound = [served for served in self._due(provider.name) if self._looks_sound(served)]
+        located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
+        for served in sound:
+            self._report(served, self._judge(served, located[served.disk.id]))
+        return max(pause, self._every_seconds)
+
+    def _watch(self, provider: Provider, stopping: threading.Event) -> None:
+        pause = self._every_seconds
+        while not stopping.wait(pause):
+            try:
+                pause = self.look(provider)
+            except Exception:
+                log.exception("looking at the disks of %s failed", provider.name)
+
+    def _due(self, provider: str) -> list[_Served]:
+        """Without those that have just become ready, or are being started."""
+        latest = self._clock.boottime() - self._every_seconds
+        with self._lock:
+            served = [each for each in self._served.values() if each.disk.id.provider == provider]
+        return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
+
+    def _looks_sound(self, served: _Served) -> bool:
+        """By the kernel's word; what is not is reported."""
+        pid = self._servers.pid(served.export_id)
+        change = served.fingerprint.change(pid) if served.fingerprint and pid else Change.NONE
+        if change is Change.GONE:
+            error = DeviceNotReady(f"The device of {served.disk.id} was taken out of this machine, or replaced.")
+            self._report(served, Finding.of(served.export_id, Verdict.MOVED, error))
+        elif change is Change.SHRUNK:
+            self._report(served, Finding.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
+        return change is Change.NONE
+
+    def _locate(self, provider: Provider, disks: Mapping[DiskId, Disk]) -> tuple[Mapping[DiskId, Located], float]:
+        """Where they are, and for how many seconds the provider does not want to be asked again."""
+        if not disks:
+            return {}, 0.0
+        try:
+            known = provider.locate_all(list(disks.values()))
+        except CloudManagerError as error:
+            return dict.fromkeys(disks, error), error.retry_after or 0.0
+        return {id: known.get(id) or _located(provider, disk) for id, disk in disks.items()}, 0.0
+
+    def _judge(self, served: _Served, located: Located) -> Finding:
+        match located:
+            case NotAttached():
+                error = DeviceNotReady(f"{served.disk.id} was detached from this machine by somebody. {located.reason}")
+                return Finding.of(served.export_id, Verdict.DETACHED, error)
+            case Device():
+                return self._judge_device(served, located)
+            case DeviceMismatch(retriable=False) if self._is_device(served):
+                return Finding.of(served.export_id, Verdict.WRONG, located)
+        return Finding.of(served.export_id, Verdict.NOTED, located)  # unknown is not absent, and an open file stays
+
+    def _judge_device(self, served: _Served, device: Device) -> Finding:
+        if not self._has_open(served, device):
+            error = DeviceNotReady(f"{served.disk.id} is at {device.path} now, and not where it was.")
+            return Finding.of(served.export_id, Verdict.MOVED, error)
+        if served.fingerprint is None:
+            served.fingerprint = Fingerprint.take(device)
+        return _judged_size(served, device.size_bytes)
+
+    def _has_open(self, served: _Served, device: Device) -> bool:
+        if served.fingerprint is not None:
+            return served.fingerprint.device.identity == device.identity
+        pid = self._servers.pid(served.export_id)
+        return pid is None or has_open(pid, device)
+
+    def _is_device(self, served: _Served) -> bool:
+        if served.fingerprint is not None:
+            return served.fingerprint.device.is_block
+        pid = self._servers.pid(served.export_id)
+        return pid is not None and serves_a_device(pid)
+
+    # Reporting
+
+    def shown(self, finding: Finding) -> None:
+        """The export shows it: it need not be reported again."""
+        with self._lock:
+            if finding.export_id in self._served:
+                self._shown[finding.export_id] = finding.problem
+
+    def _keep(self, served: _Served) -> None:
+        with self._lock:
+            self._served[served.export_id] = served
+
+    def _report(self, served: _Served, finding: Finding) -> None:
+        with self._lock:
+            is_known = served.export_id in self._shown and self._shown[served.export_id] == finding.problem
+            if self._served.get(served.export_id) is not served or (is_known and not finding.verdict.stops):
+                return
+            self._found[served.disk.canonical_id][served.export_id] = (served, finding)
+        self._poke(served.disk.canonical_id)
+
+
+def _located(provider: Provider, disk: Disk) -> Located:
+    try:
+        return provider.locate(disk)
+    except CloudManagerError as error:
+        return error
+
+
+def _judged_size(served: _Served, size_bytes: int) -> Finding:
+    seen = served.size_bytes
+    if seen is None or size_bytes == seen:
+        return Finding(served.export_id)
+    if size_bytes < seen:
+        return Finding.of(served.export_id, Verdict.WRONG, _shrunk(served.disk))
+    error = DeviceMismatch(
+        f"{served.disk.id} has grown from {seen} to {size_bytes} bytes: ask for a new export to see them all."
+    )
+    return Finding.of(served.export_id, Verdict.NOTED, error)
+
+
+def _shrunk(disk: Disk) -> DeviceMismatch:
+    return DeviceMismatch(f"{disk.id} has become smaller while it was exported: what was cut off cannot be served.")

@@ -1,0 +1,115 @@
+"""What the kernel says of a device while a server has it open. It costs a few system calls, and nobody is asked.
+
+A descriptor that is open never comes to mean another file, and a block device's number is not given away while it is
+open. So what can change underneath is: the device is taken out, its medium is changed (a loop device's file), the
+number of its bytes. The first shows in sysfs as a missing entry, the second as another count of disks (diskseq, since
+Linux 5.15).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+from cloudmanager.core.model import Device, FileIdentity
+from cloudmanager.core.nbd.images import chain, identity_of, open_files
+
+SECTOR_BYTES = 512
+_BY_NUMBER = Path("/sys/dev/block")
+
+
+class Change(Enum):
+    """What has become of a device. That it has grown harms nobody who has it open."""
+
+    NONE = "none"
+    SHRUNK = "shrunk"
+    GONE = "gone"
+    """Taken out, or replaced under its number."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A device as it was when a server was about to open it."""
+
+    device: Device
+    sequence: str
+    """Of a block device: the kernel's count of disks; empty where it keeps none."""
+    sizes: tuple[int, ...]
+    """Bytes of the device, or of each file of the image's chain. None are known of what cannot be looked at."""
+
+    @classmethod
+    def take(cls, device: Device) -> Self:
+        return cls(device, _sequence(device), tuple(_sizes(device)))
+
+    def change(self, pid: int) -> Change:
+        """`pid` is the server's that has it open."""
+        if self.device.is_block:
+            return self._change_of_device()
+        sizes = _open_sizes(pid)
+        before = zip(chain(self.device), self.sizes, strict=False)
+        has_shrunk = any(sizes.get(image.identity, size) < size for image, size in before)
+        return Change.SHRUNK if has_shrunk else Change.NONE
+
+    def _change_of_device(self) -> Change:
+        if not self.sizes or not _BY_NUMBER.is_dir():
+            return Change.NONE  # nothing was known of it
+        size = _block_size(self.device)
+        if size is None or _sequence(self.device) != self.sequence:
+            return Change.GONE
+        return Change.SHRUNK if size < self.sizes[0] else Change.NONE
+
+
+def has_open(pid: int, device: Device) -> bool:
+    """Whether a process has the device open, with all images of its chain. True where that cannot be seen."""
+    found = _open_sizes(pid).keys()
+    return not found or {image.identity for image in chain(device)} <= found
+
+
+def serves_a_device(pid: int) -> bool:
+    """Whether a server has a block device open, and not only files."""
+    return any(identity.inode == 0 for identity in _open_sizes(pid))
+
+
+def _open_sizes(pid: int) -> dict[FileIdentity, int]:
+    with suppress(OSError):  # it has ended, or is another user's
+        return {identity_of(status): status.st_size for _, status in open_files(pid)}
+    return {}
+
+
+def _sizes(device: Device) -> Iterator[int]:
+    if device.is_block:
+        if (size := _block_size(device)) is not None:
+            yield size
+        return
+    with suppress(OSError):
+        for image in chain(device):
+            yield Path(image.path).stat().st_size
+
+
+def _block_size(device: Device) -> int | None:
+    size = _text(_directory(device) / "size")
+    return int(size) * SECTOR_BYTES if size else None
+
+
+def _sequence(device: Device) -> str:
+    """A partition has its disk's."""
+    if not device.is_block:
+        return ""
+    directory = _directory(device)
+    whole = directory.resolve().parent if (directory / "partition").exists() else directory
+    return _text(whole / "diskseq")
+
+
+def _directory(device: Device) -> Path:
+    number = device.identity.device
+    return _BY_NUMBER / f"{os.major(number)}:{os.minor(number)}"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,99 @@
+"""Who and where this machine is, for each provider."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+from cloudmanager.core.backoff import Backoff
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable
+from cloudmanager.core.model import Finding, Node, Problem, Severity
+from cloudmanager.core.plugins import Plugins, Provider
+
+PATIENCE_SECONDS = 15.0
+"""How long the start waits for answers. A machine's own cloud answers at once, unless there is an outage."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Whereabout:
+    """What one provider says: this machine, or why it cannot say."""
+
+    node: Node | None = None
+    error: CloudManagerError | None = None
+
+
+class Whereabouts:
+    """Asks every provider at once, and again those that cannot say for now: one cloud's outage is not another's."""
+
+    def __init__(self, plugins: Plugins, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._plugins = plugins
+        self._patience_seconds = patience_seconds
+        self._known: dict[str, Whereabout] = {}
+        self._answered = threading.Condition()
+        self._closing = threading.Event()
+
+    def learn(self) -> None:
+        """Returns when each provider has answered, or has had its time. Raises what is final: the setup is wrong."""
+        for provider in self._plugins:
+            threading.Thread(target=self._ask, args=(provider,), name=f"ask {provider.name}", daemon=True).start()
+        deadline = time.monotonic() + self._patience_seconds
+        for provider in self._plugins:
+            error = self._first_answer(provider.name, deadline).error
+            if error is None:
+                continue
+            if not error.retriable:
+                raise error
+            log.warning("provider %s is asked again later who this machine is: %s", provider.name, error.detail)
+
+    def of(self, provider: str) -> Whereabout:
+        """What is known now. Asks nobody."""
+        with self._answered:
+            return self._known.get(provider) or _silent(provider)
+
+    def findings(self) -> list[Finding]:
+        """One for each provider that cannot say."""
+        known = [(provider.name, self.of(provider.name).error) for provider in self._plugins]
+        return [
+            Finding(f"provider {name}", Severity.WARNING, error.title.lower(), f"{error.detail} It is asked again.")
+            for name, error in known
+            if error
+        ]
+
+    def close(self) -> None:
+        """Nobody is asked again. A question that hangs is left to hang."""
+        self._closing.set()
+
+    def _first_answer(self, provider: str, deadline: float) -> Whereabout:
+        with self._answered:
+            self._answered.wait_for(lambda: provider in self._known, max(0.0, deadline - time.monotonic()))
+        return self.of(provider)
+
+    def _ask(self, provider: Provider) -> None:
+        """Until it knows, or never will."""
+        backoff = Backoff()
+        while not self._closing.is_set():
+            answer = _answer(provider)
+            with self._answered:
+                self._known[provider.name] = answer
+                self._answered.notify_all()
+            if answer.error is None or not answer.error.retriable:
+                return
+            now = time.monotonic()
+            again = backoff.strike(provider.name, now, at_least=answer.error.retry_after)
+            self._closing.wait(again - now)
+
+
+def problem_of(whereabout: Whereabout) -> Problem | None:
+    return None if whereabout.error is None else Problem.of(whereabout.error)
+
+
+def _answer(provider: Provider) -> Whereabout:
+    try:
+        return Whereabout(provider.node())
+    except CloudManagerError as error:
+        return Whereabout(error=error)
+
+
+def _silent(provider: str) -> Whereabout:
+    return Whereabout(error=CloudUnavailable(f"Provider {provider} has not said yet who this machine is."))

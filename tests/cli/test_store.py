@@ -1,0 +1,110 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+
+from cloudmanager.core.clock import Clock
+from cloudmanager.core.store import Store
+
+CONFIGURATION = '[server]\nlisten = "unix:{directory}/socket"\nstate_dir = "{directory}/state"\n'
+
+
+@contextmanager
+def _serving(cli):
+    command = [sys.executable, "-m", "cloudmanager", "serve"]
+    with subprocess.Popen(command, cwd=cli.directory, stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if "listening" in line)
+        yield
+        process.terminate()
+        process.communicate()
+
+
+@pytest.fixture
+def state(cli):
+    """Where a service has left its store."""
+    (cli.directory / "cloudmanager.toml").write_text(CONFIGURATION.format(directory=cli.directory))
+    with _serving(cli):
+        pass
+    return cli.directory / "state"
+
+
+@pytest.fixture
+def service(cli, state):
+    """A service that runs on it."""
+    with _serving(cli):
+        yield
+
+
+def test_a_store_in_order_is_said_to_be_so(cli, state):
+    answer = cli("store", "check")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"✓ store: {state}/cloudmanager.sqlite" in answer.stdout
+    assert answer.stdout.endswith("Everything is in order.\n")
+
+
+def test_a_check_looks_while_the_service_runs_and_at_a_backup_as_well(cli, service):
+    assert cli("store", "backup", "backup.sqlite").returncode == 0
+    for words in (("check",), ("check", "backup.sqlite")):
+        answer = cli("store", *words)
+        assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_what_is_wrong_exits_with_3_and_says_what_to_do_also_as_json(cli, state):
+    with closing(sqlite3.connect(state / "cloudmanager.sqlite")) as other, other:
+        other.execute("INSERT INTO claims VALUES ('nobody', 'disk', 1)")
+    told = cli("store", "check")
+    assert told.returncode == 3
+    assert "✗ foreign keys: row 1 of claims refers to no row of exports" in told.stdout
+    assert "`cloudmanager store restore`" in told.stdout
+    shown = cli("store", "check", "--json")
+    assert shown.returncode == 3
+    findings = {each["subject"]: each for each in json.loads(shown.stdout)["findings"]}
+    assert findings["foreign keys"]["severity"] == "problem"
+    assert findings["integrity"]["severity"] == "ok"
+
+
+def test_a_backup_is_not_restored_while_the_service_runs(cli, service):
+    assert cli("store", "backup", "backup.sqlite").stdout.startswith("backup.sqlite: 0.1 MiB")
+    answer = cli("store", "restore", "backup.sqlite")
+    assert answer.returncode == 1
+    assert "another cloudmanager runs on" in answer.stderr
+
+
+def test_a_backup_comes_back_and_the_store_of_before_is_kept(cli, state):
+    cli("store", "backup", "backup.sqlite")
+    answer = cli("store", "restore", "backup.sqlite")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert f"{state}/cloudmanager.sqlite is what backup.sqlite was." in answer.stdout
+    assert len(list(state.glob("cloudmanager.sqlite.kept-*"))) == 1
+    assert cli("store", "check").returncode == 0
+
+
+def test_a_file_that_is_there_is_not_overwritten(cli, state):
+    (cli.directory / "letter").write_text("Dear Alice")
+    answer = cli("store", "backup", "letter")
+    assert answer.returncode == 1
+    assert answer.stderr.endswith("letter exists. Name a file that does not, or delete it first.\n")
+
+
+def test_for_postgresql_its_own_tools_are_named(cli):
+    url = {"CLOUDMANAGER_STORE__URL": "postgresql+psycopg://user@db.example/cloudmanager"}
+    for words in (("backup", "file"), ("restore", "cloudmanager.toml")):
+        answer = cli("store", *words, env=url)
+        assert answer.returncode == 1
+        assert "pg_dump --format=custom" in answer.stderr
+        assert "pg_restore --clean" in answer.stderr
+
+
+def test_a_check_of_postgresql_looks_at_its_schema_and_rows(cli, postgres_url):
+    with psycopg.connect(f"{postgres_url.replace('+psycopg', '')}/postgres", autocommit=True) as server:
+        server.execute("CREATE DATABASE checked_by_command")
+    url = f"{postgres_url}/checked_by_command"
+    answer = cli("store", "check", env={"CLOUDMANAGER_STORE__URL": url})
+    assert answer.returncode == 3
+    assert "✗ schema: none: this is not a store of cloudmanager" in answer.stdout
+    Store.open(url, Clock()).close()
+    assert cli("store", "check", env={"CLOUDMANAGER_STORE__URL": url}).returncode == 0

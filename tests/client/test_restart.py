@@ -1,0 +1,41 @@
+"""The service goes away and comes back."""
+
+import signal
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from cloudmanager.client import errors
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+async def test_an_export_outlives_a_restart(client, daemon, soon, tmp_path, number):
+    content = daemon.image("case.img")
+    async with client.export("local:case.img", ttl_seconds=6, look_seconds=0.1) as disk:
+        daemon.stop(number)
+        before = disk.expires_at
+        daemon.start()
+        await soon(lambda: disk.expires_at > before)
+        subprocess.run(["nbdcopy", disk.uri, tmp_path / "copy"], check=True)
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+async def test_a_call_waits_for_a_service_that_starts(client, daemon):
+    daemon.stop()
+    starter = threading.Timer(0.5, daemon.start)
+    starter.start()
+    async with client.export("local:a.img", ttl_seconds=1) as disk:
+        assert daemon.state_of(disk.id) == "ready"
+    starter.join()
+
+
+async def test_its_patience_ends(make_client):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    client = make_client(f"http://127.0.0.1:{port}", patience_seconds=0.3)
+    with pytest.raises(errors.Unreachable, match="Is the service running"):
+        await client.get("any")

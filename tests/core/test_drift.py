@@ -1,0 +1,213 @@
+"""What somebody does to an exported disk is noticed, shown, repaired where that is safe, and never served."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudmanager import Access
+from cloudmanager.core.errors import (
+    AccessDenied,
+    CloudUnavailable,
+    DeviceMismatch,
+    DiskInUse,
+    DiskNotFound,
+    Throttled,
+)
+from cloudmanager.core.model import AttachmentState, Export, ExportState, Problem
+from tests.core.bench import SIZE, Bench, content, eventually, opened_bench
+from tests.nbd.client import Client
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with opened_bench(tmp_path, reconcile_seconds=0.1) as bench:
+        yield bench
+
+
+def shown(bench: Bench, export: Export) -> Problem:
+    """What the export shows, once it shows something."""
+    return eventually(lambda: bench.manager.get(export.id).error)
+
+
+def served_anew(bench: Bench, export: Export, pid: int) -> Export:
+    """The export once another process than `pid` serves it."""
+
+    def look() -> Export | None:
+        now = bench.manager.get(export.id)
+        return now if now.state is ExportState.READY and bench.server_pid(export) != pid else None
+
+    return eventually(look)
+
+
+def looks(bench: Bench, count: int) -> None:
+    """Waits until the disks have been looked at so often again."""
+    before = len(bench.shelf.calls)
+    eventually(lambda: sum(call.startswith("locate") for call in bench.shelf.calls[before:]) >= count)
+
+
+def test_a_disk_that_was_detached_by_hand_is_attached_again_and_served_on_its_address(bench: Bench) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    with Client.greeted(export.port or 0, export.name) as client:
+        bench.shelf.attached.clear()
+        assert client.is_cut()
+    again = served_anew(bench, export, pid)
+    assert again.uri == export.uri
+    assert again.error is None
+    assert len(content(again)) == SIZE
+    assert bench.shelf.calls.count("plan_attach shelf:a.img") == 2
+    assert [each.state for each in bench.manager.attachments()] == [AttachmentState.ATTACHED]
+
+
+def test_every_export_of_a_detached_disk_is_stopped_and_others_are_not(bench: Bench) -> None:
+    detached = [bench.ready(holder=name) for name in ("a", "b")]
+    other = bench.ready("one:b.img")
+    pids = [bench.server_pid(export) for export in (*detached, other)]
+    bench.shelf.attached.discard("shelf:a.img")
+    for export, pid in zip(detached, pids, strict=False):
+        served_anew(bench, export, pid)
+    assert bench.server_pid(other) == pids[2]
+
+
+def test_a_disk_that_somebody_has_attached_elsewhere_fails_with_the_holders_name(bench: Bench) -> None:
+    bench.shelf.failures["attach"] = []
+    export = bench.ready()
+    bench.shelf.failures["attach"] = [DiskInUse("one:a.img is attached to worker-9.", holder="worker-9")]
+    bench.shelf.attached.clear()
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_in_use")
+    assert "worker-9" in failed.error.detail
+
+
+def test_what_was_written_to_scratch_is_not_laid_over_bytes_that_may_have_changed(bench: Bench) -> None:
+    scratch = bench.ready(access=Access.SCRATCH)
+    reader = bench.ready()
+    pid = bench.server_pid(reader)
+    bench.shelf.attached.clear()
+    failed = bench.over(scratch)
+    assert failed.error is not None
+    assert "may have changed" in failed.error.detail
+    assert content(served_anew(bench, reader, pid))
+
+
+def test_a_disk_that_is_elsewhere_now_is_served_from_there(bench: Bench) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    new = bench.shelf.directory / "new"
+    new.write_bytes(b"n" * SIZE)
+    new.rename(bench.shelf.directory / "a.img")  # the provider says by this that the disk's device is another one
+    again = served_anew(bench, export, pid)
+    assert again.uri == export.uri
+    assert content(again) == b"n" * SIZE
+
+
+def test_a_disk_that_was_cut_off_is_not_served_and_its_export_fails(bench: Bench) -> None:
+    export = bench.ready()
+    with Client.greeted(export.port or 0, export.name) as client:
+        os.truncate(bench.shelf.directory / "a.img", SIZE // 2)
+        assert client.is_cut()
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")
+    assert "smaller" in failed.error.detail
+
+
+def test_a_disk_that_has_grown_is_served_on_says_so_and_a_new_export_has_all_of_it(bench: Bench) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    os.truncate(bench.shelf.directory / "a.img", 2 * SIZE)
+    assert f"{2 * SIZE}" in shown(bench, export).detail
+    grown = bench.manager.get(export.id)
+    assert (grown.state, grown.size_bytes, bench.server_pid(export)) == (ExportState.READY, SIZE, pid)
+    new = bench.ready(holder="bob")
+    assert (new.size_bytes, new.error) == (2 * SIZE, None)
+    assert len(content(new)) == 2 * SIZE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CloudUnavailable("Not now."), Throttled("Later."), AccessDenied("No."), DiskNotFound("Never heard of it.")],
+)
+def test_a_cloud_that_cannot_be_asked_changes_nothing_but_a_note_that_goes_again(
+    bench: Bench, error: CloudUnavailable
+) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    with Client.greeted(export.port or 0, export.name) as client:
+        bench.shelf.failures["locate"] = [error] * 5
+        assert shown(bench, export).code == error.code
+        eventually(lambda: not bench.shelf.failures["locate"])
+        eventually(lambda: bench.manager.get(export.id).error is None)
+        assert len(client.read(0, 512)) == 512
+    assert bench.manager.get(export.id).state is ExportState.READY
+    assert bench.server_pid(export) == pid
+
+
+def test_a_note_of_an_earlier_service_is_taken_back_by_the_next(bench: Bench) -> None:
+    export = bench.ready()
+    bench.shelf.failures["locate"] = [CloudUnavailable("Not now.")] * 10000
+    assert shown(bench, export)
+    bench.manager.close()
+    bench.shelf.failures.clear()
+    bench.open()
+    eventually(lambda: bench.manager.get(export.id).error is None)
+
+
+def test_a_disk_that_was_replaced_while_no_service_ran_is_noticed_by_the_next(bench: Bench) -> None:
+    export = bench.ready()
+    pid = bench.server_pid(export)
+    bench.manager.close()
+    new = bench.shelf.directory / "new"
+    new.write_bytes(b"n" * SIZE)
+    new.rename(bench.shelf.directory / "a.img")
+    bench.open()
+    assert content(served_anew(bench, export, pid)) == b"n" * SIZE
+
+
+def test_a_disk_that_was_cut_off_while_no_service_ran_fails_its_export(bench: Bench) -> None:
+    export = bench.ready()
+    bench.manager.close()
+    os.truncate(bench.shelf.directory / "a.img", SIZE // 2)
+    bench.open()
+    assert bench.over(export).state is ExportState.FAILED
+
+
+def test_a_start_costs_no_look_and_each_disk_one_at_an_interval(tmp_path: Path) -> None:
+    with opened_bench(tmp_path, reconcile_seconds=3600) as bench:
+        for number in range(5):
+            bench.ready(holder=f"holder-{number}")
+        located = bench.shelf.calls.count("locate shelf:a.img")
+        drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["one"]
+        drift.look(provider)
+        assert bench.shelf.calls.count("locate shelf:a.img") == located
+        bench.clock.ahead = 3600
+        drift.look(provider)
+        assert bench.shelf.calls.count("locate shelf:a.img") == located + 1
+
+
+def test_a_throttled_provider_is_asked_again_when_it_wants_to_be(bench: Bench) -> None:
+    bench.ready()
+    looks(bench, 1)
+    drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["one"]
+    assert drift.look(provider) == pytest.approx(0.1)
+
+
+def test_a_server_of_a_closing_export_is_stopped_too(tmp_path: Path) -> None:
+    with opened_bench(tmp_path, reconcile_seconds=0.1, drain_seconds=3600) as bench:
+        export = bench.ready()
+        with Client.greeted(export.port or 0, export.name) as client:
+            bench.manager.release(export.id)
+            bench.shelf.attached.clear()
+            assert client.is_cut()
+        assert bench.over(export).state is ExportState.CLOSED
+
+
+def test_a_mismatch_that_is_no_devices_is_a_note(bench: Bench) -> None:
+    """An open file stays what it was, whatever its name leads to."""
+    export = bench.ready()
+    bench.shelf.failures["locate"] = [DeviceMismatch("Another file is there now.")] * 10000
+    assert "Another file" in shown(bench, export).detail
+    assert len(content(bench.manager.get(export.id))) == SIZE

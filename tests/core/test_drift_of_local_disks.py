@@ -1,0 +1,178 @@
+"""What is done to an image file or a block device while it is exported."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudmanager import Access
+from cloudmanager.core.manager import Manager
+from cloudmanager.core.model import Export, ExportState
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.records import ExportFilter
+from cloudmanager.core.settings import from_tables
+from cloudmanager.providers import local
+from cloudmanager.testing.cloud import loop_device
+from tests.core.bench import BOUND, eventually
+from tests.nbd.client import Client
+
+SIZE = 1 << 20
+_LOOP_CHANGE_FD = 0x4C06  # linux/loop.h
+
+
+class LocalBench:
+    """A manager with the local provider on one directory, and on the block devices of this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self.images = directory / "images"
+        self.images.mkdir()
+        settings = from_tables(
+            {
+                "server": {"state_dir": str(directory / "state"), "node": "here"},
+                "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
+                "nbd": {"ports": "23000-23999"},
+            }
+        )
+        plugins = Plugins([("local", local)])
+        plugins.configure({"local": {"type": "local", "images": [str(self.images)], "devices": True}})
+        self.manager = Manager.open(settings, plugins)
+        self.manager.start()
+
+    def image(self, name: str, content: bytes = b"d") -> Path:
+        path = self.images / name
+        path.write_bytes(content * SIZE)
+        return path
+
+    def ready(self, name: str | Path, access: Access = Access.READ_ONLY) -> Export:
+        export = self.manager.wait(self.manager.export(f"local:{name}", access, "alice").id, BOUND)
+        assert export.state is ExportState.READY, export.error
+        return export
+
+    def shown(self, export: Export) -> str:
+        """What the export shows, once it shows something."""
+        return eventually(lambda: self.manager.get(export.id).error).detail
+
+    def over(self, export: Export) -> Export:
+        return eventually(lambda: now if (now := self.manager.get(export.id)).state.is_over else None)
+
+    def clear(self) -> None:
+        for export in self.manager.list(ExportFilter()).items:
+            self.manager.release(export.id)
+            self.over(export)
+        self.manager.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[LocalBench]:
+    bench = LocalBench(tmp_path)
+    yield bench
+    bench.clear()
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Path]:
+    """A read-only loop device of a file of its own."""
+    file = tmp_path / "behind the loop"
+    file.write_bytes(b"l" * SIZE)
+    node = loop_device.attach(file, read_only=True)
+    yield node
+    if loop_device.backing_file(node).startswith(str(tmp_path)):
+        loop_device.detach(node, Path(loop_device.backing_file(node)))
+
+
+def client(export: Export) -> Client:
+    assert export.port is not None
+    return Client.greeted(export.port, export.name)
+
+
+def test_an_image_that_was_deleted_is_served_on_and_says_so(bench: LocalBench) -> None:
+    image = bench.image("a.raw")
+    export = bench.ready("a.raw")
+    with client(export) as reader:
+        image.unlink()
+        assert "deleted" in bench.shown(export)
+        assert reader.read(0, 512) == b"d" * 512
+    with client(export) as another:
+        assert another.read(SIZE - 512, 512) == b"d" * 512
+    assert bench.manager.get(export.id).state is ExportState.READY
+
+
+def test_an_image_whose_name_leads_to_another_is_served_on_and_says_so(bench: LocalBench) -> None:
+    image = bench.image("a.raw")
+    export = bench.ready("a.raw")
+    bench.image("new.raw", b"n").rename(image)
+    assert "Another file" in bench.shown(export)
+    with client(export) as reader:
+        assert reader.read(0, 512) == b"d" * 512
+    new = bench.ready("a.raw")
+    with client(new) as reader:
+        assert reader.read(0, 512) == b"n" * 512
+
+
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH, Access.READ_WRITE])
+def test_an_image_that_was_truncated_is_not_served(bench: LocalBench, access: Access) -> None:
+    image = bench.image("a.raw")
+    export = bench.ready("a.raw", access)
+    with client(export) as reader:
+        os.truncate(image, SIZE // 2)
+        assert reader.is_cut()
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.retriable) == (ExportState.FAILED, False)
+
+
+def test_a_container_that_was_truncated_is_not_served(bench: LocalBench) -> None:
+    image = bench.images / "a.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
+    subprocess.run(["qemu-io", "-c", "write -P 7 0 4M", image], check=True, capture_output=True)
+    export = bench.ready("a.qcow2")
+    with client(export) as reader:
+        os.truncate(image, image.stat().st_size // 2)
+        assert reader.is_cut()
+    assert bench.over(export).state is ExportState.FAILED
+
+
+def test_what_a_client_writes_is_no_drift(bench: LocalBench) -> None:
+    image = bench.images / "a.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", image, "64M"], check=True)
+    export = bench.ready("a.qcow2", Access.READ_WRITE)
+    drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["local"]
+    with client(export) as writer:
+        for offset in range(0, 4 << 20, 1 << 20):
+            writer.write(offset, b"w" * (1 << 20))
+            writer.flush()
+            drift.look(provider)
+        assert writer.read(0, 512) == b"w" * 512
+    assert bench.manager.get(export.id).error is None
+
+
+def test_a_loop_device_that_was_detached_by_hand_is_served_until_its_last_reader_ends(
+    bench: LocalBench, loop: Path
+) -> None:
+    """The kernel keeps it as long as it is open."""
+    export = bench.ready(loop)
+    subprocess.run(["losetup", "--detach", loop], check=True)
+    drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["local"]
+    drift.look(provider)
+    with client(export) as reader:
+        assert reader.read(0, 512) == b"l" * 512
+    assert bench.manager.get(export.id).state is ExportState.READY
+
+
+def test_a_device_that_has_other_bytes_under_the_same_number_is_not_served(
+    bench: LocalBench, loop: Path, tmp_path: Path
+) -> None:
+    export = bench.ready(loop)
+    other = tmp_path / "other"
+    other.write_bytes(b"o" * SIZE)
+    with client(export) as reader, other.open("rb") as file, loop.open("rb") as device:
+        fcntl.ioctl(device, _LOOP_CHANGE_FD, file.fileno())
+        assert reader.is_cut()
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")

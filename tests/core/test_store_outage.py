@@ -1,0 +1,53 @@
+"""What the store cannot do for now is no fault of an export."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.core.model import ExportState, Severity
+from tests.core.bench import Bench, content, eventually, opened_bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with opened_bench(tmp_path) as bench:
+        yield bench
+
+
+def _tell(bench: Bench, statement: str) -> None:
+    path = bench.settings.server.state_dir / "cloudmanager.sqlite"
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute(statement)
+
+
+def test_an_export_whose_server_dies_while_rows_are_damaged_comes_back_when_they_are_mended(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    export = bench.ready()
+    _tell(bench, "UPDATE attachments SET plan = '{' || plan")
+    bench.kill_server(export)
+    eventually(lambda: [each for each in caplog.messages if "waits for the store" in each])
+    assert bench.manager.get(export.id).state is ExportState.READY
+    _tell(bench, "UPDATE attachments SET plan = substr(plan, 2)")
+    eventually(lambda: bench.manager._servers.is_alive(export.id))
+    assert content(export)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_store_that_cannot_be_written_is_not_ready_until_it_can(bench: Bench) -> None:
+    assert _store_is_ready(bench)
+    _tell(bench, "CREATE TRIGGER no_room BEFORE UPDATE ON nodes BEGIN SELECT RAISE(ABORT, 'no'); END")
+    bench.clock.ahead = 31  # the next heartbeat writes
+    eventually(lambda: not _store_is_ready(bench))
+    _tell(bench, "DROP TRIGGER no_room")
+    eventually(lambda: _store_is_ready(bench))
+
+
+def _store_is_ready(bench: Bench) -> bool:
+    (store,) = [finding for finding in bench.manager.readiness() if finding.subject == "store"]
+    return store.severity is Severity.OK

@@ -1,0 +1,131 @@
+"""What a worker calls before and after its work, with openrelik-worker-common's own functions around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from openrelik_worker_common.file_utils import is_disk_image
+from openrelik_worker_common.task_utils import create_task_result, get_input_files
+
+from cloudmanager.client import CloudManager, ExportLost
+from cloudmanager.client.openrelik import (
+    DescriptorError,
+    DiskNotNamed,
+    PreparationFailed,
+    PreparedFiles,
+    describes_disk,
+    postprocess,
+    preprocess,
+)
+from cloudmanager.client.ways import Way
+from cloudmanager.testing.cloud.gce import Emulation
+from tests.client.daemon import Daemon, eventually
+from tests.openrelik.conftest import Describe
+
+
+@pytest.fixture
+def manager(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CloudManager:
+    monkeypatch.setenv("CLOUDMANAGER_RUN_DIR", str(tmp_path / "run"))
+    return CloudManager(daemon.url)
+
+
+def first_mebibyte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
+
+
+def live(manager: CloudManager) -> list[str]:
+    return [export.id for export in manager.exports() if export.state.is_live]
+
+
+def test_a_disk_in_a_cloud_becomes_a_file_and_is_detached_afterwards(
+    manager: CloudManager, cloud: Emulation, evidence: str, gcp_disk: dict[str, object]
+) -> None:
+    (disk,) = (each for each in manager.disks("evidence-7"))
+    prepared = preprocess([gcp_disk], manager=manager, way=Way.FILE)
+    try:
+        [file] = prepared
+        assert Path(file["path"]).stat().st_size == disk.size_bytes
+        assert first_mebibyte(Path(file["path"])) == first_mebibyte(cloud.backing(evidence))
+        assert is_disk_image(file)
+        assert (file["id"], file["uuid"], file["cloud_disk"]) == (7, gcp_disk["uuid"], disk.id)
+    finally:
+        postprocess(prepared)
+    assert not Path(file["path"]).exists()
+    eventually(lambda: cloud.holders(evidence) == [])
+
+
+def test_the_result_of_an_earlier_task_is_prepared_too(manager: CloudManager, own_disk: dict[str, object]) -> None:
+    earlier = create_task_result([own_disk], "workflow-1")
+    with preprocess(get_input_files(earlier, []), manager=manager, way=Way.FILE) as prepared:
+        assert [file["display_name"] for file in prepared] == ["plain.raw"]
+
+
+def test_a_stub_is_a_qcow2_for_openrelik(manager: CloudManager, own_disk: dict[str, object]) -> None:
+    with preprocess([own_disk], manager=manager, way=Way.STUB) as prepared:
+        [file] = prepared
+        assert file["path"].endswith(".qcow2")
+        assert (file["display_name"], file["data_type"]) == ("plain.raw.qcow2", "diskimage:qcow")
+        assert is_disk_image(file)
+
+
+def test_without_a_way_the_best_of_this_machine_is_taken(manager: CloudManager, own_disk: dict[str, object]) -> None:
+    with preprocess([own_disk], manager=manager) as prepared:
+        assert Path(prepared[0]["path"]).exists()
+
+
+def test_other_files_are_passed_on_as_they_are(manager: CloudManager, own_disk: dict[str, object]) -> None:
+    log = {"id": 1, "display_name": "syslog", "data_type": "file:generic", "path": "/somewhere/syslog"}
+    assert not describes_disk(log)
+    with preprocess([log, own_disk], manager=manager, way=Way.FILE) as prepared:
+        assert prepared[0] == log
+        assert len(prepared.disks) == 1
+
+
+def test_several_disks_and_one_that_fails(
+    manager: CloudManager, own_disk: dict[str, object], gcp_disk: dict[str, object], describe: Describe
+) -> None:
+    missing = describe("cloud:gcp:disk", {"provider": "gcp", "disk_name": "evidence-8"})
+    with preprocess([own_disk, missing, gcp_disk], manager=manager, way=Way.FILE) as prepared:
+        assert [file["cloud_disk"].partition(":")[0] for file in prepared] == ["local", "prod"]
+        [failure] = prepared.failures
+        assert failure.input_file is missing
+        assert isinstance(failure.error, DiskNotNamed)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "content", "error"),
+    [
+        ("cloud:gcp:disk", {"provider": "gcp"}, DescriptorError),
+        ("cloud:gcp:disk", {"disk_name": "  "}, DescriptorError),
+        ("cloud:gcp:disk", "no JSON", DescriptorError),
+        ("cloud:gcp:disk", [1], DescriptorError),
+        ("cloud:cloudmanager:disk", {"disk": "local:plain.raw", "access": "read-write"}, DescriptorError),
+        ("cloud:aws:disk", {"disk_name": "vol-1"}, DiskNotNamed),
+    ],
+)
+def test_a_description_that_does_not_hold_is_said_to_and_nothing_stays(
+    manager: CloudManager, describe: Describe, data_type: str, content: object, error: type[Exception]
+) -> None:
+    with pytest.raises(PreparationFailed, match=r"evidence\.json") as raised:
+        preprocess([describe(data_type, content)], manager=manager)
+    assert isinstance(raised.value.failures[0].error, error)
+    eventually(lambda: not live(manager))
+
+
+def test_a_disk_that_is_lost_while_it_is_worked_on_is_told_and_the_others_are_given_back(
+    manager: CloudManager, daemon: Daemon, own_disk: dict[str, object], gcp_disk: dict[str, object]
+) -> None:
+    prepared = preprocess([own_disk, gcp_disk], manager=manager, way=Way.STUB)
+    assert isinstance(prepared, PreparedFiles)
+    daemon.release(prepared.disks[0].id)
+    with pytest.raises(ExportLost):
+        postprocess(prepared)
+    eventually(lambda: not live(manager))
+
+
+def test_what_the_task_raises_gives_everything_back(manager: CloudManager, own_disk: dict[str, object]) -> None:
+    with pytest.raises(ZeroDivisionError), preprocess([own_disk], manager=manager, way=Way.FILE):
+        raise ZeroDivisionError
+    eventually(lambda: not live(manager))

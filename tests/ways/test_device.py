@@ -1,0 +1,102 @@
+"""What the device way does before the kernel takes over. The kernel itself needs a virtual machine: tests/vm."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.client import ways
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.ways import kernel_device
+from cloudmanager.client.ways.endpoint import Endpoint
+from cloudmanager.client.ways.errors import NotPossibleHere, WayFailed
+from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, negotiate
+from cloudmanager.core.model import Access
+from tests.ways.serving import Serving
+
+SECONDS = 20.0
+
+
+def connect(address: NbdAddress, connections: int = 1, seconds: float = SECONDS) -> tuple[int, int, int]:
+    """Size, flags and the number of connections."""
+    with ExitStack() as undo:
+        served, sockets = kernel_device._connect(undo, Endpoint.of(address), connections, seconds)
+        assert all(each.gettimeout() is None for each in sockets)
+        return served.size_bytes, served.flags, len(sockets)
+
+
+@pytest.mark.parametrize(("access", "is_read_only"), [(Access.READ_ONLY, True), (Access.SCRATCH, False)])
+def test_the_server_says_how_large_the_disk_is_and_whether_it_may_be_written(
+    serving: Serving, raw: Path, access: Access, is_read_only: bool
+) -> None:
+    size, flags, _ = connect(serving.address(raw, access))
+    assert size == raw.stat().st_size
+    assert bool(flags & FLAG_READ_ONLY) == is_read_only
+
+
+def test_as_many_connections_are_made_as_asked_for(serving: Serving, raw: Path) -> None:
+    _, flags, count = connect(serving.address(raw), connections=4)
+    assert flags & FLAG_CAN_MULTI_CONN
+    assert count == 4
+
+
+def test_where_others_have_the_places_fewer_connections_do(make_serving: Callable[..., Serving], raw: Path) -> None:
+    assert connect(make_serving(connections=2).address(raw), connections=3)[2] == 2
+
+
+def test_a_name_that_is_not_served_is_refused_in_the_servers_words(serving: Serving, raw: Path) -> None:
+    with pytest.raises(WayFailed, match="not present"):
+        connect(NbdAddress(f"{serving.address(raw).uri}-other"))
+
+
+def test_an_address_that_nobody_listens_at_is_an_error() -> None:
+    with pytest.raises(WayFailed, match="cannot be reached"):
+        connect(NbdAddress("nbd://127.0.0.1:1/disk"))
+
+
+def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(WayFailed, match="timed out"):
+            connect(NbdAddress(f"nbd://127.0.0.1:{silent.getsockname()[1]}/disk"), seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"SSH-2.0-OpenSSH_9.2p1 Debian",
+        b"NBDMAGICIHAVEOPT\0\3" + bytes(20),
+        b"NBDMAGICIHAVEOPT\0\3" + bytes.fromhex("0003e889045565a9 00000007 00000003 ffffffff"),
+        b"NBDMAGICIHAVEOPT\0\3" + bytes.fromhex("0003e889045565a9 00000007 00000001 00000000"),
+    ],
+    ids=["another protocol", "no reply", "a reply of 4 GiB", "no size"],
+)
+def test_a_server_that_talks_nonsense_is_an_error(said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(SECONDS)
+        theirs.sendall(said)
+        with pytest.raises(WayFailed):
+            negotiate(ours, "disk")
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("nbd://host/name", Endpoint("host", 10809, None, "name", False)),
+        ("nbd://[::1]:10900/a%20b/c", Endpoint("::1", 10900, None, "a b/c", False)),
+        ("nbds://user@host:1/", Endpoint("host", 1, None, "", True)),
+        ("nbd+unix:///name?socket=/run/a%20b", Endpoint("localhost", 10809, "/run/a b", "name", False)),
+    ],
+)
+def test_addresses_are_understood(uri: str, expected: Endpoint) -> None:
+    assert Endpoint.of(NbdAddress(uri)) == expected
+
+
+@pytest.mark.skipif(Path("/sys/block/nbd0").exists(), reason="this kernel has NBD devices")
+def test_without_the_module_it_says_what_to_do(serving: Serving, raw: Path) -> None:
+    with pytest.raises(NotPossibleHere, match="modprobe nbd"), ways.device(serving.address(raw)):
+        pass

@@ -1,0 +1,41 @@
+"""The page about the ways does what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import benchmarks.ways
+from cloudmanager.client.ways import Way
+from cloudmanager.client.ways.mounting import NO_REPLAY
+from cloudmanager.client.ways.record import RUN_DIRECTORY
+from tests.ways.serving import Serving
+
+PAGE = (Path(__file__).parents[2] / "docs/three-ways.md").read_text()
+
+
+def test_the_example_works_as_it_stands(serving: Serving, raw: Path) -> None:
+    example = re.search(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert example
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(example[1].replace("nbd://127.0.0.1:10900/NAME", serving.address(raw).uri), {})  # noqa: S102 - our page
+    assert printed.getvalue().splitlines()[0] in set(Way)
+
+
+def test_every_option_that_leaves_a_journal_alone_is_named() -> None:
+    for kind in ("ext3", "ext4", "xfs", "btrfs"):
+        assert f"`{NO_REPLAY[kind][0]}`" in PAGE
+
+
+def test_the_environment_variable_is_named() -> None:
+    assert f"`{RUN_DIRECTORY}`" in PAGE
+
+
+def test_the_table_of_the_page_has_the_heading_of_the_benchmark() -> None:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        benchmarks.ways.print_table([])
+    assert printed.getvalue().splitlines()[-2] in PAGE
