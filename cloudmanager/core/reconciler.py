@@ -6,7 +6,7 @@ kill -9 and a disk that somebody detached. It runs once at a time for each disk,
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import groupby
@@ -19,7 +19,7 @@ from cloudmanager.core.errors import CloudManagerError, ServerFailed, StoreUnava
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import Servers, ServerSpec
-from cloudmanager.core.records import ExportRecord
+from cloudmanager.core.records import ExportRecord, Start
 from cloudmanager.core.settings import ExportSettings
 from cloudmanager.core.store import Store
 from cloudmanager.core.workqueue import WorkQueue
@@ -213,18 +213,32 @@ class Reconciler:
         return max(self._backoff.until(record.id), self._backoff.until(record.disk.canonical_id))
 
     def _start_servers(self, exports: Sequence[ExportRecord], device: Device) -> list[float]:
+        ports: dict[str, int] = {}
         due: list[float] = []
-        failures = self._starters.map(lambda record: self._start_server(record, device), exports)
-        for record, failure in zip(exports, failures, strict=True):
+        if self._stopping.is_set():  # an attach may have hung until the servers were let go
+            return due
+        for record in exports:
+            try:
+                ports[record.id] = self._servers.reserve(record.id, record.port)
+            except CloudManagerError as error:
+                due += self._retry_or_fail(record.id, [record], error)
+        starting = self._begin_starts([record for record in exports if record.id in ports], ports)
+        failures = self._starters.map(lambda record: self._start_server(record, ports[record.id], device), starting)
+        for record, failure in zip(starting, failures, strict=True):
             if failure:
                 due += self._retry_or_fail(record.id, [record], failure)
         return due
 
-    def _start_server(self, record: ExportRecord, device: Device) -> CloudManagerError | None:
+    def _begin_starts(self, exports: Sequence[ExportRecord], ports: Mapping[str, int]) -> list[ExportRecord]:
+        """The record precedes the process. Leaves out what was released in the meantime: the next round closes it."""
+        starts = [Start(record.id, ports[record.id], self._unready_since(record)) for record in exports]
+        live = self._store.set_attaching(starts)
+        return [record for record in exports if record.id in live]
+
+    def _start_server(self, record: ExportRecord, port: int, device: Device) -> CloudManagerError | None:
         try:
-            port = self._servers.reserve(record.id, record.port)
-            if self._stopping.is_set() or not self._store.set_attaching(record.id, port, self._unready_since(record)):
-                return None  # released in the meantime: the next round closes it
+            if self._stopping.is_set():
+                return None
             self._drift.starting(record, device)
             process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
             if self._store.set_ready(record.id, process, device.size_bytes, device.format):

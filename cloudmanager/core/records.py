@@ -45,6 +45,16 @@ class ExportRecord:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A server that is about to be started."""
+
+    export_id: str
+    port: int
+    """That it will listen on."""
+    unready_boottime: float
+
+
+@dataclass(frozen=True)
 class AttachmentRecord:
     """An attachment of this or another node, from its plan on."""
 

@@ -4,7 +4,7 @@ SQLite (WAL, synchronous=FULL: an intent that power loss can undo is no intent) 
 transaction. A change of state names the states that it starts from, so that a late writer cannot undo a newer one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -62,6 +62,7 @@ from cloudmanager.core.records import (
     ExportRecord,
     NodeRecord,
     Order,
+    Start,
 )
 
 # Statements of the hot paths, built once: building one costs more than SQLite takes to run it.
@@ -305,17 +306,15 @@ class Store:
             closing_boottime=self._clock.boottime(),
         )
 
-    def set_attaching(self, export_id: str, port: int, unready_boottime: float) -> bool:
-        """`port` is the one that its server is about to listen on. False if it is not live any more."""
-        return self._change(
-            export_id,
-            LIVE_STATES,
-            "",
-            "",
-            state=ExportState.ATTACHING,
-            port=port,
-            unready_boottime=unready_boottime,
-        )
+    def set_attaching(self, starts: Iterable[Start]) -> frozenset[str]:
+        """Before the servers are started, all in one transaction. Returns the ids of those that are still live."""
+        statement = _change_from(LIVE_STATES)
+        with self._write() as connection:
+            return frozenset(
+                start.export_id
+                for start in starts
+                if connection.execute(statement, _attaching(start)).one_or_none() is not None
+            )
 
     def set_ready(self, export_id: str, server: ServerProcess, size_bytes: int, format: str) -> bool:
         return self._change(
@@ -612,6 +611,15 @@ class Store:
             if changed and event_name:
                 _audit(connection, event_name, self._clock.now(), detail, **changed._mapping)
         return changed is not None
+
+
+def _attaching(start: Start) -> dict[str, Any]:
+    return {
+        "of_export": start.export_id,
+        "state": ExportState.ATTACHING.value,
+        "port": start.port,
+        "unready_boottime": start.unready_boottime,
+    }
 
 
 def _event_id(page: str) -> int:

@@ -28,7 +28,7 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
 from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order
+from cloudmanager.core.records import ExportFilter, ExportRecord, Order, Start
 from cloudmanager.core.store import Store
 
 CLOCK = Clock()
@@ -198,11 +198,11 @@ def test_an_idempotency_key_gives_the_same_export_also_in_a_race(store: Store, r
 
 def test_a_late_writer_cannot_undo_a_release(store: Store, record: RecordMaker) -> None:
     claimed = store.claim(record())
-    assert store.set_attaching(claimed.id, 10900, 0.0)
+    assert store.set_attaching([Start(claimed.id, 10900, 0.0)]) == {claimed.id}
     assert store.start_closing(claimed.id, "released")
     server = ServerProcess("boot", 1, 2, 3)
     assert not store.set_ready(claimed.id, server, 5, "raw")
-    assert not store.set_attaching(claimed.id, 1, 0.0)
+    assert store.set_attaching([Start(claimed.id, 1, 0.0)]) == frozenset()
     assert not store.renew(claimed.id, CLOCK.now(), 0.0)
     assert not store.start_closing(claimed.id, "again")
     assert store.set_over(claimed.id, ExportState.CLOSED)
@@ -215,7 +215,7 @@ def test_a_server_and_an_error_survive_the_store(store: Store, record: RecordMak
     problem = Problem("throttled", "t", "d", True, "RequestLimitExceeded", 2.5)
     store.set_error(claimed.id, problem, 1.0)
     assert store.export(claimed.id).error == problem
-    store.set_attaching(claimed.id, 10900, 1.0)
+    store.set_attaching([Start(claimed.id, 10900, 1.0)])
     server = ServerProcess("boot", 1, 2, 3)
     store.set_ready(claimed.id, server, 2**42, "qcow2")
     ready = store.export(claimed.id)

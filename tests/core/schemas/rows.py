@@ -8,7 +8,7 @@ from cloudmanager import Access, AttachPlan, Disk, DiskId, Node
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
 from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order
+from cloudmanager.core.records import ExportFilter, ExportRecord, Order, Start
 from cloudmanager.core.store import Store
 
 NODE = "worker-1"
@@ -47,7 +47,7 @@ def _fill_exports(store: Store) -> None:
         record = _export(number, access)
         store.claim(record, KEY if number == 0 else None, DIGEST)
         if state is not ExportState.PENDING:
-            store.set_attaching(record.id, 10900 + number, BOOTTIME)
+            store.set_attaching([Start(record.id, 10900 + number, BOOTTIME)])
             store.set_error(record.id, problem, BOOTTIME)
         if state not in (ExportState.PENDING, ExportState.ATTACHING):
             store.set_ready(record.id, ServerProcess(BOOT, 4000 + number, 5, 6), 2**41, "qcow2")
