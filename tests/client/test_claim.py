@@ -90,13 +90,12 @@ def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim, clock):
 
 
 def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim, clock):
-    step = claim.next_step()
-    sent_at = clock()
+    clock.seconds += LIFE / 2
+    step, answered = claim.next_step(), answer(clock)
+    assert step.request.method == "POST"
     clock.seconds += 30
-    claim.heard(
-        dataclasses.replace(step, request=claim._renewal()), dataclasses.replace(answer(clock), sent_at=sent_at)
-    )
-    clock.seconds += LIFE - 29
+    claim.heard(step, answered)
+    clock.seconds += LIFE - 30
     claim.expire()
     assert claim.lost is not None
 

@@ -54,10 +54,12 @@ class CloudBench:
                 "nbd": {"ports": "22000-22999"},
             }
         )
+        self.others: list[tuple[str, object]] = []
+        """Plugins of the next service."""
         self.manager = self.open()
 
     def open(self) -> Manager:
-        plugins = Plugins([("under-test", self.harness.plugin)])
+        plugins = Plugins([("under-test", self.harness.plugin), *self.others])
         plugins.configure({"cloud": self.harness.table()})
         self.manager = Manager.open(self.settings, plugins, self.clock)
         self.manager.start()

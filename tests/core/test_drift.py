@@ -1,6 +1,7 @@
 """What somebody does to an exported disk is noticed, shown, repaired where that is safe, and never served."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,12 +42,6 @@ def served_anew(bench: Bench, export: Export, pid: int) -> Export:
     return eventually(look)
 
 
-def looks(bench: Bench, count: int) -> None:
-    """Waits until the disks have been looked at so often again."""
-    before = len(bench.shelf.calls)
-    eventually(lambda: sum(call.startswith("locate") for call in bench.shelf.calls[before:]) >= count)
-
-
 def test_a_disk_that_was_detached_by_hand_is_attached_again_and_served_on_its_address(bench: Bench) -> None:
     export = bench.ready()
     pid = bench.server_pid(export)
@@ -72,7 +67,6 @@ def test_every_export_of_a_detached_disk_is_stopped_and_others_are_not(bench: Be
 
 
 def test_a_disk_that_somebody_has_attached_elsewhere_fails_with_the_holders_name(bench: Bench) -> None:
-    bench.shelf.failures["attach"] = []
     export = bench.ready()
     bench.shelf.failures["attach"] = [DiskInUse("one:a.img is attached to worker-9.", holder="worker-9")]
     bench.shelf.attached.clear()
@@ -91,6 +85,20 @@ def test_what_was_written_to_scratch_is_not_laid_over_bytes_that_may_have_change
     assert failed.error is not None
     assert "may have changed" in failed.error.detail
     assert content(served_anew(bench, reader, pid))
+
+
+def test_an_export_that_cannot_be_ended_yet_is_not_served_again(bench: Bench) -> None:
+    scratch = bench.ready(access=Access.SCRATCH)
+    in_the_way = bench.settings.server.state_dir / "exports" / scratch.id / "in the way"
+    in_the_way.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", in_the_way], check=True)
+    try:
+        bench.shelf.attached.clear()
+        eventually(lambda: bench.manager.get(scratch.id).state is ExportState.CLOSING)
+    finally:
+        subprocess.run(["umount", in_the_way], check=True)
+    bench.over(scratch)
+    assert [event.event for event in bench.manager.audit(export_id=scratch.id).items].count("export.ready") == 1
 
 
 def test_a_disk_that_is_elsewhere_now_is_served_from_there(bench: Bench) -> None:
@@ -186,13 +194,6 @@ def test_a_start_costs_no_look_and_each_disk_one_at_an_interval(tmp_path: Path) 
         bench.clock.ahead = 3600
         drift.look(provider)
         assert bench.shelf.calls.count("locate shelf:a.img") == located + 1
-
-
-def test_a_throttled_provider_is_asked_again_when_it_wants_to_be(bench: Bench) -> None:
-    bench.ready()
-    looks(bench, 1)
-    drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["one"]
-    assert drift.look(provider) == pytest.approx(0.1)
 
 
 def test_a_server_of_a_closing_export_is_stopped_too(tmp_path: Path) -> None:

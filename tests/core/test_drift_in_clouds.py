@@ -1,11 +1,13 @@
 """What is done to an attached cloud disk, by the console or in the machine, is noticed and never served wrongly."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.model import AttachmentState, Device, ExportState
+from cloudmanager import hookimpl
+from cloudmanager.core.model import AttachmentState, Device, Disk, ExportState, NotAttached
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.emulated import NODE
@@ -55,6 +57,37 @@ def test_a_disk_that_the_cloud_has_detached_is_not_served_though_its_device_is_s
         assert client.is_cut()
     operation = bench.harness.attach_operation
     eventually(lambda: sum(call.operation == operation for call in bench.harness.calls) == 2)
+
+
+class Mistaken:
+    """A cloud that answers with what was true some time ago."""
+
+    def __init__(self) -> None:
+        self.is_mistaken = threading.Event()
+
+    @hookimpl(wrapper=True)
+    def locate_all(self, disks: Sequence[Disk]) -> Generator[None, object, object]:
+        answer = yield
+        if not self.is_mistaken.is_set():
+            return answer
+        self.is_mistaken.clear()
+        return {disk.id: NotAttached("It was not, once.") for disk in disks}
+
+
+def test_what_is_ours_stays_ours_when_the_cloud_was_wrong(bench: CloudBench) -> None:
+    mistaken = Mistaken()
+    bench.manager.close()
+    bench.others.append(("mistaken", mistaken))
+    bench.open()
+    disk = bench.harness.make_disk()
+    export = bench.ready(disk)
+    pid = bench.pid(export)
+    mistaken.is_mistaken.set()
+    again = bench.served_anew(export, pid)
+    assert start_of(again) == bench.harness.content(disk)
+    assert [each.state for each in bench.manager.attachments()] == [AttachmentState.ATTACHED]
+    bench.manager.release(export.id)
+    eventually(lambda: not bench.harness.holders(disk))
 
 
 def test_another_disk_in_the_place_of_the_disk_is_never_served(bench: CloudBench) -> None:

@@ -95,6 +95,8 @@ class ImageHarness(Harness):
         "test_a_device_that_does_not_appear_is_not_ready": ALWAYS_HERE,
         "test_a_disk_that_is_not_attached_is_said_to_be_so": ALWAYS_HERE,
         "test_a_cloud_that_cannot_be_asked_is_no_proof_of_absence": "the provider never says that a disk is absent",
+        "test_a_disk_that_was_detached_by_hand_is_not_said_to_be_there": ALWAYS_HERE,
+        "test_looking_at_all_disks_says_so_when_the_cloud_cannot_be_asked": "there is no cloud to be asked",
         "test_no_secret_is_logged_or_shown": "the provider has no credentials",
         "test_killed_after_any_call_of_an_attach_the_next_process_converges": "an attach makes no call",
         "test_killed_after_any_call_of_an_attach_a_detach_leaves_nothing": "an attach makes no call",

@@ -5,7 +5,7 @@ Each names the checks that it must fail.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -37,8 +37,10 @@ from cloudmanager.core.model import (
     Query,
     Snapshot,
 )
+from cloudmanager.providers.gce.locating import present
 from cloudmanager.providers.gce.provider import GceProvider
 from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.settings import GceSettings
 
 
 class Broken(GceProvider):
@@ -480,6 +482,48 @@ class AttachesWhileItLocates(Broken):
     def locate(self, disk: Disk) -> Device | NotAttached:
         AlwaysAsks.attach(self, super().plan_attach(disk, Access.READ_WRITE))  # type: ignore[arg-type]
         return super().locate(disk)
+
+
+@_failing("test_looking_at_all_disks_agrees_with_locating_each")
+class MixesThemUp(Broken):
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        located = super().locate_all(disks)
+        return dict(zip(located, reversed(located.values()), strict=True))
+
+
+@_failing("test_looking_at_all_disks_costs_no_more_calls_than_looking_at_one")
+class LooksAtEach(Broken):
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        return {disk.id: super(LooksAtEach, self).locate_all([disk])[disk.id] for disk in disks}
+
+
+@_failing("test_a_disk_that_was_detached_by_hand_is_not_said_to_be_there")
+class TrustsTheDevice(Broken):
+    def __init__(self, name: str, settings: GceSettings) -> None:
+        super().__init__(name, settings)
+        self._slots: dict[DiskId, str] = {}
+
+    @hookimpl
+    def attach(self, plan: AttachPlan) -> Attachment:
+        self._slots[plan.disk.id] = plan.slot
+        return super().attach(plan)
+
+    @hookimpl
+    def locate_all(self) -> Mapping[DiskId, Device]:
+        there = present(self._settings.block_devices, set(self._slots.values()))
+        return {id: there[slot] for id, slot in self._slots.items() if slot in there}
+
+
+@_failing("test_looking_at_all_disks_says_so_when_the_cloud_cannot_be_asked")
+class TakesNoAnswerForNothingNew(Broken):
+    @hookimpl
+    def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
+        try:
+            return super().locate_all(disks)
+        except CloudManagerError:
+            return {}
 
 
 # Copying
