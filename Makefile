@@ -30,7 +30,7 @@ test: setup ## the tests (ARGS="-k name" for some of them)
 	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: test-slow
-test-slow: setup packages-slow ## the proofs that take minutes: the container is built and the demo runs in it
+test-slow: setup packages-slow packages-bench ## the proofs that take minutes: the container is built and the demo runs in it
 	@$(BIN)/pytest -m slow $(ARGS)
 
 .PHONY: test-vm
@@ -40,6 +40,10 @@ test-vm: setup packages-slow ## of those, the one in which providers find disks 
 .PHONY: test-faults-long
 test-faults-long: setup ## random lives and crashes for hours: FAULT_RUNS=1000 of them
 	@FAULT_RUNS=$${FAULT_RUNS:-1000} $(BIN)/pytest tests/faults --timeout 0 $(ARGS)
+
+.PHONY: test-load
+test-load: setup packages-slow ## 500 exports of 200 disks by 64 clients for ten minutes, with faults: a table (LOAD_SECONDS=600)
+	@LOAD_SECONDS=$${LOAD_SECONDS:-600} $(BIN)/pytest -n 0 -m slow tests/load -s $(ARGS)
 
 .PHONY: lint
 lint: .venv/.made ## ruff: rules and format
@@ -63,13 +67,21 @@ imports: .venv/.made ## who may import whom
 check: lint types imports test ## everything that a change must pass
 
 .PHONY: bench
-bench: setup ## the speed table: yardstick and ours in one run
-	@$(BIN)/python -m benchmarks
+bench: setup packages-slow packages-bench ## measures everything again, 25 minutes: yardstick and ours in one run (ARGS="control --quick")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: performance
+performance: .venv/.made ## writes docs/performance.md and its plots from benchmarks/results
+	@$(BIN)/python -m benchmarks page
 
 .PHONY: docs
 docs: .venv/.made ## writes docs/configuration.md from the code
 	@$(BIN)/cloudmanager config reference > docs/.configuration.md
 	@mv docs/.configuration.md docs/configuration.md
+
+.PHONY: keep-schema
+keep-schema: setup ## after a new migration: keeps a store of its schema, for the tests of later ones
+	@$(BIN)/python -m tests.core.schemas.keep
 
 .PHONY: container
 container: .venv/.made ## builds the container image with buildah, podman or docker
@@ -84,8 +96,8 @@ clean: ## removes .venv and every cache
 	@rm -rf .venv .cache .*_cache .hypothesis
 	@find . \( -name __pycache__ -o -name .ruff_cache \) -prune -exec rm -r {} +
 
-.PHONY: packages-run packages-test packages-slow
-packages-run packages-test packages-slow: packages-%:
+.PHONY: packages-run packages-test packages-slow packages-bench
+packages-run packages-test packages-slow packages-bench: packages-%:
 	@scripts/install-debian-packages $*
 
 .venv/.made: pyproject.toml $(CONSTRAINTS) scripts/make-venv

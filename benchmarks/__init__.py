@@ -1,1 +1,1 @@
-"""How fast cloudmanager is, as ratios against plain qemu-nbd in the same run. `make bench` prints the table."""
+"""How fast cloudmanager is, against yardsticks of the same run. `make bench` measures; docs/performance.md shows it."""

@@ -1,58 +1,82 @@
-"""`python -m benchmarks`: measures and prints the table."""
+"""`python -m benchmarks [TABLE…]`: measures, prints, keeps. `python -m benchmarks page` makes docs/performance.md."""
 
+import argparse
 import os
-import platform
-import subprocess
+import signal
+import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 
-from benchmarks import reading, starting
-from benchmarks.measure import Figure
-from benchmarks.service import Service, running_service
+from benchmarks import page, surroundings
+from benchmarks.figures import Figures, Series
+from benchmarks.rounds import Effort
+from benchmarks.section import Section
+from benchmarks.shown import SHOWN
+from benchmarks.tables import MEASURES
 
-SMALL_BYTES = 16 * 2**20
-LARGE_BYTES = 2**30
-CHUNK_BYTES = 2**20
+CONSOLE = Console(width=150)
 
 
 def main() -> None:
-    with running_service() as service:
-        figures = measure(service)
-    show(figures)
+    arguments = _arguments()
+    if arguments.tables == ["page"]:
+        page.write()
+        return
+    if os.geteuid() != 0:
+        raise SystemExit("The benchmarks make loop devices, network namespaces and control groups: run them as root.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that everything is cleaned up
+    for name in arguments.tables or MEASURES:
+        figures = _measure(name, Effort(arguments.quick))
+        if not arguments.quick or arguments.results != page.RESULTS:
+            CONSOLE.print(f"kept in {figures.save(arguments.results)}")
+        _show(figures)
 
 
-def measure(service: Service) -> list[Figure]:
-    small = random_image(service.images / "small.raw", SMALL_BYTES)
-    large = random_image(service.images / "large.raw", LARGE_BYTES)
-    return [
-        *starting.request_to_ready(service, small),
-        *starting.hundred_at_once(service, small),
-        *reading.cached_read(service, large),
-        *starting.footprint(service, small),
-    ]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("tables", nargs="*", choices=[*MEASURES, "page", []], metavar="TABLE", help=", ".join(MEASURES))
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: only shows that it works")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=page.RESULTS,
+        help="directory of the results; a quick run is kept only elsewhere",
+    )
+    return parser.parse_args()
 
 
-def random_image(path: Path, size_bytes: int) -> Path:
-    with path.open("wb") as file:
-        for _ in range(size_bytes // CHUNK_BYTES):
-            file.write(os.urandom(CHUNK_BYTES))
-    return path
+def _measure(name: str, effort: Effort) -> Figures:
+    CONSOLE.rule(SHOWN[name].title)
+    began = time.monotonic()
+    series: list[Series] = []
+    for each in MEASURES[name](effort):
+        if not series or series[-1].case != each.case:
+            CONSOLE.print(f"{time.monotonic() - began:6.0f} s  {each.case}", highlight=False)
+        series.append(each)
+    took = round(time.monotonic() - began)
+    day = datetime.now(UTC).date().isoformat()
+    return Figures(name, surroundings.describe(), day, took, effort.is_quick, tuple(series))
 
 
-def show(figures: list[Figure]) -> None:
-    table = Table(title=machine())
-    for heading in ("what", "ours / plain qemu-nbd", "goal"):
-        table.add_column(heading)
-    for figure in figures:
-        table.add_row(figure.what, figure.value, figure.goal)
-    Console(width=140).print(table)
+def _show(figures: Figures) -> None:
+    shown = SHOWN[figures.table]
+    for section in shown.sections(figures):
+        CONSOLE.print(_grid(section))
+    CONSOLE.print(shown.meaning(figures), highlight=False)
+    CONSOLE.print(page.machine(figures), style="dim", highlight=False)
 
 
-def machine() -> str:
-    version = subprocess.run(["qemu-nbd", "--version"], check=True, capture_output=True, text=True).stdout
-    return f"{os.cpu_count()} processors, Linux {platform.release()}, {version.splitlines()[0]}"
+def _grid(section: Section) -> Grid:
+    grid = Grid(title=section.title, title_justify="left")
+    for heading in section.headings:
+        grid.add_column(heading)
+    for row in section.rows:
+        grid.add_row(*row)
+    return grid
 
 
 if __name__ == "__main__":

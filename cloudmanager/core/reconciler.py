@@ -155,12 +155,17 @@ class Reconciler:
         if not record.state.is_live:
             return False
         if record.access is Access.SCRATCH:
-            return not self._end(record, ExportState.FAILED, Problem.of(_overlay_lost(finding.problem)))
+            return self._give_up(record, Problem.of(_overlay_lost(finding.problem)))
         if finding.verdict is Verdict.WRONG:
-            return not self._end(record, ExportState.FAILED, finding.problem)
+            return self._give_up(record, finding.problem)
         self._store.set_error(record.id, finding.problem, self._unready_since(record))
         self._on_change(record.id)
         return False
+
+    def _give_up(self, record: ExportRecord, problem: Problem) -> bool:
+        if self._end(record, ExportState.FAILED, problem):  # not yet: and it must not be served again until then
+            self._store.start_closing(record.id, problem.detail)
+        return True
 
     def _attach_anew(self, canonical_id: str, live: Sequence[ExportRecord]) -> None:
         try:

@@ -210,6 +210,7 @@ def _converged(stage: Stage, manager: Manager) -> Iterator[str]:
         elif export.state is ExportState.FAILED:
             yield f"the export failed: {export.error}"
     yield from _broken_promises(told, known)
+    yield from _untold(told, manager)
 
 
 def _broken_promises(told: dict[str, object], known: dict[str, Export]) -> Iterator[str]:
@@ -230,6 +231,15 @@ def _broken_promises(told: dict[str, object], known: dict[str, Export]) -> Itera
             yield f"renewed until {told['expires_at']}, it expires at {export.expires_at}"
     elif "expires_at" not in told:  # else the release may have been heard, and the answer lost
         yield f"the client did not release it, and it is {export.state}"
+
+
+def _untold(told: dict[str, object], manager: Manager) -> Iterator[str]:
+    """What a client was answered and the audit trail does not have."""
+    due = {"export": "claimed", "uri": "ready", "expires_at": "renewed", "released": "closing"}
+    events = {event.event for event in invariants.events(manager) if event.export_id == told.get("export")}
+    for answer, event in due.items():
+        if answer in told and f"export.{event}" not in events:
+            yield f"the client was told its {answer}, and the audit trail has {sorted(events)}"
 
 
 def _wrong_bytes(stage: Stage, export: Export, told: dict[str, object]) -> Iterator[str]:

@@ -139,6 +139,39 @@ def run(
 
 
 @app.command()
+def deploy(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="A file, block device, http(s) or NBD URL, `provider:name`, or - for standard input."
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="`provider:name`, an NBD URL, a block device, or a file.")
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Also if the target is not empty.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the target back and compare checksums.")] = False,
+    grow: Annotated[
+        bool,
+        typer.Option("--grow", help="Let the last partition and its file system fill the target. Needs root."),
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Go on where a run that was cut off has ended.")] = True,
+    connections: Annotated[int, typer.Option(min=1, max=32, help="To the image and the target each, at most.")] = 4,
+    holder: HolderOption = None,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each event.")] = False,
+) -> None:
+    """Write an image onto a disk: cloudmanager deploy debian.qcow2 local:/dev/sdb --verify
+
+    Only content is sent. Cut off, the same command goes on where it ended.
+    """
+    from cloudmanager.cli.people.deploy import deploy as deploy_image
+    from cloudmanager.client.deploy.options import DeployOptions
+
+    options = DeployOptions(overwrite=overwrite, verify=verify, grow=grow, resume=resume, connections=connections)
+    deploy_image(image, target, options, holder=holder, as_json=json)
+
+
+@app.command()
 def cleanup(json: JsonOption = False) -> None:
     """Undo what workers that crashed have left on this machine: mounts, devices, files."""
     from cloudmanager.cli.people.cleaning import cleanup as clean_up

@@ -61,7 +61,8 @@ class Nbd:
         """Returns when the device can be read, with its partitions. Raises WayFailed."""
         self._attachment = attachment
         self._claimed: Future[Path] = Future()
-        self._is_ending = False
+        self._is_over = threading.Event()
+        self._may_end = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="nbd", daemon=True)
         self._thread.start()
         self.path = self._claimed.result()
@@ -75,7 +76,7 @@ class Nbd:
     @property
     def is_lost(self) -> bool:
         """Whether the connections have ended without our doing. Reads then fail with EIO."""
-        return not self._thread.is_alive() and not self._is_ending
+        return self._is_over.is_set() and not self._may_end.is_set()
 
     def disconnect(self, timeout_seconds: float = 20.0) -> None:
         """What was written is sent first. Raises WayFailed if the driver does not let go; OSError if a write failed."""
@@ -83,11 +84,12 @@ class Nbd:
             return
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if not self._attachment.flags & FLAG_READ_ONLY:
+            if not self.is_lost and not self._attachment.flags & FLAG_READ_ONLY:
                 os.fsync(descriptor)
         finally:
-            self._is_ending = True
-            fcntl.ioctl(descriptor, _DISCONNECT)
+            self._may_end.set()
+            with suppress(OSError):  # not connected any more
+                fcntl.ioctl(descriptor, _DISCONNECT)
             os.close(descriptor)
             self._thread.join(timeout_seconds)
         if self._thread.is_alive():
@@ -114,10 +116,24 @@ class Nbd:
             self._claimed.set_exception(WayFailed(f"{path}: {error.strerror}"))
         else:
             self._claimed.set_result(path)
-            with suppress(OSError):  # the connections ended otherwise than by our disconnect
-                fcntl.ioctl(descriptor, _DO_IT)
+            self._run(descriptor, path)
         finally:
             _clear(descriptor, path)
+
+    def _run(self, descriptor: int, path: Path) -> None:
+        """Until `disconnect`, also when the connections end before.
+
+        Who opens a lost device again must get errors: not the driver's empty device, nor the disk of another worker.
+        The device keeps its size as long as somebody else has it open.
+        """
+        keeper = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with suppress(OSError):  # the connections ended otherwise than by our disconnect
+                fcntl.ioctl(descriptor, _DO_IT)
+            self._is_over.set()
+            self._may_end.wait()
+        finally:
+            os.close(keeper)
 
     def _claim(self) -> tuple[int, Path]:
         """The first device that takes our first connection."""
@@ -151,7 +167,7 @@ class Nbd:
         shown = Path("/sys/block", self.path.name)
         sectors = self._attachment.size_bytes // SECTOR_BYTES
         while not ((shown / "pid").exists() and int((shown / "size").read_text()) == sectors):
-            if not self._thread.is_alive() or time.monotonic() > deadline:
+            if self._is_over.is_set() or time.monotonic() > deadline:
                 raise WayFailed(f"the kernel did not connect {self.path}; its log (dmesg) says why")
             time.sleep(_LOOK_SECONDS)
 
@@ -178,8 +194,10 @@ def obstacle() -> str | None:
 
 
 def _devices() -> list[Path]:
+    """The last one first: openrelik-worker-common begins at /dev/nbd0, and fails where it finds a device in use."""
     names = [entry.name for entry in Path("/sys/block").glob("nbd*")]
-    return [Path("/dev", name) for name in sorted(names, key=lambda name: int(name.removeprefix("nbd")))]
+    numbers = sorted((int(name.removeprefix("nbd")) for name in names), reverse=True)
+    return [Path(f"/dev/nbd{number}") for number in numbers]
 
 
 def _seems_free(path: Path) -> bool:

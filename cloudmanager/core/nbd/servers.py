@@ -264,9 +264,7 @@ class Servers:
             place.running.close()
             place.running = None
 
-    def _end(
-        self, export_id: str, place: _Place, running: Running, *, patience_seconds: float = _STOP_SECONDS
-    ) -> None:
+    def _end(self, export_id: str, place: _Place, running: Running, *, patience_seconds: float = _STOP_SECONDS) -> None:
         self._watcher.forget(running.server.fd)
         if not running.end(patience_seconds):
             self._keep(export_id, place, running)

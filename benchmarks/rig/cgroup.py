@@ -1,0 +1,116 @@
+"""Control groups: processor time and memory of a server with all its processes, a disk's limit, and a sure end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from os import getpid
+from pathlib import Path
+
+_MOUNTS = Path("/proc/self/mounts")
+_NUMBERS = count()
+_END_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes that are counted together."""
+
+    directory: Path
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(line) for line in (self.directory / "cgroup.procs").read_text().split()]
+
+    def cpu_seconds(self) -> float:
+        """Since the group was made, with every process that has ended."""
+        fields = dict(line.split() for line in (self.directory / "cpu.stat").read_text().splitlines())
+        return int(fields["usage_usec"]) / 1e6
+
+    def memory_mib(self) -> float:
+        return sum(map(memory_mib, self.pids))
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """A limit on what the processes of a group read from block devices."""
+
+    directory: Path
+
+    def limit(self, device_number: str, bytes_per_second: int) -> None:
+        """`device_number` as in sysfs: `7:0`. Zero lifts the limit."""
+        (self.directory / "blkio.throttle.read_bps_device").write_text(f"{device_number} {bytes_per_second}")
+
+
+@contextmanager
+def group() -> Iterator[Group]:
+    """Whatever runs in it is killed at the end, also what has lost its parent."""
+    directory = _new_directory(_mounted("cgroup2"))
+    try:
+        yield Group(directory)
+    finally:
+        (directory / "cgroup.kill").write_text("1")
+        _remove(directory)
+
+
+@contextmanager
+def throttle() -> Iterator[Throttle]:
+    """Needs blkio of cgroup version 1: the io.max of version 2 does not hold a loop device back.
+
+    Leave it after the `group` of the same processes.
+    """
+    directory = _new_directory(_mounted("cgroup", "blkio"))
+    try:
+        yield Throttle(directory)
+    finally:
+        _remove(directory)
+
+
+def can_throttle() -> bool:
+    """Whether this machine has what `throttle` needs."""
+    return _hierarchy("cgroup", "blkio") is not None
+
+
+def _mounted(kind: str, option: str = "") -> Path:
+    found = _hierarchy(kind, option)
+    if found is None:
+        raise SystemExit(f"These benchmarks need a {kind} {option} hierarchy; {_MOUNTS} has none.")
+    return found
+
+
+def _hierarchy(kind: str, option: str) -> Path | None:
+    for line in _MOUNTS.read_text().splitlines():
+        _, target, found, options, *_ = line.split()
+        if found == kind and (not option or option in options.split(",")):
+            return Path(target)
+    return None
+
+
+def _new_directory(root: Path) -> Path:
+    directory = root / f"cloudmanager-bench-{getpid()}-{next(_NUMBERS)}"
+    directory.mkdir()
+    return directory
+
+
+def _remove(directory: Path) -> None:
+    """The kernel counts a killed process as a member until it has been reaped."""
+    deadline = time.monotonic() + _END_SECONDS
+    while True:
+        try:
+            directory.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def memory_mib(pid: int) -> float:
+    """Proportional set size: what is shared with other processes counts in part. No page cache. 0 once it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) / 1024
+    return 0.0

@@ -1,0 +1,45 @@
+"""The disks that are read, and how fast they may be."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmarks.rig.cgroup import can_throttle
+from benchmarks.rounds import Effort
+
+MIB = 2**20
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a disk is throttled to."""
+
+    label: str
+    bytes_per_second: int
+    """0: not at all."""
+    size_bytes: int
+    """Of the disk: some four seconds of reading, and of much more where nothing limits it."""
+    rounds: int
+
+    def case(self, what: str) -> str:
+        return f"{what}, {self.label}"
+
+    def size(self, effort: Effort) -> int:
+        """fio leaves out its first second: what a limiter lets through in that must not be all."""
+        if effort.is_quick and self.bytes_per_second:
+            return self.size_bytes // 2
+        return effort.size(self.size_bytes)
+
+
+SMALL_MACHINE = Limit("14.4 MB/s", 14_400_000, 64 * MIB, 3)
+LARGE_MACHINE = Limit("60.5 MB/s", 60_500_000, 256 * MIB, 3)
+NO_LIMIT = Limit("no limit", 0, GIB, 5)
+EMULATED = Limit("no limit", 0, 64 * MIB, 5)
+"""For the kernel's client, in a virtual machine whose network is slow."""
+LIMITS = (SMALL_MACHINE, LARGE_MACHINE, NO_LIMIT)
+KERNEL_CLIENT_LIMITS = (SMALL_MACHINE, EMULATED)
+
+
+def possible(limits: Iterable[Limit]) -> list[Limit]:
+    """Those that this machine can impose."""
+    return [limit for limit in limits if not limit.bytes_per_second or can_throttle()]

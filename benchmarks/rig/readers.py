@@ -1,0 +1,114 @@
+"""Programs that read all of a disk: what a person would type, and how fast it went."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.rig.place import CommandFailed, Place
+
+MOUNT_SECONDS = 20
+_METER = Path(__file__).with_name("meter.py")
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of one request, in milliseconds."""
+
+    typical: float
+    high: float
+    """The 99th percentile."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read: a device, a file, or an NBD address."""
+
+    name: str
+    size_bytes: int
+    skip_bytes: int = 0
+    """Not counted: what a limiter lets through before it limits."""
+
+    @property
+    def is_nbd(self) -> bool:
+        return self.name.startswith("nbd")
+
+
+def dd(source: Source, place: Place) -> float:
+    """Bytes per second. Not of an NBD address: that takes `as_file`."""
+    words = ["dd", f"if={source.name}", "bs=1M", "status=none"]
+    return _piped(words, source, place) if source.skip_bytes else _timed([*words, "of=/dev/null"], source, place)
+
+
+def nbdcopy(source: Source, place: Place) -> float:
+    """Bytes per second."""
+    if source.skip_bytes:
+        return _piped(["nbdcopy", source.name, "-"], source, place)
+    return _timed(["nbdcopy", source.name, "null:"], source, place)
+
+
+def fio(source: Source, place: Place, options: Sequence[str]) -> tuple[float, Latency]:
+    """Bytes per second, and the latency of its requests, after its first second where a limiter is skipped."""
+    engine = ["--ioengine=nbd", f"--uri={source.name}"]
+    if not source.is_nbd:
+        engine = ["--ioengine=libaio", f"--filename={source.name}", "--direct=1", "--readonly"]
+    ramp = ["--ramp_time=1s"] if source.skip_bytes else []
+    size = f"--size={source.size_bytes}"
+    printed = place.run(["fio", "--name=read", *engine, size, *ramp, *options, "--output-format=json"])
+    (job,) = json.loads(printed[printed.index("{") :])["jobs"]
+    percentiles = job["read"]["clat_ns"]["percentile"]
+    return job["read"]["bw_bytes"], Latency(percentiles["50.000000"] / 1e6, percentiles["99.000000"] / 1e6)
+
+
+def sequential(depth: int) -> Sequence[str]:
+    """fio's options: so many requests at a time."""
+    return ("--rw=read", "--bs=256k", f"--iodepth={depth}")
+
+
+def random_reads(seconds: int) -> Sequence[str]:
+    """fio's options: small requests all over the disk, one at a time."""
+    return ("--rw=randread", "--bs=4k", "--iodepth=1", "--time_based", f"--runtime={seconds}s")
+
+
+@contextmanager
+def as_file(uri: str, place: Place, directory: Path) -> Iterator[Path]:
+    """An NBD address as a file, through nbdfuse."""
+    directory.mkdir(exist_ok=True)
+    log = directory.with_suffix(".log")
+    with log.open("wb") as said:
+        process = place.start(["nbdfuse", directory / "disk", uri], stderr=said)
+    try:
+        _await_file(directory / "disk", process, log)
+        yield directory / "disk"
+    finally:
+        process.terminate()  # it unmounts
+        process.wait(timeout=MOUNT_SECONDS)
+
+
+def _await_file(file: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + MOUNT_SECONDS
+    while not file.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"nbdfuse does not mount {file}: {log.read_text()}")
+        time.sleep(0.005)
+
+
+def _timed(words: Sequence[str], source: Source, place: Place) -> float:
+    began = time.perf_counter()
+    place.run(words)
+    return source.size_bytes / (time.perf_counter() - began)
+
+
+def _piped(words: Sequence[str], source: Source, place: Place) -> float:
+    """To the meter, which leaves out what comes first."""
+    with place.start(words, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout
+        meter = [sys.executable, str(_METER), str(source.skip_bytes)]
+        printed = subprocess.run(meter, check=True, capture_output=True, text=True, stdin=reader.stdout).stdout
+    if reader.returncode:
+        raise CommandFailed(words, reader.returncode, "")
+    return float(printed)

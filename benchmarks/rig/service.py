@@ -1,0 +1,164 @@
+"""A cloudmanager of the benchmark's own, in a directory that goes away."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+
+from benchmarks.rig.cgroup import group
+from benchmarks.rig.place import Place
+from benchmarks.rig.ports import free_ports
+
+START_SECONDS = 60
+CLOSE_SECONDS = 60
+QUIET = {"log_level": "warning"}
+_LOOK_SECONDS = 0.005
+
+
+Tables = Mapping[str, Mapping[str, object]]
+"""Of the configuration, by name."""
+
+
+@dataclass(frozen=True)
+class Export:
+    id: str
+    uri: str
+    credentials: Mapping[str, str] | None
+
+    def authenticated(self, directory: Path) -> str:
+        """The address with what the NBD tools need for TLS; the key is put into a file of the directory."""
+        if self.credentials is None:
+            return self.uri
+        username, key = self.credentials["username"], self.credentials["key"]
+        file = directory / f"{self.id}.psk"
+        file.write_text(f"{username}:{key}\n")
+        return f"{self.uri.replace('://', f'://{username}@')}?tls-psk-file={file}"
+
+
+@dataclass
+class Service:
+    """`cloudmanager serve`, which can be killed and started again."""
+
+    place: Place
+    directory: Path
+    url: str
+    environment: Mapping[str, str]
+    token: str
+    client: httpx.Client = field(init=False)
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=300, trust_env=False)
+
+    @property
+    def images(self) -> Path:
+        """The directory that its provider `local` exports."""
+        return self.directory / "images"
+
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "cloudmanager.toml"
+
+    @property
+    def pid(self) -> int:
+        """The daemon's."""
+        assert self._process
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when it is ready, which it is when it has taken over what an earlier one left."""
+        command = [sys.executable, "-m", "cloudmanager", "serve", "--config", str(self._configuration)]
+        with (self.directory / "log").open("ab") as log:
+            self._process = self.place.start(command, stdout=log, stderr=log, environment=self.environment)
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the service did not start:\n{(self.directory / 'log').read_text()[-4000:]}")
+            time.sleep(_LOOK_SECONDS)
+
+    def kill(self) -> None:
+        """As a crash does. What it serves goes on being served."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        if self._process:
+            self._end(signal.SIGTERM)
+        self.client.close()
+
+    def export(self, disk: str, holder: str = "benchmark", access: str = "read-only") -> Export:
+        """Returns when it is ready."""
+        request = {"disk": disk, "access": access, "holder": holder}
+        answer = self.client.post("/v1/exports", json=request, headers={"Prefer": "wait=60"})
+        made = answer.raise_for_status().json()
+        assert made["state"] == "ready", made
+        return Export(made["id"], made["uri"], made["credentials"])
+
+    def release(self, export: Export) -> None:
+        """Returns when it is closed."""
+        self.client.delete(f"/v1/exports/{export.id}").raise_for_status()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self.client.get(f"/v1/exports/{export.id}").json()["state"] == "closing":
+            assert time.monotonic() < deadline, f"export {export.id} does not close"
+            time.sleep(_LOOK_SECONDS)
+
+    def _is_ready(self) -> bool:
+        try:
+            return self.client.get("/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+    def _end(self, how: signal.Signals) -> None:
+        assert self._process
+        self._process.send_signal(how)
+        self._process.wait(timeout=CLOSE_SECONDS)
+        self._process = None
+
+
+@contextmanager
+def running_service(
+    tables: Tables | None = None,
+    *,
+    address: str = "127.0.0.1",
+    place: Place | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Service]:
+    """`tables` are added to the configuration. Without a `place` it has a group of its own."""
+    with ExitStack() as cleanup:
+        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        (directory / "images").mkdir()
+        listen = f"{address}:{free_ports(1, address)[0]}"
+        token = secrets.token_urlsafe()
+        allowed = [sha256(token.encode()).hexdigest()]
+        local = {"type": "local", "images": [str(directory / "images")], "devices": True}
+        _configure(
+            directory,
+            {
+                "server": {"listen": listen, "state_dir": f"{directory}/state", "token_sha256": allowed, **QUIET},
+                "providers.local": local,
+                **(tables or {}),
+            },
+        )
+        place = place or Place(cleanup.enter_context(group()))
+        service = Service(place, directory, f"http://{listen}", {**os.environ, **(environment or {})}, token)
+        cleanup.callback(service.close)
+        service.start()
+        yield service
+
+
+def _configure(directory: Path, tables: Tables) -> None:
+    lines: list[str] = []
+    for name, table in tables.items():
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    (directory / "cloudmanager.toml").write_text("\n".join(lines) + "\n")

@@ -1,0 +1,91 @@
+"""NBD servers side by side."""
+
+from benchmarks.figures import Figures, Quantity
+from benchmarks.rig.servers import QemuNbd, QemuNbdX509
+from benchmarks.section import Chart, Section, milliseconds, sentence_case, significant, value
+from benchmarks.tables.servers import CLIENTS, CONNECT, DAEMON, OURS, OURS_TLS, case
+
+ALIKE = 0.97
+
+
+def meaning(figures: Figures) -> str:
+    return " ".join([_speed(figures), _tls(figures), _connecting(figures)])
+
+
+def _speed(figures: Figures) -> str:
+    parts = [figures.ratio(case(clients), Quantity.RATE, OURS, QemuNbd.name) for clients in CLIENTS]
+    clear = [way for way in figures.ways(case(max(CLIENTS))) if "TLS" not in way]
+    fastest = max(clear, key=lambda way: figures.median(case(1), way, Quantity.RATE))
+    numbers = ", ".join(f"{part:.2f}" for part in parts)
+    many = ", ".join(map(str, CLIENTS))
+    words = "An export reads no slower than" if min(parts) >= ALIKE else "An export reads at this part of the rate of"
+    start = f"{words} a qemu-nbd that was started by hand ({numbers} of its rate for {many} clients)"
+    if fastest == OURS:
+        return f"{start}, and nothing that was tried is faster for one client."
+    part = figures.ratio(case(1), Quantity.RATE, OURS, fastest)
+    return f"{start}; the fastest for one client is {fastest}, of whose rate it has {part:.2f}."
+
+
+def _tls(figures: Figures) -> str:
+    keys = figures.ratio(case(1), Quantity.RATE, OURS_TLS, OURS)
+    certificates = figures.ratio(case(1), Quantity.RATE, QemuNbdX509.name, QemuNbd.name)
+    return (
+        f"A key for each export (TLS) leaves {keys:.2f} of the rate; "
+        f"certificates, set up by hand, leave {certificates:.2f} of that of the server by hand."
+    )
+
+
+def _connecting(figures: Figures) -> str:
+    ours, plain = (figures.median(CONNECT, way, Quantity.SECONDS) * 1000 for way in (OURS, QemuNbd.name))
+    if ours < 0.7 * plain:
+        return f"A connection takes {ours:.0f} ms in place of {plain:.0f} ms, as the listener sends without delay."
+    return f"A connection takes {ours:.0f} ms; with the server by hand, {plain:.0f} ms."
+
+
+def sections(figures: Figures) -> list[Section]:
+    chart = Chart(
+        "servers",
+        "One image in the page cache, read by 1, 4 and 16 clients",
+        "MB/s, all clients together",
+        {
+            case(clients): {
+                way: figures.median(case(clients), way, Quantity.RATE) for way in figures.ways(case(clients))
+            }
+            for clients in CLIENTS
+        },
+    )
+    first, *others = [_section(figures, clients, chart if clients == min(CLIENTS) else None) for clients in CLIENTS]
+    return [first, *others, _connections(figures)]
+
+
+def _section(figures: Figures, clients: int, chart: Chart | None) -> Section:
+    name = case(clients)
+    headings = ("server", "MB/s", "of qemu-nbd by hand", "server, s/GiB", "client, s/GiB", "memory, MiB")
+    rows = [
+        (
+            way,
+            value(figures, name, way, Quantity.RATE),
+            f"{figures.ratio(name, Quantity.RATE, way, QemuNbd.name):.2f}",
+            significant(figures.median(name, way, Quantity.SERVER_CPU)),
+            significant(figures.median(name, way, Quantity.CLIENT_CPU)),
+            significant(figures.median(name, way, Quantity.MEMORY)),
+        )
+        for way in figures.ways(name)
+    ]
+    note = ""
+    if clients == min(CLIENTS):
+        daemon = significant(figures.median(DAEMON, OURS, Quantity.MEMORY))
+        note = (
+            "Each client is an `nbdcopy` of its own on another host (a network namespace) that reads all of the "
+            "image, with as many connections as it likes. Ours has an export, and so a process, for each client; the"
+            " others serve all at one address. Memory is the largest seen, of all processes; ours includes the "
+            f"daemon's {daemon} MiB. cloudmanager hands out keys; the x509 line is a qemu-nbd with certificates that "
+            "was set up by hand."
+        )
+    return Section(sentence_case(name), headings, rows, note, chart)
+
+
+def _connections(figures: Figures) -> Section:
+    rows = [(way, milliseconds(figures, CONNECT, way)) for way in figures.ways(CONNECT)]
+    note = "`nbdinfo --size`, its own start included."
+    return Section("One connection", ("server", "ms"), rows, note)

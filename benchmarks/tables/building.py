@@ -1,0 +1,93 @@
+"""virt-builder onto a local file, and onto the disk of another machine: the blog post's other table."""
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.figures import Quantity, Series
+from benchmarks.rig import readers
+from benchmarks.rig.cgroup import group
+from benchmarks.rig.network import network
+from benchmarks.rig.place import Place
+from benchmarks.rig.service import Service, Tables, running_service
+from benchmarks.rounds import Attempt, Effort, Measured, take_turns
+from cloudmanager.testing.cloud import loop_device
+from tests.virt_builder.template import command_with, environment_for_virt_builder, make_system
+
+CASE = "virt-builder, a 1 GiB image"
+LOCAL, OVER_NBD = "onto a local file", "onto an export of another machine"
+DISK_BYTES = 2**30
+ROUNDS = 3
+
+
+def measure(effort: Effort) -> Iterator[Series]:
+    with _stand() as stand:
+        _build(stand, stand.home / "first.raw")  # the appliance is made, once
+        ways: dict[str, Attempt] = {LOCAL: partial(_local, stand), OVER_NBD: partial(_over_nbd, stand)}
+        yield from take_turns(CASE, effort.rounds(ROUNDS), ways)
+
+
+@dataclass(frozen=True)
+class _Stand:
+    builder: Place
+    """Another host than the service's."""
+    home: Path
+    service: Service
+
+
+@contextmanager
+def _stand() -> Iterator[_Stand]:
+    with ExitStack() as cleanup:
+        home = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        make_system(home / "root")
+        environment = {**os.environ, **environment_for_virt_builder(home)}
+        template = command_with("our-debian]").replace("64M", f"{DISK_BYTES // 2**20}M")
+        subprocess.run(
+            ["sh", "-e"], input=template, text=True, check=True, cwd=home, env=environment, capture_output=True
+        )
+        cables = cleanup.enter_context(network(1))
+        builder = Place(cleanup.enter_context(group())).on(cables.hosts[0])
+        tables: Tables = {"nbd": {"listen": cables.address, "insecure": True}, "exports": {"drain_seconds": 1}}
+        yield _Stand(builder, home, cleanup.enter_context(running_service(tables)))
+
+
+def _local(stand: _Stand) -> Measured:
+    image = stand.home / "local.raw"
+    _make_empty(image)
+    began = time.perf_counter()
+    _build(stand, image)
+    os.sync()
+    return {Quantity.SECONDS: time.perf_counter() - began}
+
+
+def _over_nbd(stand: _Stand) -> Measured:
+    """Onto a loop device on nbdfuse's file, until the export is closed: all of it is on the disk then."""
+    _make_empty(stand.service.images / "machine.raw")
+    began = time.perf_counter()
+    export = stand.service.export("local:machine.raw", access="read-write")
+    with readers.as_file(export.uri, stand.builder, stand.home / "mounted") as file:
+        device = loop_device.attach(file)
+        try:
+            _build(stand, device)
+        finally:
+            loop_device.detach(device, file)
+    stand.service.release(export)
+    os.sync()
+    return {Quantity.SECONDS: time.perf_counter() - began}
+
+
+def _make_empty(image: Path) -> None:
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+
+
+def _build(stand: _Stand, target: Path) -> None:
+    options = ("--no-check-signature", "--no-cache", "--format", "raw", "--hostname", "web01", "--quiet")
+    command: list[str | Path] = ["virt-builder", "our-debian", *options, "--output", target]
+    stand.builder.run(command, {**os.environ, **environment_for_virt_builder(stand.home)})

@@ -1,0 +1,120 @@
+"""cloudmanager deploy"""
+
+import dataclasses
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.cli.people import output
+from cloudmanager.cli.people.deploy_progress import bar
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.deploy import DeployError, DeployOptions, Progress, Result
+from cloudmanager.client.deploy import deploy as deploy_image
+from cloudmanager.client.deploy.uri import address_of, is_nbd_uri
+from cloudmanager.client.errors import ClientError
+from cloudmanager.client.model import Access
+from cloudmanager.client.sigterm import unwinding_on_sigterm
+
+_DISK = re.compile(r"[A-Za-z][\w-]*:")
+_GO_ON = "The target is incomplete, and has no partition table. The same command goes on where this one ended."
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A source or target, and what it is called in a journal where its address may change."""
+
+    end: "Path | str | NbdAddress"
+    name: str = ""
+
+
+def deploy(image: str, target: str, options: DeployOptions, *, holder: str | None, as_json: bool) -> None:
+    """Raises ClientError; leaves by KeyboardInterrupt or SystemExit when it is told to stop."""
+    cancelled = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(unwinding_on_sigterm())
+        source = stack.enter_context(_source(image, holder, cancelled))
+        disk = stack.enter_context(_target(target, holder, cancelled))
+        show = _Lines() if as_json else stack.enter_context(bar())
+        told: DeployOptions = {
+            **options,
+            "progress": show.progress,
+            "cancelled": cancelled,
+            "source_id": source.name,
+            "target_id": disk.name,
+        }
+        try:
+            result = deploy_image(source.end, disk.end, **told)
+        except BaseException as error:
+            show.failed(error)
+            if _is_incomplete(error) and not as_json:
+                output.remark(_GO_ON)
+            raise
+    show.done(result)
+
+
+class _Lines:
+    """A JSON object for each event."""
+
+    def progress(self, progress: Progress) -> None:
+        _print({"event": "progress", **dataclasses.asdict(progress)})
+
+    def failed(self, error: BaseException) -> None:
+        detail = error.detail if isinstance(error, ClientError) else str(error)
+        kind = type(error).__name__
+        _print({"event": "failed", "error": kind, "detail": detail, "is_resumable": _is_incomplete(error)})
+
+    def done(self, result: Result) -> None:
+        _print({"event": "done", **dataclasses.asdict(result)})
+
+
+def _print(event: dict[str, object]) -> None:
+    print(json.dumps(event, default=str), flush=True)
+
+
+def _is_incomplete(error: BaseException) -> bool:
+    return error.is_resumable if isinstance(error, DeployError) else not isinstance(error, Exception)
+
+
+@contextmanager
+def _source(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+    if is_nbd_uri(text):
+        yield _Place(address_of(text))
+    elif _is_disk(text):
+        with _exported(text, Access.READ_ONLY, holder, cancelled) as address:
+            yield _Place(address, _name(text))
+    else:
+        yield _Place(text)
+
+
+@contextmanager
+def _target(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+    if is_nbd_uri(text):
+        yield _Place(address_of(text, is_writable=True))
+    elif _is_disk(text):
+        with _exported(text, Access.READ_WRITE, holder, cancelled) as address:
+            yield _Place(address, _name(text))
+    else:
+        yield _Place(Path(text))
+
+
+@contextmanager
+def _exported(disk: str, access: Access, holder: str | None, cancelled: threading.Event) -> Iterator[NbdAddress]:
+    """A disk of a provider; when its export is lost, the deployment ends."""
+    from cloudmanager.cli.people.waiting import exported
+
+    with exported(disk, access, holder=holder, on_lost=lambda _lost: cancelled.set()) as ready:
+        yield ready.address
+
+
+def _is_disk(text: str) -> bool:
+    """Whether it is `provider:name`, and no file of that name is there."""
+    return bool(_DISK.match(text)) and "://" not in text and not Path(text).exists()
+
+
+def _name(disk: str) -> str:
+    return f"{disk} of {os.environ.get('CLOUDMANAGER_URL', 'this machine')}"

@@ -1,0 +1,63 @@
+"""Writes an image onto a target: see `deploy`."""
+
+import time
+from typing import Unpack
+
+from cloudmanager.client.deploy import sources, targets
+from cloudmanager.client.deploy.crew import Crew, Stopped
+from cloudmanager.client.deploy.errors import Cancelled
+from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
+from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.client.deploy.options import DeployOptions, Options
+from cloudmanager.client.deploy.progress import Phase, Progress
+from cloudmanager.client.deploy.result import Result
+from cloudmanager.client.deploy.run import Run, unit_bytes_of
+from cloudmanager.client.deploy.sources import SourceLike
+from cloudmanager.client.deploy.targets import TargetLike
+from cloudmanager.client.deploy.writing import Written, write
+
+
+def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOptions]) -> Result:
+    """Makes the target hold what the image holds; returns when that is durable. The keywords are those of Options.
+
+    An image in a format of its own (qcow2, vmdk, vdi, vhd, vhdx) is written as the disk that it stands for. The first
+    MiB is written last. A run that was cut off leaves a journal; the same call goes on where it ended.
+
+    Raises DeployError and its kinds; `is_resumable` says whether the target was left incomplete.
+    """
+    options = Options(**keywords)
+    started = time.monotonic()
+    options.progress(Progress(Phase.CHECKING))
+    if options.grow:
+        from cloudmanager.client.deploy import growing  # noqa: PLC0415 # brings the ways to an NBD address as a file
+
+        growing.check_tools()
+    written = _write(source, target, options)
+    growth = None
+    if options.grow:
+        options.progress(Progress(Phase.GROWING))
+        growth = growing.grow(target)
+    return Result(
+        written.size_bytes,
+        written.written_bytes,
+        written.resumed_bytes,
+        time.monotonic() - started,
+        is_verified=options.verify,
+        growth=growth,
+    )
+
+
+def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
+    crew = Crew(options.cancelled)
+    patience = Patience(check=crew.check)
+    try:
+        with (
+            sources.opened(source, patience, options.source_id) as image,
+            targets.opened(target, patience, options.target_id) as disk,
+        ):
+            name = targets.identity(target, options.target_id)
+            heading = Heading(image.identity, name, image.size_bytes, unit_bytes_of(image))
+            with Journal(options.journal_directory or default_directory(), heading) as journal:
+                return write(Run(image, disk, journal, options, crew, patience))
+    except Stopped:
+        raise Cancelled("The deployment was cancelled.") from None

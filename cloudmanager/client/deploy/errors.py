@@ -1,0 +1,95 @@
+"""What can go wrong in a deployment, as types.
+
+ClientError
+└── DeployError                 `is_resumable`: the target is incomplete, and the same call goes on where this one ended
+    ├── MissingTool             a program or a library that is needed is not installed
+    ├── SourceError             the image cannot be read
+    │   ├── UnsafeSource            it refers to other files
+    │   ├── UnsupportedSource       its format or version is not one that can be read
+    │   ├── DamagedSource           it is not whole
+    │   └── SourceChanged           it was changed while it was read
+    ├── TargetError             the target cannot be written
+    │   ├── TargetTooSmall
+    │   ├── TargetInUse
+    │   ├── TargetNotEmpty
+    │   └── TargetReadOnly
+    ├── ConnectionLost          it could not be made again for as long as the caller was patient
+    ├── DifferenceFound         the target does not hold what the image holds: `offset` and `length` say where
+    ├── GrowFailed              everything was written; the partition or its file system was not grown
+    └── Cancelled
+"""
+
+from cloudmanager.client.errors import ClientError
+
+
+class DeployError(ClientError):
+    """An image was not deployed."""
+
+    def __init__(self, detail: str, *, is_resumable: bool = False) -> None:
+        super().__init__(detail)
+        self.is_resumable = is_resumable
+
+
+class MissingTool(DeployError):
+    """Says which package has it."""
+
+
+class SourceError(DeployError):
+    """The image cannot be read."""
+
+
+class UnsafeSource(SourceError):
+    """The image would make the reader open files or addresses of its author's choice."""
+
+
+class UnsupportedSource(SourceError):
+    """Nothing here can read it."""
+
+
+class DamagedSource(SourceError):
+    """The image is cut off or broken."""
+
+
+class SourceChanged(SourceError):
+    """What was read is a mixture of an old and a new image."""
+
+
+class TargetError(DeployError):
+    """The target cannot be written."""
+
+
+class TargetTooSmall(TargetError):
+    """The image does not fit."""
+
+
+class TargetInUse(TargetError):
+    """Something else on this machine has it."""
+
+
+class TargetNotEmpty(TargetError):
+    """It would be overwritten, which nobody asked for."""
+
+
+class TargetReadOnly(TargetError):
+    """It accepts no writes."""
+
+
+class ConnectionLost(DeployError):
+    """An NBD server went away, or stopped answering."""
+
+
+class DifferenceFound(DeployError):
+    """The first range, in bytes, in which the target is not like the image."""
+
+    def __init__(self, detail: str, *, offset: int = 0, length: int = 0, is_resumable: bool = False) -> None:
+        super().__init__(detail, is_resumable=is_resumable)
+        self.offset = offset
+        self.length = length
+
+
+class GrowFailed(DeployError):
+    """The image itself is in place."""
+
+
+class Cancelled(DeployError):
+    """The caller asked for it."""

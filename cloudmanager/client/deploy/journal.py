@@ -1,0 +1,105 @@
+"""What of a deployment is safely on its target, so that the next run need not write it again."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cloudmanager.client.deploy.errors import DeployError, TargetInUse
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What a journal is about. It counts only for the same image, target and units."""
+
+    source: str
+    target: str
+    size_bytes: int | None
+    unit_bytes: int
+    version: int = _VERSION
+
+
+def default_directory() -> Path:
+    """$XDG_STATE_HOME/cloudmanager/deployments, as the XDG Base Directory Specification has it."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "cloudmanager" / "deployments"
+
+
+class Journal:
+    """A file of JSON lines: a heading, then units as they become durable. One run at a time has it."""
+
+    def __init__(self, directory: Path, heading: Heading) -> None:
+        """Raises TargetInUse when another run writes to the same target, DeployError if nothing can be kept there."""
+        name = hashlib.sha256(heading.target.encode()).hexdigest()[:32]
+        self.path = directory / f"{name}.jsonl"
+        self._heading = heading
+        self.written: dict[int, bytes] = {}
+        """The units of earlier runs, with their checksums or without."""
+        self.is_begun = False
+        """Whether an earlier run has begun to write this image there."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DeployError(f"The journal {self.path} cannot be kept: {error.strerror}.") from error
+        self._lock(heading.target)
+        self._read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def begin(self) -> None:
+        """Forgets what was written, of this image or another one."""
+        self.written = {}
+        os.ftruncate(self._descriptor, 0)
+        self._append(asdict(self._heading))
+
+    def add(self, units: Mapping[int, bytes]) -> None:
+        """They are durable on the target, and with this in the journal."""
+        self._append({"units": {index: digests.hex() for index, digests in units.items()}})
+        self.written.update(units)
+
+    def forget(self) -> None:
+        """The deployment is complete."""
+        self.path.unlink(missing_ok=True)
+
+    def _lock(self, target: str) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._descriptor)
+            raise TargetInUse(f"Another deployment onto {target} is running.") from None
+
+    def _read(self) -> None:
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            lines = list(_whole_lines(file))
+        self.is_begun = bool(lines) and lines[0] == asdict(self._heading)
+        if self.is_begun:
+            for line in lines[1:]:
+                units = line.get("units")
+                if isinstance(units, dict):
+                    self.written.update({int(index): bytes.fromhex(digests) for index, digests in units.items()})
+
+    def _append(self, line: Mapping[str, object]) -> None:
+        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
+        os.fdatasync(self._descriptor)
+
+
+def _whole_lines(file: Iterable[bytes]) -> Iterable[dict[str, object]]:
+    """A line that was cut off by a crash ends the journal."""
+    for line in file:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

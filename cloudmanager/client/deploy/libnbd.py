@@ -1,0 +1,266 @@
+"""libnbd, the well-kept NBD client library, by its C interface.
+
+Its Python package exists for the system's Python only and copies every byte once more; the C interface is stable
+(https://libguestfs.org/libnbd.3.html) and reads and writes our own memory.
+"""
+
+import ctypes
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Self
+
+from cloudmanager.client.address import Credentials, NbdAddress
+from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, MissingTool
+from cloudmanager.client.deploy.extents import Extent
+
+CONNECT_SECONDS = 20.0
+STALL_SECONDS = 60.0
+"""A server that has answered nothing for so long is taken for dead."""
+FLUSH_SECONDS = 900.0
+"""A flush waits for a slow disk to write all that the server has kept in memory."""
+_LOOK_AROUND_MILLISECONDS = 250
+_ALLOCATION = b"base:allocation"
+_STATE_ZERO = 2
+_TLS_REQUIRED = 2
+LONGEST_RANGE = 1 << 30
+"""Of one request without data."""
+_NOTHING = -1
+
+_Pointer = ctypes.c_void_p
+_U64 = ctypes.c_uint64
+_I64 = ctypes.c_int64
+_U32 = ctypes.c_uint32
+_Size = ctypes.c_size_t
+_Int = ctypes.c_int
+_Text = ctypes.c_char_p
+
+
+class _Callback(ctypes.Structure):
+    """nbd_completion_callback and nbd_extent_callback have the same layout."""
+
+    _fields_ = (("callback", _Pointer), ("user_data", _Pointer), ("free", _Pointer))
+
+
+_EXTENTS = ctypes.CFUNCTYPE(_Int, _Pointer, _Text, _U64, ctypes.POINTER(_U32), _Size, ctypes.POINTER(_Int))
+_NO_CALLBACK = _Callback(None, None, None)
+
+_PROTOTYPES: dict[str, tuple[object, ...]] = {
+    # name: (result, arguments…)
+    "nbd_create": (_Pointer,),
+    "nbd_close": (None, _Pointer),
+    "nbd_get_error": (_Text,),
+    "nbd_get_errno": (_Int,),
+    "nbd_set_tls": (_Int, _Pointer, _Int),
+    "nbd_set_tls_username": (_Int, _Pointer, _Text),
+    "nbd_set_tls_psk_file": (_Int, _Pointer, _Text),
+    "nbd_set_pread_initialize": (_Int, _Pointer, ctypes.c_bool),
+    "nbd_add_meta_context": (_Int, _Pointer, _Text),
+    "nbd_can_meta_context": (_Int, _Pointer, _Text),
+    "nbd_can_multi_conn": (_Int, _Pointer),
+    "nbd_can_zero": (_Int, _Pointer),
+    "nbd_can_trim": (_Int, _Pointer),
+    "nbd_can_flush": (_Int, _Pointer),
+    "nbd_is_read_only": (_Int, _Pointer),
+    "nbd_get_size": (_I64, _Pointer),
+    "nbd_poll": (_Int, _Pointer, _Int),
+    "nbd_aio_connect_uri": (_Int, _Pointer, _Text),
+    "nbd_aio_is_ready": (_Int, _Pointer),
+    "nbd_aio_is_connecting": (_Int, _Pointer),
+    "nbd_aio_is_closed": (_Int, _Pointer),
+    "nbd_aio_is_dead": (_Int, _Pointer),
+    "nbd_aio_pread": (_I64, _Pointer, _Pointer, _Size, _U64, _Callback, _U32),
+    "nbd_aio_pwrite": (_I64, _Pointer, _Pointer, _Size, _U64, _Callback, _U32),
+    "nbd_aio_zero": (_I64, _Pointer, _U64, _U64, _Callback, _U32),
+    "nbd_aio_trim": (_I64, _Pointer, _U64, _U64, _Callback, _U32),
+    "nbd_aio_flush": (_I64, _Pointer, _Callback, _U32),
+    "nbd_aio_block_status": (_I64, _Pointer, _U64, _U64, _Callback, _Callback, _U32),
+    "nbd_aio_command_completed": (_Int, _Pointer, _U64),
+    "nbd_aio_peek_command_completed": (_I64, _Pointer),
+    "nbd_aio_disconnect": (_Int, _Pointer, _U32),
+}
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    """Raises MissingTool."""
+    try:
+        library = ctypes.CDLL("libnbd.so.0")
+    except OSError:
+        raise MissingTool("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
+    for name, (result, *arguments) in _PROTOTYPES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+class Failure(Exception):
+    """A request was answered with an error; the connection still works."""
+
+    def __init__(self, words: str, number: int) -> None:
+        super().__init__(words)
+        self.words = words
+        self.errno = number
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a silent server is waited for, and how a caller who has had enough is heard."""
+
+    connect_seconds: float = CONNECT_SECONDS
+    stall_seconds: float = STALL_SECONDS
+    check: Callable[[], None] = field(default=lambda: None)
+    """Called a few times in each second of waiting; what it raises ends the waiting."""
+
+
+class Connection:
+    """One connection to an NBD server, for one thread. Requests run beside each other until they are waited for."""
+
+    def __init__(self, address: NbdAddress, patience: Patience) -> None:
+        """Raises ConnectionLost, MissingTool, and what `patience.check` raises."""
+        self._library = _library()
+        self._patience = patience
+        self._handle: int | None = self._library.nbd_create()
+        try:
+            self._connect(address)
+        except BaseException:
+            self._close()
+            raise
+        self.size_bytes: int = self._call("nbd_get_size")
+        self.is_read_only = bool(self._call("nbd_is_read_only"))
+        self.has_several = bool(self._call("nbd_can_multi_conn"))
+        """Whether further connections see what this one has written, and its flush covers theirs."""
+        self._knows_extents = bool(self._call("nbd_can_meta_context", _ALLOCATION))
+        self.can_zero = bool(self._call("nbd_can_zero"))
+        self.can_trim = bool(self._call("nbd_can_trim"))
+        self._can_flush = bool(self._call("nbd_can_flush"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None and self._handle is not None:
+            self._library.nbd_aio_disconnect(self._handle, 0)
+        self._close()
+
+    def start_read(self, address: int, length: int, offset: int) -> int:
+        """The cookie to wait for; the memory belongs to libnbd until then."""
+        return self._call("nbd_aio_pread", address, length, offset, _NO_CALLBACK, 0)
+
+    def start_write(self, address: int, length: int, offset: int) -> int:
+        return self._call("nbd_aio_pwrite", address, length, offset, _NO_CALLBACK, 0)
+
+    def start_zero(self, offset: int, length: int) -> int:
+        """The server may punch holes for it. Only where `can_zero`."""
+        return self._call("nbd_aio_zero", length, offset, _NO_CALLBACK, 0)
+
+    def start_trim(self, offset: int, length: int) -> int:
+        """A hint: what is read there afterwards is not defined. Only where `can_trim`."""
+        return self._call("nbd_aio_trim", length, offset, _NO_CALLBACK, 0)
+
+    def flush(self) -> None:
+        """Everything that was acknowledged survives a power cut afterwards."""
+        if self._can_flush:
+            self.wait(self._call("nbd_aio_flush", _NO_CALLBACK, 0), FLUSH_SECONDS)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """What is known of a range, in order; data where nothing is."""
+        end = offset + length
+        while offset < end:
+            for extent in self._some_extents(offset, min(end - offset, LONGEST_RANGE)):
+                yield extent.part(offset, end)
+                offset = min(extent.end, end)
+
+    def wait(self, cookie: int, seconds: float | None = None) -> None:
+        """Until that request is answered. Raises Failure, ConnectionLost."""
+        deadline = time.monotonic() + (seconds or self._patience.stall_seconds)
+        while not self._call("nbd_aio_command_completed", cookie):
+            self._poll(deadline)
+
+    def wait_for_any(self) -> int:
+        """The cookie of a request that was answered, whichever is first. Raises Failure, ConnectionLost."""
+        deadline = time.monotonic() + self._patience.stall_seconds
+        while (cookie := self._call("nbd_aio_peek_command_completed")) == 0:
+            self._poll(deadline)
+        self._call("nbd_aio_command_completed", cookie)
+        return cookie
+
+    def _some_extents(self, offset: int, length: int) -> list[Extent]:
+        if not self._knows_extents:
+            return [Extent(offset, length)]
+        found: list[Extent] = []
+        receive = _EXTENTS(partial(_receive, found))
+        callback = _Callback(ctypes.cast(receive, _Pointer), None, None)
+        self.wait(self._call("nbd_aio_block_status", length, offset, callback, _NO_CALLBACK, 0))
+        return found or [Extent(offset, length)]
+
+    def _connect(self, address: NbdAddress) -> None:
+        self._call("nbd_set_pread_initialize", False)
+        self._call("nbd_add_meta_context", _ALLOCATION)
+        with _key_file(address.credentials) as key_file:
+            if address.credentials is not None:
+                self._call("nbd_set_tls", _TLS_REQUIRED)
+                self._call("nbd_set_tls_username", address.credentials.username.encode())
+                self._call("nbd_set_tls_psk_file", key_file.encode())
+            self._negotiate(address.uri)
+
+    def _negotiate(self, uri: str) -> None:
+        deadline = time.monotonic() + self._patience.connect_seconds
+        try:
+            self._call("nbd_aio_connect_uri", uri.encode())
+            while not self._library.nbd_aio_is_ready(self._handle):
+                self._poll(deadline)
+        except Failure as failure:
+            raise ConnectionLost(f"The NBD server cannot be reached: {failure.words}.") from None
+
+    def _poll(self, deadline: float) -> None:
+        self._patience.check()
+        if time.monotonic() > deadline:
+            raise ConnectionLost("The NBD server stopped answering.")
+        self._call("nbd_poll", _LOOK_AROUND_MILLISECONDS)
+
+    def _call(self, name: str, *arguments: object) -> int:
+        result: int = getattr(self._library, name)(self._handle, *arguments)
+        if result == _NOTHING:
+            raise self._error()
+        return result
+
+    def _error(self) -> DeployError | Failure:
+        words = (self._library.nbd_get_error() or b"an unknown error").decode(errors="replace")
+        number: int = self._library.nbd_get_errno()
+        if self._library.nbd_aio_is_dead(self._handle) or self._library.nbd_aio_is_closed(self._handle):
+            return ConnectionLost(f"The connection to the NBD server ended: {words}.")
+        return Failure(words, number)
+
+    def _close(self) -> None:
+        if self._handle is not None:
+            self._library.nbd_close(self._handle)
+            self._handle = None
+
+
+def _receive(
+    found: list[Extent], _user: int, context: bytes, offset: int, entries: Sequence[int], count: int, _error: object
+) -> int:
+    """What libnbd calls with the pairs of length and state of a range."""
+    if context == _ALLOCATION:
+        for index in range(0, count, 2):
+            found.append(Extent(offset, entries[index], bool(entries[index + 1] & _STATE_ZERO)))
+            offset = found[-1].end
+    return 0
+
+
+@contextmanager
+def _key_file(credentials: Credentials | None) -> Iterator[str]:
+    """libnbd wants a file; this one is in memory, and nobody else's."""
+    descriptor = os.memfd_create("nbd-key")
+    try:
+        if credentials is not None:
+            os.write(descriptor, f"{credentials.username}:{credentials.key}\n".encode())
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

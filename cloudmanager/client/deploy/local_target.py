@@ -1,0 +1,188 @@
+"""A block device or a file of this machine as a target."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cloudmanager.client.deploy.buffers import Buffer, zeros
+from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
+from cloudmanager.client.deploy.extents import Extent, pieces
+from cloudmanager.client.deploy.file_reader import FileReader, opened_again
+from cloudmanager.client.deploy.libnbd import Patience
+
+_WRITERS = 64
+_KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
+"""linux/falloc.h"""
+_CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)
+_LOCK = struct.Struct("hhqqi4x")
+"""struct flock, 64 bit."""
+_BLKRRPART = 0x125F
+"""linux/fs.h"""
+_LOOP_BACKING = "/sys/block"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class LocalTarget:
+    """Open for ourselves alone, as far as this machine can tell."""
+
+    writers = _WRITERS
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.name = str(path)
+        self.path = path
+        self.descriptor = descriptor
+        self.is_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
+        self._flags = os.O_DIRECT if self.is_device else 0
+
+    @property
+    def size_bytes(self) -> int:
+        return os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def reserve(self, size_bytes: int) -> None:
+        if size_bytes <= self.size_bytes:
+            return
+        if self.is_device:
+            raise TargetTooSmall(f"{self.path} has {self.size_bytes} bytes; the image needs {size_bytes}.")
+        try:
+            os.ftruncate(self.descriptor, size_bytes)
+        except OSError as error:
+            raise TargetTooSmall(f"{self.path} cannot grow to {size_bytes} bytes: {error.strerror}.") from error
+
+    def reread_partitions(self) -> None:
+        """So that the kernel knows those that were written; a device that cannot have any does not mind."""
+        if self.is_device:
+            with suppress(OSError):
+                fcntl.ioctl(self.descriptor, _BLKRRPART)
+
+    @contextmanager
+    def writer(self, patience: Patience) -> Iterator["LocalWriter"]:
+        del patience  # a device does not go silent
+        with opened_again(self.descriptor, self.size_bytes) as reader:
+            own = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC | self._flags)
+            try:
+                yield LocalWriter(own, reader)
+            finally:
+                os.close(own)
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator[FileReader]:
+        """What is on the disk, not what the kernel remembers."""
+        del patience
+        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with opened_again(self.descriptor, self.size_bytes, self._flags) as reader:
+            yield reader
+
+
+class LocalWriter:
+    """Writes where it is told, at once."""
+
+    def __init__(self, descriptor: int, reader: FileReader) -> None:
+        self._descriptor = descriptor
+        self._reader = reader
+
+    def extents(self, extent: Extent) -> list[Extent]:
+        return self._reader.extents(extent)
+
+    def begin(self, buffer: Buffer, at: int, piece: Extent) -> None:
+        self._write(buffer.view[at : at + piece.length], piece.offset)
+
+    def reclaim(self) -> Buffer:
+        """Every buffer is free at once, so none is ever missing."""
+        return Buffer()
+
+    def settle(self) -> list[Buffer]:
+        return []
+
+    def zero(self, extent: Extent) -> None:
+        if not (self._allocate(_PUNCH_HOLE | _KEEP_SIZE, extent) or self._allocate(_ZERO_RANGE | _KEEP_SIZE, extent)):
+            for piece in pieces(extent):
+                self._write(zeros[: piece.length], piece.offset)
+
+    def trim(self, extent: Extent) -> None:
+        self._allocate(_PUNCH_HOLE | _KEEP_SIZE, extent)
+
+    def flush(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise TargetError(f"What was written did not reach the disk: {error.strerror}.") from error
+
+    def _write(self, view: memoryview, offset: int) -> None:
+        while view:
+            try:
+                count = os.pwrite(self._descriptor, view, offset)
+            except OSError as error:
+                raise TargetError(f"The target cannot be written at byte {offset}: {error.strerror}.") from error
+            view, offset = view[count:], offset + count
+
+    def _allocate(self, mode: int, extent: Extent) -> bool:
+        if not _libc.fallocate(self._descriptor, mode, extent.offset, extent.length):
+            return True
+        number = ctypes.get_errno()
+        if number in _CANNOT:
+            return False
+        raise TargetError(f"The target cannot be zeroed at byte {extent.offset}: {os.strerror(number)}.")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[LocalTarget]:
+    """A file is made if there is none. Raises TargetInUse, TargetReadOnly, TargetError."""
+    descriptor = _open(path)
+    try:
+        target = LocalTarget(path, descriptor)
+        if not target.is_device:
+            _claim_file(target)
+        yield target
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    is_device = path.is_block_device()
+    if path.exists() and not (is_device or path.is_file()):
+        raise TargetError(f"{path} is neither a block device nor a file.")
+    try:
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_device else os.O_CREAT), 0o600)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise TargetInUse(
+                f"{path} is in use on this machine: it, or a partition of it, is mounted or held by another program. "
+                "`lsblk` shows by what."
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise TargetReadOnly(f"{path} cannot be written: {error.strerror}.") from error
+        raise TargetError(f"{path} cannot be opened: {error.strerror}.") from error
+
+
+def _claim_file(target: LocalTarget) -> None:
+    """QEMU locks the images that it has open, with locks of this kind; a loop device does not."""
+    whole = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        fcntl.fcntl(target.descriptor, fcntl.F_OFD_SETLK, whole)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            return  # a file system without locks
+        raise TargetInUse(f"{target.path} is in use: another program, such as QEMU, has locked it.") from error
+    loop = _loop_device_of(target.path)
+    if loop:
+        raise TargetInUse(f"{target.path} is in use: it is the loop device {loop}.")
+
+
+def _loop_device_of(path: Path) -> str | None:
+    resolved = str(path.resolve())
+    for backing in Path(_LOOP_BACKING).glob("loop*/loop/backing_file"):
+        try:
+            found = backing.read_text().rstrip("\n")
+        except OSError:
+            continue  # it was detached just now
+        if found == resolved:
+            return f"/dev/{backing.parts[3]}"
+    return None

@@ -1,0 +1,176 @@
+"""An NBD server's export as a source and as a target."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.deploy.buffers import Buffer, zeros_address
+from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall
+from cloudmanager.client.deploy.extents import Extent, on_grains, pieces
+from cloudmanager.client.deploy.libnbd import LONGEST_RANGE, Connection, Failure, Patience
+
+SEVERAL = 64
+_MOST_UNDER_WAY = 64
+
+
+class NbdReader:
+    """Has several requests under way."""
+
+    def __init__(self, connection: Connection, end: int | None = None) -> None:
+        self._connection = connection
+        self._end = connection.size_bytes if end is None else end
+
+    def extents(self, extent: Extent) -> list[Extent]:
+        with _reading():
+            known = self._connection.extents(extent.offset, max(0, min(extent.end, self._end) - extent.offset))
+            return on_grains(known, extent.offset, extent.end)
+
+    def begin(self, buffer: Buffer, piece: Extent) -> None:
+        length = min(piece.length, self._end - piece.offset)
+        if length < piece.length:
+            buffer.view[length : piece.length] = bytes(piece.length - length)
+        with _reading():
+            buffer.read = self._connection.start_read(buffer.address, length, piece.offset)
+
+    def finish(self, buffer: Buffer) -> None:
+        with _reading():
+            self._connection.wait(buffer.read)
+
+
+class NbdWriter:
+    """Has several requests under way."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._under_way: dict[int, Buffer | None] = {}
+        self._written: deque[Buffer] = deque()
+
+    def extents(self, extent: Extent) -> list[Extent]:
+        with _writing():
+            return on_grains(self._connection.extents(extent.offset, extent.length), extent.offset, extent.end)
+
+    def begin(self, buffer: Buffer, at: int, piece: Extent) -> None:
+        self._send(partial(self._connection.start_write, buffer.address + at, piece.length, piece.offset), buffer)
+        buffer.writes += 1
+
+    def reclaim(self) -> Buffer:
+        while not self._written:
+            self._complete()
+        return self._written.popleft()
+
+    def settle(self) -> list[Buffer]:
+        while self._under_way:
+            self._complete()
+        buffers = list(self._written)
+        self._written.clear()
+        return buffers
+
+    def zero(self, extent: Extent) -> None:
+        if self._connection.can_zero:
+            for part in pieces(extent, LONGEST_RANGE):
+                self._send(partial(self._connection.start_zero, part.offset, part.length))
+            return
+        for piece in pieces(extent):
+            self._send(partial(self._connection.start_write, zeros_address, piece.length, piece.offset))
+
+    def trim(self, extent: Extent) -> None:
+        if self._connection.can_trim:
+            for part in pieces(extent, LONGEST_RANGE):
+                self._send(partial(self._connection.start_trim, part.offset, part.length))
+
+    def flush(self) -> None:
+        self._written.extend(self.settle())
+        with _writing():
+            self._connection.flush()
+
+    def _send(self, request: Callable[[], int], buffer: Buffer | None = None) -> None:
+        while len(self._under_way) >= _MOST_UNDER_WAY:
+            self._complete()
+        with _writing():
+            self._under_way[request()] = buffer
+
+    def _complete(self) -> None:
+        with _writing():
+            buffer = self._under_way.pop(self._connection.wait_for_any())
+        if buffer is None:
+            return
+        buffer.writes -= 1
+        if not buffer.writes:
+            self._written.append(buffer)
+
+
+@dataclass(frozen=True)
+class NbdSource:
+    """A disk that somebody exports."""
+
+    address: NbdAddress
+    size_bytes: int
+    readers: int
+    identity: str
+    tells_changes: bool = False
+
+    @classmethod
+    def connect(cls, address: NbdAddress, patience: Patience, identity: str = "") -> "NbdSource":
+        """Raises ConnectionLost."""
+        with Connection(address, patience) as connection:
+            size = connection.size_bytes
+            return cls(address, size, SEVERAL if connection.has_several else 1, identity and f"{identity} {size}")
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator[NbdReader]:
+        with Connection(self.address, patience) as connection:
+            yield NbdReader(connection)
+
+    def check_unchanged(self) -> None:
+        """Nobody tells."""
+
+
+@dataclass(frozen=True)
+class NbdTarget:
+    """A disk that somebody exports writable."""
+
+    address: NbdAddress
+    name: str
+    size_bytes: int
+    writers: int
+
+    @classmethod
+    def connect(cls, address: NbdAddress, patience: Patience, name: str) -> "NbdTarget":
+        """Raises ConnectionLost, TargetReadOnly."""
+        with Connection(address, patience) as connection:
+            if connection.is_read_only:
+                raise TargetReadOnly(f"{name} is exported read-only. Ask for read-write access.")
+            return cls(address, name, connection.size_bytes, SEVERAL if connection.has_several else 1)
+
+    def reserve(self, size_bytes: int) -> None:
+        if size_bytes > self.size_bytes:
+            raise TargetTooSmall(f"{self.name} has {self.size_bytes} bytes; the image needs {size_bytes}.")
+
+    @contextmanager
+    def writer(self, patience: Patience) -> Iterator[NbdWriter]:
+        with Connection(self.address, patience) as connection:
+            yield NbdWriter(connection)
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator[NbdReader]:
+        with Connection(self.address, patience) as connection:
+            yield NbdReader(connection)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        raise SourceError(f"The server cannot read: {failure.words}.") from None
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        raise TargetError(f"The target cannot be written: {failure.words}.") from None

@@ -1,0 +1,56 @@
+"""How a deployment is to be done."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypedDict
+
+from cloudmanager.client.deploy.progress import Listener, Progress
+
+
+def _tell_nobody(progress: Progress) -> None:
+    del progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `deploy` accepts besides its source and target."""
+
+    overwrite: bool = False
+    """Write to a target that is not empty."""
+    verify: bool = False
+    """Read the target back and compare it with the image."""
+    grow: bool = False
+    """Let the last partition and its file system fill the target."""
+    resume: bool = True
+    """Go on where an earlier run ended that was cut off. Otherwise that run is forgotten."""
+    connections: int = 4
+    """To the target and the source each; fewer where a server accepts fewer."""
+    reconnect_seconds: float = 60.0
+    """How long a lost connection is tried again without any success."""
+    progress: Listener = _tell_nobody
+    """Called in the calling thread, a few times in each second. What it raises ends the deployment."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Set it from another thread or a signal handler to end the deployment."""
+    source_id: str = ""
+    """What names the content of an NBD source, if its address does not."""
+    target_id: str = ""
+    """What names an NBD target, if its address does not: an address may change when the export is made anew."""
+    journal_directory: Path | None = None
+    """Where is kept what was written. None: $XDG_STATE_HOME/cloudmanager/deployments."""
+
+
+class DeployOptions(TypedDict, total=False):
+    """The keywords of `deploy`, as Options describes them."""
+
+    overwrite: bool
+    verify: bool
+    grow: bool
+    resume: bool
+    connections: int
+    reconnect_seconds: float
+    progress: Listener
+    cancelled: threading.Event
+    source_id: str
+    target_id: str
+    journal_directory: Path | None

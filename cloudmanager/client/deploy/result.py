@@ -1,0 +1,30 @@
+"""What a deployment has done."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What filled the target."""
+
+    partition: int | None
+    """None: the disk has no partition table, and the file system is all of it."""
+    before_bytes: int
+    after_bytes: int
+    file_system: str | None
+    """The one that was grown with it. None: there is none of the kinds that can be grown."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """The image is on the target, and durable."""
+
+    size_bytes: int
+    """Of the image."""
+    written_bytes: int
+    """Sent to the target by this run; the rest was zero, or there already."""
+    resumed_bytes: int
+    """What an earlier run had written."""
+    seconds: float
+    is_verified: bool
+    growth: Growth | None = None

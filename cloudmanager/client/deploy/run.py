@@ -1,0 +1,56 @@
+"""What the parts of one deployment share."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cloudmanager.client.deploy.crew import Crew
+from cloudmanager.client.deploy.ends import Source
+from cloudmanager.client.deploy.journal import Journal
+from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.client.deploy.local_target import LocalTarget
+from cloudmanager.client.deploy.nbd_ends import NbdTarget
+from cloudmanager.client.deploy.options import Options
+from cloudmanager.client.deploy.progress import Phase, Progress
+from cloudmanager.client.deploy.stream import UNIT_BYTES as STREAM_UNIT_BYTES
+from cloudmanager.client.deploy.units import UNIT_BYTES, Unit, covered, units_of
+from cloudmanager.client.deploy.verifying import Verification
+
+AnyTarget: TypeAlias = NbdTarget | LocalTarget
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open source, an open target, and what is to happen between them."""
+
+    source: Source
+    target: AnyTarget
+    journal: Journal
+    options: Options
+    crew: Crew
+    patience: Patience
+
+    @property
+    def is_stream(self) -> bool:
+        return self.source.size_bytes is None
+
+    def units(self, size_bytes: int) -> list[Unit]:
+        """All units of an image of that size."""
+        return units_of(covered(size_bytes, self.target.size_bytes), unit_bytes_of(self.source))
+
+    def verification(self, units: list[Unit], known: dict[int, bytes]) -> Verification:
+        return Verification(
+            self.source,
+            self.target,
+            units,
+            known,
+            crew=self.crew,
+            patience=self.patience,
+            connections=self.options.connections,
+        )
+
+    def say(self, phase: Phase, remark: str = "") -> None:
+        self.options.progress(Progress(phase, remark=remark))
+
+
+def unit_bytes_of(source: Source) -> int:
+    return STREAM_UNIT_BYTES if source.size_bytes is None else UNIT_BYTES

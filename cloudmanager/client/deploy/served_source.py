@@ -1,0 +1,63 @@
+"""An image that QEMU reads for us."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cloudmanager.client.deploy.errors import ConnectionLost, SourceError
+from cloudmanager.client.deploy.libnbd import Connection, Patience
+from cloudmanager.client.deploy.nbd_ends import NbdReader
+from cloudmanager.client.deploy.served import READERS, BlockOptions, Served, graph, served
+
+
+@dataclass(frozen=True)
+class ServedSource:
+    """Its server is ours, so a connection that ends is the end."""
+
+    server: Served
+    size_bytes: int
+    identity: str
+    _check_unchanged: Callable[[], None]
+    readers: int = READERS - 1
+    """One connection keeps the server alive."""
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator[NbdReader]:
+        with _explaining(self.server):
+            connection = Connection(self.server.address, patience)
+        with connection:
+            yield NbdReader(connection)
+
+    @property
+    def tells_changes(self) -> bool:
+        return bool(self.identity)
+
+    def check_unchanged(self) -> None:
+        self._check_unchanged()
+
+
+@contextmanager
+def served_source(
+    image_format: str,
+    file: BlockOptions,
+    identity: str,
+    check_unchanged: Callable[[], None],
+    patience: Patience,
+    descriptors: tuple[int, ...] = (),
+) -> Iterator[ServedSource]:
+    """Raises SourceError with QEMU's words, MissingTool."""
+    with served(graph(image_format, file), descriptors) as server:
+        with _explaining(server):
+            lasting = Connection(server.address, patience)
+        with lasting:
+            if not lasting.size_bytes:
+                raise SourceError("The image's virtual size is 0: there is nothing to deploy.")
+            yield ServedSource(server, lasting.size_bytes, identity, check_unchanged)
+
+
+@contextmanager
+def _explaining(server: Served) -> Iterator[None]:
+    try:
+        yield
+    except ConnectionLost as error:
+        raise server.explained(error) from error

@@ -1,0 +1,199 @@
+"""An image that comes once, from its start to its end."""
+
+import fcntl
+import io
+import os
+import select
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from cloudmanager.client.deploy.buffers import Buffer
+from cloudmanager.client.deploy.compression import Compression
+from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError, UnsupportedSource
+from cloudmanager.client.deploy.extents import GRAIN_BYTES, Extent
+from cloudmanager.client.deploy.formats import SECTOR, is_container
+from cloudmanager.client.deploy.libnbd import Patience
+
+UNIT_BYTES = 8 * 1024 * 1024
+"""Each thread holds one in memory."""
+_READERS = 64
+_PIPE_BYTES = 1024 * 1024
+_LOOK_AROUND_SECONDS = 0.25
+
+
+def _nothing() -> None:
+    pass
+
+
+class Stream:
+    """Plain bytes, whatever they came as. Threads take turns."""
+
+    def __init__(self, plain: io.FileIO, head: bytes = b"", at_end: Callable[[], None] = _nothing) -> None:
+        """`head` was read before; `at_end` raises if the end came too early."""
+        self._plain = plain
+        self._head = head
+        self._at_end = at_end
+
+    def peek(self, length: int, check: Callable[[], None]) -> bytes:
+        """The next bytes, which stay to be read."""
+        found = bytearray(length)
+        count = self.fill(memoryview(found), check)
+        self._head = bytes(found[:count]) + self._head
+        return bytes(found[:count])
+
+    def fill(self, view: memoryview, check: Callable[[], None]) -> int:
+        """As many bytes as there are, or as fit. `check` is called while there are none."""
+        done = min(len(self._head), len(view))
+        view[:done] = self._head[:done]
+        self._head = self._head[done:]
+        while done < len(view):
+            while not select.select([self._plain], [], [], _LOOK_AROUND_SECONDS)[0]:
+                check()
+            count = self._plain.readinto(view[done:])
+            if not count:
+                self._at_end()
+                break
+            done += count
+        return done
+
+
+class StreamReader:
+    """The unit that its thread has in memory."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._check = patience.check
+        self._memory = memoryview(bytearray(UNIT_BYTES))
+        self._start = 0
+
+    def load(self, stream: Stream, offset: int) -> int:
+        """The bytes that are there now; what is missing to a whole grain is zeros."""
+        self._start = offset
+        length = stream.fill(self._memory, self._check)
+        padded = -(-length // GRAIN_BYTES) * GRAIN_BYTES
+        self._memory[length:padded] = bytes(padded - length)
+        return length
+
+    def extents(self, extent: Extent) -> list[Extent]:
+        """Zeros are found when the pieces are looked at."""
+        return [extent]
+
+    def begin(self, buffer: Buffer, piece: Extent) -> None:
+        at = piece.offset - self._start
+        buffer.view[: piece.length] = self._memory[at : at + piece.length]
+
+    def finish(self, buffer: Buffer) -> None:
+        """Nothing is under way."""
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """A stream, and what is known of where it comes from."""
+
+    stream: Stream
+    identity: str = ""
+    check_unchanged: Callable[[], None] = _nothing
+    fraction: Callable[[], float | None] = field(default=lambda: None)
+    """How much of it was read, where that can be told."""
+    readers: int = _READERS
+    size_bytes: None = None
+    tells_changes: bool = True
+    """It is read again from its start, and compared."""
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator[StreamReader]:
+        yield StreamReader(patience)
+
+    def refuse_container(self, check: Callable[[], None]) -> None:
+        """Raises UnsupportedSource, DamagedSource."""
+        head = self.stream.peek(SECTOR, check)
+        if not head:
+            raise DamagedSource("The image is empty. Check that whatever wrote it has finished.")
+        if is_container(head):
+            raise UnsupportedSource(
+                "The stream holds an image in a format that cannot be read from start to end. Save it to a file, "
+                "decompressed, and deploy that."
+            )
+
+
+class Pump:
+    """A thread that writes chunks into a pipe."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        reading, self._writing = os.pipe()
+        fcntl.fcntl(self._writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self.file = open(reading, "rb", buffering=0)  # noqa: PTH123, SIM115 # a descriptor, closed by close()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, args=(chunks,), name="pump", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raises what ended the chunks early."""
+        self._thread.join()
+        if isinstance(self._error, DeployError):
+            raise self._error
+        if self._error is not None:
+            raise SourceError(f"The image came to an early end: {self._error}.") from self._error
+
+    def close(self) -> None:
+        """The thread ends when it finds nobody at the other end."""
+        self.file.close()
+
+    def _run(self, chunks: Iterable[bytes]) -> None:
+        try:
+            with open(self._writing, "wb", buffering=0) as pipe:  # noqa: PTH123 # a descriptor
+                for chunk in chunks:
+                    _write_all(pipe, chunk)
+        except BrokenPipeError:
+            pass
+        except Exception as error:
+            self._error = error
+
+
+@contextmanager
+def decompressed(
+    compression: Compression, compressed: io.FileIO, at_end: Callable[[], None] = _nothing
+) -> Iterator[Stream]:
+    """What a program makes of a file's bytes, from where they are read next. Raises MissingTool."""
+    with tempfile.TemporaryFile() as words:
+        program = subprocess.Popen(
+            compression.program(),
+            stdin=compressed,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C is for us
+        )
+
+        def check_end() -> None:
+            at_end()
+            if program.wait():
+                words.seek(0)
+                said = words.read().decode(errors="replace").strip()
+                raise DamagedSource(f"The image cannot be decompressed: {said}. Copy it again from where it came.")
+
+        try:
+            yield Stream(_widened(program), at_end=check_end)
+        finally:
+            with suppress(ProcessLookupError):
+                program.kill()
+            program.wait()
+            if program.stdout:
+                program.stdout.close()
+
+
+def _widened(program: subprocess.Popen[bytes]) -> io.FileIO:
+    output = program.stdout
+    if not isinstance(output, io.FileIO):
+        raise TypeError("an unbuffered pipe was asked for")
+    fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return output
+
+
+def _write_all(pipe: io.FileIO, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[pipe.write(view) or 0 :]

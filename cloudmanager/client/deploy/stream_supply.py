@@ -1,0 +1,47 @@
+"""Hands out the units of a stream."""
+
+import threading
+from collections.abc import Callable, Iterable
+
+from cloudmanager.client.deploy.ends import Reader
+from cloudmanager.client.deploy.extents import Extent
+from cloudmanager.client.deploy.stream import UNIT_BYTES, Stream, StreamReader
+from cloudmanager.client.deploy.units import Unit, covered
+
+
+class StreamSupply:
+    """Each unit is in the memory of the reader that took it, and nowhere else."""
+
+    def __init__(self, stream: Stream, reserve: Callable[[int], None], target_bytes: Callable[[], int]) -> None:
+        """`reserve` is told how far the image reaches so far, and raises if the target does not."""
+        self._stream = stream
+        self._reserve = reserve
+        self._target_bytes = target_bytes
+        self._lock = threading.Lock()
+        self._next = 0
+        self._has_ended = False
+        self.size_bytes = 0
+        self.doubtful: list[Unit] = []
+        """Acknowledged, but perhaps lost with a server: to be looked at before the end."""
+
+    def take(self, reader: Reader) -> Unit | None:
+        if not isinstance(reader, StreamReader):
+            raise TypeError("units of a stream are in its reader's memory")
+        with self._lock:
+            if self._has_ended:
+                return None
+            offset = self._next * UNIT_BYTES
+            length = reader.load(self._stream, offset)
+            self._has_ended = length < UNIT_BYTES
+            if not length:
+                return None
+            self.size_bytes = -(-(offset + length) // 512) * 512
+            self._reserve(self.size_bytes)
+            end = covered(self.size_bytes, self._target_bytes())
+            unit = Unit(self._next, Extent(offset, end - offset))
+            self._next += 1
+            return unit
+
+    def put_back(self, units: Iterable[Unit]) -> None:
+        with self._lock:
+            self.doubtful.extend(units)

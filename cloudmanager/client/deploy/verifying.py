@@ -1,0 +1,105 @@
+"""Compares the target with the image, by checksums of blocks."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from cloudmanager.client.deploy.buffers import Buffer
+from cloudmanager.client.deploy.crew import Crew, Stopped
+from cloudmanager.client.deploy.digests import first_difference
+from cloudmanager.client.deploy.ends import Reader, Source, Target
+from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
+from cloudmanager.client.deploy.extents import Extent
+from cloudmanager.client.deploy.lane import digest
+from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.client.deploy.units import Unit
+
+
+class Verification:
+    """Reads the target, and the image where its checksums are not known from writing it. Zeros are not read."""
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        units: Sequence[Unit],
+        known: dict[int, bytes],
+        *,
+        crew: Crew,
+        patience: Patience,
+        connections: int,
+    ) -> None:
+        """`known` has the checksums of units by their index."""
+        self._source = source
+        self._target = target
+        self._units = deque(units)
+        self._known = known
+        self._crew = crew
+        self._patience = patience
+        self._lanes = max(1, min(connections, source.readers, target.writers))
+        self._lock = threading.Lock()
+        self._differences: list[Extent] = []
+        self.done_bytes = 0
+
+    def run(self, tell: Callable[[], None]) -> None:
+        """Raises DifferenceFound for the first range that differs, ConnectionLost, DamagedSource."""
+        self._crew.run([self._lane(number == 0) for number in range(self._lanes)], tell)
+        if self._differences:
+            first = min(self._differences, key=lambda extent: extent.offset)
+            raise DifferenceFound(
+                f"{self._target.name} is not like the image: the first difference is in bytes {first.offset} to "
+                f"{first.end - 1}. Deploy it again, and look at the target's hardware if it happens again.",
+                offset=first.offset,
+                length=first.length,
+            )
+
+    def _lane(self, is_first: bool) -> Callable[[], None]:
+        has_connected = is_first
+
+        def check() -> None:
+            """A server without a place for one more client may leave it waiting, and the others may be done first."""
+            self._crew.check()
+            if not (has_connected or self._units):
+                raise Stopped
+
+        def run() -> None:
+            nonlocal has_connected
+            patience = replace(self._patience, check=check)
+            with ExitStack() as stack:
+                try:
+                    target = stack.enter_context(self._target.reader(patience))
+                    source = stack.enter_context(self._source.reader(patience))
+                except ConnectionLost:
+                    if is_first:
+                        raise
+                    return  # the server serves fewer clients
+                has_connected = True
+                self._compare_units(source, target)
+
+        return run
+
+    def _compare_units(self, source: Reader, target: Reader) -> None:
+        free: deque[Buffer] = deque()
+        while (unit := self._next()) is not None:
+            self._crew.check()
+            self._compare(unit, source, target, free)
+
+    def _next(self) -> Unit | None:
+        """In order, and none after a difference: those before it are in other threads' hands already."""
+        with self._lock:
+            return self._units.popleft() if self._units and not self._differences else None
+
+    def _compare(self, unit: Unit, source: Reader, target: Reader, free: deque[Buffer]) -> None:
+        wanted = self._known.get(unit.index) or self._digest_of_source(unit, source, free)
+        difference = first_difference(unit.extent, wanted, digest(target, unit.extent, free))
+        with self._lock:
+            self.done_bytes += unit.extent.length
+            if difference is not None:
+                self._differences.append(difference)
+
+    def _digest_of_source(self, unit: Unit, source: Reader, free: deque[Buffer]) -> bytes:
+        if self._source.size_bytes is None:
+            raise DamagedSource("A stream cannot be read again, so an earlier run's part of it cannot be verified.")
+        return digest(source, unit.extent, free)

@@ -1,0 +1,17 @@
+"""Loop devices, which other test processes take as well."""
+
+import subprocess
+from pathlib import Path
+
+
+def attached(file: Path, *options: str) -> str:
+    command = ["losetup", "--find", "--show", *options, str(file)]
+    for _ in range(20):
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not answer.returncode:
+            return answer.stdout.strip()
+    raise AssertionError(answer.stderr)
+
+
+def detach(device: str) -> None:
+    subprocess.run(["losetup", "--detach", device], check=True)

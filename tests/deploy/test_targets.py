@@ -1,0 +1,216 @@
+"""What a target is afterwards, and which ones are refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.deploy.errors import (
+    ConnectionLost,
+    SourceChanged,
+    TargetError,
+    TargetInUse,
+    TargetNotEmpty,
+    TargetReadOnly,
+    TargetTooSmall,
+)
+from tests.deploy import images
+from tests.deploy.loops import attached, detach
+from tests.deploy.servers import serving
+
+SMALL = 12 * images.MIB
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return images.sparse_image(tmp_path / "small.raw", SMALL)
+
+
+def _full(path: Path, size: int) -> Path:
+    path.write_bytes(b"\xa5" * size)
+    return path
+
+
+def _zeros(path: Path, size: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+def test_a_dirty_target_holds_the_image_and_its_holes_are_holes(raw, dirty, put):
+    put(raw, dirty.address, overwrite=True)
+    assert images.same(raw, dirty.disk, images.SIZE)
+    beyond = dirty.disk.stat().st_size - images.SIZE
+    assert images.allocated(dirty.disk) <= images.allocated(raw) + beyond
+
+
+def test_holes_of_a_dirty_target_are_not_sent(raw, dirty, put):
+    sent = put(raw, dirty.address, overwrite=True).written_bytes
+    assert sent < images.allocated(raw)
+
+
+def test_a_target_whose_server_cannot_zero_gets_zeros(small, tmp_path, put):
+    disk = _full(tmp_path / "disk", SMALL)
+    with serving(disk, "--shared=1", "--discard=ignore") as server:
+        put(small, server.address, overwrite=True, verify=True)
+    assert images.same(small, disk)
+
+
+def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(small, tmp_path, put):
+    disk = _full(tmp_path / "disk", SMALL + 5 * images.MIB)
+    with serving(disk, "--shared=8", "--discard=unmap") as server:
+        put(small, server.address, overwrite=True)
+    assert not disk.read_bytes()[-images.MIB :].strip(b"\0")
+
+
+@pytest.mark.parametrize("shared", [1, 2, 8])
+def test_as_many_connections_as_the_server_has_are_enough(shared, small, tmp_path, put):
+    disk = _zeros(tmp_path / "disk", SMALL)
+    with serving(disk, f"--shared={shared}") as server:
+        put(small, server.address, verify=True)
+    assert images.same(small, disk)
+
+
+def test_a_file_is_made_with_the_images_size_and_holes(raw, tmp_path, put):
+    target = tmp_path / "new.raw"
+    put(raw, target, verify=True)
+    assert images.same(raw, target)
+    assert target.stat().st_size == images.SIZE
+    assert images.allocated(target) <= images.allocated(raw)
+
+
+def test_a_stream_makes_a_file_that_fits(raw, tmp_path, put):
+    put(images.compressed(raw, "zstd"), tmp_path / "new.raw", verify=True)
+    assert images.same(raw, tmp_path / "new.raw")
+
+
+def test_a_full_file_is_overwritten_only_when_told(raw, tmp_path, put):
+    target = _full(tmp_path / "full.raw", images.SIZE)
+    with pytest.raises(TargetNotEmpty):
+        put(raw, target)
+    assert target.read_bytes() == b"\xa5" * images.SIZE
+    put(raw, target, overwrite=True, verify=True)
+    assert images.same(raw, target)
+    assert images.allocated(target) <= images.allocated(raw)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda file: (file.seek(1080), file.write(b"\x53\xef")), "ext4"),
+        (lambda file: (file.seek(512), file.write(b"EFI PART")), "GPT"),
+        (lambda file: file.write(b"QFI\xfb"), "qcow2"),
+        (lambda file: (file.seek(-1, os.SEEK_END), file.write(b"x")), "data"),
+        (lambda file: (file.seek(images.MIB - 1), file.write(b"x")), "data"),
+    ],
+    ids=["ext4", "gpt", "qcow2", "the last byte", "the end of the first MiB"],
+)
+def test_a_target_that_is_not_empty_is_refused_and_named(write, said, small, blank, put):
+    with blank.disk.open("r+b") as disk:
+        write(disk)
+    before = images.allocated(blank.disk)
+    with pytest.raises(TargetNotEmpty, match=said) as caught:
+        put(small, blank.address)
+    assert not caught.value.is_resumable
+    assert images.allocated(blank.disk) == before
+
+
+@pytest.mark.parametrize("form", ["raw", "zstd"])
+def test_a_target_that_is_too_small_is_refused(form, raw, small, put, tmp_path):
+    disk = _zeros(tmp_path / "disk", images.SIZE - 512)
+    source = raw if form == "raw" else images.compressed(raw, "zstd")
+    with serving(disk) as server, pytest.raises(TargetTooSmall, match=str(images.SIZE - 512)):
+        put(source, server.address)
+
+
+def test_a_read_only_export_is_refused(small, put, tmp_path):
+    disk = _zeros(tmp_path / "disk", SMALL)
+    with serving(disk, "--read-only") as server, pytest.raises(TargetReadOnly):
+        put(small, server.address)
+
+
+def test_a_server_that_is_not_there_is_said_so(small, put, tmp_path):
+    with pytest.raises(ConnectionLost):
+        put(small, NbdAddress(f"nbd+unix:///disk?socket={tmp_path / 'nobody'}"))
+
+
+def test_an_image_that_qemu_has_open_is_refused(small, put, tmp_path):
+    disk = _zeros(tmp_path / "disk", SMALL)
+    with serving(disk), pytest.raises(TargetInUse, match="locked"):
+        put(small, disk)
+
+
+def test_a_directory_is_no_target(small, put, tmp_path):
+    with pytest.raises(TargetError, match="neither"):
+        put(small, tmp_path)
+
+
+def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small, blank, put):
+    def change(progress: object) -> None:
+        os.utime(small)
+
+    with pytest.raises(SourceChanged):
+        put(small, blank.address, progress=change)
+    with blank.disk.open("rb") as disk:
+        assert not disk.read(images.MIB).strip(b"\0")
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Path]:
+    loop = attached(_zeros(tmp_path / "behind", SMALL + images.MIB))
+    try:
+        yield Path(loop)
+    finally:
+        detach(loop)
+
+
+def test_a_block_device_gets_the_image(small, device, put, tmp_path):
+    put(small, device, verify=True)
+    assert images.same(small, tmp_path / "behind", SMALL)
+    assert images.allocated(tmp_path / "behind") <= images.allocated(small)
+
+
+def test_a_block_device_is_a_source(small, blank, put, tmp_path):
+    loop = attached(small)
+    try:
+        put(Path(loop), blank.address)
+    finally:
+        detach(loop)
+    assert images.same(small, blank.disk, SMALL)
+
+
+def test_a_dirty_block_device_gets_holes(small, put, tmp_path):
+    behind = _full(tmp_path / "behind", SMALL)
+    loop = attached(behind)
+    try:
+        put(small, Path(loop), overwrite=True, verify=True)
+    finally:
+        detach(loop)
+    assert images.same(small, behind)
+    assert images.allocated(behind) <= images.allocated(small)
+
+
+def test_a_device_that_is_mounted_is_refused(small, put, tmp_path):
+    behind = _zeros(tmp_path / "behind", 16 * images.MIB)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", str(behind)], check=True)
+    loop, point = attached(behind), tmp_path / "point"
+    point.mkdir()
+    try:
+        subprocess.run(["mount", loop, str(point)], check=True)
+        try:
+            with pytest.raises(TargetInUse, match="mounted"):
+                put(small, Path(loop), overwrite=True)
+        finally:
+            subprocess.run(["umount", str(point)], check=True)
+    finally:
+        detach(loop)
+
+
+def test_a_file_behind_a_loop_device_is_refused(small, device, put, tmp_path):
+    with pytest.raises(TargetInUse, match=str(device)):
+        put(small, tmp_path / "behind")
