@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and what is ignored is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _postgres_bin() -> Path:

@@ -103,11 +103,9 @@ class Daemon:
     def server_pid(self, export_id: str) -> int:
         """Of the qemu-nbd that serves the export, found by the export's name on its command line."""
         with self.raw() as client:
-            name = client.get(f"/v1/exports/{export_id}").json()["uri"].rpartition("/")[2].encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal() and _is_server(entry, name):
-                return int(entry.name)
-        raise AssertionError("no qemu-nbd has the export's name")
+            pid = server_at(client.get(f"/v1/exports/{export_id}").json()["uri"])
+        assert pid, "no qemu-nbd has the export's name"
+        return pid
 
     def end(self) -> None:
         """Ends every export, and the service."""
@@ -131,6 +129,13 @@ class Daemon:
                 return client.get("/readyz").status_code == 200
         except httpx.HTTPError:
             return False
+
+
+def server_at(uri: str) -> int | None:
+    """The qemu-nbd that serves an address."""
+    name = uri.rpartition("/")[2].encode()
+    entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return next((int(entry.name) for entry in entries if _is_server(entry, name)), None)
 
 
 def eventually(happened: Callable[[], object], seconds: float = BOUND) -> None:

@@ -95,7 +95,7 @@ async def test_a_server_that_dies_is_no_loss_when_it_is_replaced(client, daemon,
     async with client.export("local:served.img", look_seconds=OFTEN) as disk:
         uri, first = disk.uri, daemon.server_pid(disk.id)
         os.kill(first, signal.SIGKILL)
-        await soon(lambda: daemon.state_of(disk.id) == "ready" and daemon.server_pid(disk.id) != first)
+        await soon(lambda: server_at(uri) not in (None, first) and daemon.state_of(disk.id) == "ready")
         assert disk.uri == uri
         subprocess.run(["nbdcopy", uri, tmp_path / "copy"], check=True)
     assert (tmp_path / "copy").read_bytes() == content
