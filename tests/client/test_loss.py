@@ -13,6 +13,7 @@ import pytest
 
 from cloudmanager.client import AsyncCloudManager, CloudManager, ExportLost, errors
 from cloudmanager.client.errors import LostReason
+from tests.client.daemon import server_at
 
 pytestmark = pytest.mark.anyio
 
