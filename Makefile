@@ -41,6 +41,10 @@ test-vm: setup packages-slow ## of those, the one in which providers find disks 
 test-faults-long: setup ## random lives and crashes for hours: FAULT_RUNS=1000 of them
 	@FAULT_RUNS=$${FAULT_RUNS:-1000} $(BIN)/pytest tests/faults --timeout 0 $(ARGS)
 
+.PHONY: test-crashes
+test-crashes: setup ## the service is killed at every point of its work, in every cloud
+	@$(BIN)/pytest -n $(WORKERS) -m slow tests/faults $(ARGS)
+
 .PHONY: test-load
 test-load: setup packages-slow ## 500 exports of 200 disks by 64 clients for ten minutes, with faults: a table (LOAD_SECONDS=600)
 	@LOAD_SECONDS=$${LOAD_SECONDS:-600} $(BIN)/pytest -n 0 -m slow tests/load -s $(ARGS)
