@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.core.errors import DeviceMismatch
 from cloudmanager.core.model import Access, FileIdentity
 from cloudmanager.core.nbd import handshake, images
-from cloudmanager.core.nbd.handshake import Readiness
+from cloudmanager.core.nbd.handshake import Readiness, ServerEnded
 from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.running import client_count
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
@@ -41,7 +42,12 @@ class Proof:
             is_occupied=lambda: client_count(server.pid, self.listener_inode) >= self.settings.connections,
         )
         handshake.await_ready(self.address, readiness)
-        images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
+        try:
+            images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
+        except DeviceMismatch:
+            if server.is_alive:
+                raise
+            raise ServerEnded from None  # since the handshake: nothing is open any more
 
     def _overlay(self) -> list[FileIdentity]:
         if self.spec.access is not Access.SCRATCH:
