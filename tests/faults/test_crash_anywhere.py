@@ -92,6 +92,7 @@ def test_a_service_elsewhere_can_be_killed_at_every_point(life: str, nurseries: 
     _kill_at_each(life, _after_the_start(_points(life, nurseries)), nurseries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1 + RUNS // 20))
 @lives(["read-write"])
 def test_services_can_be_killed_one_after_the_other(life: str, seed: int, nurseries: Nurseries) -> None:
