@@ -13,6 +13,7 @@ from rich.table import Table as Grid
 
 from benchmarks import page, surroundings
 from benchmarks.figures import Figures, Series
+from benchmarks.rig import leftovers
 from benchmarks.rounds import Effort
 from benchmarks.section import Section
 from benchmarks.shown import SHOWN
@@ -29,6 +30,7 @@ def main() -> None:
     if os.geteuid() != 0:
         raise SystemExit("The benchmarks make loop devices, network namespaces and control groups: run them as root.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that everything is cleaned up
+    leftovers.sweep()
     for name in arguments.tables or MEASURES:
         figures = _measure(name, Effort(arguments.quick))
         if not arguments.quick or arguments.results != page.RESULTS:

@@ -4,13 +4,14 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.rig import leftovers
+from benchmarks.rig.cgroup import Group, group
 from benchmarks.rig.ports import free_ports
 
 END_SECONDS = 10
@@ -21,6 +22,8 @@ class ByShell:
     image: Path
     directory: Path
     """Of the pid files."""
+    group: Group
+    """Of its processes."""
 
     def start_one(self) -> float:
         """Seconds until it is ready."""
@@ -50,16 +53,13 @@ class ByShell:
         )
 
     def _timed(self, command: list[str], stdin: str = "") -> float:
-        began = time.perf_counter()
-        subprocess.run(command, input=stdin, text=True, check=True)
-        return time.perf_counter() - began
+        with self.group.joined():
+            began = time.perf_counter()
+            subprocess.run(command, input=stdin, text=True, check=True)
+            return time.perf_counter() - began
 
 
 @contextmanager
 def by_shell(image: Path) -> Iterator[ByShell]:
-    with tempfile.TemporaryDirectory(prefix="cm-bench-") as name:
-        shell = ByShell(image, Path(name))
-        try:
-            yield shell
-        finally:
-            shell.stop_all()
+    with leftovers.directory() as directory, group() as own:
+        yield ByShell(image, directory, own)

@@ -1,6 +1,5 @@
 """Control groups: processor time and memory of a server with all its processes, a disk's limit, and a sure end."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -8,9 +7,10 @@ from itertools import count
 from os import getpid
 from pathlib import Path
 
+from benchmarks.rig import leftovers
+
 _MOUNTS = Path("/proc/self/mounts")
 _NUMBERS = count()
-_END_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,16 @@ class Group:
     @property
     def pids(self) -> list[int]:
         return [int(line) for line in (self.directory / "cgroup.procs").read_text().split()]
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """This process is in it, and so is whatever it starts: without the time of a shell that joins first."""
+        home = _mounted("cgroup2") / _own_group()
+        _join(self.directory)
+        try:
+            yield
+        finally:
+            _join(home)
 
     def cpu_seconds(self) -> float:
         """Since the group was made, with every process that has ended."""
@@ -50,8 +60,7 @@ def group() -> Iterator[Group]:
     try:
         yield Group(directory)
     finally:
-        (directory / "cgroup.kill").write_text("1")
-        _remove(directory)
+        leftovers.remove_group(directory)
 
 
 @contextmanager
@@ -64,7 +73,7 @@ def throttle() -> Iterator[Throttle]:
     try:
         yield Throttle(directory)
     finally:
-        _remove(directory)
+        leftovers.remove_group(directory)
 
 
 def can_throttle() -> bool:
@@ -87,24 +96,19 @@ def _hierarchy(kind: str, option: str) -> Path | None:
     return None
 
 
+def _own_group() -> str:
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
+
+
+def _join(directory: Path) -> None:
+    (directory / "cgroup.procs").write_text(str(getpid()))
+
+
 def _new_directory(root: Path) -> Path:
-    directory = root / f"cloudmanager-bench-{getpid()}-{next(_NUMBERS)}"
+    directory = root / f"{leftovers.MARK}-{getpid()}-{next(_NUMBERS)}"
     directory.mkdir()
     return directory
-
-
-def _remove(directory: Path) -> None:
-    """The kernel counts a killed process as a member until it has been reaped."""
-    deadline = time.monotonic() + _END_SECONDS
-    while True:
-        try:
-            directory.rmdir()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def memory_mib(pid: int) -> float:

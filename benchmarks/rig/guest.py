@@ -3,13 +3,13 @@
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.rig import leftovers
 from tests.vm.virtual_machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
@@ -66,8 +66,7 @@ class KernelClient:
 def kernel_client() -> Iterator[KernelClient]:
     """Boots the machine: a minute, and a few more when its image has to be made."""
     subprocess.run([ROOT / "scripts/make-guest-image", IMAGE], check=True, cwd=ROOT)
-    with tempfile.TemporaryDirectory(prefix="cm-bench-") as name:
-        directory = Path(name)
+    with leftovers.directory() as directory:
         tools = _tools(directory)
         with VirtualMachine(directory, IMAGE, tools, []) as machine:
             yield KernelClient(machine)

@@ -6,7 +6,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.rig import leftovers
 from benchmarks.rig.cgroup import group
 from benchmarks.rig.place import Place
 from benchmarks.rig.ports import free_ports
@@ -136,7 +136,7 @@ def running_service(
 ) -> Iterator[Service]:
     """`tables` are added to the configuration. Without a `place` it has a group of its own."""
     with ExitStack() as cleanup:
-        directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        directory = cleanup.enter_context(leftovers.directory())
         (directory / "images").mkdir()
         listen = f"{address}:{free_ports(1, address)[0]}"
         token = secrets.token_urlsafe()

@@ -1,6 +1,5 @@
 """One disk that can be read directly, from a server that was started by hand, and from cloudmanager."""
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.figures import Quantity
+from benchmarks.rig import leftovers
 from benchmarks.rig.cgroup import Group, Throttle, can_throttle, group, throttle
 from benchmarks.rig.disk import disk, make_file_cold, random_image
 from benchmarks.rig.limits import GIB, LIMITS, Limit
@@ -123,7 +123,7 @@ class Target:
 @contextmanager
 def stand(effort: Effort) -> Iterator[Stand]:
     with ExitStack() as cleanup:
-        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(len(HOLDERS)))
         limiter = cleanup.enter_context(throttle()) if can_throttle() else None
         clients, by_hand, ours = (cleanup.enter_context(group()) for _ in range(3))

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.figures import Quantity, Series
-from benchmarks.rig import readers
+from benchmarks.rig import leftovers, readers
 from benchmarks.rig.cgroup import group
 from benchmarks.rig.network import network
 from benchmarks.rig.place import Place
@@ -44,7 +43,7 @@ class _Stand:
 @contextmanager
 def _stand() -> Iterator[_Stand]:
     with ExitStack() as cleanup:
-        home = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        home = cleanup.enter_context(leftovers.directory())
         make_system(home / "root")
         environment = {**os.environ, **environment_for_virt_builder(home)}
         template = command_with("our-debian]").replace("64M", f"{DISK_BYTES // 2**20}M")
@@ -90,4 +89,5 @@ def _make_empty(image: Path) -> None:
 def _build(stand: _Stand, target: Path) -> None:
     options = ("--no-check-signature", "--no-cache", "--format", "raw", "--hostname", "web01", "--quiet")
     command: list[str | Path] = ["virt-builder", "our-debian", *options, "--output", target]
-    stand.builder.run(command, {**os.environ, **environment_for_virt_builder(stand.home)})
+    kept_here = {"TMPDIR": str(stand.home)}  # what libguestfs leaves when it is killed
+    stand.builder.run(command, {**os.environ, **environment_for_virt_builder(stand.home), **kept_here})

@@ -1,6 +1,5 @@
 """NBD servers side by side: one image, in the page cache, for 1, 4 and 16 clients."""
 
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.figures import Quantity, Series, rounded
-from benchmarks.rig import readers
+from benchmarks.rig import leftovers, readers
 from benchmarks.rig.cgroup import Group, group, memory_mib
 from benchmarks.rig.disk import random_image
 from benchmarks.rig.network import Network, network
@@ -83,7 +82,7 @@ class _Stand:
 @contextmanager
 def _stand() -> Iterator[_Stand]:
     with ExitStack() as cleanup:
-        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
         clients = Place(cleanup.enter_context(group())).on(cables.hosts[0])
         ours = {name: cleanup.enter_context(_ours(cables, tls)) for name, tls in TLS.items()}

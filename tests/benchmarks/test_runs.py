@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.figures import Figures
+from benchmarks.rig import leftovers
 from benchmarks.shown import SHOWN
+from benchmarks.tables import MEASURES
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,14 +27,21 @@ def started(*words: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def leftovers(pid: int) -> list[str]:
+def left_by(pid: int) -> list[str]:
     """What bears the number of the benchmark's process."""
-    groups = [str(found) for found in Path("/sys/fs/cgroup").glob(f"*/cloudmanager-bench-{pid}-*")]
-    links = subprocess.run(["ip", "-br", "link"], check=True, capture_output=True, text=True).stdout
-    return [*groups, *(line for line in links.splitlines() if f"cmb{pid}" in line)]
+    mark = f"{leftovers.MARK}-{pid}-"
+    found = [*Path("/sys/fs/cgroup").glob(f"**/{mark}*"), *leftovers.BULK.glob(f"{mark}*")]
+    lists = (["ip", "-br", "link"], ["ip", "netns", "list"], ["losetup", "--list"], ["ps", "-ewwo", "args"])
+    said = [line for words in lists for line in output(*words) if f"cmb{pid}" in line or mark in line]
+    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if mark in line]
+    return [*map(str, found), *said, *mounts]
 
 
-@pytest.mark.parametrize("table", ["servers", "control", "reading", "deploying"])
+def output(*words: str) -> list[str]:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("table", sorted(MEASURES))
 def test_a_quick_run_measures_everything_that_is_shown_and_cleans_up(table: str, tmp_path: Path) -> None:
     with started(table, "--quick", "--results", tmp_path) as run:
         assert run.stdout
@@ -41,15 +50,28 @@ def test_a_quick_run_measures_everything_that_is_shown_and_cleans_up(table: str,
     figures = Figures.load(tmp_path / f"{table}.json")
     assert figures.is_quick
     assert SHOWN[table].meaning(figures)
-    assert leftovers(run.pid) == []
+    assert left_by(run.pid) == []
 
 
 def test_a_run_that_is_terminated_cleans_up(tmp_path: Path) -> None:
-    with started("control", "--quick", "--results", tmp_path) as run:
-        assert run.stdout
-        while "500 exports" not in (line := run.stdout.readline()):
-            assert line, "it ended before"
-        os.kill(run.pid, signal.SIGTERM)
+    run = stopped("control", "500 exports", signal.SIGTERM, tmp_path)
     assert run.returncode != 0
-    assert leftovers(run.pid) == []
+    assert left_by(run.pid) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_has_left_is_swept_by_the_next_one(tmp_path: Path) -> None:
+    killed = stopped("reading", "one reader", signal.SIGKILL, tmp_path)
+    assert left_by(killed.pid) != []
+    stopped("control", "one at a time", signal.SIGTERM, tmp_path)
+    assert left_by(killed.pid) == []
+
+
+def stopped(table: str, case: str, how: signal.Signals, results: Path) -> subprocess.Popen[str]:
+    """A run that was sent a signal as soon as it had measured a case, and has ended."""
+    with started(table, "--quick", "--results", results) as run:
+        assert run.stdout
+        while case not in (line := run.stdout.readline()):
+            assert line, "it ended before"
+        os.kill(run.pid, how)
+    return run
