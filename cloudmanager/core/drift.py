@@ -91,11 +91,18 @@ class Drift:
 
     # What is served
 
-    def starting(self, record: ExportRecord, device: Device) -> None:
-        """A server is about to open the device."""
-        fingerprint = Fingerprint.take(device)
-        self._keep(_Served(record.id, record.disk, self._clock.boottime(), device.size_bytes, fingerprint))
+    def starting(self, record: ExportRecord, device: Device) -> int:
+        """A server is about to open the device. Returns how many bytes of it are served.
+
+        An export keeps the size that its clients know, also where the disk has grown since: a client that connects
+        again takes it for the same disk. Raises DeviceMismatch where it has become smaller.
+        """
+        size = device.size_bytes if record.size_bytes is None else record.size_bytes
+        if device.size_bytes < size:
+            raise _shrunk(record.disk)
+        self._keep(_Served(record.id, record.disk, self._clock.boottime(), size, Fingerprint.take(device)))
         self._shown[record.id] = None  # a start that succeeds leaves no problem
+        return size
 
     def adopted(self, record: ExportRecord) -> None:
         """A server that an earlier daemon started goes on: what it has open is looked at soon."""

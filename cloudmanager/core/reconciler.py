@@ -244,9 +244,10 @@ class Reconciler:
         try:
             if self._stopping.is_set():
                 return None
-            self._drift.starting(record, device)
-            process = self._servers.start(ServerSpec(record.id, record.name, port, record.access, device))
-            if self._store.set_ready(record.id, process, device.size_bytes, device.format):
+            size = self._drift.starting(record, device)
+            spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
+            process = self._servers.start(spec)
+            if self._store.set_ready(record.id, process, size, device.format):
                 self._on_change(record.id)
         except CloudManagerError as error:
             return error

@@ -17,7 +17,7 @@ from cloudmanager.core.errors import (
     Throttled,
 )
 from cloudmanager.core.model import AttachmentState, Export, ExportState, Problem
-from tests.core.bench import SIZE, Bench, content, eventually, opened_bench
+from tests.core.bench import SIZE, Bench, content, eventually, kill, opened_bench
 from tests.nbd.client import Client
 
 
@@ -212,3 +212,45 @@ def test_a_mismatch_that_is_no_devices_is_a_note(bench: Bench) -> None:
     bench.shelf.failures["locate"] = [DeviceMismatch("Another file is there now.")] * 10000
     assert "Another file" in shown(bench, export).detail
     assert len(content(bench.manager.get(export.id))) == SIZE
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_an_export_keeps_its_size_when_its_server_is_replaced_after_the_disk_has_grown(
+    bench: Bench, access: Access
+) -> None:
+    export = bench.ready("writable:a.img", access)
+    pid = bench.server_pid(export)
+    before = content(export)
+    os.truncate(bench.shelf.directory / "a.img", 2 * SIZE)
+    kill(pid)
+    again = served_anew(bench, export, pid)
+    assert (again.uri, again.size_bytes) == (export.uri, SIZE)
+    assert content(again) == before
+    assert f"{2 * SIZE}" in shown(bench, export).detail
+    assert bench.manager.get(export.id).size_bytes == SIZE
+
+
+def test_what_was_written_to_scratch_is_there_when_its_server_is_replaced_after_the_disk_has_grown(
+    bench: Bench,
+) -> None:
+    export = bench.ready(access=Access.SCRATCH)
+    pid = bench.server_pid(export)
+    with Client.greeted(export.port or 0, export.name) as client:
+        client.write(SIZE - 512, b"w" * 512)
+        client.flush()
+    os.truncate(bench.shelf.directory / "a.img", 2 * SIZE)
+    kill(pid)
+    again = content(served_anew(bench, export, pid))
+    assert (len(again), again[-512:]) == (SIZE, b"w" * 512)
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_a_server_that_died_is_not_replaced_when_the_disk_has_become_smaller(tmp_path: Path, access: Access) -> None:
+    with opened_bench(tmp_path, reconcile_seconds=3600) as bench:
+        export = bench.ready("writable:a.img", access)
+        os.truncate(bench.shelf.directory / "a.img", SIZE // 2)
+        bench.kill_server(export)
+        failed = bench.over(export)
+        assert failed.error is not None
+        assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")
+        assert "smaller" in failed.error.detail

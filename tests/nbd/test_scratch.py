@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,31 @@ def test_the_overlay_outlives_its_server(exporter: Exporter, raw: Path) -> None:
     os.kill(served.pid, 9)
     assert exporter.exited() == served.id
     with exporter.start(served.spec).connect() as client:
+        assert client.read(0, 512) == b"kept" * 128
+
+
+def test_an_overlay_that_no_client_was_told_of_does_not_outlive_a_change_of_size(exporter: Exporter, raw: Path) -> None:
+    served = exporter.export(device(raw), Access.SCRATCH)
+    os.kill(served.pid, 9)
+    assert exporter.exited() == served.id
+    os.truncate(raw, 8 * MiB)
+    with exporter.start(replace(served.spec, device=device(raw))).connect() as client:
+        assert client.size == 8 * MiB
+        assert client.read(8 * MiB - 512, 512) == bytes(512)
+
+
+def test_an_overlay_keeps_its_size_when_the_disk_has_grown_since_clients_were_told(
+    exporter: Exporter, raw: Path
+) -> None:
+    served = exporter.export(device(raw), Access.SCRATCH)
+    with served.connect() as client:
+        client.write(0, b"kept" * 128)
+        client.flush()
+    os.kill(served.pid, 9)
+    assert exporter.exited() == served.id
+    os.truncate(raw, 8 * MiB)
+    with exporter.start(replace(served.spec, device=device(raw), told_bytes=4 * MiB)).connect() as client:
+        assert client.size == 4 * MiB
         assert client.read(0, 512) == b"kept" * 128
 
 

@@ -6,13 +6,14 @@ import errno
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cloudmanager.core.errors import DiskInUse, ImageError, ServerFailed
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd import new_export_name
+from cloudmanager.core.nbd import ServerSpec, new_export_name
 from tests.nbd.exporter import Exporter, MiB, device, read_back, status
 
 SANDBOXES = pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
@@ -45,6 +46,46 @@ def test_every_container_format_is_read_back_whole(
 def test_a_dmg_image_is_opened_as_such(exporter: Exporter, raw: Path) -> None:
     with pytest.raises(ServerFailed, match=r"koly|dmg|Could not open|trailer"):
         exporter.export(device(raw, "dmg"))
+
+
+@SANDBOXES
+@pytest.mark.parametrize("format_name", ["raw", "qcow2"])
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.READ_WRITE])
+def test_of_a_disk_that_has_grown_only_what_clients_were_told_of_is_served(
+    make_exporter: Callable[..., Exporter], sandbox: str, format_name: str, access: Access, raw: Path
+) -> None:
+    disk = device(raw) if format_name == "raw" else converted(raw, format_name)
+    told_bytes = 4 * MiB
+    subprocess.run(["qemu-img", "resize", "-q", "-f", format_name, disk.path, str(6 * MiB)], check=True)
+    grown = replace(disk, size_bytes=6 * MiB)
+    exporter = make_exporter(sandbox=sandbox)
+    port = exporter.servers.reserve("grown")
+    served = exporter.start(ServerSpec("grown", new_export_name(), port, access, grown, told_bytes))
+    with served.connect() as client:
+        assert client.size == told_bytes
+        assert client.read(told_bytes - 512, 512) == random_end(raw)
+        if access is Access.READ_WRITE:
+            client.write(0, b"w" * 512)
+            client.flush()
+            assert client.read(0, 512) == b"w" * 512
+
+
+def random_end(raw: Path) -> bytes:
+    """The last sector of what the disk was."""
+    return raw.read_bytes()[4 * MiB - 512 : 4 * MiB]
+
+
+@pytest.mark.parametrize("told_bytes", [1000, 1024, 1025])
+def test_a_size_between_two_sectors_is_kept_too(exporter: Exporter, tmp_path: Path, told_bytes: int) -> None:
+    disk = tmp_path / "odd.raw"
+    disk.write_bytes(b"o" * told_bytes)
+    with exporter.export(device(disk)).connect() as client:
+        size_before = client.size
+    disk.write_bytes(b"o" * (told_bytes + 1))
+    port = exporter.servers.reserve("odd")
+    served = exporter.start(ServerSpec("odd", new_export_name(), port, Access.READ_ONLY, device(disk), told_bytes))
+    with served.connect() as client:
+        assert client.size == size_before
 
 
 def test_an_image_is_never_probed(exporter: Exporter, raw: Path) -> None:

@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from cloudmanager.core.errors import ImageError
 
-Options: TypeAlias = dict[str, "str | bool | Options | None"]
+Options: TypeAlias = dict[str, "str | int | bool | Options | None"]
 
+_SECTOR_BYTES = 512
 _DRIVERS = {
     "dmg": "dmg",
     "parallels": "parallels",
@@ -38,14 +39,18 @@ class Node:
     """Its bytes need not survive the machine, so a flush need not reach the disk."""
 
 
-def filename(nodes: Sequence[Node]) -> str:
+def filename(nodes: Sequence[Node], limit_bytes: int | None = None) -> str:
     """The argument for qemu-nbd: the first node is exported, each reads through the one after it.
 
+    With a limit only that many bytes of it are exported, up to the end of a sector, which is how QEMU counts.
     Raises ImageError for a format that QEMU has no driver for.
     """
     graph: Options | None = None
     for node in reversed(nodes):
         graph = _options(node, graph)
+    if limit_bytes is not None:
+        size = -(-limit_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
+        graph = {"driver": "raw", **_common(nodes[0]), "size": size, "file": graph}
     return "json:" + json.dumps(graph)
 
 

@@ -29,6 +29,12 @@ def create_overlay(path: Path, size_bytes: int) -> None:
     unfinished.rename(path)
 
 
+def fits(path: Path, size_bytes: int) -> bool:
+    """Whether an overlay was made for a disk of this size."""
+    with path.open("rb") as file:
+        return file.read(_HEADER.size) == _header(size_bytes)[: _HEADER.size]
+
+
 def _metadata(size_bytes: int) -> list[tuple[int, bytes]]:
     clusters = _L1_CLUSTER + _l1_clusters(size_bytes)
     return [

@@ -17,6 +17,12 @@ class ServerSpec:
     port: int
     access: Access
     device: Device
+    told_bytes: int | None = None
+    """The size that clients were told before. It stays so, however much the device has grown."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self.device.size_bytes if self.told_bytes is None else self.told_bytes
 
 
 def scratch_file(directory: Path) -> Path:

@@ -76,8 +76,16 @@ class Startup:
             *(executable(PROGRAM, "qemu-utils"), "--persistent", f"--shared={self.settings.connections}"),
             *(name_option(self.spec.name), *self._tls(confinement)),
             *(["--read-only"] if self.spec.access is Access.READ_ONLY else []),
-            blockgraph.filename([*self._overlay(confinement), *(_node(image, confinement) for image in opened)]),
+            blockgraph.filename(
+                [*self._overlay(confinement), *(_node(image, confinement) for image in opened)], self._limit_bytes
+            ),
         ]
+
+    @property
+    def _limit_bytes(self) -> int | None:
+        """An overlay has the size that it was made with."""
+        has_grown = self.spec.device.size_bytes > self.spec.size_bytes
+        return self.spec.size_bytes if has_grown and not self._is_scratch else None
 
     def _tls(self, confinement: Confinement) -> list[str]:
         if self.settings.tls == "off":
@@ -90,10 +98,16 @@ class Startup:
         """A scratch export's; what an earlier server of the export has written is kept."""
         if not self._is_scratch:
             return []
-        if not self._scratch.exists():
-            scratch.create_overlay(self._scratch, self.spec.device.size_bytes)
+        if not self._has_overlay():
+            scratch.create_overlay(self._scratch, self.spec.size_bytes)
         name = confinement.show(self._scratch, writable=True)
         return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
+
+    def _has_overlay(self) -> bool:
+        """One that no client was told of may be from before the disk has grown."""
+        if not self._scratch.exists():
+            return False
+        return self.spec.told_bytes is not None or scratch.fits(self._scratch, self.spec.size_bytes)
 
     def _serve(self, launch: Launch) -> tuple[Launched, ServerProcess]:
         deadline = time.monotonic() + self.settings.start_timeout_seconds
