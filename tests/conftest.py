@@ -15,8 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.janitor import Janitor
+
 # A shell that starts the suite in the background has it ignore Ctrl-C, and what is ignored is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _janitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """So that a run that is killed does not spoil the next one."""
+    janitor = Janitor(tmp_path_factory.getbasetemp())
+    yield
+    janitor.dismiss()
 
 
 def _postgres_bin() -> Path:

@@ -24,7 +24,9 @@ _STARTS = 20
 class Cradle:
     """A process that forks services."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        """`directory`: below it are those of the worlds."""
+        self.directory = directory
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.cradle"],
             cwd=ROOT,

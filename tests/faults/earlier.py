@@ -22,6 +22,12 @@ def revision_before_head() -> str | None:
     return before
 
 
+def revision_of(path: Path) -> str:
+    """The schema of a store."""
+    with closing(sqlite3.connect(path)) as store:
+        return str(store.execute("SELECT version_num FROM alembic_version").fetchone()[0])
+
+
 def set_back(path: Path, revision: str) -> None:
     """What is in the store, in the schema of that revision. No service may run."""
     older = path.with_name("older.sqlite")

@@ -97,9 +97,9 @@ class Nurseries:
 
 
 @contextmanager
-def emulated(kind: str) -> Iterator[str]:
-    """Runs an emulated cloud with two machines. Yields the address of its console."""
-    directory = Path(tempfile.mkdtemp(prefix=f"cm-{kind}-"))  # short enough for the name of a socket
+def emulated(kind: str, parent: Path) -> Iterator[str]:
+    """Runs an emulated cloud with two machines. Yields the address of its console, which is below `parent`."""
+    directory = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=parent))
     address = directory / "console"
     command: list[Any] = [sys.executable, "-m", "tests.faults.emulated", kind, directory / "cloud", address]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

@@ -56,9 +56,10 @@ def life(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def nurseries(life: str, schema: Path, tmp_path: Path) -> Iterator[Nurseries]:
+def nurseries(life: str, schema: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
     provider = LIVES[life].provider
-    with emulated(KINDS[provider]) if provider in KINDS else nullcontext("") as address:
+    short = tmp_path_factory.getbasetemp()  # enough for the name of a socket
+    with emulated(KINDS[provider], short) if provider in KINDS else nullcontext("") as address:
         nurseries = Nurseries(tmp_path, schema, address)
         try:
             yield nurseries

@@ -12,8 +12,8 @@ from tests.faults.test_random_lives import Lives
 
 
 @pytest.fixture(scope="module")
-def cradle() -> Iterator[Cradle]:
-    cradle = Cradle()
+def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
+    cradle = Cradle(tmp_path_factory.getbasetemp())
     yield cradle
     cradle.close()
 

@@ -119,7 +119,7 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="cm-lives-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="lives-", dir=self.cradle.directory))
         self.world = CrashingWorld(self.directory, DISKS, self.cradle)
         self.made: list[str | None] = []
         """For each request the id of its export."""
@@ -335,8 +335,8 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def cradle() -> Iterator[Cradle]:
-    cradle = Cradle()
+def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
+    cradle = Cradle(tmp_path_factory.getbasetemp())
     yield cradle
     cradle.close()
 

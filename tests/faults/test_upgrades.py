@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import pytest
 
 from tests.core.bench import eventually
 from tests.faults.daemon import Daemon
-from tests.faults.earlier import revision_before_head, set_back
+from tests.faults.earlier import revision_before_head, revision_of, set_back
 
 MiB = 1 << 20
 SIZE = 32 * MiB
@@ -43,8 +41,7 @@ def _upgrade(daemon: Daemon, end: End) -> None:
     path = daemon.state / "cloudmanager.sqlite"
     set_back(path, BEFORE)
     daemon.start()
-    with closing(sqlite3.connect(path)) as store:
-        assert store.execute("SELECT version_num FROM alembic_version").fetchone()[0] != BEFORE
+    assert revision_of(path) != BEFORE
 
 
 def _is_adopted(daemon: Daemon, export: dict[str, Any]) -> None:
