@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cloudmanager.testing.cloud.qmp import Channel
 
 LOOK_SECONDS = 0.1
+RUN_SECONDS = 180
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Done:
 class GuestAgent(Channel):
     """`guest-exec` is asynchronous: a command is started, and asked for until it has ended."""
 
-    def run(self, command: str, stdin: str = "", timeout: float = 60) -> Done:
+    def run(self, command: str, stdin: str = "", timeout: float = RUN_SECONDS) -> Done:
         """Runs a line of shell."""
         arguments = {
             "path": "/bin/sh",
@@ -36,7 +37,7 @@ class GuestAgent(Channel):
             time.sleep(LOOK_SECONDS)
         raise TimeoutError(f"{command!r} has not ended after {timeout:g} s")
 
-    def read(self, command: str, timeout: float = 60) -> str:
+    def read(self, command: str, timeout: float = RUN_SECONDS) -> str:
         """What a line of shell that succeeds prints, without the newline at its end."""
         done = self.run(command, timeout=timeout)
         assert done.status == 0, f"{command}: {done.status}\n{done.output}"

@@ -1,8 +1,6 @@
 """One boot for all tests of this directory."""
 
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.vm.clouds import INSTANCE, Cloud, Ec2, Gce
+from tests.vm.code import make_code, make_image, run
 from tests.vm.service import API_PORT, NBD_PORTS, Service
 from tests.vm.virtual_machine import VirtualMachine
 
-ROOT = Path(__file__).parents[2]
-IMAGE = ROOT / ".cache/guest"
 RANDOM_BYTES = 16 * 1024**2
 
 
@@ -28,27 +25,14 @@ class Evidence:
     """SHA-256 of that file."""
 
 
-def run(*command: str | Path) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-
-
 @pytest.fixture(scope="session")
 def image() -> Path:
-    """Kernel and root disk, made once and kept: a minute or three the first time."""
-    run("scripts/make-guest-image", IMAGE)
-    return IMAGE
+    return make_image()
 
 
 @pytest.fixture(scope="session")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file system with cloudmanager as it is now, installed from its wheel: entry points and all."""
-    directory = tmp_path_factory.mktemp("code")
-    pip = (sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", directory, ROOT)
-    run(*pip, "install", "--no-deps", "--target", directory / "site", next(directory.glob("*.whl")))
-    run("mke2fs", "-t", "ext4", "-O", "^has_journal", "-d", directory / "site", directory / "code.ext4", "32M")
-    return directory / "code.ext4"
+    return make_code(tmp_path_factory.mktemp("code"))
 
 
 @pytest.fixture(scope="session")

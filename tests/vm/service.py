@@ -16,8 +16,8 @@ from tests.vm.virtual_machine import ADDRESS, VirtualMachine
 
 API_PORT = 8600
 NBD_PORTS = range(10809, 10813)
-START_SECONDS = 180
-SETTLE_SECONDS = 60
+START_SECONDS = 400
+SETTLE_SECONDS = 180
 CONFIGURATION = "/run/cloudmanager.toml"
 LOG = "/run/cloudmanager.log"
 

@@ -26,7 +26,7 @@ from tests.vm.conftest import Evidence
 from tests.vm.service import Export, Service
 from tests.vm.virtual_machine import VirtualMachine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first one makes the image and boots
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]  # a fixture makes the image
 
 REQUEST_BYTES = 256 * 1024
 SERVER = """

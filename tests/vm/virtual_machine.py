@@ -16,8 +16,8 @@ ADDRESS = "10.0.2.15"
 """The machine's, in the network that QEMU's user mode plays."""
 HOST = "10.0.2.2"
 """This machine's loopback address, as it is seen from there."""
-START_SECONDS = 20
-BOOT_SECONDS = 150
+START_SECONDS = 60
+BOOT_SECONDS = 400
 AGENT_PORT = "agent-port"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from cloudmanager.client.ways import nbd_driver
 from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.client.ways.errors import NotPossibleHere, WayFailed, WayLost
 from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, Served, negotiate
-from cloudmanager.client.ways.nbd_driver import Attachment, Nbd
+from cloudmanager.client.ways.nbd_driver import Attachment, ConnectionUnread, Nbd
 
 CONNECTIONS = 2
 """An export accepts eight in all, unless its service is set up otherwise, and the next client would wait."""
@@ -23,6 +23,8 @@ REQUEST_SECONDS = 120
 READ_AHEAD_BYTES = 4 * 2**20
 """So that one reader keeps several requests under way."""
 _FURTHER_CONNECTION_SECONDS = 2.0
+_ATTEMPTS = 2
+"""With several connections."""
 _NO_TLS = "the kernel cannot use the key of a TLS address (it knows no TLS-PSK); use the file"
 
 
@@ -67,15 +69,43 @@ def device(
     """
     if reason := obstacle(address):
         raise NotPossibleHere(reason)
-    endpoint = Endpoint.of(address)
+    may_write = address.is_writable and not read_only
+    wish = _Wish(Endpoint.of(address), may_write, ready_seconds, request_seconds, read_ahead_bytes)
     with ExitStack() as undo:
-        served, sockets = _connect(undo, endpoint, connections, ready_seconds)
-        flags = served.flags | (FLAG_READ_ONLY if read_only or not address.is_writable else 0)
-        nbd = Nbd(Attachment(sockets, served.size_bytes, flags, request_seconds, read_ahead_bytes), ready_seconds)
-        undo.callback(nbd.disconnect)
-        yield DiskDevice(nbd.path, served.size_bytes, not flags & FLAG_READ_ONLY, nbd.partitions(), nbd)
-        if nbd.is_lost:
-            raise WayLost(f"the connection of {nbd.path} ended while it was in use")
+        found = _connected(undo, wish, connections)
+        yield found
+        if found.is_lost:
+            raise WayLost(f"the connection of {found.path} ended while it was in use")
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What is to be connected, and how."""
+
+    endpoint: Endpoint
+    may_write: bool
+    ready_seconds: float
+    request_seconds: int
+    read_ahead_bytes: int
+
+    def connected(self, undo: ExitStack, connections: int) -> DiskDevice:
+        """Raises WayFailed; ConnectionUnread if the kernel does not listen on one of the connections."""
+        with ExitStack() as attempt:
+            served, sockets = _connect(attempt, self.endpoint, connections, self.ready_seconds)
+            flags = served.flags | (0 if self.may_write else FLAG_READ_ONLY)
+            attachment = Attachment(sockets, served.size_bytes, flags, self.request_seconds, self.read_ahead_bytes)
+            nbd = Nbd(attachment, self.ready_seconds)
+            attempt.callback(nbd.disconnect)
+            undo.push(attempt.pop_all())
+        return DiskDevice(nbd.path, served.size_bytes, not flags & FLAG_READ_ONLY, nbd.partitions(), nbd)
+
+
+def _connected(undo: ExitStack, wish: _Wish, connections: int) -> DiskDevice:
+    """Tries again where the kernel does not listen on each connection; at last with one, on which it listens."""
+    for _ in range(_ATTEMPTS):
+        with suppress(ConnectionUnread):
+            return wish.connected(undo, connections)
+    return wish.connected(undo, 1)
 
 
 def _connect(

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.client.ways import nbd_queues
 from cloudmanager.client.ways.errors import WayFailed
 from cloudmanager.client.ways.handshake import FLAG_READ_ONLY
 
@@ -54,20 +55,26 @@ class Attachment:
     read_ahead_bytes: int
 
 
+class ConnectionUnread(WayFailed):
+    """The kernel does not listen on one of the connections; with new ones it may."""
+
+
 class Nbd:
     """A connected device, served by a thread of this process."""
 
     def __init__(self, attachment: Attachment, ready_seconds: float) -> None:
-        """Returns when the device can be read, with its partitions. Raises WayFailed."""
+        """Returns when the device can be read, with its partitions. Raises WayFailed, ConnectionUnread."""
         self._attachment = attachment
-        self._claimed: Future[Path] = Future()
+        self._claimed: Future[tuple[Path, int]] = Future()
         self._is_over = threading.Event()
         self._may_end = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="nbd", daemon=True)
         self._thread.start()
-        self.path = self._claimed.result()
+        self.path, self._keeper = self._claimed.result()
         try:
-            self._await_size(time.monotonic() + ready_seconds)
+            deadline = time.monotonic() + ready_seconds
+            self._await_size(deadline)
+            self._await_every_connection(deadline)
             self._prepare()
         except BaseException:
             self.disconnect()
@@ -82,7 +89,7 @@ class Nbd:
         """What was written is sent first. Raises WayFailed if the driver does not let go; OSError if a write failed."""
         if not self._thread.is_alive():
             return
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.dup(self._keeper)  # to open the device could wait for an answer of the server
         try:
             if not self.is_lost and not self._attachment.flags & FLAG_READ_ONLY:
                 os.fsync(descriptor)
@@ -112,21 +119,21 @@ class Nbd:
             return
         try:
             self._configure(descriptor)
+            keeper = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
         except OSError as error:
             self._claimed.set_exception(WayFailed(f"{path}: {error.strerror}"))
         else:
-            self._claimed.set_result(path)
-            self._run(descriptor, path)
+            self._claimed.set_result((path, keeper))
+            self._run(descriptor, keeper)
         finally:
             _clear(descriptor, path)
 
-    def _run(self, descriptor: int, path: Path) -> None:
+    def _run(self, descriptor: int, keeper: int) -> None:
         """Until `disconnect`, also when the connections end before.
 
         Who opens a lost device again must get errors: not the driver's empty device, nor the disk of another worker.
-        The device keeps its size as long as somebody else has it open.
+        The device keeps its size as long as somebody else has it open: the keeper.
         """
-        keeper = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with suppress(OSError):  # the connections ended otherwise than by our disconnect
                 fcntl.ioctl(descriptor, _DO_IT)
@@ -170,6 +177,11 @@ class Nbd:
             if self._is_over.is_set() or time.monotonic() > deadline:
                 raise WayFailed(f"the kernel did not connect {self.path}; its log (dmesg) says why")
             time.sleep(_LOOK_SECONDS)
+
+    def _await_every_connection(self, deadline: float) -> None:
+        """Before anybody reads of the device, who might wait for the one that is not listened on."""
+        if not nbd_queues.are_served(self._keeper, self.path, deadline - time.monotonic()):
+            raise ConnectionUnread(f"the kernel does not listen on every connection of {self.path}")
 
     def _prepare(self) -> None:
         """Read-ahead, and the partitions: the kernel looks for them only when asked."""
