@@ -1,7 +1,5 @@
 """cloudmanager admin: an operator's orders, given to a running service."""
 
-import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -9,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from cloudmanager.cli.exits import Exit
+from cloudmanager.cli.people.person import named
 
 if TYPE_CHECKING:
     from cloudmanager.client import CloudManager, Node, Provider
@@ -20,7 +19,7 @@ ByOption = Annotated[
     str, typer.Option(metavar="NAME", help="Who orders it. Otherwise $CLOUDMANAGER_HOLDER, or user and host.")
 ]
 ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the audit trail, and shown to whom it meets.")]
-NodeArgument = Annotated[str, typer.Argument(metavar="[NODE]", help="May be left out where there is only one.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="May be left out where there is only one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
 
@@ -33,7 +32,7 @@ def force_release(
 ) -> None:
     """End an export at once, also one that is closing: its clients are cut off and get no time to finish."""
     with _service() as service:
-        export = service.force_release(export_id, by=_operator(by), reason=reason)
+        export = service.force_release(export_id, by=named(by), reason=reason)
     _tell(export, f"{export.id} of {export.disk} is {export.state}; its clients are cut off", as_json=json)
 
 
@@ -46,7 +45,7 @@ def pause(
 ) -> None:
     """Let a provider make no new exports, on every node of the store. Those that it has go on."""
     with _service() as service:
-        paused = service.pause(provider, by=_operator(by), reason=reason)
+        paused = service.pause(provider, by=named(by), reason=reason)
     _tell(paused, _of_provider(paused), as_json=json)
 
 
@@ -59,7 +58,7 @@ def resume(
 ) -> None:
     """End a pause."""
     with _service() as service:
-        resumed = service.resume(provider, by=_operator(by), reason=reason)
+        resumed = service.resume(provider, by=named(by), reason=reason)
     _tell(resumed, _of_provider(resumed), as_json=json)
 
 
@@ -67,7 +66,7 @@ def resume(
 def drain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "", json: JsonOption = False) -> None:
     """Let a node take no new exports. Those that it has go on until they end; `admin status` says what is left."""
     with _service() as service:
-        draining = service.drain(node or _only_node(service), by=_operator(by), reason=reason)
+        draining = service.drain(node or _only_node(service), by=named(by), reason=reason)
     _tell(draining, _of_node(draining), as_json=json)
 
 
@@ -75,7 +74,7 @@ def drain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "",
 def undrain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "", json: JsonOption = False) -> None:
     """End a drain."""
     with _service() as service:
-        active = service.undrain(node or _only_node(service), by=_operator(by), reason=reason)
+        active = service.undrain(node or _only_node(service), by=named(by), reason=reason)
     _tell(active, _of_node(active), as_json=json)
 
 
@@ -99,17 +98,6 @@ def _service() -> "Iterator[CloudManager]":
 
     with CloudManager() as service:
         yield service
-
-
-def _operator(by: str) -> str:
-    return by or os.environ.get("CLOUDMANAGER_HOLDER") or f"{_user()}@{os.uname().nodename}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container a user may have no name
-        return str(os.getuid())
 
 
 def _only_node(service: "CloudManager") -> str:

@@ -1,7 +1,6 @@
 """The commands."""
 
 from enum import StrEnum
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +55,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version
+
         print(f"cloudmanager {installed_version('cloudmanager')}")
         raise typer.Exit
 
@@ -118,26 +119,27 @@ def plugins(config: ConfigOption = None, json: JsonOption = False) -> None:
 def new_provider(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The provider's type, as a configuration will name it.")],
     directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to write it: ./cloudmanager-NAME.")
+        Path | None, typer.Argument(metavar="DIRECTORY", help="Where to write it: ./cloudmanager-NAME.")
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a package with a provider plugin that works, and its tests: something to change into yours."""
     from cloudmanager.cli.new_provider import run
 
-    run(name, directory)
+    run(name, directory, as_json=json)
 
 
 @app.command()
-def token() -> None:
+def token(json: JsonOption = False) -> None:
     """Make a bearer token, and the line of the configuration that lets it in. Nothing is kept."""
     from cloudmanager.cli.token import run
 
-    run()
+    run(as_json=json)
 
 
 @store_app.command("check")
 def store_check(
-    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A backup. Otherwise the store itself.")] = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A backup. Otherwise the store itself.")] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -154,17 +156,19 @@ def store_check(
 def store_backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it. It must not exist.")],
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Write a complete and checked copy of the store, while the service runs."""
     from cloudmanager.cli.store import run_backup
 
-    run_backup(config, file)
+    run_backup(config, file, as_json=json)
 
 
 @store_app.command("restore")
 def store_restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `store backup` has written.")],
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Replace the store by a backup, while the service does not run. The store of before is kept beside it.
 
@@ -173,7 +177,7 @@ def store_restore(
     """
     from cloudmanager.cli.store import run_restore
 
-    run_restore(config, file)
+    run_restore(config, file, as_json=json)
 
 
 @testing_app.command("cloud")
@@ -199,13 +203,14 @@ def emulate_cloud(
 
 @config_app.command("check")
 def config_check(
-    path: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Configuration file.")] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="FILE", help="Configuration file.")] = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Read the configuration as the service would, and say what was understood."""
     from cloudmanager.cli.check import run
 
-    run(path or config)
+    run(path or config, as_json=json)
 
 
 @config_app.command("example")

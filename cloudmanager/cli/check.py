@@ -1,5 +1,6 @@
 """cloudmanager config check"""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,16 @@ if TYPE_CHECKING:
     from cloudmanager.core.settings import Settings
 
 
-def run(option: Path | None) -> None:
+def run(option: Path | None, *, as_json: bool) -> None:
     """Reads, builds the providers, and prints what was understood. Raises ConfigurationError, PluginError."""
     path = configuration.find(option)
     settings = configuration.load(path)
     plugins = configuration.load_plugins(settings)
     understood = _understood(settings, plugins)
+    if as_json:
+        facts = [{"subject": subject, "value": value} for subject, value in understood]
+        print(json.dumps({"file": str(path) if path else None, "understood": facts}, indent=2))
+        return
     print(f"{path} is valid." if path else "There is no configuration file: these are the defaults.")
     for subject, value in understood:
         print(f"  {subject:<10} {value}")

@@ -1,5 +1,6 @@
 """cloudmanager new-provider"""
 
+import json
 import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -16,7 +17,7 @@ ENTRY_POINT_GROUP = "cloudmanager.plugins"
 NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 
 
-def run(name: str, directory: Path | None) -> None:
+def run(name: str, directory: Path | None, *, as_json: bool) -> None:
     """Writes a package that passes its own tests. Raises InvalidRequest, SetupError; overwrites nothing."""
     _refuse(name)
     words = _words(name)
@@ -25,6 +26,9 @@ def run(name: str, directory: Path | None) -> None:
         raise SetupError(f"{directory} is there already, and nothing is overwritten: name another directory.")
     for path, content in package(name).items():
         _write(directory / path, content)
+    if as_json:
+        print(json.dumps({"type": name, "directory": str(directory)}))
+        return
     print(f"{directory} has a provider of type {name}. What to do next:")
     print(f"  cd {directory}")
     print("  pip install '.[test]'   # beside cloudmanager")

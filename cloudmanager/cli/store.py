@@ -1,5 +1,6 @@
 """cloudmanager store"""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,19 +21,33 @@ def run_check(config: Path | None, file: Path | None, as_json: bool) -> Exit:
     return report(storecheck.check(storefile.url_of(file) if file else settings.store_url), as_json=as_json)
 
 
-def run_backup(config: Path | None, file: Path) -> None:
+def run_backup(config: Path | None, file: Path, *, as_json: bool) -> None:
     settings = configuration.load(config)
     with extra("server"):
         from cloudmanager.core.storebackup import back_up
     back_up(settings.store_url, file)
-    print(f"{file}: {file.stat().st_size / 1024**2:.1f} MiB, complete and checked")
+    size_bytes = file.stat().st_size
+    if as_json:
+        print(json.dumps({"file": str(file), "size_bytes": size_bytes}))
+    else:
+        print(f"{file}: {size_bytes / 1024**2:.1f} MiB, complete and checked")
 
 
-def run_restore(config: Path | None, file: Path) -> None:
+def run_restore(config: Path | None, file: Path, *, as_json: bool) -> None:
     settings = configuration.load(config)
     with extra("server"):
         from cloudmanager.core.storebackup import restore
-    _tell(restore(settings, file), file)
+    restored = restore(settings, file)
+    if as_json:
+        print(json.dumps(_answer(restored)))
+    else:
+        _tell(restored, file)
+
+
+def _answer(restored: "Restored") -> dict[str, object]:
+    disowned = [{"disk": str(record.plan.disk.id), "node": record.node} for record in restored.disowned]
+    kept = str(restored.kept) if restored.kept else None
+    return {"store": str(restored.path), "kept": kept, "disowned": disowned}
 
 
 def _tell(restored: "Restored", file: Path) -> None:

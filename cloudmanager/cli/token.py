@@ -1,15 +1,20 @@
 """cloudmanager token"""
 
 import hashlib
+import json
 import secrets
 
 PREFIX = "cloudmanager_"
 """By it, a token is known for what it is in a log or a repository."""
 
 
-def run() -> None:
+def run(*, as_json: bool) -> None:
     token = PREFIX + secrets.token_urlsafe(32)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    if as_json:
+        print(json.dumps({"token": token, "token_sha256": digest}))
+        return
     print("# Give this to the client; it is kept nowhere. The client sends: Authorization: Bearer …")
     print(token)
     print("# Put this into [server] of the configuration:")
-    print(f'token_sha256 = ["{hashlib.sha256(token.encode()).hexdigest()}"]')
+    print(f'token_sha256 = ["{digest}"]')

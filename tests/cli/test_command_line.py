@@ -1,3 +1,4 @@
+import os
 import sys
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -6,7 +7,12 @@ import pytest
 
 SERVER_PACKAGES = {"alembic", "fastapi", "httpx", "oslo_utils", "pluggy", "pydantic_settings", "sqlalchemy", "uvicorn"}
 """Not pydantic: recent releases of typer use it themselves when a command runs."""
+HELP_SECONDS = 0.25
+HELP_MODULES = 160
+"""That many more than a bare interpreter takes about an eighth of a second."""
 COMMANDS = [
+    *(("disks",), ("export",), ("exports",), ("renew",), ("release",), ("attach",), ("run",), ("cleanup",)),
+    ("deploy",),
     *(("serve",), ("demo",), ("doctor",), ("plugins",), ("token",)),
     *(("config",), ("config", "check"), ("config", "example")),
     *(("store",), ("store", "check"), ("store", "backup"), ("store", "restore")),
@@ -26,13 +32,54 @@ def test_every_command_explains_itself(cli, command):
     assert "Usage: cloudmanager" in answer.stdout
 
 
+def _loaded(cli, *arguments: str) -> set[str]:
+    """The modules that Python loads for it."""
+    answer = cli(command=(sys.executable, "-X", "importtime", *arguments))
+    assert answer.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
+    assert "site" in loaded, "the list of imports was not read"
+    return loaded
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("--version",), ("token",)], ids=" ".join)
 def test_what_needs_no_server_loads_nothing_of_it(cli, arguments):
-    answer = cli(command=(sys.executable, "-X", "importtime", "-m", "cloudmanager", *arguments))
-    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in answer.stderr.splitlines()}
-    assert answer.returncode == 0
-    assert "typer" in loaded, "the list of imports was not read"
-    assert not loaded & SERVER_PACKAGES
+    packages = {name.partition(".")[0] for name in _loaded(cli, "-m", "cloudmanager", *arguments)}
+    assert "typer" in packages
+    assert not packages & SERVER_PACKAGES
+
+
+def test_help_imports_little(cli):
+    """Which is what its time is spent on."""
+    added = _loaded(cli, "-m", "cloudmanager", "--help") - _loaded(cli, "-c", "pass")
+    assert len(added) <= HELP_MODULES, sorted(added)
+
+
+def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli):
+    """The quickest of several: another process on the machine does not make it any slower than it is."""
+
+    def seconds() -> float:
+        before = os.times()
+        assert cli("--help").returncode == 0
+        after = os.times()
+        return sum(after[2:4]) - sum(before[2:4])
+
+    assert min(seconds() for _ in range(7)) < HELP_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("exp",), {"export", "exports"}),
+        (("export", "local:web01.qcow2", "--acc"), {"--access"}),
+        (("export", "local:web01.qcow2", "--access", "r"), {"read-only", "read-write"}),
+    ],
+    ids=["a command", "an option", "a value"],
+)
+def test_a_shell_completes(cli, words, expected):
+    """As the script that --install-completion gives to bash asks for it."""
+    line = {"COMP_WORDS": " ".join(["cloudmanager", *words]), "COMP_CWORD": str(len(words))}
+    assert set(cli(env={"_CLOUDMANAGER_COMPLETE": "complete_bash", **line}).stdout.split()) == expected
+    assert "complete_bash" in cli("--show-completion", "bash").stdout
 
 
 def test_version_is_that_of_the_distribution(cli):

@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -28,6 +29,13 @@ def test_check_says_what_was_understood(configured):
     assert "cloudmanager.toml is valid" in answer.stdout
     assert "0.0.0.0 (clients use disks.example), ports 10900-11899, TLS with a key for each export" in answer.stdout
     assert "s, of type shelf" in answer.stdout
+
+
+def test_check_answers_a_script_as_well(cli):
+    (cli.directory / "cloudmanager.toml").write_text('[server]\nlisten = "127.0.0.1:1001"\n')
+    answer = json.loads(cli("config", "check", "--json").stdout)
+    assert answer["file"] == "cloudmanager.toml"
+    assert {"subject": "HTTP", "value": "127.0.0.1:1001, no token needed"} in answer["understood"]
 
 
 def test_check_hides_the_password_of_the_store(configured):

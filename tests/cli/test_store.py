@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -81,6 +82,15 @@ def test_a_backup_comes_back_and_the_store_of_before_is_kept(cli, state):
     assert f"{state}/cloudmanager.sqlite is what backup.sqlite was." in answer.stdout
     assert len(list(state.glob("cloudmanager.sqlite.kept-*"))) == 1
     assert cli("store", "check").returncode == 0
+
+
+def test_a_script_is_told_as_json_what_was_kept_and_where(cli, state):
+    made = json.loads(cli("store", "backup", "backup.sqlite", "--json").stdout)
+    assert made == {"file": "backup.sqlite", "size_bytes": (cli.directory / "backup.sqlite").stat().st_size}
+    restored = json.loads(cli("store", "restore", "backup.sqlite", "--json").stdout)
+    assert restored["store"] == str(state / "cloudmanager.sqlite")
+    assert Path(restored["kept"]).exists()
+    assert restored["disowned"] == []
 
 
 def test_a_file_that_is_there_is_not_overwritten(cli, state):

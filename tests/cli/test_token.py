@@ -1,4 +1,5 @@
 import hashlib
+import json
 
 from cloudmanager.core import settings
 
@@ -21,6 +22,11 @@ def test_each_token_is_new_and_is_known_for_what_it_is(cli):
     assert first != second
     assert first.startswith("cloudmanager_")
     assert len(first) > 50
+
+
+def test_a_script_gets_the_same_as_json(cli):
+    made = json.loads(cli("token", "--json").stdout)
+    assert hashlib.sha256(made["token"].encode()).hexdigest() == made["token_sha256"]
 
 
 def test_nothing_is_written(cli):

@@ -3,6 +3,8 @@
 import threading
 from pathlib import Path
 
+import typer
+
 from cloudmanager.cli.people import output
 from cloudmanager.cli.people.waiting import exported
 from cloudmanager.client import ExportedDisk
@@ -14,6 +16,8 @@ _COLUMNS = ("part", "content", "size", "label", "")
 
 def attach(disk: str, directory: Path | None, *, part: str | None, way: str | None, as_json: bool) -> None:
     """Until Ctrl-C or SIGTERM; or until the export is lost, which is an error."""
+    if directory is not None and not directory.is_dir():  # before the disk is attached, which can take minutes
+        raise typer.BadParameter(f"{directory} is no directory to mount at.")
     ending = threading.Event()
     with exported(disk, Access.READ_ONLY, on_lost=lambda _lost: ending.set()) as ready:
         with ready.mount(directory, part=part, way=Way(way) if way else None) as mounted:

@@ -24,13 +24,13 @@ class MountWay(StrEnum):
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 DiskArgument = Annotated[str, typer.Argument(metavar="DISK", help="`provider:name`, as `cloudmanager disks` lists it.")]
 ExportsArgument = Annotated[
-    list[str], typer.Argument(metavar="EXPORT...", help="Ids, as `cloudmanager exports` lists them.")
+    list[str], typer.Argument(metavar="EXPORT", help="Ids, as `cloudmanager exports` lists them.")
 ]
 AccessOption = Annotated[
     Access, typer.Option(help="scratch: writes go to an overlay that is thrown away. read-write excludes all others.")
 ]
 HolderOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Shown to others. Otherwise $CLOUDMANAGER_HOLDER, or host and pid.")
+    str | None, typer.Option(metavar="NAME", help="Shown to others. Otherwise $CLOUDMANAGER_HOLDER, or user and host.")
 ]
 TtlOption = Annotated[
     int | None,
@@ -44,7 +44,7 @@ TtlOption = Annotated[
 
 @app.command()
 def disks(
-    text: Annotated[str, typer.Argument(metavar="[TEXT]", help="A part of the name.")] = "",
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A part of the name.")] = "",
     provider: Annotated[str, typer.Option(metavar="NAME", help="Of this provider only.")] = "",
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="That have this label; repeatable.")
@@ -106,7 +106,7 @@ def release(export_ids: ExportsArgument, json: JsonOption = False) -> None:
 def attach(
     disk: DiskArgument,
     directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIRECTORY]", help="Where to mount it. Otherwise a new place.")
+        Path | None, typer.Argument(metavar="DIRECTORY", help="Where to mount it. Otherwise a new place.")
     ] = None,
     part: Annotated[
         str | None, typer.Option(metavar="NAME", help="The partition, when there are several: 1, 2…")
@@ -124,10 +124,11 @@ def attach(
 def run(
     disk: DiskArgument,
     command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND", help="With {file}, {device}, {stub}, {uri} or {disk}.")
+        list[str], typer.Argument(metavar="COMMAND", help="After --, with {file}, {device}, {stub}, {uri} or {disk}.")
     ],
     access: AccessOption = Access.READ_ONLY,
     holder: HolderOption = None,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON on standard error at the end.")] = False,
 ) -> None:
     """Run a command on a disk: cloudmanager run prod:evidence-7 -- fls -r {file}
 
@@ -135,7 +136,7 @@ def run(
     """
     from cloudmanager.cli.people.running import run as run_command
 
-    raise typer.Exit(run_command(disk, command, access, holder))
+    raise typer.Exit(run_command(disk, command, access, holder, as_json=json))
 
 
 @app.command()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from rich.text import Text
 
 from cloudmanager.cli.people import output, waiting
+from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.service import service
 from cloudmanager.client import CloudManager
 from cloudmanager.client.errors import ClientError
@@ -17,7 +18,7 @@ _COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
 def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, note: str, as_json: bool) -> None:
     """The address on standard output, alone, so that a script can take it; what a person wants to know beside it."""
     with service() as manager:
-        made = manager.claim(disk, access, ttl_seconds=ttl, holder=holder, note=note)
+        made = manager.claim(disk, access, ttl_seconds=ttl, holder=named(holder), note=note)
         ready = _awaited(manager, made)
     if as_json:
         output.print_json(ready)

@@ -1,7 +1,10 @@
 """cloudmanager run"""
 
+import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,17 +20,31 @@ _END_SECONDS = 10
 _PLACES = re.compile(r"\{(disk|file|device|stub|uri)\}")
 
 
-def run(disk: str, command: list[str], access: Access, holder: str | None) -> int:
-    """Returns the command's exit status, 128 and the number for a signal, as shells do."""
+def run(disk: str, command: list[str], access: Access, holder: str | None, *, as_json: bool) -> int:
+    """Returns the command's exit status, 128 and the number for a signal, as shells do.
+
+    Standard output is the command's. As JSON, a line on standard error tells what it ran on and how it ended.
+    """
     places = {place for word in command for place in _PLACES.findall(word)}
     if not places:
         raise typer.BadParameter(
             "nothing in the command says where the disk is to be named: "
             "write {file}, {device}, {stub}, {uri}, or {disk} for the best that this machine allows."
         )
+    _refuse_what_is_not_there(command[0])
     with _Command() as running, exported(disk, access, holder=holder, on_lost=running.end) as ready:
         with _named(ready, places) as names:
-            return running.run([_PLACES.sub(lambda found: names[found[1]], word) for word in command])
+            status = running.run([_PLACES.sub(lambda found: names[found[1]], word) for word in command])
+    if as_json:
+        told = {"disk": disk, "export": ready.id, "places": names, "status": status}
+        print(json.dumps(told), file=sys.stderr)
+    return status
+
+
+def _refuse_what_is_not_there(program: str) -> None:
+    """Before a disk is attached for it, which can take minutes."""
+    if not _PLACES.search(program) and shutil.which(program) is None:
+        raise typer.BadParameter(f"{program} cannot be run: there is no such program.")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Unpack
 
 from rich.console import Console
 
+from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.service import lasting_service
 from cloudmanager.client import ExportedDisk, ExportOptions
 from cloudmanager.client.model import Access, Export
@@ -31,8 +32,9 @@ def shown(disk: str) -> Iterator[Callable[[Export], None]]:
 @contextmanager
 def exported(disk: str, access: Access, **options: Unpack[ExportOptions]) -> Iterator[ExportedDisk]:
     """The disk, ready, for as long as the block lasts; Ctrl-C and SIGTERM give it back."""
+    holder = named(options.get("holder"))
     with ExitStack() as stack:
         with shown(disk) as show:
-            wanted: ExportOptions = {**options, **_AT_A_SHELL, "on_progress": show}
+            wanted: ExportOptions = {**options, **_AT_A_SHELL, "holder": holder, "on_progress": show}
             ready = stack.enter_context(lasting_service().export(disk, access, **wanted))
         yield ready

@@ -57,6 +57,14 @@ def test_a_person_is_told_what_the_disk_has_and_where_it_is(start: Start, tmp_pa
     assert process.wait(60) == 0
 
 
+def test_a_directory_that_is_not_there_is_wrong_usage_and_asks_for_nothing(people: Run, daemon: Daemon) -> None:
+    before = len(daemon.exports())
+    answer = people("attach", DISK, "/no/such/directory")
+    assert answer.returncode == 2
+    assert "/no/such/directory is no directory to mount at" in answer.stderr
+    assert len(daemon.exports()) == before
+
+
 @as_root
 def test_an_export_that_is_lost_ends_it_with_an_error(start: Start, daemon: Daemon, tmp_path: Path) -> None:
     process, answer = attached(start, tmp_path / "mnt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def test_a_conflict_is_one_line_that_names_the_holder(people: Run) -> None:
     assert answer.stdout == ""
     assert answer.stderr.count("\n") == 1
     assert "the-other-one" in answer.stderr
+
+
+def test_without_a_name_the_holder_is_whom_to_ask(people: Run) -> None:
+    made = exported(people)
+    people("release", made["id"])
+    assert made["holder"].endswith(f"@{os.uname().nodename}")
 
 
 @pytest.mark.parametrize("duration", ["-5", "0", "5 weeks", "", "1e3"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,14 @@ def test_the_exit_code_is_the_tools(people: Run) -> None:
     assert people("run", DISK, "--", "sh", "-c", "kill -9 $$ # {uri}").returncode == 128 + signal.SIGKILL
 
 
+def test_a_script_is_told_as_json_what_the_tool_ran_on_and_how_it_ended(people: Run) -> None:
+    answer = people("run", DISK, "--json", "--", "sh", "-c", "echo found; exit 7 # {stub}")
+    assert (answer.returncode, answer.stdout) == (7, "found\n")
+    told = json.loads(answer.stderr.splitlines()[-1])
+    assert (told["disk"], told["status"]) == (DISK, 7)
+    assert told["places"]["stub"].endswith(".qcow2")
+
+
 def test_a_scratch_disk_can_be_written_and_the_disk_stays_as_it_was(people: Run, daemon: Daemon) -> None:
     command = "printf changed | dd of={file} conv=notrunc 2>/dev/null && head -c 7 {file}"
     answer = people("run", DISK, "--access", "scratch", "--", "sh", "-c", command)
@@ -57,10 +67,21 @@ def test_a_command_that_does_not_name_the_disk_is_wrong_usage_and_asks_for_nothi
     assert len(daemon.exports()) == before
 
 
-def test_a_program_that_does_not_exist_gives_the_disk_back(people: Run, daemon: Daemon) -> None:
+def test_a_program_that_does_not_exist_is_wrong_usage_and_asks_for_nothing(people: Run, daemon: Daemon) -> None:
+    before = len(daemon.exports())
     answer = people("run", DISK, "--", "no-such-program", "{uri}")
     assert answer.returncode == 2
     assert "no-such-program cannot be run" in answer.stderr
+    assert len(daemon.exports()) == before
+
+
+def test_a_file_that_is_no_program_gives_the_disk_back(people: Run, daemon: Daemon, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    answer = people("run", DISK, "--", str(script), "{uri}")
+    assert answer.returncode == 2
+    assert f"{script} cannot be run" in answer.stderr
     eventually(lambda: not live(daemon))
 
 
