@@ -29,8 +29,8 @@ def svg(chart: Chart) -> str:
         "svg",
         {
             "xmlns": "http://www.w3.org/2000/svg",
-            "viewBox": f"0 0 {WIDTH} {height}",
-            "width": str(WIDTH),
+            "viewBox": f"-4 0 {WIDTH + 4} {height}",
+            "width": str(WIDTH + 4),
             "height": str(height),
             "role": "img",
             "aria-label": chart.title,

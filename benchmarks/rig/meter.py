@@ -8,6 +8,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 
 _BUFFER = bytearray(2**20)
 
@@ -21,7 +22,12 @@ def main() -> None:
         if total >= skip:
             times.append(time.perf_counter())
             totals.append(total)
-    print(statistics.linear_regression(times, totals).slope)
+    print(slope(times, totals))
+
+
+def slope(seconds: Sequence[float], totals: Sequence[int]) -> float:
+    """Bytes per second; the totals are what had come at each time."""
+    return statistics.linear_regression(seconds, totals).slope
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.rig import leftovers
+from benchmarks.rig.meter import slope
 from benchmarks.rig.place import CommandFailed, Place
 
 MOUNT_SECONDS = 20
@@ -56,12 +58,27 @@ def fio(source: Source, place: Place, options: Sequence[str]) -> tuple[float, La
     engine = ["--ioengine=nbd", f"--uri={source.name}"]
     if not source.is_nbd:
         engine = ["--ioengine=libaio", f"--filename={source.name}", "--direct=1", "--readonly"]
-    ramp = ["--ramp_time=1s"] if source.skip_bytes else []
-    size = f"--size={source.size_bytes}"
-    printed = place.run(["fio", "--name=read", *engine, size, *ramp, *options, "--output-format=json"])
-    (job,) = json.loads(printed[printed.index("{") :])["jobs"]
-    percentiles = job["read"]["clat_ns"]["percentile"]
-    return job["read"]["bw_bytes"], Latency(percentiles["50.000000"] / 1e6, percentiles["99.000000"] / 1e6)
+    with leftovers.directory() as directory:
+        limited = ["--ramp_time=1s", f"--write_lat_log={directory / 'log'}"] if source.skip_bytes else []
+        size = f"--size={source.size_bytes}"
+        printed = place.run(["fio", "--name=read", *engine, size, *limited, *options, "--output-format=json"])
+        (job,) = json.loads(printed[printed.index("{") :])["jobs"]
+        percentiles = job["read"]["clat_ns"]["percentile"]
+        latency = Latency(percentiles["50.000000"] / 1e6, percentiles["99.000000"] / 1e6)
+        return _logged_rate(directory / "log_lat.1.log") if limited else job["read"]["bw_bytes"], latency
+
+
+def _logged_rate(log: Path) -> float:
+    """From a line for each request: when it was complete, in ms; its latency; 0 for a read; its size; and more."""
+    times: list[float] = []
+    totals: list[int] = []
+    total = 0
+    for line in log.read_text().splitlines():
+        milliseconds, _, _, size, *_ = line.split(", ")
+        total += int(size)
+        times.append(int(milliseconds) / 1000)
+        totals.append(total)
+    return slope(times, totals)
 
 
 def sequential(depth: int) -> Sequence[str]:

@@ -36,8 +36,13 @@ class Export:
     uri: str
     credentials: Mapping[str, str] | None
 
-    def authenticated(self, directory: Path) -> str:
-        """The address with what the NBD tools need for TLS; the key is put into a file of the directory."""
+    def authenticated(self, directory: Path, certificates: Path | None = None) -> str:
+        """The address with what the NBD tools need for TLS; the key is put into a file of the directory.
+
+        `certificates` is the client's directory of them, where the service wants to see one.
+        """
+        if certificates:
+            return f"{self.uri}?tls-certificates={certificates}"
         if self.credentials is None:
             return self.uri
         username, key = self.credentials["username"], self.credentials["key"]

@@ -1,7 +1,7 @@
 """The blog post's second table."""
 
 from benchmarks.figures import Figures, Quantity
-from benchmarks.section import Section, value
+from benchmarks.section import Chart, Section, value
 from benchmarks.tables.building import CASE, LOCAL, OVER_NBD
 
 ALIKE = 1.1
@@ -23,4 +23,6 @@ def sections(figures: Figures) -> list[Section]:
         "From a small template of our own, with its machine emulated in software, which takes most of the time. The "
         "target is a loop device on nbdfuse's file; its time includes asking for the export and giving it back."
     )
-    return [Section(CASE, ("target", "s"), rows, note)]
+    bars = {way: figures.median(CASE, way, Quantity.SECONDS) for way in (LOCAL, OVER_NBD)}
+    chart = Chart("building", CASE, "seconds", {"": bars})
+    return [Section(CASE, ("target", "s"), rows, note, chart)]

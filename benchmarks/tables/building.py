@@ -20,7 +20,7 @@ from cloudmanager.testing.cloud import loop_device
 from tests.virt_builder.template import command_with, environment_for_virt_builder, make_system
 
 CASE = "virt-builder, a 1 GiB image"
-LOCAL, OVER_NBD = "onto a local file", "onto an export of another machine"
+LOCAL, OVER_NBD = "onto a local file", "onto a disk of another cloudmanager"
 DISK_BYTES = 2**30
 ROUNDS = 3
 

@@ -25,21 +25,21 @@ from benchmarks.rig.servers import (
     QemuNbdX509,
     StorageDaemon,
     is_installed,
+    make_certificates,
     serving,
 )
 from benchmarks.rig.service import Service, running_service
 from benchmarks.rig.spending import cpu_seconds_of
 from benchmarks.rounds import Effort, Measured, take_turns
+from cloudmanager.core.settings import NbdSettings
 
 GIB = 2**30
-IMAGE_BYTES = {1: GIB, 4: GIB // 2, 16: GIB // 4}
+IMAGE_BYTES = {1: GIB, 4: GIB // 2, 16: GIB // 8}
 """By the number of clients: some seconds of reading."""
 CLIENTS = tuple(IMAGE_BYTES)
 ROUNDS = 3
 CONNECT_ROUNDS = 7
-OURS, OURS_TLS = "cloudmanager", "cloudmanager, TLS PSK"
-TLS = {OURS: "off", OURS_TLS: "psk"}
-"""The setting."""
+OURS, OURS_PSK, OURS_X509 = "cloudmanager", "cloudmanager, TLS PSK", "cloudmanager, TLS x509"
 CONNECT = "one connection"
 DAEMON = "the daemon alone"
 BY_HAND: tuple[type[PlainServer], ...] = (QemuNbd, QemuNbdX509, Nbdkit, NbdServer, StorageDaemon)
@@ -85,13 +85,21 @@ def _stand() -> Iterator[_Stand]:
         scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
         clients = Place(cleanup.enter_context(group())).on(cables.hosts[0])
-        ours = {name: cleanup.enter_context(_ours(cables, tls)) for name, tls in TLS.items()}
+        make_certificates(scratch, cables.address)
+        security: dict[str, dict[str, object]] = {
+            OURS: {"insecure": True},
+            OURS_PSK: {"tls": "psk"},
+            OURS_X509: {"tls": "x509", "tls_certificates": str(scratch / "server")},
+        }
+        if "tls_certificates" not in NbdSettings.model_fields:
+            del security[OURS_X509]
+        ours = {name: cleanup.enter_context(_ours(cables, nbd)) for name, nbd in security.items()}
         yield _Stand(cables, clients, scratch, ours)
 
 
 @contextmanager
-def _ours(cables: Network, tls: str) -> Iterator[Service]:
-    nbd = {"listen": cables.address, "tls": tls, "insecure": tls == "off"}
+def _ours(cables: Network, security: Mapping[str, object]) -> Iterator[Service]:
+    nbd = {"listen": cables.address, **security}
     with running_service({"nbd": nbd, "exports": {"drain_seconds": 1}}) as service:
         yield service
 
@@ -114,7 +122,9 @@ def _exported(stand: _Stand, image: Path, name: str, clients: int) -> Iterator[_
     service = stand.ours[name]
     (service.images / image.name).hardlink_to(image)
     exports = [service.export(f"local:{image.name}", f"client-{each}") for each in range(clients)]
-    yield _Server(service.place.group, [export.authenticated(stand.scratch) for export in exports])
+    certificates = stand.scratch / "client" if name == OURS_X509 else None
+    uris = [export.authenticated(stand.scratch, certificates) for export in exports]
+    yield _Server(service.place.group, uris)
     for export in exports:
         service.release(export)
 
