@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from benchmarks.figures import Quantity, Series
-from benchmarks.rig import images, readers
+from benchmarks.rig import images, leftovers, readers
 from benchmarks.rig.cgroup import Group, group
 from benchmarks.rig.network import Network, network
 from benchmarks.rig.place import CommandFailed, Place
@@ -87,7 +86,7 @@ class _Stand:
 @contextmanager
 def _stand() -> Iterator[_Stand]:
     with ExitStack() as cleanup:
-        scratch = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cm-bench-", dir="/var/tmp")))
+        scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
         place = Place(cleanup.enter_context(group()))
         tables: Tables = {"nbd": {"listen": cables.address, "insecure": True}, "exports": {"drain_seconds": 1}}
