@@ -10,12 +10,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.rig import leftovers
+from tests.vm.agent import RUN_SECONDS
 from tests.vm.virtual_machine import VirtualMachine
 
 ROOT = Path(__file__).parents[2]
 IMAGE = ROOT / ".cache/guest"
 DISK_MEGABYTES = 64
-READ_SECONDS = 120
+READ_SECONDS = 300
 _TOOLS = "/opt/code"
 """Where the machine mounts the second disk that it is given."""
 _DEVICE = "/dev/nbd0"
@@ -58,7 +59,7 @@ class KernelClient:
         program = _RECEIVE.format(host=host, port=port)
         return float(self.machine.agent.read(f"python3 -c '{program.replace(chr(39), chr(34))}'", READ_SECONDS))
 
-    def _say(self, command: str, timeout: float = 60) -> str:
+    def _say(self, command: str, timeout: float = RUN_SECONDS) -> str:
         return self.machine.agent.read(command, timeout)
 
 
