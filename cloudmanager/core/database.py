@@ -34,6 +34,9 @@ class Database:
         # SQLite has one writer: waiting for it here is fair and immediate, waiting for its lock is a sleep.
         self._writer = threading.RLock()
         self._write_failure: StoreUnavailable | None = None
+        self._path = storefile.path_of(engine.url)
+        self._file: tuple[int, int] | None = None
+        """Which file the store is, once it is known to be one."""
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -42,6 +45,7 @@ class Database:
         try:
             database._refuse_damage()
             database._migrate()
+            database._keep_identity()
         except BaseException:
             database.close()
             raise
@@ -70,6 +74,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
+        self._refuse_moved()
         with self._translated(), self._engine.connect() as connection:
             yield connection
 
@@ -87,6 +92,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Committed at the end, rolled back on an error. On SQLite it begins as the only writer."""
         try:
+            self._refuse_moved()
             with self._turn(), self._translated(), self._engine.begin() as connection:
                 if self._is_sqlite:  # no event does this: with one, SQLAlchemy looks for listeners at each statement
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -128,6 +134,15 @@ class Database:
         except ValueError as error:  # a row that was read is not one that we wrote
             words = str(error).splitlines()[0]
             raise storefault.damaged(self._engine.url.render_as_string(hide_password=True), words) from error
+
+    def _keep_identity(self) -> None:
+        if self._path:
+            self._file = storefile.identity(self._path)
+
+    def _refuse_moved(self) -> None:
+        """Open connections would go on with a file that nobody finds again, new ones would make an empty one."""
+        if self._path and self._file and storefile.identity(self._path) != self._file:
+            raise storefault.moved(self._path)
 
     def _refuse_damage(self) -> None:
         """Takes a fifth of a second for a million audit events."""

@@ -31,6 +31,14 @@ def damaged(path: object, words: str) -> StoreDamaged:
     )
 
 
+def moved(path: Path) -> StoreUnavailable:
+    """What is written to a file that has lost its name is found by no later service."""
+    return StoreUnavailable(
+        f"{path} was moved, removed or replaced under the running service. Bring it back there; or stop the service, "
+        "and bring a backup back with `cloudmanager store restore`."
+    )
+
+
 def _full(directory: Path) -> StoreFull:
     return StoreFull(f"No space is left in {directory}. Make room there; the service goes on by itself.")
 

@@ -20,6 +20,15 @@ def path_of(url: URL) -> Path | None:
     return Path(name)
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is, whatever its name; None when there is none, or when that cannot be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def url_of(path: Path) -> URL:
     """Whatever characters the path has."""
     return URL.create("sqlite", database=str(path.absolute()))

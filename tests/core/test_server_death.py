@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,7 +72,10 @@ class Writer:
 
 
 def delays(caplog: pytest.LogCaptureFixture) -> list[float]:
-    """The seconds that the daemon says it waits before it replaces a server."""
+    """The seconds that the daemon says it waits before it replaces a server.
+
+    It does not say so when it sees by chance that the server is dead before it is told of the death.
+    """
     return [float(found[1]) for found in re.finditer(r"replacing it in ([\d.]+) s", caplog.text)]
 
 
@@ -94,7 +98,7 @@ def test_a_client_that_comes_back_finds_all_that_it_had_flushed(
         assert bench.manager.get(export.id).uri == export.uri
         bench.clock.ahead += FORGIVEN
     writer.close()
-    assert delays(caplog) == [0.0] * KILLS
+    assert not any(delays(caplog))
     is_on_the_disk = (bench.shelf.directory / "a.img").read_bytes()[:BLOCK] == b"\1" * BLOCK
     assert is_on_the_disk is (access is Access.READ_WRITE)
 
@@ -104,13 +108,12 @@ def test_a_server_that_dies_again_and_again_within_two_minutes_is_back_within_a_
 ) -> None:
     caplog.set_level(logging.WARNING)
     export = bench.ready()
-    for count in range(1, 4):
+    for _ in range(3):
         pid = bench.server_pid(export)
         bench.kill_server(export)
         eventually(lambda pid=pid: bench.server_pid(export) != pid)  # type: ignore[misc] # bound at once
-        assert len(delays(caplog)) == count
-    assert delays(caplog)[0] == 0.0
-    assert max(delays(caplog)) <= 1.0
+    assert not any(delays(caplog)[:1])
+    assert max(delays(caplog), default=0.0) <= 1.0
 
 
 def test_a_client_of_a_cloud_disk_finds_all_that_it_had_flushed(
@@ -127,7 +130,7 @@ def test_a_client_of_a_cloud_disk_finds_all_that_it_had_flushed(
     writer.come_back()
     assert writer.lost() == []
     writer.close()
-    assert delays(caplog) == [0.0]
+    assert not any(delays(caplog))
     assert [a.plan.request_id for a in cloud.manager.attachments()]
     assert sum(call.operation == cloud.harness.attach_operation for call in cloud.harness.calls) == 1
 
@@ -140,3 +143,13 @@ def test_a_read_only_client_waits_and_is_not_refused_while_the_server_is_away(be
             assert len(client.read(SIZE - BLOCK, BLOCK)) == BLOCK
         eventually(lambda: bench.manager.get(export.id).state is ExportState.READY)
         bench.clock.ahead += FORGIVEN
+
+
+def test_a_scratch_export_whose_overlay_was_removed_fails_and_does_not_begin_anew(bench: Bench) -> None:
+    export = bench.ready(access=Access.SCRATCH)
+    shutil.rmtree(bench.settings.server.state_dir / "exports" / export.id)
+    bench.kill_server(export)
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.retriable) == (ExportState.FAILED, False)
+    assert "what was written" in failed.error.detail

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager import Access
+from cloudmanager.core.errors import StoreUnavailable
 from cloudmanager.core.model import ExportState, Severity
+from cloudmanager.core.records import ExportFilter
 from tests.core.bench import Bench, content, eventually, opened_bench
 
 
@@ -51,3 +54,23 @@ def test_a_store_that_cannot_be_written_is_not_ready_until_it_can(bench: Bench) 
 def _store_is_ready(bench: Bench) -> bool:
     (store,) = [finding for finding in bench.manager.readiness() if finding.subject == "store"]
     return store.severity is Severity.OK
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_nothing_is_written_to_a_store_that_was_moved_away_and_it_goes_on_when_it_is_back(
+    bench: Bench, tmp_path: Path, replaced: bool
+) -> None:
+    export = bench.ready()
+    path = bench.settings.server.state_dir / "cloudmanager.sqlite"
+    away = path.rename(tmp_path / "away")
+    if replaced:
+        path.touch()
+    with pytest.raises(StoreUnavailable, match="moved, removed or replaced"):
+        bench.manager.export("one:b.img", Access.READ_ONLY, "bob")
+    assert not _store_is_ready(bench)
+    assert path.exists() == replaced
+    assert content(export)
+    away.rename(path)
+    assert _store_is_ready(bench)
+    assert [each.id for each in bench.manager.list(ExportFilter()).items] == [export.id]
+    assert bench.ready("one:b.img")

@@ -29,7 +29,7 @@ from tests.nbd.client import Client
 MARK = b"written by the client".ljust(4096)
 MARK_AT = 8192
 TTL = timedelta(hours=2)
-BOUND = 20.0
+BOUND = 60.0
 
 
 @dataclass(frozen=True)

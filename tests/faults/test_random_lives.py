@@ -26,6 +26,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    invariant,
     rule,
     run_state_machine_as_test,
 )
@@ -50,6 +51,7 @@ from tests.nbd.client import Client
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
+LEAST_STEPS = 2000
 FAILED = Path(__file__).parents[2] / ".hypothesis" / "lives"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
@@ -116,6 +118,8 @@ class Lives(RuleBasedStateMachine):
     requests = Bundle("requests")
     """By number, also those that were refused: which rules can apply must not depend on what the service did."""
     cradle: ClassVar[Cradle]
+    steps: ClassVar[int] = 0
+    """Of all lives together."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,6 +289,11 @@ class Lives(RuleBasedStateMachine):
 
     # What must be true
 
+    @invariant()
+    def count(self) -> None:
+        """Is called after each step."""
+        type(self).steps += 1
+
     @rule()
     def look(self) -> None:
         self._settle()
@@ -343,4 +352,6 @@ def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
 
 @pytest.mark.timeout(0 if RUNS else 600)
 def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
-    run_state_machine_as_test(type("Lives", (Lives,), {"cradle": cradle}), settings=LONG if RUNS else EVERY_TIME)
+    lives: type[Lives] = type("Lives", (Lives,), {"cradle": cradle})
+    run_state_machine_as_test(lives, settings=LONG if RUNS else EVERY_TIME)
+    assert lives.steps >= LEAST_STEPS

@@ -104,10 +104,15 @@ class Startup:
         return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
     def _has_overlay(self) -> bool:
-        """One that no client was told of may be from before the disk has grown."""
+        """One that no client was told of may be from before the disk has grown. Raises ServerFailed if one is gone."""
+        if self.spec.told_bytes is None:
+            return self._scratch.exists() and scratch.fits(self._scratch, self.spec.size_bytes)
         if not self._scratch.exists():
-            return False
-        return self.spec.told_bytes is not None or scratch.fits(self._scratch, self.spec.size_bytes)
+            raise ServerFailed(
+                f"{self._scratch} was removed while the export was served: what was written to the scratch export is "
+                "lost. Ask again."
+            )
+        return True
 
     def _serve(self, launch: Launch) -> tuple[Launched, ServerProcess]:
         deadline = time.monotonic() + self.settings.start_timeout_seconds
