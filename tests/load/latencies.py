@@ -22,7 +22,7 @@ class Summary:
     longest: float
 
     def __str__(self) -> str:
-        times = "".join(f"{seconds * 1000:9.1f}" for seconds in (self.median, self.p99, self.longest))
+        times = "".join(f"{seconds * 1000:11.1f}" for seconds in (self.median, self.p99, self.longest))
         return f"{self.request:<12}{self.count:9}{times}"
 
 

@@ -31,8 +31,6 @@ KILL_EVERY_SECONDS = 2.0
 RESTARTS = 4
 """All in the first third, so that the memory of one process can be compared over the other two."""
 END_SECONDS = 60.0
-GROWTH = 1.1
-"""By how much the memory of the last third may exceed that of the second."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +42,15 @@ class Scale:
     disks: int
     clients: int
     p99_seconds: float
+    growth: float
+    """By how much the memory of the last third may exceed that of the second."""
 
 
 def _scale() -> Scale:
     if "LOAD_SECONDS" not in os.environ:
-        return Scale(45, 100, 40, 16, 2.0)  # the machine has other things to do
+        return Scale(45, 100, 40, 16, 3.0, 1.5)  # the machine has other things to do, and the service has just begun
     exports, disks, clients = (int(os.environ.get(f"LOAD_{name}", size)) for name, size in _FULL)
-    return Scale(float(os.environ["LOAD_SECONDS"]), exports, disks, clients, 0.25)
+    return Scale(float(os.environ["LOAD_SECONDS"]), exports, disks, clients, 0.25, 1.1)
 
 
 _FULL = (("EXPORTS", 500), ("DISKS", 200), ("CLIENTS", 64))
@@ -98,7 +98,7 @@ def test_load_and_faults_leave_the_service_quick_flat_and_clean(daemon: Daemon) 
     assert _left(daemon) == []
     assert daemon.errors() == []
     second, last = _thirds(course, scale)
-    assert last < GROWTH * second, f"resident memory grew from {second / MiB:.0f} to {last / MiB:.0f} MiB"
+    assert last < scale.growth * second, f"resident memory grew from {second / MiB:.0f} to {last / MiB:.0f} MiB"
     assert times.summaries()[-1].p99 < scale.p99_seconds
 
 
@@ -197,7 +197,7 @@ def _report(scale: Scale, course: Course, clients: list[Client], times: Latencie
         f"{sum(client.made for client in clients)} exports made, {course.kills} servers killed, "
         f"{course.restarts} restarts of the service, {injected} calls of the cloud failed",
         f"resident memory: {second / MiB:.0f} MiB in the second third, {last / MiB:.0f} MiB in the last",
-        f"{'request':<12}{'count':>9}{'median ms':>9}{'p99 ms':>9}{'longest':>9}",
+        f"{'request':<12}{'count':>9}{'median ms':>11}{'p99 ms':>11}{'longest ms':>11}",
         *map(str, times.summaries()),
     ]
     sys.stderr.write("\n" + "\n".join(lines) + "\n")
