@@ -10,7 +10,7 @@ from cloudmanager.api.errors import InvalidFields
 from cloudmanager.core import model, records
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.manager import ProviderStatus
-from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeState, Severity
+from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeState, Severity, Tls
 
 Item = TypeVar("Item")
 
@@ -73,8 +73,12 @@ class Export(Answer):
     expires_at: datetime = Field(examples=["2026-01-31T13:00:00Z"])
     node: str = Field(examples=["worker-1"])
     note: str
+    tls: Tls | None = Field(
+        description="How a client connects, once the export is ready: `off`, with the key in `credentials` (`psk`), or "
+        "with a certificate that it has already (`x509`)."
+    )
     credentials: Credentials | None = Field(
-        description="Shown in the answer about one export, never in a list; null where none are needed."
+        description="Shown in the answer about one export, never in a list; null unless `tls` is `psk`."
     )
     error: KeptError | None
 
@@ -91,6 +95,7 @@ class Export(Answer):
             uri=export.uri,
             size_bytes=export.size_bytes,
             format=export.format,
+            tls=export.tls,
             created_at=export.created_at,
             expires_at=export.expires_at,
             node=export.node,

@@ -9,7 +9,7 @@ from cloudmanager.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from cloudmanager.core.plugins import Plugins
-    from cloudmanager.core.settings import Settings
+    from cloudmanager.core.settings import NbdSettings, Settings
 
 
 def run(option: Path | None, *, as_json: bool) -> None:
@@ -47,9 +47,18 @@ def _tokens(settings: "Settings") -> str:
 
 def _nbd(settings: "Settings") -> str:
     nbd = settings.nbd
-    link = "TLS with a key for each export" if nbd.tls == "psk" else "in the clear"
     sandbox = "bubblewrap" if nbd.sandbox == "bubblewrap" else "no"
-    return f"{nbd.listen} (clients use {nbd.advertised}), ports {nbd.ports}, {link}, {sandbox} sandbox"
+    return f"{nbd.listen} (clients use {nbd.advertised}), ports {nbd.ports}, {_link(nbd)}, {sandbox} sandbox"
+
+
+def _link(nbd: "NbdSettings") -> str:
+    match nbd.tls:
+        case "off":
+            return "in the clear"
+        case "psk":
+            return "TLS with a key for each export"
+        case "x509":
+            return f"TLS with the certificates of {nbd.certificates}"
 
 
 def _store(settings: "Settings") -> str:

@@ -11,7 +11,7 @@
 ExportLost once the export is over, as `.check()` and the end of the block do. `.id .disk .access .export .expires_at
 .lost` can always be asked. The keywords of `export` are in ExportOptions.
 
-CloudManager(url=None, token=None, patience_seconds=60) has besides:
+CloudManager(url=None, token=None, patience_seconds=60, certificates=None) has besides:
 
     claim(disk, access) wait(id) get(id) renew(id) release(id)     an export that you look after yourself
     exports() disks(text) attachments() providers() nodes() audit()     iterate over pages
@@ -19,7 +19,7 @@ CloudManager(url=None, token=None, patience_seconds=60) has besides:
     force_release(id) pause(provider) resume(provider) drain(node) undrain(node)     an operator's orders
 
 AsyncCloudManager is the same for coroutines. Errors are in `cloudmanager.client.errors`, all of them ClientError.
-CLOUDMANAGER_URL, CLOUDMANAGER_TOKEN and CLOUDMANAGER_HOLDER stand in for what is not given.
+CLOUDMANAGER_URL, CLOUDMANAGER_TOKEN, CLOUDMANAGER_HOLDER and CLOUDMANAGER_CERTIFICATES stand in for what is not given.
 
 Names are loaded when they are first used. Nothing of the server is imported.
 """

@@ -1,6 +1,7 @@
 """Where an export is served, and what it takes to connect."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,6 @@ class NbdAddress:
     size_bytes: int | None = None
     """None: not known before connecting."""
     is_writable: bool = False
+    certificates: Path | None = None
+    """A directory with ca-cert.pem, client-cert.pem and client-key.pem, for a server that asks for a certificate. None:
+    that of the environment variable CLOUDMANAGER_CERTIFICATES, if it is set."""

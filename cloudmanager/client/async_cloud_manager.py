@@ -1,6 +1,7 @@
 """As `cloud_manager`, for coroutines."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -36,9 +37,14 @@ class AsyncCloudManager:
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        certificates: Path | str | None = None,
     ) -> None:
-        self._connection = AsyncConnection(Service.of(url, token))
+        self._connection = AsyncConnection(Service.of(url, token, certificates))
         self._patience_seconds = patience_seconds
 
     def __repr__(self) -> str:

@@ -1,6 +1,7 @@
 """The client for threads."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -33,15 +34,21 @@ class CloudManager:
     `url` is `http://host:8600`, `https://…` or `unix:/run/cloudmanager.sock`. What is not given comes from
     CLOUDMANAGER_URL and CLOUDMANAGER_TOKEN; without those it is the service of this machine. `patience_seconds` bounds
     how long a call is tried again while the service is away or asks to wait. Every method may raise Unreachable,
-    UnexpectedAnswer and ServiceError.
+    UnexpectedAnswer and ServiceError. `certificates` is a directory with ca-cert.pem, client-cert.pem and
+    client-key.pem, for disks whose server asks for one; otherwise CLOUDMANAGER_CERTIFICATES names it.
 
     Used as a context manager it keeps its connections open; otherwise each call makes its own.
     """
 
     def __init__(
-        self, url: str | None = None, token: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        patience_seconds: float = PATIENCE_SECONDS,
+        certificates: Path | str | None = None,
     ) -> None:
-        self._connection = Connection(Service.of(url, token))
+        self._connection = Connection(Service.of(url, token, certificates))
         self._patience_seconds = patience_seconds
 
     def __repr__(self) -> str:

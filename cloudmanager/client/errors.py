@@ -1,7 +1,7 @@
 """What can go wrong for a client, as types. Nothing else leaves `cloudmanager.client`.
 
 ClientError
-├── InvalidSetup                no service is named, or its address cannot be understood
+├── InvalidSetup                what this side was given cannot be used: an address, a token, certificates
 ├── Unreachable                 the service gave no answer for as long as the client was patient
 ├── UnexpectedAnswer            what answered is no cloudmanager, or one that this client does not understand
 ├── NotReadyInTime              the export was not ready when the caller's time was over
@@ -79,7 +79,7 @@ class ClientError(Exception):
 
 
 class InvalidSetup(ClientError):
-    """The address of the service, its token or the holder cannot be used as they are."""
+    """The address of the service, its token, the holder, a key or certificates cannot be used as they are."""
 
 
 class Unreachable(ClientError):

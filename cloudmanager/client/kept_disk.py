@@ -3,6 +3,7 @@
 import logging
 import os
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ class KeptDisk:
 
     @property
     def uri(self) -> str:
-        """`nbd://host:port/name`; with `nbds://`, `address.credentials` has the key that is needed too."""
+        """`nbd://host:port/name`; with `nbds://` it takes the key of `address.credentials`, or a certificate."""
         return self.address.uri
 
     @property
@@ -146,7 +147,7 @@ class KeptDisk:
         """Raises ExportLost if that was over at once, UnexpectedAnswer."""
         if export.address is None or export.size_bytes is None:
             raise UnexpectedAnswer(f"Export {export.id} is ready, but the answer has no address or no size.")
-        self._address = export.address
+        self._address = replace(export.address, certificates=self._service.certificates)
         self._begun().saw(export)
         self.check()
 

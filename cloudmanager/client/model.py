@@ -36,6 +36,16 @@ class ExportState(StrEnum):
         return self in (ExportState.PENDING, ExportState.ATTACHING, ExportState.READY)
 
 
+class Tls(StrEnum):
+    """How an export's connections are encrypted, and by what a client is let in."""
+
+    OFF = "off"
+    PSK = "psk"
+    """The key in the export's credentials."""
+    X509 = "x509"
+    """A certificate that the client has already."""
+
+
 class AttachmentState(StrEnum):
     PLANNED = "planned"
     ATTACHING = "attaching"
@@ -92,6 +102,8 @@ class Export:
     credentials: Credentials | None
     """Never in a list, nor in the answer to a release."""
     error: Problem | None
+    tls: Tls | None = None
+    """Set while it is ready."""
 
     @property
     def address(self) -> NbdAddress | None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -24,12 +25,21 @@ class Service:
     base_url: str
     socket_path: str | None
     token: str | None = field(repr=False)
+    certificates: Path | None = None
+    """For its exports, where these ask for one."""
 
     @classmethod
-    def of(cls, url: str | None, token: str | None, environment: Mapping[str, str] = os.environ) -> Self:
+    def of(
+        cls,
+        url: str | None,
+        token: str | None,
+        certificates: Path | str | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> Self:
         """What is not given is taken from the environment. Raises InvalidSetup."""
         url = url or environment.get(URL_VARIABLE) or DEFAULT_URL
-        return cls(url, *_parse(url), _checked(token or environment.get(TOKEN_VARIABLE)))
+        checked = _checked(token or environment.get(TOKEN_VARIABLE))
+        return cls(url, *_parse(url), checked, Path(certificates) if certificates else None)
 
     @property
     def headers(self) -> dict[str, str]:

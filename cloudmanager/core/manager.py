@@ -5,11 +5,13 @@ import json
 import logging
 import secrets
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
+from cloudmanager.core import certificates
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift
@@ -104,6 +106,8 @@ class Manager:
     @classmethod
     def open(cls, settings: Settings, plugins: Plugins, clock: Clock | None = None) -> Self:
         """Puts the core together on a state directory. Raises SetupError, StoreUnavailable."""
+        if settings.nbd.certificates:
+            certificates.require(settings.nbd.certificates, settings.nbd.advertised)
         clock = clock or Clock()
         state = StateDirectory.open(settings.server.state_dir)
         try:
@@ -309,6 +313,7 @@ class Manager:
         return (
             *(self._store_finding(), self._reconciler_finding()),
             *self._whereabouts.findings(),
+            *self._certificate_findings(),
             *self._order_findings(),
             *([Finding("service", Severity.PROBLEM, "is ending")] if self._is_ending.is_set() else []),
         )
@@ -394,6 +399,7 @@ class Manager:
 
     def _view(self, record: ExportRecord) -> Export:
         is_ready = record.state is ExportState.READY and record.port is not None
+        tls = self._servers.tls(record.id) if is_ready else None
         return Export(
             id=record.id,
             disk=record.disk,
@@ -406,9 +412,10 @@ class Manager:
             expires_at=record.expires_at,
             note=record.note,
             port=record.port,
-            uri=self._servers.uri(record.name, record.port) if is_ready and record.port else None,
+            uri=self._servers.uri(record.name, record.port, tls) if is_ready and record.port else None,
             size_bytes=record.size_bytes,
             format=record.format,
+            tls=tls,
             credentials=self._servers.credentials(record.id) if is_ready else None,
             error=record.error,
         )
@@ -433,6 +440,12 @@ class Manager:
         if failure := self._store.write_failure:
             return Finding("store", Severity.PROBLEM, failure.detail)
         return Finding("store", Severity.OK, "answers")
+
+    def _certificate_findings(self) -> Iterable[Finding]:
+        """They keep new servers from starting at the most: exports that are served are renewed all the same."""
+        nbd = self._settings.nbd
+        found = certificates.findings(nbd.certificates, nbd.advertised) if nbd.certificates else ()
+        return [replace(each, severity=Severity.WARNING) for each in found if each.severity is not Severity.OK]
 
     def _order_findings(self) -> tuple[Finding, ...]:
         """Of the orders that keep new exports from this node."""

@@ -240,9 +240,19 @@ CLAIMING_STATES = LIVE_STATES | {ExportState.CLOSING}
 """A closing export may still have clients, so its claim stands until it is closed."""
 
 
+class Tls(StrEnum):
+    """How the connections of an export are encrypted, and by what a client is let in."""
+
+    OFF = "off"
+    PSK = "psk"
+    """By the export's own key, which its credentials have."""
+    X509 = "x509"
+    """By a certificate of the authority that the service trusts. The client has it already."""
+
+
 @dataclass(frozen=True)
 class Credentials:
-    """What a client needs to connect beyond the address. Never logged."""
+    """What a client is given to connect, beyond the address. Never logged."""
 
     username: str
     key: str = field(repr=False)
@@ -270,6 +280,8 @@ class Export:
     """Set when the export is ready."""
     size_bytes: int | None = None
     format: str | None = None
+    tls: Tls | None = None
+    """Set when the export is ready."""
     credentials: Credentials | None = None
     error: Problem | None = None
 

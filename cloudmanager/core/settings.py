@@ -22,7 +22,9 @@ from pydantic_settings import (
 from cloudmanager.core.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "CLOUDMANAGER_"
-CLIENT_VARIABLES = frozenset({"CLOUDMANAGER_CONFIG", "CLOUDMANAGER_URL", "CLOUDMANAGER_TOKEN", "CLOUDMANAGER_HOLDER"})
+CLIENT_VARIABLES = frozenset(
+    f"CLOUDMANAGER_{name}" for name in ("CONFIG", "URL", "TOKEN", "HOLDER", "CERTIFICATES", "RUN_DIR")
+)
 """Read by the command line and the client, not part of the configuration."""
 
 
@@ -120,13 +122,20 @@ class NbdSettings(Table):
 
     listen: str = Field(
         "127.0.0.1",
-        description='Address that the exports listen on. Beyond loopback: tls = "psk", or insecure = true.',
+        description='Address that the exports listen on. Beyond loopback: tls = "psk" or "x509", or insecure = true.',
     )
     advertise: str = Field("", description="Host name or address that clients are given. Default: listen.")
     ports: Annotated[str, AfterValidator(_ports)] = Field("10900-11899", description="Ports, one per export.")
     connections: int = Field(8, ge=1, le=64, description="Connections that one export accepts at the same time.")
-    tls: Literal["off", "psk"] = Field(
-        "off", description='"psk": every export gets a key of its own, handed out in its credentials.'
+    tls: Literal["off", "psk", "x509"] = Field(
+        "off",
+        description='"psk": every export gets a key of its own, handed out in its credentials. "x509": clients and '
+        "servers show each other certificates of one authority.",
+    )
+    tls_certificates: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        Path("/etc/cloudmanager/tls"),
+        description="Directory with ca-cert.pem, server-cert.pem, server-key.pem and, if there is one, ca-crl.pem, "
+        'for tls = "x509".',
     )
     insecure: bool = Field(
         False, description="Export beyond loopback in the clear: anyone on the network can read and change the bytes."
@@ -141,10 +150,16 @@ class NbdSettings(Table):
     def advertised(self) -> str:
         return self.advertise or self.listen
 
+    @property
+    def certificates(self) -> Path | None:
+        """Their directory, where they are used."""
+        return self.tls_certificates if self.tls == "x509" else None
+
     @model_validator(mode="after")
     def _safe_beyond_loopback(self) -> Self:
         if not is_loopback(self.listen) and self.tls == "off" and not self.insecure:
-            raise ValueError(f'listen = "{self.listen}" is beyond loopback: set tls = "psk", or insecure = true')
+            ways = 'tls = "psk" or "x509", or insecure = true'
+            raise ValueError(f'listen = "{self.listen}" is beyond loopback: set {ways}')
         return self
 
 

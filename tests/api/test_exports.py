@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.api.service import Service, eventually, running, settings_for
+from tests.authority import Authority
 
 FIELDS = {
     *("id", "disk", "access", "holder", "state", "uri", "size_bytes", "format", "created_at", "expires_at", "node"),
-    *("note", "credentials", "error"),
+    *("note", "tls", "credentials", "error"),
 }
 
 
@@ -167,12 +168,24 @@ def test_a_list_is_walked_page_by_page(service: Service) -> None:
     assert {export_id for each in pages for export_id in each} == made
 
 
+def test_with_certificates_nothing_is_handed_out_and_the_answer_says_what_is_wanted(directory: Path) -> None:
+    authority = Authority()
+    certificates = authority.server(directory / "certificates")
+    nbd = {"tls": "x509", "tls_certificates": str(certificates)}
+    with running(settings_for(directory, server={"state_dir": str(directory / "x509")}, nbd=nbd)) as service:
+        export = service.export("local:a.img")
+        assert (export["state"], export["tls"], export["credentials"]) == ("ready", "x509", None)
+        mine = authority.client(directory / "client")
+        assert read(f"{export['uri']}?tls-certificates={mine}") == (directory / "images" / "a.img").read_bytes()
+
+
 def test_keys_are_shown_to_who_connects_and_to_nobody_else(directory: Path) -> None:
     settings = settings_for(directory, server={"state_dir": str(directory / "tls")}, nbd={"tls": "psk"})
     with running(settings) as service:
         export = service.export("local:a.img")
         path = f"/v1/exports/{export['id']}"
         credentials = export["credentials"]
+        assert export["tls"] == "psk"
         assert isinstance(credentials, dict)
         assert set(credentials) == {"type", "username", "key"}
         assert service.client.get(path).json()["credentials"] == credentials

@@ -54,9 +54,15 @@ def test_the_api_beyond_loopback_needs_a_token() -> None:
 
 
 def test_exports_beyond_loopback_need_tls_or_plain_words() -> None:
-    assert 'tls = "psk", or insecure = true' in _refused({"nbd": {"listen": "0.0.0.0"}})
+    assert 'tls = "psk" or "x509", or insecure = true' in _refused({"nbd": {"listen": "0.0.0.0"}})
     assert settings.from_tables({"nbd": {"listen": "0.0.0.0", "tls": "psk"}})
     assert settings.from_tables({"nbd": {"listen": "0.0.0.0", "insecure": True}})
+
+
+def test_certificates_are_used_where_tls_says_so() -> None:
+    table = {"listen": "0.0.0.0", "tls": "x509", "tls_certificates": "/etc/tls"}
+    assert settings.from_tables({"nbd": table}).nbd.certificates == Path("/etc/tls")
+    assert settings.from_tables({"nbd": {**table, "tls": "psk"}}).nbd.certificates is None
 
 
 def test_a_default_life_longer_than_the_longest_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""An export with a key."""
+"""An export with a key, or with certificates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.address import Credentials, NbdAddress
+from cloudmanager.client.certificates import VARIABLE
 from cloudmanager.client.deploy.errors import ConnectionLost
+from cloudmanager.client.uri import address_of
+from tests.authority import Authority
 from tests.deploy import images
-from tests.deploy.servers import Server
+from tests.deploy.servers import Server, serving
 
 DH = Path(__file__).parents[2] / "cloudmanager" / "core" / "nbd" / "ffdhe2048.pem"
 
@@ -44,6 +47,35 @@ def _address(server: Server, key: str) -> NbdAddress:
 def test_it_is_deployed_onto_and_verified_with_the_key(raw, server, key, put):
     put(raw, _address(server, key), verify=True)
     assert images.same(raw, server.disk)
+
+
+@pytest.fixture
+def x509_server(tmp_path):
+    authority = Authority()
+    certificates = authority.server(tmp_path / "server")
+    disk = tmp_path / "x509-disk"
+    with disk.open("wb") as file:
+        file.truncate(images.SIZE)
+    tls = f"tls-creds-x509,id=tls,endpoint=server,dir={certificates},verify-peer=yes"
+    with serving(disk, "--shared=8", "--discard=unmap", "--object", tls, "--tls-creds", "tls") as server:
+        yield server, authority.client(tmp_path / "client")
+
+
+def test_it_is_deployed_onto_with_a_certificate(raw, x509_server, put, monkeypatch):
+    server, certificates = x509_server
+    uri = f"nbds+unix:///disk?socket={server.socket}"
+    put(raw, NbdAddress(uri, is_writable=True, certificates=certificates), verify=True)
+    assert images.same(raw, server.disk)
+    monkeypatch.setenv(VARIABLE, str(certificates))
+    put(raw, NbdAddress(uri, is_writable=True), verify=True, overwrite=True)
+    put(raw, address_of(f"{uri}&tls-certificates={certificates}", is_writable=True), overwrite=True)
+
+
+def test_a_certificate_of_another_authority_is_refused(raw, x509_server, put, tmp_path):
+    server, _ = x509_server
+    stranger = Authority("lab").client(tmp_path / "stranger")
+    with pytest.raises(ConnectionLost):
+        put(raw, NbdAddress(f"nbds+unix:///disk?socket={server.socket}", is_writable=True, certificates=stranger))
 
 
 def test_a_wrong_key_is_refused(raw, server, put):

@@ -9,6 +9,7 @@ import pytest
 
 from cloudmanager.client.ways import record
 from cloudmanager.client.ways.steps import mount_points_below
+from tests.authority import Authority
 from tests.nbd.exporter import Exporter
 from tests.ways import disks
 from tests.ways.serving import Serving
@@ -50,6 +51,14 @@ def serving(make_serving: Callable[..., Serving]) -> Serving:
 @pytest.fixture
 def tls_serving(make_serving: Callable[..., Serving]) -> Serving:
     return make_serving(tls="psk")
+
+
+@pytest.fixture
+def x509_serving(make_serving: Callable[..., Serving], tmp_path: Path) -> Serving:
+    authority = Authority()
+    serving = make_serving(tls="x509", tls_certificates=authority.server(tmp_path / "server"))
+    serving.certificates = authority.client(tmp_path / "client")
+    return serving
 
 
 @pytest.fixture

@@ -15,13 +15,16 @@ from tests.nbd.exporter import Exporter, Served, device, wait_gone
 @dataclass
 class Serving:
     exporter: Exporter
+    certificates: Path | None = None
+    """The client's."""
     _served: dict[str, Served] = field(default_factory=dict)
 
     def address(self, image: Path, access: Access = Access.READ_ONLY) -> NbdAddress:
         disk = device(image)
         served = self.exporter.export(disk, access)
         self._served[served.uri] = served
-        return NbdAddress(served.uri, self._credentials(served), disk.size_bytes, access is not Access.READ_ONLY)
+        credentials, is_writable = self._credentials(served), access is not Access.READ_ONLY
+        return NbdAddress(served.uri, credentials, disk.size_bytes, is_writable, self.certificates)
 
     def kill(self, address: NbdAddress) -> None:
         """As a crash would."""

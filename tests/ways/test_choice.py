@@ -16,6 +16,7 @@ from tests.ways.serving import Serving
 
 CLEAR = NbdAddress("nbd://127.0.0.1:1/disk")
 TLS = NbdAddress("nbds://127.0.0.1:1/disk", Credentials("cloudmanager", "00ff"))
+X509 = NbdAddress("nbds://127.0.0.1:1/disk")
 WITHOUT_KERNEL_NBD = pytest.mark.skipif(Path("/sys/block/nbd0").exists(), reason="this kernel has NBD devices")
 
 
@@ -44,7 +45,7 @@ def test_with_tls_it_is_the_file_and_the_reasons_name_the_key() -> None:
     choice = ways.choose(TLS)
     assert choice.way is Way.FILE
     assert "TLS-PSK" in choice.why_not[Way.DEVICE]
-    assert "cannot carry the key" in choice.why_not[Way.STUB]
+    assert "cannot carry the key or certificates" in choice.why_not[Way.STUB]
 
 
 @WITHOUT_KERNEL_NBD
@@ -70,6 +71,11 @@ def test_a_writable_disk_is_never_a_stub() -> None:
 
 def test_the_device_refuses_tls_and_says_what_to_use() -> None:
     with pytest.raises(NotPossibleHere, match="use the file"), ways.device(TLS):
+        pass
+
+
+def test_the_device_of_a_server_with_certificates_is_made_by_nbd_client() -> None:
+    with pytest.raises(NotPossibleHere, match="nbd-client with your certificates"), ways.device(X509):
         pass
 
 

@@ -15,10 +15,10 @@ from cloudmanager.cli.people.deploy_progress import bar
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import DeployError, DeployOptions, Progress, Result
 from cloudmanager.client.deploy import deploy as deploy_image
-from cloudmanager.client.deploy.uri import address_of, is_nbd_uri
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access
 from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.uri import address_of, is_nbd_uri
 
 _DISK = re.compile(r"[A-Za-z][\w-]*:")
 _GO_ON = "The target is incomplete, and has no partition table. The same command goes on where this one ended."

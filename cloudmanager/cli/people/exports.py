@@ -8,9 +8,9 @@ from rich.text import Text
 from cloudmanager.cli.people import output, waiting
 from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.service import service
-from cloudmanager.client import CloudManager
+from cloudmanager.client import CloudManager, certificates
 from cloudmanager.client.errors import ClientError
-from cloudmanager.client.model import Access, Export, ExportState
+from cloudmanager.client.model import Access, Export, ExportState, Tls
 
 _COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
 
@@ -26,10 +26,16 @@ def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, no
     print(ready.uri)
     output.remark(f"{ready.disk}, {ready.access}, {output.bytes_in_words(ready.size_bytes)}; export {ready.id}")
     output.remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
-    if ready.credentials:
-        output.remark(
-            "Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it."
-        )
+    match ready.tls:
+        case Tls.PSK:
+            output.remark(
+                "Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it."
+            )
+        case Tls.X509:
+            output.remark(
+                "Its server wants a certificate: `cloudmanager run` and `attach` find yours by "
+                f"${certificates.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
+            )
     output.remark(f"When you are done: cloudmanager release {ready.id}")
 
 

@@ -15,6 +15,7 @@ from cloudmanager.cli.exits import Exit
 from cloudmanager.cli.people.waiting import exported
 from cloudmanager.client import ExportedDisk, ExportLost
 from cloudmanager.client.model import Access
+from cloudmanager.client.uri import as_written
 
 _END_SECONDS = 10
 _PLACES = re.compile(r"\{(disk|file|device|stub|uri)\}")
@@ -51,7 +52,7 @@ def _refuse_what_is_not_there(program: str) -> None:
 def _named(ready: ExportedDisk, places: set[str]) -> Iterator[dict[str, str]]:
     """The path or address for each place."""
     with ExitStack() as stack:
-        names = {"uri": ready.uri}
+        names = {"uri": as_written(ready.address)}
         if "disk" in places:
             names["disk"] = str(stack.enter_context(ready.open()))
         if "file" in places:

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from cloudmanager.client.address import Credentials, NbdAddress
+from cloudmanager.client.certificates import directory_of
 from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, MissingTool
 from cloudmanager.client.deploy.extents import Extent
 
@@ -57,6 +58,7 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "nbd_get_error": (_Text,),
     "nbd_get_errno": (_Int,),
     "nbd_set_tls": (_Int, _Pointer, _Int),
+    "nbd_set_tls_certificates": (_Int, _Pointer, _Text),
     "nbd_set_tls_username": (_Int, _Pointer, _Text),
     "nbd_set_tls_psk_file": (_Int, _Pointer, _Text),
     "nbd_set_pread_initialize": (_Int, _Pointer, ctypes.c_bool),
@@ -122,7 +124,7 @@ class Connection:
     """One connection to an NBD server, for one thread. Requests run beside each other until they are waited for."""
 
     def __init__(self, address: NbdAddress, patience: Patience) -> None:
-        """Raises ConnectionLost, MissingTool, and what `patience.check` raises."""
+        """Raises ConnectionLost, MissingTool, InvalidSetup, and what `patience.check` raises."""
         self._library = _library()
         self._patience = patience
         self._handle: int | None = self._library.nbd_create()
@@ -207,6 +209,8 @@ class Connection:
                 self._call("nbd_set_tls", _TLS_REQUIRED)
                 self._call("nbd_set_tls_username", address.credentials.username.encode())
                 self._call("nbd_set_tls_psk_file", key_file.encode())
+            elif certificates := directory_of(address):  # without any, libnbd looks for some in places of its own
+                self._call("nbd_set_tls_certificates", str(certificates).encode())
             self._negotiate(address.uri)
 
     def _negotiate(self, uri: str) -> None:

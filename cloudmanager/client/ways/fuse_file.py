@@ -94,14 +94,14 @@ def _serve(record: Record, address: NbdAddress, is_writable: bool, connections: 
 
 
 def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]:
-    """Where nbdfuse connects to. It accepts no key, so with TLS it starts qemu-nbd, which does."""
+    """Where nbdfuse connects to. It takes neither key nor certificates, so with TLS it starts qemu-nbd, which does."""
     endpoint = Endpoint.of(address)
     if not endpoint.is_tls:
         return [address.uri]
     block_device = {"driver": "raw", "file": endpoint.as_block_device(tls.OBJECT)}
-    key = tls.key_options(address, record.directory)
+    options = tls.tls_options(address, record.directory)
     access = [] if is_writable else ["--read-only"]
-    return ["[", find("qemu-nbd") or "qemu-nbd", *access, *key, f"json:{json.dumps(block_device)}", "]"]
+    return ["[", find("qemu-nbd") or "qemu-nbd", *access, *options, f"json:{json.dumps(block_device)}", "]"]
 
 
 def _start(record: Record, arguments: list[str], ready_seconds: float) -> subprocess.Popen[bytes]:

@@ -25,7 +25,11 @@ READ_AHEAD_BYTES = 4 * 2**20
 _FURTHER_CONNECTION_SECONDS = 2.0
 _ATTEMPTS = 2
 """With several connections."""
-_NO_TLS = "the kernel cannot use the key of a TLS address (it knows no TLS-PSK); use the file"
+_NO_TLS = "the kernel speaks no TLS, and its nbd-client, which does it in its place, knows no TLS-PSK; use the file"
+_NO_CERTIFICATES = (
+    "the kernel speaks no TLS; use the file, or nbd-client with your certificates, which speaks it in the kernel's "
+    "place (docs/tls.md shows how)"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,9 @@ class DiskDevice:
 
 def obstacle(address: NbdAddress) -> str | None:
     """Why this machine, or this address, does not allow it. None: they do."""
-    return _NO_TLS if Endpoint.of(address).is_tls else nbd_driver.obstacle()
+    if Endpoint.of(address).is_tls:
+        return _NO_TLS if address.credentials else _NO_CERTIFICATES
+    return nbd_driver.obstacle()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ class Stub:
     path: Path
     options: tuple[str, ...] = ()
     """What a program of QEMU needs on its command line to follow it. None are needed without TLS: an image cannot
-    carry a key, so with TLS it names one that the program must be given."""
+    carry a key or certificates, so with TLS it names what the program must be given."""
 
 
 def obstacle(address: NbdAddress) -> str | None:
@@ -35,7 +35,7 @@ def obstacle(address: NbdAddress) -> str | None:
     if address.is_writable:
         return "what is written to a stub never reaches the disk; export it read-only, or use the file"
     if Endpoint.of(address).is_tls:
-        return "an image cannot carry the key of a TLS address; use the file, or give the program the stub's options"
+        return "an image cannot carry the key or certificates of TLS; use the file, or give the program stub.options"
     return None
 
 
@@ -69,7 +69,7 @@ def _fill(record: Record, path: Path, address: NbdAddress) -> Stub:
     options: tuple[str, ...] = ()
     reference = address.uri
     if endpoint.is_tls:  # an address has no place for the name of a key in QEMU
-        options = tls.key_options(address, record.directory)
+        options = tls.tls_options(address, record.directory)
         reference = "json:" + json.dumps({"driver": "raw", "file": endpoint.as_block_device(tls.OBJECT)})
     run("qemu-img", "create", "-q", *options, "-f", "qcow2", "-F", "raw", "-b", reference, path)
     return Stub(path, options)

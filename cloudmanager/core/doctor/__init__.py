@@ -5,6 +5,7 @@ Nothing is changed; what a check writes to a temporary place is gone when it ret
 
 from collections.abc import Iterable, Iterator
 
+from cloudmanager.core.doctor.certificates import check_certificates
 from cloudmanager.core.doctor.directories import check_directories
 from cloudmanager.core.doctor.kernel import check_kernel
 from cloudmanager.core.doctor.network import check_network
@@ -27,4 +28,5 @@ def examine(settings: Settings, providers: Iterable[Provider]) -> Iterator[Findi
     yield from check_directories(settings)
     yield from check_store(settings)
     yield from check_network(settings)
+    yield from check_certificates(settings)
     yield from check_providers(providers)

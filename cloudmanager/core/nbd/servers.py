@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from cloudmanager.core.errors import DeviceMismatch, ServerFailed, UnsafeImage
-from cloudmanager.core.model import Credentials
-from cloudmanager.core.nbd import listener, record, tls
+from cloudmanager.core.model import Credentials, Tls
+from cloudmanager.core.nbd import listener, psk, record, tls
 from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
 from cloudmanager.core.nbd.launch import Launched
 from cloudmanager.core.nbd.listener import Endpoint, Ports
@@ -189,12 +189,16 @@ class Servers:
         self.stop(export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
-        """What a client needs besides the address; None without TLS, and before the first start."""
-        return tls.read_key(tls_directory(self._directory / export_id))
+        """What a client is given besides the address; None without a key, and before the first start."""
+        return psk.read_key(tls_directory(self._directory / export_id))
 
-    def uri(self, name: str, port: int) -> str:
-        """The address for a client, as the NBD project defines it (doc/uri.md)."""
-        scheme = "nbd" if self._settings.tls == "off" else "nbds"
+    def tls(self, export_id: str) -> Tls:
+        """How the export's server was started, which may have been under other settings."""
+        return tls.kind(tls_directory(self._directory / export_id))
+
+    def uri(self, name: str, port: int, tls: Tls | None = None) -> str:
+        """The address for a client, as the NBD project defines it (doc/uri.md). `tls`: as the settings say."""
+        scheme = "nbd" if (tls or self._settings.tls) == "off" else "nbds"
         host = self._settings.advertised
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
 

@@ -24,7 +24,7 @@ _TLS = "tls"
 
 
 def tls_directory(directory: Path) -> Path:
-    """Where an export's key is, in its private directory."""
+    """Where an export's key or certificates are, in its private directory."""
     return directory / _TLS
 
 
@@ -88,11 +88,11 @@ class Startup:
         return self.spec.size_bytes if has_grown and not self._is_scratch else None
 
     def _tls(self, confinement: Confinement) -> list[str]:
+        directory = tls_directory(self.directory)
+        tls.prepare(self.settings, directory)
         if self.settings.tls == "off":
             return []
-        directory = tls_directory(self.directory)
-        tls.create_key(directory)
-        return tls.arguments(confinement.show(directory, writable=False))
+        return tls.arguments(self.settings, confinement.show(directory, writable=False))
 
     def _overlay(self, confinement: Confinement) -> list[blockgraph.Node]:
         """A scratch export's; what an earlier server of the export has written is kept."""

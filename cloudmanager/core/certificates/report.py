@@ -1,0 +1,42 @@
+"""What is told of certificates: at the start, by the doctor, and by a service that runs."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cloudmanager.core.certificates.faults import check
+from cloudmanager.core.certificates.files import Certificates
+from cloudmanager.core.errors import ConfigurationError
+from cloudmanager.core.model import Finding, Severity
+
+SUBJECT = "certificates"
+SOON = timedelta(days=21)
+log = logging.getLogger(__name__)
+
+
+def require(directory: Path, host: str) -> None:
+    """For the start of a service. Raises ConfigurationError for what somebody has to mend.
+
+    What came with time does not keep a service from starting: it has exports to renew and disks to detach.
+    """
+    _, faults = check(directory, host)
+    if any(not fault.is_of_time for fault in faults):
+        raise ConfigurationError("nbd.tls_certificates: " + " ".join(map(str, faults)))
+    for fault in faults:
+        log.error("no export can be served: %s", fault)
+
+
+def findings(directory: Path, host: str) -> list[Finding]:
+    """Never empty."""
+    found, faults = check(directory, host)
+    if found is None or faults:
+        return [Finding(SUBJECT, Severity.PROBLEM, fault.seen, fault.advice) for fault in faults]
+    return [_lasting(found)]
+
+
+def _lasting(found: Certificates) -> Finding:
+    seen = f"for {', '.join(found.names)}, until {found.expires_at:%Y-%m-%d}"
+    if found.expires_at - datetime.now(UTC) < SOON:
+        advice = f"Renew what is in {found.directory}, and then the exports: a server keeps what it was started with."
+        return Finding(SUBJECT, Severity.WARNING, seen, advice)
+    return Finding(SUBJECT, Severity.OK, seen)
