@@ -71,7 +71,7 @@ imports: .venv/.made ## who may import whom
 check: lint types imports test ## everything that a change must pass
 
 .PHONY: bench
-bench: setup packages-slow packages-bench ## measures everything again, 25 minutes: yardstick and ours in one run (ARGS="control --quick")
+bench: setup packages-slow packages-bench ## measures everything again, 40 minutes: yardstick and ours in one run (ARGS="control --quick")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: performance

@@ -15,12 +15,13 @@ PAGE = ROOT / "docs/performance.md"
 PLOTS = "performance"
 """The directory of the plots, beside the page."""
 LINE_LENGTH = 120
+QUICK = "**A quick run, with tiny sizes: these figures mean nothing. `make bench` measures those that do.**"
 INTRODUCTION = """\
 # Performance
 
 <!-- Made by `make performance` from benchmarks/results/. Change those by measuring, or the code in benchmarks/. -->
 
-Measured by `make bench`, which anyone can run (root, some 25 minutes). Every ratio is of two things that took turns in
+Measured by `make bench`, which anyone can run (root, some 40 minutes). Every ratio is of two things that took turns in
 one run. A figure is the median of its rounds, with the lowest and the highest in brackets; every single value is in
 `benchmarks/results/`. Rates are in millions of bytes per second. Processor time is that of all processes of the server,
 or of the client, in seconds for each GiB read; the kernel's own threads are not in it.
@@ -52,9 +53,8 @@ def write() -> None:
 
 
 def _table(shown: Shown, figures: Figures, sections: list[Section]) -> str:
-    lines = [f"## {shown.title}", "", _paragraph(shown.meaning(figures)), "", _paragraph(f"*{machine(figures)}*"), ""]
-    if figures.is_quick:
-        lines += ["**A quick run: these figures mean nothing.**", ""]
+    meaning = QUICK if figures.is_quick else shown.meaning(figures)
+    lines = [f"## {shown.title}", "", _paragraph(meaning), "", _paragraph(f"*{machine(figures)}*"), ""]
     for section in sections:
         lines += _section(section)
     return "\n".join(lines)

@@ -31,10 +31,10 @@ class Limit:
         return effort.size(self.size_bytes)
 
 
-SMALL_MACHINE = Limit("14.4 MB/s", 14_400_000, 64 * MIB, 3)
-LARGE_MACHINE = Limit("60.5 MB/s", 60_500_000, 256 * MIB, 3)
+SMALL_MACHINE = Limit("14.4 MB/s", 14_400_000, 64 * MIB, 5)
+LARGE_MACHINE = Limit("60.5 MB/s", 60_500_000, 256 * MIB, 5)
 NO_LIMIT = Limit("no limit", 0, GIB, 5)
-EMULATED = Limit("no limit", 0, 64 * MIB, 5)
+EMULATED = Limit("no limit", 0, 32 * MIB, 3)
 """For the kernel's client, in a virtual machine whose network is slow."""
 LIMITS = (SMALL_MACHINE, LARGE_MACHINE, NO_LIMIT)
 KERNEL_CLIENT_LIMITS = (SMALL_MACHINE, EMULATED)

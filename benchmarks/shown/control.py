@@ -72,10 +72,9 @@ def _chart(figures: Figures) -> Chart:
 def _own(figures: Figures) -> Section:
     rows = [
         (f"{restart(FIVE_HUNDRED)}: until ready", value(figures, restart(FIVE_HUNDRED), OURS, Quantity.SECONDS), "s"),
-        (
-            f"the daemon's processor time for {many(HUNDRED)}",
-            value(figures, many(HUNDRED), OURS, Quantity.CPU),
-            Quantity.CPU,
+        *(
+            (f"{many(count)}: the daemon", value(figures, many(count), OURS, Quantity.CPU), Quantity.CPU)
+            for count in (HUNDRED, FIVE_HUNDRED)
         ),
     ]
     for count in (HUNDRED, FIVE_HUNDRED):

@@ -27,7 +27,8 @@ ROUNDS = 3
 
 def measure(effort: Effort) -> Iterator[Series]:
     with _stand() as stand:
-        _build(stand, stand.home / "first.raw")  # the appliance is made, once
+        if not effort.is_quick:
+            _build(stand, stand.home / "first.raw")  # the appliance is made, once
         ways: dict[str, Attempt] = {LOCAL: partial(_local, stand), OVER_NBD: partial(_over_nbd, stand)}
         yield from take_turns(CASE, effort.rounds(ROUNDS), ways)
 

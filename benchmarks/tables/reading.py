@@ -22,6 +22,8 @@ IMAGE_FILE = "two clients, an image file"
 RANDOM_READS = "random 4 KiB reads, one at a time"
 KERNEL_CLIENT = "the kernel's client in a virtual machine"
 TCP = "a plain TCP stream"
+SHARED_ROUNDS = 3
+KERNEL_ROUNDS = 3
 
 
 def measure(effort: Effort) -> Iterator[Series]:
@@ -55,14 +57,14 @@ def _one_reader(target: Target, effort: Effort) -> Iterator[Series]:
 
 def _three_readers(target: Target, effort: Effort) -> Iterator[Series]:
     ways = {f"dd, {side}": partial(_dd, target, side, 3) for side in target.sides}
-    yield from take_turns(target.limit.case(THREE_READERS), effort.rounds(target.limit.rounds), ways)
+    yield from take_turns(target.limit.case(THREE_READERS), effort.rounds(SHARED_ROUNDS), ways)
 
 
 def _two_clients(target: Target, case: str, effort: Effort) -> Iterator[Series]:
     """Beside two dd on the machine that has the disk: two nbdcopy there would throw away what the other one needs."""
     ways: dict[str, Attempt] = {f"dd, {DIRECT}": partial(_dd, target, DIRECT, 2)}
     ways |= {f"nbdcopy, {side}": partial(_nbdcopy, target, side, 2) for side in target.sides if side != DIRECT}
-    yield from take_turns(case, effort.rounds(target.limit.rounds), ways)
+    yield from take_turns(case, effort.rounds(SHARED_ROUNDS), ways)
 
 
 def _random_reads(target: Target, effort: Effort) -> Iterator[Series]:
@@ -79,10 +81,10 @@ def _kernel_reads(target: Target, kernel: KernelClient, effort: Effort) -> Itera
     address = target.stand.network.address
     with stream(address, target.size_bytes) as port:
         if target.limit.bytes_per_second:
-            ways[f"dd, {DIRECT}"] = partial(_dd, target, DIRECT)
+            ways[f"dd, {DIRECT}"] = lambda: {Quantity.RATE: _dd(target, DIRECT)[Quantity.RATE]}
         else:
             ways[TCP] = lambda: {Quantity.RATE: kernel.receive(address, port) / 1e6}
-        yield from take_turns(target.limit.case(KERNEL_CLIENT), effort.rounds(target.limit.rounds), ways)
+        yield from take_turns(target.limit.case(KERNEL_CLIENT), effort.rounds(KERNEL_ROUNDS), ways)
 
 
 def _dd(target: Target, side: str, count: int = 1) -> Measured:

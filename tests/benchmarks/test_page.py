@@ -1,0 +1,108 @@
+"""docs/performance.md says what was measured."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import page, plot
+from benchmarks.figures import Figures, Quantity, Series
+from benchmarks.rig.stand import DIRECT, OURS
+from benchmarks.section import Chart, significant
+from benchmarks.shown import SHOWN
+from benchmarks.tables import MEASURES
+
+TABLES = sorted(MEASURES)
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Figures]:
+    return page.load()
+
+
+def changed(figures: Figures, change: Callable[[Series], Series]) -> Figures:
+    return replace(figures, series=tuple(map(change, figures.series)))
+
+
+def scaled(series: Series, by: float) -> Series:
+    return replace(series, values=tuple(value * by for value in series.values))
+
+
+def with_ours_at(figures: Figures, part_of_direct: float) -> Figures:
+    """Every rate of ours is that part of the direct one."""
+
+    def change(series: Series) -> Series:
+        if series.quantity is not Quantity.RATE or not series.way.endswith(OURS):
+            return series
+        direct = series.way.replace(OURS, DIRECT)
+        if direct not in figures.ways(series.case):
+            return series
+        return replace(scaled(figures.one(series.case, direct, Quantity.RATE), part_of_direct), way=series.way)
+
+    return changed(figures, change)
+
+
+def test_every_table_has_results(results: dict[str, Figures]) -> None:
+    assert sorted(results) == TABLES == sorted(SHOWN)
+
+
+def test_the_page_and_its_plots_are_in_step_with_the_results(results: dict[str, Figures]) -> None:
+    made = page.files(results)
+    stale = [str(path) for path, text in made.items() if not path.exists() or path.read_text() != text]
+    assert stale == [], "run `make performance`"
+    assert set((page.PAGE.parent / page.PLOTS).iterdir()) == set(made) - {page.PAGE}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_figure_that_changes_changes_the_page(table: str, results: dict[str, Figures]) -> None:
+    """Every single one that is no zero: nothing was measured in vain."""
+    found = results[table]
+    shown = page.files({table: found})[page.PAGE]
+    for one in filter(lambda series: series.median, found.series):
+        other = changed(found, lambda series, one=one: scaled(series, 3) if series is one else series)
+        assert page.files({table: other})[page.PAGE] != shown, one
+
+
+def test_a_quick_run_is_said_to_mean_nothing(results: dict[str, Figures]) -> None:
+    meaning = SHOWN["servers"].meaning(results["servers"])
+    for is_quick in (False, True):
+        text = page.files({"servers": replace(results["servers"], is_quick=is_quick)})[page.PAGE]
+        assert (page.QUICK[:60] in text) is is_quick
+        assert (meaning[:60] in text) is not is_quick
+
+
+@pytest.mark.parametrize(("part", "is_as_fast"), [(0.97, False), (0.994, False), (0.996, True), (1.01, True)])
+def test_the_sentence_on_the_limited_disk_follows_the_figures(
+    part: float, is_as_fast: bool, results: dict[str, Figures]
+) -> None:
+    said = SHOWN["reading"].meaning(with_ours_at(results["reading"], part))
+    assert ("as fast as directly" in said) is is_as_fast
+    assert f"{part:.3f}" in said
+
+
+def test_what_a_machine_could_not_measure_is_not_shown_and_said(results: dict[str, Figures]) -> None:
+    found = results["reading"]
+    without = replace(found, series=tuple(series for series in found.series if "MB/s" not in series.case))
+    assert "was not measured" in SHOWN["reading"].meaning(without)
+    titles = [section.title for section in SHOWN["reading"].sections(without)]
+    assert "One reader, no limit" in titles
+    assert not any("MB/s" in title for title in titles)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_says_what_it_means_in_sentences(table: str, results: dict[str, Figures]) -> None:
+    assert re.fullmatch(r"[A-Z].*\.", SHOWN[table].meaning(results[table]))
+
+
+def test_a_plot_has_a_bar_for_each_value_and_the_longest_is_the_largest() -> None:
+    chart = Chart("some", "Some <servers>", "MB/s", {"1 client": {"cloudmanager": 30.0, "another": 60.0, "none": 0.0}})
+    root = ET.fromstring(plot.svg(chart))  # noqa: S314 - our own
+    widths = [float(bar.get("width", "")) for bar in root.iter(f"{SVG}rect")]
+    assert widths[1] == 2 * widths[0] == max(widths)
+    assert 0 < widths[2] < 2
+    texts = [text.text for text in root.iter(f"{SVG}text")]
+    assert "Some <servers> (MB/s)" in texts
+    assert significant(60.0) in texts
