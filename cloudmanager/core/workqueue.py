@@ -4,6 +4,8 @@ import heapq
 import threading
 from collections.abc import Callable
 
+_FEW = 64
+
 
 class WorkQueue:
     """Collects keys that want work.
@@ -27,6 +29,7 @@ class WorkQueue:
             if when < self._due.get(key, float("inf")):
                 self._due[key] = when
                 heapq.heappush(self._order, (when, key))
+                self._forget_superseded()
             # Also when it was asked for earlier: after a suspend a waiting thread may have overslept that.
             self._changed.notify()
 
@@ -59,6 +62,12 @@ class WorkQueue:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _forget_superseded(self) -> None:
+        """What was put for a far time and asked for again before it would otherwise stay until then."""
+        if len(self._order) > 2 * len(self._due) + _FEW:
+            self._order = [(when, key) for key, when in self._due.items()]
+            heapq.heapify(self._order)
 
     def _next(self) -> tuple[str | None, float | None]:
         """A key to work on, or how long to wait for the next one."""

@@ -111,3 +111,17 @@ def test_a_clock_that_jumps_ahead_while_a_thread_waits_is_noticed_at_the_next_pu
         time.now = 2000.0
         queue.put("a")
         assert taken.result(5) == "a"
+
+
+def test_what_is_asked_for_again_and_again_before_it_is_due_takes_no_more_room() -> None:
+    now = 0.0
+    queue = WorkQueue(lambda: now)
+    for number in range(10_000):
+        key = f"disk-{number % 5}"
+        queue.put(key)
+        assert queue.take() is not None
+        queue.put(key, 3600.0 + number)  # as an expiry is
+        queue.done(key)
+    assert len(queue._order) < 200
+    now = 20_000.0
+    assert sorted(queue.take() or "" for _ in range(5)) == [f"disk-{number}" for number in range(5)]

@@ -350,7 +350,7 @@ def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
     cradle.close()
 
 
-@pytest.mark.timeout(0 if RUNS else 600)
+@pytest.mark.timeout(0 if RUNS else 1800)
 def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
     lives: type[Lives] = type("Lives", (Lives,), {"cradle": cradle})
     run_state_machine_as_test(lives, settings=LONG if RUNS else EVERY_TIME)

@@ -250,11 +250,13 @@ class World:
             return [f"{row[0]} has expired" for row in store.execute(query, [self.clock.boottime()])]
 
     def _unsettled(self) -> list[str]:
+        if expired := self._expired():  # first: one that is found so a moment later is closing by then
+            return expired
         exports = invariants.exports(self.manager)
         changing = [f"{e.id} is {e.state}: {e.error}" for e in exports if not (e.state is _READY or e.state.is_over)]
         if changing or (changing := [*invariants.wrongly_attached(self.manager, self.attached())]):
             return changing
-        if late := [*self._expired(), *self._unnoticed(exports)]:
+        if late := [*self._unnoticed(exports)]:
             return late
         servers = self.servers()
         return [f"{e.id} has no server" for e in exports if e.state is _READY and e.name not in servers]
