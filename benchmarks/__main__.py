@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from benchmarks import page, surroundings
 from benchmarks.figures import Figures, Series
 from benchmarks.rig import leftovers
+from benchmarks.rig.cgroup import scheduled_together
 from benchmarks.rounds import Effort
 from benchmarks.section import Section
 from benchmarks.shown import SHOWN
@@ -31,11 +32,12 @@ def main() -> None:
         raise SystemExit("The benchmarks make loop devices, network namespaces and control groups: run them as root.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that everything is cleaned up
     leftovers.sweep()
-    for name in arguments.tables or MEASURES:
-        figures = _measure(name, Effort(arguments.quick))
-        if not arguments.quick or arguments.results != page.RESULTS:
-            CONSOLE.print(f"kept in {figures.save(arguments.results)}")
-        _show(figures)
+    with scheduled_together():
+        for name in arguments.tables or MEASURES:
+            figures = _measure(name, Effort(arguments.quick))
+            if not arguments.quick or arguments.results != page.RESULTS:
+                CONSOLE.print(f"kept in {figures.save(arguments.results)}")
+            _show(figures)
 
 
 def _arguments() -> argparse.Namespace:

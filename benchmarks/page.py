@@ -24,7 +24,9 @@ INTRODUCTION = """\
 Measured by `make bench`, which anyone can run (root, some 40 minutes). Every ratio is of two things that took turns in
 one run. A figure is the median of its rounds, with the lowest and the highest in brackets; every single value is in
 `benchmarks/results/`. Rates are in millions of bytes per second. Processor time is that of all processes of the server,
-or of the client, in seconds for each GiB read; the kernel's own threads are not in it.
+or of the client, in seconds for each GiB read; the kernel's own threads are not in it. Everything runs in one group of
+the scheduler, thread against thread: Linux would else divide the processors between sessions, of which each server of a
+service has its own.
 """
 
 

@@ -96,9 +96,30 @@ def _hierarchy(kind: str, option: str) -> Path | None:
     return None
 
 
-def _own_group() -> str:
+@contextmanager
+def scheduled_together() -> Iterator[None]:
+    """This process, and whatever it starts, compete for the processors thread by thread.
+
+    Outside of such a group the kernel divides time between sessions (sched_autogroup). A service's servers have one
+    each, what is started in a shell has one for all: then the clients of many services starve, and those of one do not.
+    """
+    root = _hierarchy("cgroup", "cpu")
+    if root is None:
+        yield
+        return
+    home, directory = root / _own_group(":cpu:"), _new_directory(root)
+    _join(directory)
+    try:
+        yield
+    finally:
+        _join(home)
+        leftovers.remove_group(directory)
+
+
+def _own_group(hierarchy: str = "0::") -> str:
+    """Relative to where it is mounted; a line is `4:cpu:/some/group`."""
     lines = Path("/proc/self/cgroup").read_text().splitlines()
-    return next(line.removeprefix("0::/") for line in lines if line.startswith("0::/"))
+    return next(line.partition(hierarchy)[2] for line in lines if hierarchy in line).removeprefix("/")
 
 
 def _join(directory: Path) -> None:

@@ -31,7 +31,6 @@ from benchmarks.rig.servers import (
 from benchmarks.rig.service import Service, running_service
 from benchmarks.rig.spending import cpu_seconds_of
 from benchmarks.rounds import Effort, Measured, take_turns
-from cloudmanager.core.settings import NbdSettings
 
 GIB = 2**30
 IMAGE_BYTES = {1: GIB, 4: GIB // 2, 16: GIB // 8}
@@ -91,8 +90,6 @@ def _stand() -> Iterator[_Stand]:
             OURS_PSK: {"tls": "psk"},
             OURS_X509: {"tls": "x509", "tls_certificates": str(scratch / "server")},
         }
-        if "tls_certificates" not in NbdSettings.model_fields:
-            del security[OURS_X509]
         ours = {name: cleanup.enter_context(_ours(cables, nbd)) for name, nbd in security.items()}
         yield _Stand(cables, clients, scratch, ours)
 

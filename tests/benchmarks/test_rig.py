@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.rig import meter
-from benchmarks.rig.cgroup import can_throttle, group, throttle
+from benchmarks.rig.cgroup import can_throttle, group, scheduled_together, throttle
 from benchmarks.rig.disk import disk, random_image
 from benchmarks.rig.images import system_image
 from benchmarks.rig.network import network
@@ -41,6 +41,22 @@ def test_a_group_ends_what_was_left_in_the_background() -> None:
         (pid,) = counted.pids
     assert not _is_running(pid)
     assert not counted.directory.exists()
+
+
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/cpu").exists(), reason="needs the cpu controller of cgroup version 1")
+def test_what_is_scheduled_together_is_in_one_group_across_sessions_and_out_of_it_afterwards() -> None:
+    before = own_groups()
+    with scheduled_together():
+        within = own_groups()
+        child = subprocess.run(
+            ["setsid", "cat", "/proc/self/cgroup"], check=True, capture_output=True, text=True
+        ).stdout
+    assert before != within == child
+    assert own_groups() == before
+
+
+def own_groups() -> str:
+    return Path("/proc/self/cgroup").read_text()
 
 
 def test_a_command_that_fails_is_not_a_figure() -> None:
