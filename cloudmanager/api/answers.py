@@ -265,6 +265,23 @@ class AuditEvent(Answer):
         )
 
 
+class Written(Answer):
+    """What a request has written to a disk."""
+
+    written_bytes: int = Field(description="As many as the frames stand for.", examples=[1048576])
+
+
+class Digests(Answer):
+    """Checksums of a range of a disk."""
+
+    block_bytes: int = Field(description="Each checksum is of a block of this length.", examples=[262144])
+    digests: str = Field(
+        description="In hexadecimal, 32 digits for each block in order: the first 16 bytes of its SHA-256; zeros for a "
+        "block that reads as zero.",
+        examples=["5feceb66ffc86f38d952786c6d696c79"],
+    )
+
+
 class Items(Answer, Generic[Item]):
     """A part of a list."""
 

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
+from cloudmanager.api.transfers import Transfers
 from cloudmanager.core.errors import ShuttingDown
 from cloudmanager.core.manager import RESTART_SECONDS, Manager
 from cloudmanager.core.model import Export, ExportState
@@ -23,6 +24,7 @@ class AsyncManager:
     def __init__(self, manager: Manager, on_ready: Callable[[float], object]) -> None:
         """`on_ready` is told the seconds from an export's claim to ready, whenever somebody waited for it."""
         self.manager = manager
+        self.transfers = Transfers(manager)
         self._on_ready = on_ready
         self._executor = ThreadPoolExecutor(THREADS, "http")
         self.waiters: set[asyncio.Future[Export]] = set()
@@ -81,6 +83,7 @@ class AsyncManager:
     def stop_waiting(self) -> None:
         """Answers everybody who waits, now. Call it from the event loop."""
         self._is_stopping = True
+        self.transfers.stop()
         for waiter in list(self.waiters):
             waiter.cancel()
 
@@ -91,4 +94,5 @@ class AsyncManager:
             called.cancel()
 
     def close(self) -> None:
+        self.transfers.close()
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -13,6 +13,10 @@ LONGEST_TTL_SECONDS = 10 * 365 * 86400
 """Keeps the arithmetic safe. What is allowed is a setting, which the core checks."""
 MAX_PAGE_SIZE = 1000
 
+LARGEST_DISK_BYTES = 2**63 - 1
+MOST_DIGESTED_BYTES = 64 * 1024 * 1024
+"""Of one request, which takes a while to read."""
+
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
 """They are refused in every address."""
 Word = Annotated[str, Field(max_length=256, pattern=NO_CONTROL_CHARACTERS)]
@@ -134,6 +138,13 @@ class DiskQuery(Request):
     def query(self) -> Query:
         labels = dict(label.split("=", 1) for label in self.label)
         return Query(self.q, self.location, labels, self.state)
+
+
+class DigestQuery(Request):
+    """Which range of a disk."""
+
+    offset: int = Field(0, ge=0, le=LARGEST_DISK_BYTES, description="A multiple of the block.", examples=[0])
+    length: int = Field(ge=1, le=MOST_DIGESTED_BYTES, description="It ends with the disk, too.", examples=[1048576])
 
 
 class AuditQuery(Request):

@@ -11,6 +11,8 @@ from cloudmanager.api.preferences import WaitSeconds
 from cloudmanager.api.problems import documented
 from cloudmanager.core import errors as core
 from cloudmanager.core.manager import MAX_KEY_LENGTH
+from cloudmanager.transfer.digests import BLOCK_BYTES
+from cloudmanager.transfer.frames import MEDIA_TYPE
 
 router = APIRouter(generate_unique_id_function=lambda route: route.name)
 
@@ -37,6 +39,13 @@ CLAIM = (
     *(core.ProviderPaused, core.NodeDraining),
 )
 ORDER = (*STORE, *BODY)
+TRANSFER = (
+    *(core.UnsupportedAccess, core.ExportNotReady, core.ExportOver),
+    *(core.TransferUnavailable, core.TransferFailed),
+)
+FRAMES = {
+    "requestBody": {"required": True, "content": {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 async def _async_manager(request: Request) -> AsyncManager:
@@ -156,6 +165,38 @@ async def force_release_export(export_id: ExportId, order: requests.Order, facad
     """Ends an export at once, also one that is closing: connected clients are cut off and get no time to finish."""
     export = await facade.run(facade.manager.force_release, export_id, order.by, order.reason)
     return answers.Export.of(export, with_credentials=False)
+
+
+@router.post(
+    "/v1/exports/{export_id}/content",
+    tags=["exports"],
+    summary="Write to a disk",
+    responses=documented(*EXPORT, core.InvalidContent, *TRANSFER, http.UnsupportedMediaType),
+    openapi_extra=FRAMES,
+)
+async def write_content(export_id: ExportId, request: Request, facade: Facade) -> answers.Written:
+    """For a client at the end of a slow link: compressed content of a `read-write` or `scratch` export.
+
+    The body is a sequence of frames, as docs/http-api.md describes them; each is written when it has come. The answer
+    comes when the export's NBD server has acknowledged all of them; what makes them durable is a flush over NBD.
+    """
+    if request.headers.get("content-type", "") != MEDIA_TYPE:
+        raise http.UnsupportedMediaType(f"Send frames, with `Content-Type: {MEDIA_TYPE}`.")
+    return answers.Written(written_bytes=await facade.transfers.write(export_id, request.stream()))
+
+
+@router.get(
+    "/v1/exports/{export_id}/digests",
+    tags=["exports"],
+    summary="Checksums of a disk",
+    responses=documented(*EXPORT, *TRANSFER),
+)
+async def get_digests(
+    export_id: ExportId, wanted: Annotated[requests.DigestQuery, Query()], facade: Facade
+) -> answers.Digests:
+    """Of each block of a range, read now: to compare a disk with what it should hold without moving its bytes."""
+    digests = await facade.transfers.digests(export_id, wanted.offset, wanted.length)
+    return answers.Digests(block_bytes=BLOCK_BYTES, digests=digests.hex())
 
 
 @router.get("/v1/disks", tags=["disks"], summary="List disks", responses=documented(*STORE, *PROVIDER))

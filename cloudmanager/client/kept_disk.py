@@ -16,6 +16,7 @@ from cloudmanager.client.errors import ExportLost, InvalidSetup, UnexpectedAnswe
 from cloudmanager.client.model import Access, Export
 from cloudmanager.client.options import Terms
 from cloudmanager.client.service import Service
+from cloudmanager.client.through import Through
 
 if TYPE_CHECKING:
     from cloudmanager.client import ways
@@ -93,6 +94,12 @@ class KeptDisk:
     def uri(self) -> str:
         """`nbd://host:port/name`; with `nbds://` it takes the key of `address.credentials`, or a certificate."""
         return self.address.uri
+
+    @property
+    def through(self) -> Through:
+        """The service as a way to its bytes, for `deploy`."""
+        self.check()
+        return Through(self._service, self.id)
 
     @property
     def size_bytes(self) -> int:

@@ -4,7 +4,8 @@ CloudManagerError
 ├── InvalidRequest              the caller must change the request
 │   ├── InvalidDiskId
 │   ├── UnsupportedAccess       the disk cannot be exported that way
-│   └── IdempotencyMismatch     the key was used for another request
+│   ├── IdempotencyMismatch     the key was used for another request
+│   └── InvalidContent          what was sent for a disk is not made as it should be
 ├── NotFound
 │   ├── ProviderNotFound
 │   ├── NodeNotFound
@@ -17,6 +18,7 @@ CloudManagerError
 ├── Conflict                    somebody else's claim stands in the way
 │   ├── AccessConflict          another export, or an attachment in another mode
 │   ├── DiskInUse               attached to another node, or held by this machine
+│   ├── ExportNotReady          not yet: retriable
 │   └── ExportOver              the export is closing, closed or failed
 ├── ImageError                  the bytes of an image file
 │   ├── CorruptImage
@@ -35,7 +37,9 @@ CloudManagerError
 │   └── DeviceMismatch          another disk is where this one should be
 ├── ServerError                 qemu-nbd
 │   ├── ServerFailed            it ended or never answered
-│   └── PortsExhausted          retriable
+│   ├── PortsExhausted          retriable
+│   ├── TransferUnavailable     the service cannot move the bytes itself; NBD does
+│   └── TransferFailed          it could not move them to the end
 ├── StoreUnavailable            retriable
 │   ├── StoreFull               no space is left for it
 │   ├── StoreReadOnly           its file system or server takes no writes
@@ -100,6 +104,11 @@ class IdempotencyMismatch(InvalidRequest):
     title = "The idempotency key belongs to another request"
 
 
+class InvalidContent(InvalidRequest):
+    code = "invalid_content"
+    title = "The content is not made of frames as they should be"
+
+
 class NotFound(CloudManagerError):
     code = "not_found"
     title = "There is no such thing"
@@ -159,6 +168,12 @@ class AccessConflict(Conflict):
 class DiskInUse(Conflict):
     code = "disk_in_use"
     title = "The disk is in use"
+
+
+class ExportNotReady(Conflict):
+    code = "export_not_ready"
+    title = "The export is not ready"
+    retriable = True
 
 
 class ExportOver(Conflict):
@@ -259,6 +274,16 @@ class PortsExhausted(ServerError):
     code = "ports_exhausted"
     title = "No port is free for another export"
     retriable = True
+
+
+class TransferUnavailable(ServerError):
+    code = "transfer_unavailable"
+    title = "The service does not move this disk's bytes itself"
+
+
+class TransferFailed(ServerError):
+    code = "transfer_failed"
+    title = "The bytes were not moved to the end"
 
 
 class StoreUnavailable(CloudManagerError):

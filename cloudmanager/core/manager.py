@@ -17,9 +17,11 @@ from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift
 from cloudmanager.core.errors import (
     CloudManagerError,
+    ExportNotReady,
     ExportOver,
     InvalidRequest,
     ShuttingDown,
+    TransferUnavailable,
     UnsupportedAccess,
 )
 from cloudmanager.core.hookspecs import ExportRequest
@@ -39,6 +41,7 @@ from cloudmanager.core.model import (
     Severity,
 )
 from cloudmanager.core.nbd import Servers, new_export_name
+from cloudmanager.core.nbd.transfer import Transfer
 from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.reconciler import Reconciler
 from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord, Order
@@ -230,6 +233,22 @@ class Manager:
             self._announce(export_id)
         self._reconciler.poke(record.disk.canonical_id)
         return self.get(export_id)
+
+    def transfer(self, export_id: str, *, is_writing: bool = False) -> Transfer:
+        """A connection to the export's own server, for bytes that the service moves itself. Close it soon.
+
+        Raises ExportNotFound, ExportNotReady, ExportOver, UnsupportedAccess, TransferUnavailable, ShuttingDown.
+        """
+        record = self._store.export(export_id)
+        if record.node != self._node:
+            raise TransferUnavailable(f"Export {export_id} is served by {record.node}: ask there, or use NBD.")
+        if not _is_settled(record.state):
+            raise ExportNotReady(f"Export {export_id} is {record.state}. Wait until it is ready.")
+        if record.state is not ExportState.READY or record.port is None:
+            raise ExportOver(f"Export {export_id} is {record.state}. Ask for a new one.")
+        if is_writing and record.access is Access.READ_ONLY:
+            raise UnsupportedAccess(f"Export {export_id} is read-only. Ask for one with read-write or scratch access.")
+        return self._servers.transfer(record.id, record.name, record.port)
 
     # An operator's orders
 

@@ -11,6 +11,7 @@ import pytest
 from cloudmanager.api.answers import Disk, Export, Problem
 from cloudmanager.api.problems import STATUS, by_code
 from cloudmanager.api.routes import router
+from cloudmanager.transfer.frames import Encoding, Frame
 from tests.api.service import Service, running, settings_for
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
@@ -38,11 +39,14 @@ def followed(directory: Path) -> Iterator[Service]:
         yield service
 
 
-def test_every_example_works(followed: Service) -> None:
-    export_id = followed.export("local:web01.qcow2")["id"]
+def test_every_example_works(followed: Service, tmp_path: Path) -> None:
+    export_id = followed.export("local:web01.qcow2", "scratch")["id"]
+    (tmp_path / "frames").write_bytes(Frame(0, 5, Encoding.RAW, b"hello").packed())
     for command in commands():
         here = command.replace(ADDRESS, followed.url).replace(EXPORT_ID, str(export_id))
-        ran = subprocess.run(["sh", "-c", f"{here} --fail-with-body"], capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            ["sh", "-c", f"{here} --fail-with-body"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert ran.returncode == 0, f"{here}\n{ran.stdout}{ran.stderr}"
 
 
@@ -56,7 +60,7 @@ def test_every_route_has_an_example() -> None:
 
 def method_and_path(command: str) -> tuple[str, str]:
     explicit = re.search(r"-X (\w+)", command)
-    method = explicit[1] if explicit else "POST" if " -d " in command else "GET"
+    method = explicit[1] if explicit else "POST" if re.search(r" (-d|--data-binary) ", command) else "GET"
     path = re.search(rf"{re.escape(ADDRESS)}([^\s'?]*)", command)
     assert path
     return method, path[1]

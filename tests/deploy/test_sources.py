@@ -188,7 +188,7 @@ def test_a_server_of_ours_ends_when_its_process_is_killed(image_of):
     script = (
         "import sys\n"
         "from cloudmanager.client.deploy import sources\n"
-        "from cloudmanager.client.deploy.libnbd import Patience\n"
+        "from cloudmanager.transfer.libnbd import Patience\n"
         "with sources.opened(sys.argv[1], Patience()) as image:\n"
         "    print(image.size_bytes, flush=True)\n"
         "    sys.stdin.read()\n"

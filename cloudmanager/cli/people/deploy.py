@@ -12,12 +12,14 @@ from pathlib import Path
 
 from cloudmanager.cli.people import output
 from cloudmanager.cli.people.deploy_progress import bar
+from cloudmanager.client import ExportedDisk
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import DeployError, DeployOptions, Progress, Result
 from cloudmanager.client.deploy import deploy as deploy_image
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access
 from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.through import Through
 from cloudmanager.client.uri import address_of, is_nbd_uri
 
 _DISK = re.compile(r"[A-Za-z][\w-]*:")
@@ -30,6 +32,7 @@ class _Place:
 
     end: "Path | str | NbdAddress"
     name: str = ""
+    through: Through | None = None
 
 
 def deploy(image: str, target: str, options: DeployOptions, *, holder: str | None, as_json: bool) -> None:
@@ -46,6 +49,7 @@ def deploy(image: str, target: str, options: DeployOptions, *, holder: str | Non
             "cancelled": cancelled,
             "source_id": source.name,
             "target_id": disk.name,
+            "through": disk.through,
         }
         try:
             result = deploy_image(source.end, disk.end, **told)
@@ -85,8 +89,8 @@ def _source(text: str, holder: str | None, cancelled: threading.Event) -> Iterat
     if is_nbd_uri(text):
         yield _Place(address_of(text))
     elif _is_disk(text):
-        with _exported(text, Access.READ_ONLY, holder, cancelled) as address:
-            yield _Place(address, _name(text))
+        with _exported(text, Access.READ_ONLY, holder, cancelled) as disk:
+            yield _Place(disk.address, _name(text))
     else:
         yield _Place(text)
 
@@ -96,19 +100,19 @@ def _target(text: str, holder: str | None, cancelled: threading.Event) -> Iterat
     if is_nbd_uri(text):
         yield _Place(address_of(text, is_writable=True))
     elif _is_disk(text):
-        with _exported(text, Access.READ_WRITE, holder, cancelled) as address:
-            yield _Place(address, _name(text))
+        with _exported(text, Access.READ_WRITE, holder, cancelled) as disk:
+            yield _Place(disk.address, _name(text), disk.through)
     else:
         yield _Place(Path(text))
 
 
 @contextmanager
-def _exported(disk: str, access: Access, holder: str | None, cancelled: threading.Event) -> Iterator[NbdAddress]:
+def _exported(disk: str, access: Access, holder: str | None, cancelled: threading.Event) -> Iterator[ExportedDisk]:
     """A disk of a provider; when its export is lost, the deployment ends."""
     from cloudmanager.cli.people.waiting import exported
 
     with exported(disk, access, holder=holder, on_lost=lambda _lost: cancelled.set()) as ready:
-        yield ready.address
+        yield ready
 
 
 def _is_disk(text: str) -> bool:

@@ -14,6 +14,6 @@ from cloudmanager.client.deploy.deployment import deploy
 from cloudmanager.client.deploy.errors import DeployError
 from cloudmanager.client.deploy.options import DeployOptions, Options
 from cloudmanager.client.deploy.progress import Phase, Progress
-from cloudmanager.client.deploy.result import Growth, Result
+from cloudmanager.client.deploy.result import Growth, Result, Way
 
-__all__ = ["DeployError", "DeployOptions", "Growth", "Options", "Phase", "Progress", "Result", "deploy"]
+__all__ = ["DeployError", "DeployOptions", "Growth", "Options", "Phase", "Progress", "Result", "Way", "deploy"]

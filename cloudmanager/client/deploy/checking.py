@@ -2,10 +2,10 @@
 
 from cloudmanager.client.deploy.emptiness import content_of
 from cloudmanager.client.deploy.errors import DifferenceFound, TargetNotEmpty
-from cloudmanager.client.deploy.extents import Extent, pieces
-from cloudmanager.client.deploy.libnbd import LONGEST_RANGE
 from cloudmanager.client.deploy.progress import Phase
 from cloudmanager.client.deploy.run import Run
+from cloudmanager.transfer.extents import Extent, pieces
+from cloudmanager.transfer.libnbd import LONGEST_RANGE
 
 _SAMPLE = 8
 

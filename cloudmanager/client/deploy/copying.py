@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
 from cloudmanager.client.deploy.crew import Crew, Stopped
-from cloudmanager.client.deploy.ends import Reader, Source, Target
+from cloudmanager.client.deploy.ends import Source, Target, Writer
 from cloudmanager.client.deploy.errors import ConnectionLost
 from cloudmanager.client.deploy.lane import Lane
 from cloudmanager.client.deploy.ledger import Ledger
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.units import Head, Supply, Unit
+from cloudmanager.client.deploy.ways import Ways
+from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.reading import Reader
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -33,6 +35,8 @@ class Copying:
     is_blank: bool
     """Whether the whole target was found to read as zero."""
     wants_digests: bool
+    ways: Ways | None = None
+    """Where there is a choice."""
     is_running_out: bool = False
     """Whether the last thread that asked got no unit."""
     _remark: str = ""
@@ -49,7 +53,10 @@ class Copying:
     def take_remark(self) -> str:
         """The last thing that a person should know, once."""
         remark, self._remark = self._remark, ""
-        return remark
+        return remark or (self.ways.take_remark() if self.ways else "")
+
+    def writer(self, patience: Patience) -> AbstractContextManager[Writer]:
+        return self.ways.writer(patience) if self.ways else self.target.writer(patience)
 
 
 class _Attempts:
@@ -85,7 +92,7 @@ class _Attempts:
             # What a stream's reader has in memory cannot be had again.
             keeper = lasting if copying.source.size_bytes is None else stack
             self._reader = keeper.enter_context(copying.source.reader(patience))
-        writer = stack.enter_context(copying.target.writer(patience))
+        writer = stack.enter_context(copying.writer(patience))
         self._has_connected = True
         return Lane(self._reader, writer, copying.head, is_blank=copying.is_blank, digests=copying.wants_digests)
 

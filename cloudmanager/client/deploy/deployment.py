@@ -7,7 +7,6 @@ from cloudmanager.client.deploy import sources, targets
 from cloudmanager.client.deploy.crew import Crew, Stopped
 from cloudmanager.client.deploy.errors import Cancelled
 from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.options import DeployOptions, Options
 from cloudmanager.client.deploy.progress import Phase, Progress
 from cloudmanager.client.deploy.result import Result
@@ -15,6 +14,7 @@ from cloudmanager.client.deploy.run import Run, unit_bytes_of
 from cloudmanager.client.deploy.sources import SourceLike
 from cloudmanager.client.deploy.targets import TargetLike
 from cloudmanager.client.deploy.writing import Written, write
+from cloudmanager.transfer.libnbd import Patience
 
 
 def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOptions]) -> Result:
@@ -43,6 +43,7 @@ def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOpti
         written.resumed_bytes,
         time.monotonic() - started,
         is_verified=options.verify,
+        way=written.way,
         growth=growth,
     )
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from cloudmanager.client.deploy.buffers import Buffer, is_zero
-from cloudmanager.client.deploy.ends import Reader
-from cloudmanager.client.deploy.extents import Extent, pieces
+from cloudmanager.transfer.buffers import Buffer, is_zero
+from cloudmanager.transfer.extents import Extent, pieces
+from cloudmanager.transfer.reading import Reader
 
 EDGE_BYTES = 1024 * 1024
 """Partition tables, the headers of file systems, of RAID, LVM and LUKS, and the copies that are kept at the end."""

@@ -3,22 +3,10 @@
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from cloudmanager.client.deploy.buffers import Buffer
-from cloudmanager.client.deploy.extents import Extent
-from cloudmanager.client.deploy.libnbd import Patience
-
-
-class Reader(Protocol):
-    """One thread's access to bytes."""
-
-    def extents(self, extent: Extent) -> list[Extent]:
-        """The range cut into data and zeros, with borders on grains."""
-
-    def begin(self, buffer: Buffer, piece: Extent) -> None:
-        """Starts to fill the buffer. Past the end there are zeros."""
-
-    def finish(self, buffer: Buffer) -> None:
-        """Returns when the buffer is filled."""
+from cloudmanager.transfer.buffers import Buffer
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.reading import Reader
 
 
 class Writer(Protocol):

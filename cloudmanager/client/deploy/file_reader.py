@@ -6,9 +6,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cloudmanager.client.deploy.buffers import Buffer, zeros
 from cloudmanager.client.deploy.errors import SourceError
-from cloudmanager.client.deploy.extents import Extent, on_grains
+from cloudmanager.transfer.buffers import Buffer, zeros
+from cloudmanager.transfer.extents import Extent, on_grains
 
 
 class FileReader:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cloudmanager.client.deploy.errors import SourceChanged, SourceError
 from cloudmanager.client.deploy.file_reader import FileReader, opened_again
-from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.transfer.libnbd import Patience
 
 _SECTOR = 512
 _READERS = 64

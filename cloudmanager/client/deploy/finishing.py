@@ -2,17 +2,17 @@
 
 from collections import deque
 
-from cloudmanager.client.deploy.buffers import Buffer, parts
 from cloudmanager.client.deploy.emptiness import EDGE_BYTES
 from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.errors import TargetError
-from cloudmanager.client.deploy.extents import Extent, pieces
-from cloudmanager.client.deploy.lane import digest
 from cloudmanager.client.deploy.ledger import Ledger
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.stream_supply import StreamSupply
 from cloudmanager.client.deploy.units import HEAD_BYTES, Head, covered
+from cloudmanager.transfer.buffers import Buffer, parts
+from cloudmanager.transfer.extents import Extent, pieces
+from cloudmanager.transfer.reading import digest
 
 
 def erase_head(run: Run) -> None:

@@ -1,56 +1,16 @@
 """One thread's way from a reader to a writer."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable
 
-from cloudmanager.client.deploy.buffers import Buffer, parts
-from cloudmanager.client.deploy.digests import Digester
-from cloudmanager.client.deploy.ends import Reader, Writer
-from cloudmanager.client.deploy.extents import Extent, Zeros, pieces
+from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.units import Head, Unit
+from cloudmanager.transfer.buffers import Buffer, parts
+from cloudmanager.transfer.digests import Digester
+from cloudmanager.transfer.extents import Extent, Zeros
+from cloudmanager.transfer.reading import Reader, digest, read_ahead
 
 _BUFFERS = 16
-_READ_AHEAD = 6
-
-
-def read_ahead(
-    reader: Reader, extents: list[Extent], free: deque[Buffer], wait: Callable[[], Buffer]
-) -> Iterator[tuple[Extent, Buffer | None]]:
-    """Each piece in order with a buffer that holds it, and each zero extent with none; several reads are under way.
-
-    Buffers come out of `free`, or of `wait` if that is empty.
-    """
-    ahead: deque[tuple[Extent, Buffer | None]] = deque()
-    for piece in chain.from_iterable([extent] if extent.is_zero else pieces(extent) for extent in extents):
-        while len(ahead) >= _READ_AHEAD:
-            yield _finished(reader, ahead.popleft())
-        if piece.is_zero:
-            ahead.append((piece, None))
-            continue
-        buffer = free.popleft() if free else wait()
-        reader.begin(buffer, piece)
-        ahead.append((piece, buffer))
-    while ahead:
-        yield _finished(reader, ahead.popleft())
-
-
-def _finished(reader: Reader, item: tuple[Extent, Buffer | None]) -> tuple[Extent, Buffer | None]:
-    if item[1] is not None:
-        reader.finish(item[1])
-    return item
-
-
-def digest(reader: Reader, extent: Extent, free: deque[Buffer]) -> bytes:
-    """The checksums of a range, read now."""
-    digester = Digester()
-    for piece, buffer in read_ahead(reader, reader.extents(extent), free, Buffer):
-        if buffer is None:
-            digester.zeros(piece.length)
-        else:
-            digester.data(buffer, piece.length)
-            free.append(buffer)
-    return digester.digests()
 
 
 class Lane:

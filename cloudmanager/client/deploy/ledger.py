@@ -80,7 +80,7 @@ class Ledger:
 
     def _commit(self, flush: Callable[[], None]) -> None:
         with self._lock:
-            batch = self._being_flushed = self._finished
+            batch = self._being_flushed = self._being_flushed | self._finished  # the last flush may have failed
             self._finished = {}
         flush()
         with self._lock:

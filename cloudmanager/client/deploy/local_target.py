@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cloudmanager.client.deploy.buffers import Buffer, zeros
 from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
-from cloudmanager.client.deploy.extents import Extent, pieces
 from cloudmanager.client.deploy.file_reader import FileReader, opened_again
-from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.transfer.buffers import Buffer, zeros
+from cloudmanager.transfer.extents import Extent, pieces
+from cloudmanager.transfer.libnbd import Patience
 
 _WRITERS = 64
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10

@@ -7,37 +7,31 @@ from dataclasses import dataclass
 from functools import partial
 
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy.buffers import Buffer, zeros_address
+from cloudmanager.client.deploy.connection import Connection
 from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall
-from cloudmanager.client.deploy.extents import Extent, on_grains, pieces
-from cloudmanager.client.deploy.libnbd import LONGEST_RANGE, Connection, Failure, Patience
+from cloudmanager.transfer import reading
+from cloudmanager.transfer.buffers import Buffer, zeros_address
+from cloudmanager.transfer.extents import Extent, on_grains, pieces
+from cloudmanager.transfer.libnbd import LONGEST_RANGE, Failure, Patience
 
 SEVERAL = 64
 _MOST_UNDER_WAY = 64
 
 
-class NbdReader:
-    """Has several requests under way."""
-
-    def __init__(self, connection: Connection, end: int | None = None) -> None:
-        self._connection = connection
-        self._end = connection.size_bytes if end is None else end
+class NbdReader(reading.NbdReader):
+    """Raises SourceError, ConnectionLost."""
 
     def extents(self, extent: Extent) -> list[Extent]:
         with _reading():
-            known = self._connection.extents(extent.offset, max(0, min(extent.end, self._end) - extent.offset))
-            return on_grains(known, extent.offset, extent.end)
+            return super().extents(extent)
 
     def begin(self, buffer: Buffer, piece: Extent) -> None:
-        length = min(piece.length, self._end - piece.offset)
-        if length < piece.length:
-            buffer.view[length : piece.length] = bytes(piece.length - length)
         with _reading():
-            buffer.read = self._connection.start_read(buffer.address, length, piece.offset)
+            super().begin(buffer, piece)
 
     def finish(self, buffer: Buffer) -> None:
         with _reading():
-            self._connection.wait(buffer.read)
+            super().finish(buffer)
 
 
 class NbdWriter:

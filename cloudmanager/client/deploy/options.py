@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from cloudmanager.client.deploy.progress import Listener, Progress
+from cloudmanager.client.through import Through
 
 
 def _tell_nobody(progress: Progress) -> None:
@@ -36,6 +37,8 @@ class Options:
     """What names the content of an NBD source, if its address does not."""
     target_id: str = ""
     """What names an NBD target, if its address does not: an address may change when the export is made anew."""
+    through: Through | None = None
+    """The service that exports the target: content may go through it, compressed, and checksums come from it."""
     journal_directory: Path | None = None
     """Where is kept what was written. None: $XDG_STATE_HOME/cloudmanager/deployments."""
 
@@ -53,4 +56,5 @@ class DeployOptions(TypedDict, total=False):
     cancelled: threading.Event
     source_id: str
     target_id: str
+    through: Through | None
     journal_directory: Path | None

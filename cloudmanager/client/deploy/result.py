@@ -1,6 +1,17 @@
 """What a deployment has done."""
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Way(StrEnum):
+    """How content goes to a target."""
+
+    DIRECT = "direct"
+    """To a device or file of this machine."""
+    NBD = "nbd"
+    COMPRESSED = "compressed"
+    """To the service that exports it, which writes it."""
 
 
 @dataclass(frozen=True)
@@ -27,4 +38,5 @@ class Result:
     """What an earlier run had written."""
     seconds: float
     is_verified: bool
+    way: Way = Way.NBD
     growth: Growth | None = None

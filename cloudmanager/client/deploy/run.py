@@ -6,7 +6,6 @@ from typing import TypeAlias
 from cloudmanager.client.deploy.crew import Crew
 from cloudmanager.client.deploy.ends import Source
 from cloudmanager.client.deploy.journal import Journal
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.options import Options
@@ -14,6 +13,8 @@ from cloudmanager.client.deploy.progress import Phase, Progress
 from cloudmanager.client.deploy.stream import UNIT_BYTES as STREAM_UNIT_BYTES
 from cloudmanager.client.deploy.units import UNIT_BYTES, Unit, covered, units_of
 from cloudmanager.client.deploy.verifying import Verification
+from cloudmanager.client.through import Through
+from cloudmanager.transfer.libnbd import Patience
 
 AnyTarget: TypeAlias = NbdTarget | LocalTarget
 
@@ -33,6 +34,14 @@ class Run:
     def is_stream(self) -> bool:
         return self.source.size_bytes is None
 
+    @property
+    def through(self) -> Through | None:
+        """The service, where it may be used for the target's bytes."""
+        through, target = self.options.through, self.target
+        if through is None or not isinstance(target, NbdTarget) or target.writers == 1:
+            return None
+        return through if through.protects_as_well_as(target.address) else None
+
     def units(self, size_bytes: int) -> list[Unit]:
         """All units of an image of that size."""
         return units_of(covered(size_bytes, self.target.size_bytes), unit_bytes_of(self.source))
@@ -46,6 +55,7 @@ class Run:
             crew=self.crew,
             patience=self.patience,
             connections=self.options.connections,
+            through=self.through,
         )
 
     def say(self, phase: Phase, remark: str = "") -> None:

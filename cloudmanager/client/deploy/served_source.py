@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cloudmanager.client.deploy.connection import Connection
 from cloudmanager.client.deploy.errors import ConnectionLost, SourceError
-from cloudmanager.client.deploy.libnbd import Connection, Patience
 from cloudmanager.client.deploy.nbd_ends import NbdReader
 from cloudmanager.client.deploy.served import READERS, BlockOptions, Served, graph, served
+from cloudmanager.transfer.libnbd import Patience
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from cloudmanager.client.deploy.errors import SourceError
 from cloudmanager.client.deploy.file_source import FileSource, OpenFile
 from cloudmanager.client.deploy.formats import RAW
 from cloudmanager.client.deploy.formats import detect as detect_format
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.nbd_ends import NbdSource
 from cloudmanager.client.deploy.served import BlockOptions
 from cloudmanager.client.deploy.served_source import served_source
 from cloudmanager.client.deploy.stream import Pump, Stream, StreamSource, decompressed
+from cloudmanager.transfer.libnbd import Patience
 
 STANDARD_INPUT = "-"
 _CHUNK_BYTES = 256 * 1024

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from cloudmanager.client.deploy.buffers import Buffer
 from cloudmanager.client.deploy.compression import Compression
 from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError, UnsupportedSource
-from cloudmanager.client.deploy.extents import GRAIN_BYTES, Extent
 from cloudmanager.client.deploy.formats import SECTOR, is_container
-from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.transfer.buffers import Buffer
+from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
+from cloudmanager.transfer.libnbd import Patience
 
 UNIT_BYTES = 8 * 1024 * 1024
 """Each thread holds one in memory."""

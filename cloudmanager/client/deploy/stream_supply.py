@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from cloudmanager.client.deploy.ends import Reader
-from cloudmanager.client.deploy.extents import Extent
 from cloudmanager.client.deploy.stream import UNIT_BYTES, Stream, StreamReader
 from cloudmanager.client.deploy.units import Unit, covered
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.reading import Reader
 
 
 class StreamSupply:

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import local_target
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
+from cloudmanager.transfer.libnbd import Patience
 
 TargetLike: TypeAlias = "Path | str | NbdAddress"
 """A block device, a file, which is made if there is none, or an NBD address."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cloudmanager.client.deploy.ends import Reader
-from cloudmanager.client.deploy.extents import GRAIN_BYTES, Extent
+from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
+from cloudmanager.transfer.reading import Reader
 
 UNIT_BYTES = 64 * 1024 * 1024
 HEAD_BYTES = 1024 * 1024

@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cloudmanager.client.deploy.buffers import Buffer
 from cloudmanager.client.deploy.crew import Crew, Stopped
-from cloudmanager.client.deploy.digests import first_difference
-from cloudmanager.client.deploy.ends import Reader, Source, Target
+from cloudmanager.client.deploy.ends import Source, Target
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
-from cloudmanager.client.deploy.extents import Extent
-from cloudmanager.client.deploy.lane import digest
-from cloudmanager.client.deploy.libnbd import Patience
 from cloudmanager.client.deploy.units import Unit
+from cloudmanager.client.deploy.upload import ServiceLine
+from cloudmanager.client.through import Through
+from cloudmanager.transfer.buffers import Buffer
+from cloudmanager.transfer.digests import BLOCK_BYTES, first_difference
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.reading import Reader, digest
 
 
 class Verification:
@@ -30,8 +32,10 @@ class Verification:
         crew: Crew,
         patience: Patience,
         connections: int,
+        through: Through | None = None,
     ) -> None:
-        """`known` has the checksums of units by their index."""
+        """`known` has the checksums of units by their index. `through` reads the target, if it does that."""
+        self._through = through
         self._source = source
         self._target = target
         self._units = deque(units)
@@ -69,7 +73,7 @@ class Verification:
             patience = replace(self._patience, check=check)
             with ExitStack() as stack:
                 try:
-                    target = stack.enter_context(self._target.reader(patience))
+                    target = self._digests_of_target(patience, stack)
                     source = stack.enter_context(self._source.reader(patience))
                 except ConnectionLost:
                     if is_first:
@@ -80,7 +84,20 @@ class Verification:
 
         return run
 
-    def _compare_units(self, source: Reader, target: Reader) -> None:
+    def _digests_of_target(self, patience: Patience, stack: ExitStack) -> Callable[[Extent], bytes]:
+        if self._through is not None:
+            line = stack.enter_context(ServiceLine(self._through, patience))
+            try:
+                line.digests(Extent(0, min(BLOCK_BYTES, self._target.size_bytes)))
+            except ConnectionLost:  # it does not take them, or not in this moment
+                pass
+            else:
+                return line.digests
+        reader = stack.enter_context(self._target.reader(patience))
+        free: deque[Buffer] = deque()
+        return lambda extent: digest(reader, extent, free)
+
+    def _compare_units(self, source: Reader, target: Callable[[Extent], bytes]) -> None:
         free: deque[Buffer] = deque()
         while (unit := self._next()) is not None:
             self._crew.check()
@@ -91,9 +108,9 @@ class Verification:
         with self._lock:
             return self._units.popleft() if self._units and not self._differences else None
 
-    def _compare(self, unit: Unit, source: Reader, target: Reader, free: deque[Buffer]) -> None:
+    def _compare(self, unit: Unit, source: Reader, target: Callable[[Extent], bytes], free: deque[Buffer]) -> None:
         wanted = self._known.get(unit.index) or self._digest_of_source(unit, source, free)
-        difference = first_difference(unit.extent, wanted, digest(target, unit.extent, free))
+        difference = first_difference(unit.extent, wanted, target(unit.extent))
         with self._lock:
             self.done_bytes += unit.extent.length
             if difference is not None:

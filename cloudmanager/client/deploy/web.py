@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
     from cloudmanager.client.deploy.ends import Source
-    from cloudmanager.client.deploy.libnbd import Patience
+    from cloudmanager.transfer.libnbd import Patience
 
 _TIMEOUT_SECONDS = 60.0
 _CHUNK_BYTES = 256 * 1024

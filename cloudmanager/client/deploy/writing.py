@@ -8,12 +8,16 @@ from cloudmanager.client.deploy import checking, finishing
 from cloudmanager.client.deploy.copying import Copying
 from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, DifferenceFound
 from cloudmanager.client.deploy.ledger import Ledger
-from cloudmanager.client.deploy.libnbd import Patience
+from cloudmanager.client.deploy.local_target import LocalTarget
+from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.progress import Meter, Phase
+from cloudmanager.client.deploy.result import Way
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.stream import StreamSource
 from cloudmanager.client.deploy.stream_supply import StreamSupply
 from cloudmanager.client.deploy.units import DiskSupply, Head, Unit
+from cloudmanager.client.deploy.ways import Ways
+from cloudmanager.transfer.libnbd import Patience
 
 _LAST_WORDS = Patience(connect_seconds=5.0, stall_seconds=10.0)
 """To note what was done when a run has failed."""
@@ -26,6 +30,7 @@ class Written:
     size_bytes: int
     written_bytes: int
     resumed_bytes: int
+    way: Way
 
 
 def write(run: Run) -> Written:
@@ -56,6 +61,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
     todo, resumed_bytes = _to_write(run)
     supply = _supply(run, todo)
     head = Head()
+    ways = _ways(run)
     copying = Copying(
         run.source,
         run.target,
@@ -68,13 +74,15 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         run.options.reconnect_seconds,
         is_blank=is_blank,
         wants_digests=run.options.verify or run.is_stream,
+        ways=ways,
     )
     meter = Meter(Phase.WRITING, None if run.is_stream else _content_of(run, todo))
     lost_at: float | None = None
     while True:
         copying.run(lambda: _tell(run, copying, meter))
         try:
-            return _finish(run, supply, ledger, head, resumed_bytes, is_blank=is_blank)
+            size_bytes = _finish(run, supply, ledger, head, is_blank=is_blank)
+            return Written(size_bytes, ledger.written_bytes, resumed_bytes + ledger.skipped_bytes, _way(run, ways))
         except ConnectionLost as error:
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > run.options.reconnect_seconds:
@@ -82,16 +90,27 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
             copying.connection_lost(error)
 
 
-def _finish(
-    run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: Head, resumed_bytes: int, *, is_blank: bool
-) -> Written:
+def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: Head, *, is_blank: bool) -> int:
+    """The size of the image."""
     run.say(Phase.FLUSHING)
     size = run.source.size_bytes or 0
     if isinstance(supply, StreamSupply):
         size = supply.size_bytes
         finishing.look_at_doubtful(run, supply, ledger)
     finishing.finish(run, ledger, head, size, is_blank=is_blank)
-    return Written(size, ledger.written_bytes, resumed_bytes + ledger.skipped_bytes)
+    return size
+
+
+def _ways(run: Run) -> Ways | None:
+    if run.through is None or not isinstance(run.target, NbdTarget):
+        return None
+    return Ways(run.target, run.through)
+
+
+def _way(run: Run, ways: Ways | None) -> Way:
+    if isinstance(run.target, LocalTarget):
+        return Way.DIRECT
+    return (ways.chosen if ways else None) or Way.NBD
 
 
 def _to_write(run: Run) -> tuple[list[Unit], int]:

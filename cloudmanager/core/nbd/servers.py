@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from cloudmanager.core.errors import DeviceMismatch, ServerFailed, UnsafeImage
+from cloudmanager.core.errors import DeviceMismatch, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
 from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
@@ -24,6 +24,7 @@ from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.spec import ServerSpec
 from cloudmanager.core.nbd.startup import Startup, tls_directory
+from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.settings import NbdSettings
 
@@ -201,6 +202,16 @@ class Servers:
         scheme = "nbd" if (tls or self._settings.tls) == "off" else "nbds"
         host = self._settings.advertised
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
+
+    def transfer(self, export_id: str, name: str, port: int) -> Transfer:
+        """A connection to the export's server, for bytes that the service moves itself. Raises TransferUnavailable."""
+        kind = self.tls(export_id)
+        if kind is Tls.X509:
+            raise TransferUnavailable("The export asks for a client's certificate, which the service has not. Use NBD.")
+        host, port = listener.reachable(Endpoint.resolve(self._settings.listen).host, port)
+        scheme = "nbd" if kind is Tls.OFF else "nbds"
+        uri = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
+        return Transfer(LocalAddress(uri, self.credentials(export_id)))
 
     def close(self) -> None:
         """The daemon ends: the servers go on, and nothing is watched any more."""

@@ -3,8 +3,8 @@
 import hashlib
 from typing import TYPE_CHECKING
 
-from cloudmanager.client.deploy.buffers import Buffer, is_zero, zeros
-from cloudmanager.client.deploy.extents import PIECE_BYTES, Extent
+from cloudmanager.transfer.buffers import Buffer, is_zero, zeros
+from cloudmanager.transfer.extents import PIECE_BYTES, Extent
 
 if TYPE_CHECKING:
     from hashlib import _Hash

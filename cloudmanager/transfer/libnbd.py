@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Protocol, Self
 
-from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.certificates import directory_of
-from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, MissingTool
-from cloudmanager.client.deploy.extents import Extent
+from cloudmanager.transfer.extents import Extent
 
 CONNECT_SECONDS = 20.0
 STALL_SECONDS = 60.0
@@ -88,13 +86,43 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
 }
 
 
+class Key(Protocol):
+    """A TLS pre-shared key."""
+
+    @property
+    def username(self) -> str: ...
+
+    @property
+    def key(self) -> str:
+        """In hexadecimal."""
+
+
+class Address(Protocol):
+    """Where a server is, and what it takes to connect."""
+
+    @property
+    def uri(self) -> str: ...
+
+    @property
+    def credentials(self) -> Key | None: ...
+
+    @property
+    def certificates(self) -> Path | None:
+        """A directory of a client's certificates."""
+
+
+class Missing(Exception):
+    """The library is not installed; the words say which package has it."""
+
+
+class Lost(Exception):
+    """The server went away, or stopped answering."""
+
+
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """Raises MissingTool."""
-    try:
-        library = ctypes.CDLL("libnbd.so.0")
-    except OSError:
-        raise MissingTool("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
+    """Raises OSError."""
+    library = ctypes.CDLL("libnbd.so.0")
     for name, (result, *arguments) in _PROTOTYPES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
@@ -123,9 +151,16 @@ class Patience:
 class Connection:
     """One connection to an NBD server, for one thread. Requests run beside each other until they are waited for."""
 
-    def __init__(self, address: NbdAddress, patience: Patience) -> None:
-        """Raises ConnectionLost, MissingTool, InvalidSetup, and what `patience.check` raises."""
-        self._library = _library()
+    missing: ClassVar[type[Exception]] = Missing
+    lost: ClassVar[type[Exception]] = Lost
+    """What is raised: each end has errors of its own."""
+
+    def __init__(self, address: Address, patience: Patience) -> None:
+        """Raises `lost`, `missing`, and what `patience.check` raises."""
+        try:
+            self._library = _library()
+        except OSError:
+            raise self.missing("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
         self._patience = patience
         self._handle: int | None = self._library.nbd_create()
         try:
@@ -149,6 +184,10 @@ class Connection:
         if error is None and self._handle is not None:
             self._library.nbd_aio_disconnect(self._handle, 0)
         self._close()
+
+    def certificates_for(self, address: Address) -> Path | None:
+        """The directory, if it is needed."""
+        return address.certificates
 
     def start_read(self, address: int, length: int, offset: int) -> int:
         """The cookie to wait for; the memory belongs to libnbd until then."""
@@ -179,13 +218,13 @@ class Connection:
                 offset = min(extent.end, end)
 
     def wait(self, cookie: int, seconds: float | None = None) -> None:
-        """Until that request is answered. Raises Failure, ConnectionLost."""
+        """Until that request is answered. Raises Failure, `lost`."""
         deadline = time.monotonic() + (seconds or self._patience.stall_seconds)
         while not self._call("nbd_aio_command_completed", cookie):
             self._poll(deadline)
 
     def wait_for_any(self) -> int:
-        """The cookie of a request that was answered, whichever is first. Raises Failure, ConnectionLost."""
+        """The cookie of a request that was answered, whichever is first. Raises Failure, `lost`."""
         deadline = time.monotonic() + self._patience.stall_seconds
         while (cookie := self._call("nbd_aio_peek_command_completed")) == 0:
             self._poll(deadline)
@@ -201,7 +240,7 @@ class Connection:
         self.wait(self._call("nbd_aio_block_status", length, offset, callback, _NO_CALLBACK, 0))
         return found or [Extent(offset, length)]
 
-    def _connect(self, address: NbdAddress) -> None:
+    def _connect(self, address: Address) -> None:
         self._call("nbd_set_pread_initialize", False)
         self._call("nbd_add_meta_context", _ALLOCATION)
         with _key_file(address.credentials) as key_file:
@@ -209,7 +248,9 @@ class Connection:
                 self._call("nbd_set_tls", _TLS_REQUIRED)
                 self._call("nbd_set_tls_username", address.credentials.username.encode())
                 self._call("nbd_set_tls_psk_file", key_file.encode())
-            elif certificates := directory_of(address):  # without any, libnbd looks for some in places of its own
+            elif certificates := self.certificates_for(
+                address
+            ):  # without any, libnbd looks for some in places of its own
                 self._call("nbd_set_tls_certificates", str(certificates).encode())
             self._negotiate(address.uri)
 
@@ -220,12 +261,12 @@ class Connection:
             while not self._library.nbd_aio_is_ready(self._handle):
                 self._poll(deadline)
         except Failure as failure:
-            raise ConnectionLost(f"The NBD server cannot be reached: {failure.words}.") from None
+            raise self.lost(f"The NBD server cannot be reached: {failure.words}.") from None
 
     def _poll(self, deadline: float) -> None:
         self._patience.check()
         if time.monotonic() > deadline:
-            raise ConnectionLost("The NBD server stopped answering.")
+            raise self.lost("The NBD server stopped answering.")
         self._call("nbd_poll", _LOOK_AROUND_MILLISECONDS)
 
     def _call(self, name: str, *arguments: object) -> int:
@@ -234,11 +275,11 @@ class Connection:
             raise self._error()
         return result
 
-    def _error(self) -> DeployError | Failure:
+    def _error(self) -> Exception:
         words = (self._library.nbd_get_error() or b"an unknown error").decode(errors="replace")
         number: int = self._library.nbd_get_errno()
         if self._library.nbd_aio_is_dead(self._handle) or self._library.nbd_aio_is_closed(self._handle):
-            return ConnectionLost(f"The connection to the NBD server ended: {words}.")
+            return self.lost(f"The connection to the NBD server ended: {words}.")
         return Failure(words, number)
 
     def _close(self) -> None:
@@ -259,7 +300,7 @@ def _receive(
 
 
 @contextmanager
-def _key_file(credentials: Credentials | None) -> Iterator[str]:
+def _key_file(credentials: Key | None) -> Iterator[str]:
     """libnbd wants a file; this one is in memory, and nobody else's."""
     descriptor = os.memfd_create("nbd-key")
     try:

@@ -4,7 +4,7 @@ import ctypes
 import mmap
 from collections.abc import Iterator
 
-from cloudmanager.client.deploy.extents import PIECE_BYTES, Extent, merged
+from cloudmanager.transfer.extents import PIECE_BYTES, Extent, merged
 
 ZERO_GRAIN_BYTES = 32 * 1024
 """Zeros within data are looked for in runs of this length."""

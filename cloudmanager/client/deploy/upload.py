@@ -1,0 +1,207 @@
+"""Requests to the service that exports the target: content as frames, and checksums."""
+
+import http.client
+import json
+import select
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+from urllib.parse import urlsplit
+
+from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, TargetError
+from cloudmanager.client.service import Service
+from cloudmanager.client.through import Through
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.frames import MEDIA_TYPE, Frame
+from cloudmanager.transfer.libnbd import Patience
+
+_LOOK_AROUND_SECONDS = 0.25
+_IDLE_SECONDS = 2.0
+"""A service closes a connection that was not used for a few seconds."""
+_NOT_OFFERED = frozenset(
+    {"route_not_found", "method_not_allowed", "transfer_unavailable", "unauthorized", "host_refused"}
+)
+
+
+class NotOffered(ConnectionLost):
+    """The service does not do this, or not now, as NBD does. What was sent may be lost."""
+
+
+class ServiceLine:
+    """One thread's connection to the service. Raises ConnectionLost, NotOffered, TargetError."""
+
+    def __init__(self, through: Through, patience: Patience) -> None:
+        self._through = through
+        self._patience = patience
+        self._http: http.client.HTTPConnection | None = None
+        self._used_at = 0.0
+        self._is_sending = False
+        self._sent_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def connect(self) -> None:
+        with self._guarded():
+            self._connected()
+
+    def send(self, frame: Frame) -> None:
+        """The service writes it when it has come."""
+        if not self._is_sending:
+            self._begin()
+        packed = frame.packed()
+        self._send(b"%x\r\n%b\r\n" % (len(packed), packed))
+        self._sent_bytes += frame.length
+
+    def settle(self) -> None:
+        """Returns when the target has acknowledged every frame that was sent."""
+        if not self._is_sending:
+            return
+        self._send(b"0\r\n\r\n")
+        self._is_sending = False
+        written = self._answer().get("written_bytes")
+        if written != self._sent_bytes:
+            raise TargetError(f"The service has written {written} bytes of the {self._sent_bytes} that were sent.")
+
+    def digests(self, extent: Extent) -> bytes:
+        """The checksums of the range's blocks, taken by the service."""
+        with self._guarded():
+            path = self._through.path("digests")
+            headers = self._through.service.headers
+            self._connected().request("GET", f"{path}?offset={extent.offset}&length={extent.length}", headers=headers)
+        return bytes.fromhex(str(self._answer().get("digests", "")))
+
+    def _begin(self) -> None:
+        with self._guarded():
+            connection = self._connected()
+            connection.putrequest("POST", self._through.path("content"), skip_accept_encoding=True)
+            headers = {**self._through.service.headers, "Content-Type": MEDIA_TYPE, "Transfer-Encoding": "chunked"}
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+        self._is_sending, self._sent_bytes = True, 0
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        deadline = time.monotonic() + self._patience.stall_seconds
+        try:
+            while view:
+                try:
+                    view = view[self._socket.send(view) :]
+                    deadline = time.monotonic() + self._patience.stall_seconds
+                except TimeoutError:
+                    self._look_around(deadline)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> DeployError:
+        """Who answers before everything was sent, closes the connection, and has said why."""
+        try:
+            self._answer()
+        except DeployError as refused:
+            return refused
+        return self._lost(error)
+
+    def _answer(self) -> dict[str, object]:
+        with self._guarded():
+            deadline = time.monotonic() + self._patience.stall_seconds
+            while not select.select([self._socket], [], [], _LOOK_AROUND_SECONDS)[0]:
+                self._look_around(deadline)
+            return self._received()
+
+    def _received(self) -> dict[str, object]:
+        connection = self._http
+        if connection is None:
+            raise ConnectionResetError("The connection was closed")
+        self._socket.settimeout(self._patience.stall_seconds)
+        response = connection.getresponse()
+        body = response.read()
+        if response.will_close:
+            self._drop()
+        else:
+            self._socket.settimeout(_LOOK_AROUND_SECONDS)
+            self._used_at = time.monotonic()
+        return _understood(response.status, body)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            raise self._lost(error) from error
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._http is not None and time.monotonic() - self._used_at > _IDLE_SECONDS:
+            self._drop()
+        if self._http is None:
+            self._http = _connection(self._through.service, self._patience.connect_seconds)
+            self._http.connect()
+            self._socket.settimeout(_LOOK_AROUND_SECONDS)
+        return self._http
+
+    @property
+    def _socket(self) -> socket.socket:
+        if self._http is None or self._http.sock is None:
+            raise ConnectionResetError("The connection was closed")
+        made: socket.socket = self._http.sock
+        return made
+
+    def _look_around(self, deadline: float) -> None:
+        self._patience.check()
+        if time.monotonic() > deadline:
+            raise ConnectionResetError("it stopped answering")
+
+    def _lost(self, error: Exception) -> ConnectionLost:
+        self._drop()
+        return ConnectionLost(f"The connection to the service ended: {error}.")
+
+    def _drop(self) -> None:
+        self._is_sending = False
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("cloudmanager", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(service: Service, seconds: float) -> http.client.HTTPConnection:
+    if service.socket_path is not None:
+        return _UnixConnection(service.socket_path, seconds)
+    parts = urlsplit(service.base_url)
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=seconds, context=ssl.create_default_context())
+    return http.client.HTTPConnection(host, port, timeout=seconds)
+
+
+def _understood(status: int, body: bytes) -> dict[str, object]:
+    """Raises ConnectionLost for what may pass, NotOffered, TargetError."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        said = {}
+    if not isinstance(said, dict):
+        said = {}
+    if status == http.client.OK:
+        return said
+    detail = str(said.get("detail") or f"It answered {status}.")
+    if said.get("code") in _NOT_OFFERED or not said.get("code"):
+        raise NotOffered(detail)
+    if said.get("retriable"):
+        raise ConnectionLost(detail)
+    raise TargetError(f"The target cannot be written: {detail}")

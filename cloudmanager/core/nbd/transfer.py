@@ -1,0 +1,130 @@
+"""Bytes that the service itself moves, through an export's own qemu-nbd, for a client at the end of a slow link.
+
+As a client of the server it has no way around its sandbox, cache mode, exclusive claims and end.
+"""
+
+import ctypes
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self, TypeVar
+
+from cloudmanager.core.errors import InvalidContent, TransferFailed, TransferUnavailable
+from cloudmanager.core.model import Credentials
+from cloudmanager.transfer.buffers import Buffer
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.frames import Encoding, Frame
+from cloudmanager.transfer.libnbd import Connection, Failure, Lost, Missing, Patience
+from cloudmanager.transfer.reading import NbdReader, digest
+
+Result = TypeVar("Result")
+
+_CONNECT_SECONDS = 5.0
+"""All places of the server may be taken; then nobody should wait long to be told."""
+_STALL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class LocalAddress:
+    """Where this machine reaches a server."""
+
+    uri: str
+    credentials: Credentials | None
+    certificates: None = None
+
+
+class Stopped(Exception):
+    """Nobody wants the transfer any more."""
+
+
+class Transfer:
+    """A connection to an export's server, used by one thread at a time. Another may `stop` it."""
+
+    def __init__(self, address: LocalAddress) -> None:
+        """Raises TransferUnavailable."""
+        self._is_stopped = threading.Event()
+        self._turn = threading.Lock()
+        self.written_bytes = 0
+        """That the server has acknowledged."""
+        try:
+            self._connection = Connection(address, Patience(_CONNECT_SECONDS, _STALL_SECONDS, self._check))
+        except Missing as error:
+            raise TransferUnavailable(f"{error} Use the NBD address.") from error
+        except Lost as error:
+            raise TransferUnavailable(
+                "The export's server takes no further connection. Use the NBD address, or ask again when other clients "
+                "have left.",
+                retriable=True,
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Ends what another thread still does, and closes the connection."""
+        self._is_stopped.set()
+        with self._turn:
+            self._connection.__exit__(kind, error, at)
+
+    @property
+    def size_bytes(self) -> int:
+        return self._connection.size_bytes
+
+    def write(self, frame: Frame) -> None:
+        """Returns when the server has acknowledged it. Raises InvalidContent, TransferFailed, Stopped."""
+        if frame.offset + frame.length > self.size_bytes:
+            raise InvalidContent(
+                f"A frame reaches from byte {frame.offset} to {frame.offset + frame.length}; the disk has "
+                f"{self.size_bytes} bytes."
+            )
+        plain = frame.body if frame.encoding is Encoding.RAW else _decompressed(frame)
+        self._in_turn(lambda: self._write(frame.offset, plain))
+
+    def digests(self, extent: Extent) -> bytes:
+        """The checksums of the range's blocks. Raises TransferFailed, Stopped."""
+        free: deque[Buffer] = deque()
+        return self._in_turn(lambda: digest(NbdReader(self._connection), extent, free, self._check))
+
+    def _write(self, offset: int, plain: bytes) -> None:
+        address = ctypes.cast(ctypes.c_char_p(plain), ctypes.c_void_p).value or 0
+        self._connection.wait(self._connection.start_write(address, len(plain), offset))
+        self.written_bytes += len(plain)
+
+    def _in_turn(self, work: Callable[[], Result]) -> Result:
+        with self._turn:
+            self._check()
+            try:
+                return work()
+            except Lost as error:
+                raise TransferFailed(
+                    f"{error} The export may have ended, or its server is being replaced: look at the export.",
+                    retriable=True,
+                ) from error
+            except Failure as failure:
+                raise TransferFailed(f"The export's server refused: {failure.words}.") from failure
+
+    def _check(self) -> None:
+        if self._is_stopped.is_set():
+            raise Stopped
+
+
+def _decompressed(frame: Frame) -> bytes:
+    """Exactly as much as the frame says: what it claims to become is looked at before it becomes anything.
+
+    Raises InvalidContent, TransferUnavailable.
+    """
+    try:
+        import zstandard  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise TransferUnavailable("The service cannot read zstd: pip install 'cloudmanager[server]'.") from error
+    try:
+        if zstandard.frame_content_size(frame.body) != frame.length:
+            raise InvalidContent(f"A compressed frame does not say that it becomes {frame.length} bytes.")
+        plain = zstandard.ZstdDecompressor().decompress(frame.body, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise InvalidContent(f"A frame is not what zstd makes: {error}.") from error
+    if len(plain) != frame.length:
+        raise InvalidContent(f"A compressed frame does not become {frame.length} bytes.")
+    return plain
