@@ -11,6 +11,7 @@ ClientError
     │   ├── InvalidDiskId
     │   ├── UnsupportedAccess           the disk cannot be exported that way
     │   ├── IdempotencyMismatch         the key was used for another request
+    │   ├── InvalidContent              what was sent for a disk is not made as it should be
     │   ├── MalformedRequest
     │   ├── MethodNotAllowed            the service is older or newer than this client
     │   ├── RequestTooLarge
@@ -31,6 +32,7 @@ ClientError
     ├── Conflict                    `holder` names whose claim stands in the way
     │   ├── AccessConflict
     │   ├── DiskInUse
+    │   ├── ExportNotReady
     │   └── ExportOver                  it cannot be renewed: ask for a new one
     ├── ImageError
     │   ├── CorruptImage
@@ -49,7 +51,9 @@ ClientError
     │   └── DeviceMismatch
     ├── ServerError                 qemu-nbd
     │   ├── ServerFailed
-    │   └── PortsExhausted
+    │   ├── PortsExhausted
+    │   ├── TransferUnavailable         the service does not move the bytes itself: NBD does
+    │   └── TransferFailed
     ├── StoreUnavailable
     │   ├── StoreFull
     │   ├── StoreReadOnly
@@ -186,6 +190,10 @@ class IdempotencyMismatch(InvalidRequest):
     code = "idempotency_mismatch"
 
 
+class InvalidContent(InvalidRequest):
+    code = "invalid_content"
+
+
 class MalformedRequest(InvalidRequest):
     code = "malformed_request"
 
@@ -266,6 +274,10 @@ class DiskInUse(Conflict):
     code = "disk_in_use"
 
 
+class ExportNotReady(Conflict):
+    code = "export_not_ready"
+
+
 class ExportOver(Conflict):
     code = "export_over"
 
@@ -340,6 +352,14 @@ class ServerFailed(ServerError):
 
 class PortsExhausted(ServerError):
     code = "ports_exhausted"
+
+
+class TransferUnavailable(ServerError):
+    code = "transfer_unavailable"
+
+
+class TransferFailed(ServerError):
+    code = "transfer_failed"
 
 
 class StoreUnavailable(ServiceError):
