@@ -3,9 +3,12 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudmanager.client.errors import InvalidSetup
-from cloudmanager.transfer.libnbd import Address
+
+if TYPE_CHECKING:
+    from cloudmanager.transfer.libnbd import Address
 
 VARIABLE = "CLOUDMANAGER_CERTIFICATES"
 """The environment variable that names the directory."""
@@ -13,7 +16,7 @@ FILES = ("ca-cert.pem", "client-cert.pem", "client-key.pem")
 """As QEMU and libnbd call them. A revocation list, ca-crl.pem, may be there too."""
 
 
-def directory_of(address: Address, environment: Mapping[str, str] = os.environ) -> Path | None:
+def directory_of(address: "Address", environment: Mapping[str, str] = os.environ) -> Path | None:
     """Where those for an address are: what it says itself, else what the environment says.
 
     None: nobody says it, or none are wanted, because there is a key or no TLS.
