@@ -18,6 +18,7 @@ import pytest
 import zstandard
 
 from cloudmanager.api import transfers
+from cloudmanager.api.serving import GRACE_SECONDS
 from cloudmanager.transfer.digests import BLOCK_BYTES, DIGEST_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE, MOST_BYTES, Encoding, Frame
 from tests.api.service import Service, eventually, running, settings_for
@@ -177,7 +178,8 @@ def test_what_is_no_frame_is_refused_and_not_written(body, service, disk, export
 
 def test_digests_are_those_of_the_blocks(service, disk, export):
     content = _text(BLOCK_BYTES) + bytes(BLOCK_BYTES) + os.urandom(1024)
-    disk.write_bytes(content + bytes(SIZE - len(content)))
+    with disk.open("r+b") as file:
+        file.write(content)
     answer = service.client.get(_path(export, "/digests"), params={"offset": 0, "length": SIZE}).json()
     digests = bytes.fromhex(answer["digests"])
     blocks = [content[at : at + BLOCK_BYTES].ljust(BLOCK_BYTES, b"\0") for at in range(0, 3 * BLOCK_BYTES, BLOCK_BYTES)]
@@ -282,7 +284,7 @@ def test_other_requests_are_answered_meanwhile(service, export):
     is_over.set()
     for sender in senders:
         sender.join()
-    assert statistics.quantiles(took, n=100)[98] < 1.0
+    assert statistics.quantiles(took, n=100)[98] < 2.0  # on a machine that does other things too
 
 
 def test_the_end_of_the_service_ends_them(tmp_path):
@@ -295,4 +297,4 @@ def test_the_end_of_the_service_ends_them(tmp_path):
         began = time.monotonic()
         service.server.should_exit = True
         assert b'"shutting_down"' in request.answer()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < GRACE_SECONDS  # what other requests have
