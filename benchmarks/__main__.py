@@ -32,12 +32,20 @@ def main() -> None:
         raise SystemExit("The benchmarks make loop devices, network namespaces and control groups: run them as root.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that everything is cleaned up
     leftovers.sweep()
-    with scheduled_together():
-        for name in arguments.tables or MEASURES:
-            figures = _measure(name, Effort(arguments.quick))
-            if not arguments.quick or arguments.results != page.RESULTS:
-                CONSOLE.print(f"kept in {figures.save(arguments.results)}")
-            _show(figures)
+    try:
+        with scheduled_together():
+            _measure_all(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        leftovers.sweep_own()
+
+
+def _measure_all(arguments: argparse.Namespace) -> None:
+    for name in arguments.tables or MEASURES:
+        figures = _measure(name, Effort(arguments.quick))
+        if not arguments.quick or arguments.results != page.RESULTS:
+            CONSOLE.print(f"kept in {figures.save(arguments.results)}")
+        _show(figures)
 
 
 def _arguments() -> argparse.Namespace:

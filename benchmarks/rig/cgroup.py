@@ -27,8 +27,8 @@ class Group:
     def joined(self) -> Iterator[None]:
         """This process is in it, and so is whatever it starts: without the time of a shell that joins first."""
         home = _mounted("cgroup2") / _own_group()
-        _join(self.directory)
-        try:
+        try:  # from here on: a signal may come at any time
+            _join(self.directory)
             yield
         finally:
             _join(home)
@@ -108,8 +108,8 @@ def scheduled_together() -> Iterator[None]:
         yield
         return
     home, directory = root / _own_group(":cpu:"), _new_directory(root)
-    _join(directory)
     try:
+        _join(directory)
         yield
     finally:
         _join(home)

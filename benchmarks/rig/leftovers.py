@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,18 +27,32 @@ def directory() -> Iterator[Path]:
 
 
 def sweep() -> None:
-    """Ends and removes what belongs to benchmarks that are no more. Processes first: they use the rest."""
+    """Ends and removes what belongs to benchmarks that are no more."""
+    _sweep(lambda pid: not Path("/proc", str(pid)).exists())
+
+
+def sweep_own() -> None:
+    """The same for this process: a signal that comes while it cleans up keeps it from that."""
+    _sweep(lambda pid: pid == os.getpid())
+
+
+def _sweep(wanted: Callable[[int], bool]) -> None:
+    """Processes first: they use the rest."""
+
+    def bears_number(found: re.Match[str] | None) -> bool:
+        return found is not None and wanted(int(found[1]))
+
     for group in Path("/sys/fs/cgroup").glob(f"**/{MARK}-*"):
-        if _is_over(_NAMED.match(group.name)):
+        if bears_number(_NAMED.match(group.name)):
             remove_group(group)
     for place in BULK.glob(f"{MARK}-*"):
-        if _is_over(_NAMED.match(place.name)):
+        if bears_number(_NAMED.match(place.name)):
             _remove_directory(place)
     for line in _said("ip", "-oneline", "-brief", "link"):
-        if _is_over(_LINK.match(line)):
+        if bears_number(_LINK.match(line)):
             subprocess.run(["ip", "link", "delete", re.split(r"[@ ]", line)[0]], check=False, capture_output=True)
     for line in _said("ip", "netns", "list"):
-        if _is_over(re.match(r"cmb(\d+)-", line)):
+        if bears_number(re.match(r"cmb(\d+)-", line)):
             subprocess.run(["ip", "netns", "delete", line.split()[0]], check=False, capture_output=True)
 
 
@@ -65,10 +79,6 @@ def _remove_directory(place: Path) -> None:
         if target.startswith(f"{place}/"):
             subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
     shutil.rmtree(place, ignore_errors=True)
-
-
-def _is_over(found: re.Match[str] | None) -> bool:
-    return found is not None and not Path("/proc", found[1]).exists()
 
 
 def _said(*command: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rig import meter
+from benchmarks.rig import leftovers, meter
 from benchmarks.rig.cgroup import can_throttle, group, scheduled_together, throttle
 from benchmarks.rig.disk import disk, random_image
 from benchmarks.rig.images import system_image
@@ -57,6 +57,15 @@ def test_what_is_scheduled_together_is_in_one_group_across_sessions_and_out_of_i
 
 def own_groups() -> str:
     return Path("/proc/self/cgroup").read_text()
+
+
+def test_what_this_process_was_kept_from_cleaning_up_is_swept() -> None:
+    with group() as counted:
+        Place(counted).run(["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 &"])
+        (pid,) = counted.pids
+        leftovers.sweep_own()
+        assert not _is_running(pid)
+        assert not counted.directory.exists()
 
 
 def test_a_command_that_fails_is_not_a_figure() -> None:
