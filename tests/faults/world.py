@@ -250,7 +250,8 @@ class World:
             return [f"{row[0]} has expired" for row in store.execute(query, [self.clock.boottime()])]
 
     def _unsettled(self) -> list[str]:
-        if expired := self._expired():  # first: one that is found so a moment later is closing by then
+        self.manager.nodes()  # so that a service that has crashed is started
+        if expired := self._expired():  # before the states: what the service finds expired afterwards is closing there
             return expired
         exports = invariants.exports(self.manager)
         changing = [f"{e.id} is {e.state}: {e.error}" for e in exports if not (e.state is _READY or e.state.is_over)]
