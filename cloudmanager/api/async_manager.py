@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from cloudmanager.api.transfers import Transfers
@@ -48,20 +49,26 @@ class AsyncManager:
         finally:
             self._calls.discard(called)
 
-    async def until_settled(
-        self, seconds: float | None, call: Callable[P, Export], *args: P.args, **kwargs: P.kwargs
-    ) -> Export:
-        """The export that `call` gives, once it is ready or over, or as it is after `seconds` or at the service's end.
+    async def until_settled(self, seconds: float | None, export_id: str) -> Export:
+        """The export once it is ready or over, or as it is after `seconds` or at the service's end.
 
         Without `seconds`, as it is at once.
         """
         if not seconds:
-            return await self.run(call, *args, **kwargs)
+            return await self.run(self.manager.get, export_id)
 
         def follow() -> tuple[Export, Future[Export]]:  # one trip to a thread instead of two
-            export = call(*args, **kwargs)
-            return export, self.manager.settled(export.id)
+            return self.manager.get(export_id), self.manager.settled(export_id)
 
+        return await self._settled(seconds, follow)
+
+    async def exported(self, seconds: float | None, *args: Any, **kwargs: Any) -> Export:
+        """`Manager.export`, and then as `until_settled`."""
+        if not seconds:
+            return await self.run(self.manager.export, *args, **kwargs)
+        return await self._settled(seconds, partial(self.manager.exporting, *args, **kwargs))
+
+    async def _settled(self, seconds: float, follow: "Callable[[], tuple[Export, Future[Export]]]") -> Export:
         export, future = await self.run(follow)
         settled = await self._wait(export, future, seconds)
         if settled.state is ExportState.READY and export.state is not ExportState.READY:

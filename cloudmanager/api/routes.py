@@ -112,9 +112,8 @@ async def create_export(
     An unknown disk, a refusal and a conflict with another claim are answered right away. What goes wrong later is in
     `error` of the export.
     """
-    export = await facade.until_settled(
+    export = await facade.exported(
         wait,
-        facade.manager.export,
         *(wanted.disk, wanted.access, wanted.holder),
         ttl=wanted.ttl,
         note=wanted.note,
@@ -135,7 +134,7 @@ async def list_exports(wanted: Annotated[requests.ExportQuery, Query()], facade:
 @router.get("/v1/exports/{export_id}", tags=["exports"], summary="Look at an export", responses=documented(*EXPORT))
 async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> answers.Export:
     """With `Prefer: wait=N`, the answer comes when the export is ready or over."""
-    return answers.Export.of(await facade.until_settled(wait, facade.manager.get, export_id))
+    return answers.Export.of(await facade.until_settled(wait, export_id))
 
 
 @router.post(

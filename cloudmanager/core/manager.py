@@ -104,6 +104,7 @@ class Manager:
             Drift(plugins, self._servers, clock, settings.exports.reconcile_seconds),
             LastSeen(state.last_seen, clock),
             self._announce,
+            self._announce_ready,
         )
 
     @classmethod
@@ -163,6 +164,43 @@ class Manager:
         Raises InvalidRequest, NotFound, Refused, Conflict, ImageError, ProviderPaused, NodeDraining, ShuttingDown, or
         what the provider met.
         """
+        export, future = self.exporting(disk, access, holder, ttl=ttl, note=note, idempotency_key=idempotency_key)
+        future.cancel()
+        return export
+
+    def exporting(
+        self,
+        disk: str,
+        access: Access,
+        holder: str,
+        *,
+        ttl: timedelta | None = None,
+        note: str = "",
+        idempotency_key: str | None = None,
+    ) -> "tuple[Export, Future[Export]]":
+        """`export` and `settled` in one."""
+        export_id = _new_id(self._clock)
+        future = self._waiting.add(export_id)  # before the claim, which may be fulfilled at once
+        try:
+            record = self._claim(export_id, disk, access, holder, ttl, note, idempotency_key)
+        except BaseException:
+            future.cancel()
+            raise
+        if record.id != export_id:  # the key gave an earlier export
+            future.cancel()
+            future = self.settled(record.id)
+        return self._view(record), future
+
+    def _claim(
+        self,
+        export_id: str,
+        disk: str,
+        access: Access,
+        holder: str,
+        ttl: timedelta | None,
+        note: str,
+        idempotency_key: str | None,
+    ) -> ExportRecord:
         disk_id = DiskId.parse(disk)
         provider = self._plugins[disk_id.provider]
         _check_text("holder", holder, MAX_HOLDER_LENGTH, needed=True)
@@ -172,11 +210,11 @@ class Manager:
         if idempotency_key is not None:
             _check_text("Idempotency-Key", idempotency_key, MAX_KEY_LENGTH, needed=True)
             if earlier := self._store.replayed(idempotency_key, digest):
-                return self._view(earlier)
+                return earlier
         self._refuse_at_the_end()
         self._store.refuse_ordered(disk_id.provider, self._node)  # before a cloud is asked that may be why
         described = provider.describe(disk_id)
-        wanted = self._new_record(described, access, holder, note, life)
+        wanted = self._new_record(export_id, described, access, holder, note, life)
         if access not in described.access:
             self._store.refuse_conflict(wanted)  # what holds the disk may be an export, and then its holder is named
             raise _unsupported(described, access)
@@ -185,7 +223,7 @@ class Manager:
         self._refuse_at_the_end()  # what was asked may have taken its time
         record = self._store.claim(wanted, idempotency_key, digest)
         self._reconciler.poke(record.disk.canonical_id)
-        return self._view(record)
+        return record
 
     def settled(self, export_id: str) -> "Future[Export]":
         """Done when the export is ready or over, at once if it is so already. Cancel it to stop waiting."""
@@ -398,10 +436,12 @@ class Manager:
             raise InvalidRequest(f"ttl_seconds must be from 1 to {limits.max_ttl_seconds}.")
         return life
 
-    def _new_record(self, disk: Disk, access: Access, holder: str, note: str, life: timedelta) -> ExportRecord:
+    def _new_record(
+        self, export_id: str, disk: Disk, access: Access, holder: str, note: str, life: timedelta
+    ) -> ExportRecord:
         now, boottime = self._clock.now(), self._clock.boottime()
         return ExportRecord(
-            id=_new_id(self._clock),
+            id=export_id,
             node=self._node,
             disk=disk,
             access=access,
@@ -445,6 +485,10 @@ class Manager:
 
     def _server_ended(self, export_id: str) -> None:
         self._reconciler.server_ended(export_id)
+
+    def _announce_ready(self, record: ExportRecord) -> None:
+        if self._waiting.has(record.id):
+            self._waiting.settle(record.id, self._view(record))
 
     def _announce(self, export_id: str) -> None:
         if self._waiting.has(export_id) and _is_settled((export := self.get(export_id)).state):

@@ -46,8 +46,9 @@ class Reconciler:
         drift: Drift,
         last_seen: LastSeen,
         on_change: Callable[[str], None],
+        on_ready: Callable[[ExportRecord], None],
     ) -> None:
-        """`on_change` is called with the id of an export whose state has changed."""
+        """`on_change` is called with the id of an export whose state has changed, `on_ready` with one that is ready."""
         self._node = node
         self._store = store
         self._attachments = attachments
@@ -57,6 +58,7 @@ class Reconciler:
         self._drift = drift
         self._last_seen = last_seen
         self._on_change = on_change
+        self._on_ready = on_ready
         self._queue = WorkQueue(clock.boottime)
         self._backoff = Backoff()
         self._starters = ThreadPoolExecutor(STARTS_AT_ONCE, "start")
@@ -247,8 +249,8 @@ class Reconciler:
             size = self._drift.starting(record, device)
             spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
             process = self._servers.start(spec)
-            if self._store.set_ready(record.id, process, size, device.format):
-                self._on_change(record.id)
+            if ready := self._store.set_ready(record.id, process, size, device.format):
+                self._on_ready(ready)
         except CloudManagerError as error:
             return error
         return None

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Update,
     and_,
     bindparam,
     delete,
@@ -80,6 +81,7 @@ _ATTACHMENT = select(schema.attachments).where(
 )
 _PAUSE = select(schema.pauses.c.pause).where(schema.pauses.c.provider == bindparam("of_provider"))
 _DRAIN = select(schema.nodes.c.drain).where(schema.nodes.c.name == bindparam("on_node"))
+_ORDERS = select(_PAUSE.scalar_subquery().label("pause"), _DRAIN.scalar_subquery().label("drain"))
 _NODES = select(
     schema.nodes,
     select(func.count())
@@ -108,13 +110,19 @@ _FREE_CLAIMS = delete(schema.claims).where(schema.claims.c.export_id == bindpara
 def _change_from(states: frozenset[ExportState], *, unless_renewed: bool = False) -> ReturningUpdate[Any]:
     """An update of one export that is in one of the states."""
     table = schema.exports.c
-    statement = update(schema.exports).where(table.id == bindparam("of_export"))
-    statement = statement.where(or_(*(table.state == state.value for state in states)))
+    statement = _from_states(states)
     if unless_renewed:
         statement = statement.where(table.expires_boottime == bindparam("read_expiry"))
     return statement.returning(table.id.label("export_id"), table.node, table.disk_id, table.holder)
 
 
+def _from_states(states: Collection[ExportState]) -> Update:
+    table = schema.exports.c
+    is_in_one = or_(*(table.state == state.value for state in states))
+    return update(schema.exports).where(table.id == bindparam("of_export")).where(is_in_one)
+
+
+_READY = _from_states({ExportState.ATTACHING}).returning(schema.exports)
 _FORCE = _change_from(frozenset({ExportState.CLOSING})).where(not_(schema.exports.c.is_forced))
 
 
@@ -316,18 +324,17 @@ class Store:
                 if connection.execute(statement, _attaching(start)).one_or_none() is not None
             )
 
-    def set_ready(self, export_id: str, server: ServerProcess, size_bytes: int, format: str) -> bool:
-        return self._change(
-            export_id,
-            {ExportState.ATTACHING},
-            "export.ready",
-            "",
-            state=ExportState.READY,
-            server=server,
-            size_bytes=size_bytes,
-            format=format,
-            error=None,
-        )
+    def set_ready(self, export_id: str, server: ServerProcess, size_bytes: int, format: str) -> ExportRecord | None:
+        """The export as it is then. None if it is not wanted any more."""
+        ready = {"state": ExportState.READY.value, "server": server, "size_bytes": size_bytes, "format": format}
+        with self._write() as connection:
+            row = connection.execute(_READY, {"of_export": export_id, "error": None} | ready).mappings().one_or_none()
+            if row is None:
+                return None
+            record = _export_record(row)
+            who = {"node": record.node, "disk_id": row["disk_id"], "export_id": record.id, "holder": record.holder}
+            _audit(connection, "export.ready", self._clock.now(), "", **who)
+        return record
 
     def set_error(self, export_id: str, problem: Problem, unready_boottime: float) -> bool:
         """Keeps the last error of an export that is being retried."""
@@ -650,14 +657,15 @@ def _draining(node: str) -> str:
 
 
 def _refuse_ordered(connection: Connection, provider: str, node: str) -> None:
-    if pause := connection.execute(_PAUSE, {"of_provider": provider}).scalar_one_or_none():
+    orders = connection.execute(_ORDERS, {"of_provider": provider, "on_node": node}).one()
+    if orders.pause:
         raise ProviderPaused(
-            f"Provider {provider} is paused {pause}. It makes no new exports until an operator resumes it; "
+            f"Provider {provider} is paused {orders.pause}. It makes no new exports until an operator resumes it; "
             "those that it has go on."
         )
-    if drain := connection.execute(_DRAIN, {"on_node": node}).scalar_one_or_none():
+    if orders.drain:
         raise NodeDraining(
-            f"Node {node} is being drained {drain}. It takes no new exports; those that it has go on. "
+            f"Node {node} is being drained {orders.drain}. It takes no new exports; those that it has go on. "
             "Ask another node, or wait until an operator undrains it."
         )
 

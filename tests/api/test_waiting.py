@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -92,11 +93,12 @@ def test_a_wait_that_ends_too_early_shows_the_export_as_it_is(slow_service: Serv
 def test_a_wait_that_is_over_leaves_nothing_behind(slow_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     futures: list[Future[Export]] = []
 
-    def settled(export_id: str) -> Future[Export]:
-        futures.append(Manager.settled(slow_service.manager, export_id))
-        return futures[-1]
+    def exporting(*args: Any, **kwargs: Any) -> tuple[Export, Future[Export]]:
+        export, future = Manager.exporting(slow_service.manager, *args, **kwargs)
+        futures.append(future)
+        return export, future
 
-    monkeypatch.setattr(slow_service.manager, "settled", settled)
+    monkeypatch.setattr(slow_service.manager, "exporting", exporting)
     slow_service.export("local:a.img", wait=1)
     assert [future.cancelled() for future in futures] == [True]
     assert waiters(slow_service) == 0

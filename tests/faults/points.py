@@ -74,7 +74,7 @@ class Points:
             return point == self._kill_at
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "subprocess.Popen":
+        if event in ("subprocess.Popen", "os.posix_spawn"):
             self.reach("before spawn")
             if self._note("after spawn"):
                 self._armed.touch()  # the child kills its parent, before it does anything else

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -24,6 +25,8 @@ class Confinement(ABC):
     """The server inherits every image's descriptor and opens the file through it."""
     has_launcher: ClassVar[bool]
     """The child is not the server: it makes it, and reports its pid."""
+    setting: ClassVar[Sequence[str]]
+    """Lines of shell for the server's process to run first."""
 
     def __init__(self) -> None:
         self.aliases: dict[str, str] = {}
@@ -55,6 +58,7 @@ class Bare(Confinement):
 
     opens_descriptors = True
     has_launcher = False
+    setting = ("LISTEN_PID=$$ LISTEN_FDS=1", "export LISTEN_PID LISTEN_FDS")
 
     def show(self, path: Path, *, writable: bool) -> str:  # noqa: ARG002 - the file's own mode decides
         return str(path)
@@ -76,11 +80,13 @@ class _Mount:
 class Bubblewrap(Confinement):
     """Own process, network, mount, IPC and UTS namespaces, no capabilities, and no files but the disk's and /usr.
 
-    As root it goes without a user namespace: in one, root cannot open the files of other users.
+    As root it goes without a user namespace: in one, root cannot open the files of other users. Then the network
+    namespace is the `Spawner`'s, an empty one that all servers share.
     """
 
     opens_descriptors = False
     has_launcher = True
+    setting = ()
 
     def __init__(self, directory: Path) -> None:
         """`directory` is the export's own; device nodes are made there."""
@@ -99,6 +105,7 @@ class Bubblewrap(Confinement):
         # qemu-nbd becomes process 1, so that bubblewrap leaves no process between, and its pid is the one reported.
         return [
             *(executable("bwrap", "bubblewrap"), *self._namespaces(), "--as-pid-1", "--clearenv"),
+            *("--setenv", "LISTEN_PID", "1", "--setenv", "LISTEN_FDS", "1"),
             *(*system_mounts(), "--dev-bind", "/dev/null", "/dev/null", *mounts),
             *("--chdir", "/", "--info-fd", str(info_fd), "--", *command),
         ]
@@ -134,9 +141,9 @@ class Bubblewrap(Confinement):
         return str(node)
 
     def _namespaces(self) -> list[str]:
-        if not _is_privileged():
+        if not is_privileged():
             return ["--unshare-all"]
-        spaces = ["--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
+        spaces = ["--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
         # Not CAP_DAC_READ_SEARCH, which lets its holder open any file of a mounted file system by handle.
         capabilities = ["--cap-add", "CAP_DAC_OVERRIDE"] if self._needs_override else []
         return [*spaces, "--cap-drop", "ALL", *capabilities]
@@ -171,7 +178,7 @@ def system_mounts() -> tuple[str, ...]:
 
 
 @cache
-def _is_privileged() -> bool:
+def is_privileged() -> bool:
     """Root that may make namespaces; in many containers it may not."""
     lines = Path("/proc/self/status").read_text().splitlines()
     effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))

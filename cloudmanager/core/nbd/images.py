@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse, UnsafeImage
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import process
+from cloudmanager.core.nbd.spawner import out_of_the_way
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def _open(device: Device, *, writable: bool) -> Image:
     exclusive = writable and device.is_block
     flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_EXCL if exclusive else 0)
     # A path that has become a FIFO must not hang the open.
-    fd = _open_path(device, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    fd = out_of_the_way(_open_path(device, flags | os.O_CLOEXEC | os.O_NONBLOCK))
     try:
         status = _checked_status(device, fd)
         return Image(device, fd, status, writable, exclusive, _uses_page_cache(device, fd, writable=writable))

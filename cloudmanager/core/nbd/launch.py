@@ -1,23 +1,21 @@
 """Starts a server with the listener in its hands."""
 
-import errno
 import os
 import re
 import signal
 import socket
-import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 
-from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.nbd.confinement import Confinement
 from cloudmanager.core.nbd.handshake import NoAnswer, ServerEnded
 from cloudmanager.core.nbd.process import Process, is_readable, remaining
+from cloudmanager.core.nbd.spawner import Descriptors, Spawner, out_of_the_way
 from cloudmanager.core.nbd.words import Words
 
-_ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@" 3<&0 </dev/null'
-"""Socket activation wants the server's own pid in the environment, and the listener as descriptor 3.
+_LISTENER, _REPORT = 3, 4
+"""Descriptors of a server: where socket activation has its listener, and where its launcher reports.
 
 https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html
 """
@@ -25,7 +23,6 @@ _LIMIT_UNIT = 512
 """Bytes that `ulimit -f` counts in (POSIX)."""
 _REAP_SECONDS = 2.0
 _KILL_SECONDS = 5.0
-_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
@@ -83,45 +80,36 @@ class Launch:
     file_limit_bytes: int | None
     """The size to which the server's writes may make a file grow."""
 
-    def start(self, deadline: float) -> Launched:
+    def start(self, spawner: Spawner, deadline: float) -> Launched:
         """Raises ServerEnded, NoAnswer, ServerFailed, OSError."""
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb", buffering=0) as report:
-            with os.fdopen(writing, "wb", buffering=0):
-                pid = self._spawn(writing)
+            with os.fdopen(out_of_the_way(writing), "wb", buffering=0) as end:
+                pid = self._spawn(spawner, end.fileno())
             try:
                 return _below(pid, report, deadline) if self.confinement.has_launcher else Launched(Process(pid))
             except BaseException:
                 _kill_child(pid)
                 raise
 
-    def _spawn(self, info_fd: int) -> int:
-        command = self.confinement.wrap(["/bin/sh", "-c", self._shim(), "sh", *self.command], info_fd)
-        try:
-            child = subprocess.Popen(
-                command,
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-                stdin=self.listener.fileno(),
-                stdout=self.words.fd,
-                stderr=self.words.fd,
-                pass_fds=(*self.confinement.inherited, *([info_fd] if self.confinement.has_launcher else [])),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ServerFailed(
-                f"{command[0]} cannot be started: {error.strerror}.", retriable=error.errno in _PASSING
-            ) from error
-        # It is waited for by pidfd; Popen would warn that it still runs, and poll for it now and then.
-        pid: int = child.pid
-        child.returncode = 0
-        return pid
+    def _spawn(self, spawner: Spawner, info_fd: int) -> int:
+        given = {1: self.words.fd, 2: self.words.fd, _LISTENER: self.listener.fileno()}
+        if self.confinement.has_launcher:
+            given[_REPORT] = info_fd
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+        descriptors = Descriptors(given, self.confinement.inherited)
+        return spawner.spawn(self.confinement.wrap(self._shelled(), _REPORT), environment, descriptors)
 
-    def _shim(self) -> str:
+    def _shelled(self) -> list[str]:
+        """The command, below a shell where something is to be set that only the process itself can set."""
+        lines = [*self.confinement.setting, *self._limit()]
+        return ["/bin/sh", "-c", "; ".join([*lines, 'exec "$@"']), "sh", *self.command] if lines else self.command
+
+    def _limit(self) -> list[str]:
         if self.file_limit_bytes is None:
-            return _ACTIVATE
+            return []
         # Ignored, the signal becomes an error of the write, which the client gets as ENOSPC.
-        return f'trap "" XFSZ; ulimit -f {self.file_limit_bytes // _LIMIT_UNIT}; {_ACTIVATE}'
+        return ['trap "" XFSZ', f"ulimit -f {self.file_limit_bytes // _LIMIT_UNIT}"]
 
 
 def _below(launcher: int, report: FileIO, deadline: float) -> Launched:

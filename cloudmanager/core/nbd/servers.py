@@ -15,6 +15,7 @@ from pathlib import Path
 from cloudmanager.core.errors import DeviceMismatch, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
+from cloudmanager.core.nbd.confinement import is_privileged
 from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
 from cloudmanager.core.nbd.launch import Launched
 from cloudmanager.core.nbd.listener import Endpoint, Ports
@@ -22,6 +23,7 @@ from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
+from cloudmanager.core.nbd.spawner import Spawner
 from cloudmanager.core.nbd.spec import ServerSpec
 from cloudmanager.core.nbd.startup import Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
@@ -85,6 +87,7 @@ class Servers:
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._watcher = Watcher()
+        self._spawner = Spawner(has_network=settings.sandbox == "none" or not is_privileged())
 
     def reserve(self, export_id: str, port: int | None = None) -> int:
         """Listens for an export on this port, or on the next free one of the configured range.
@@ -216,6 +219,7 @@ class Servers:
     def close(self) -> None:
         """The daemon ends: the servers go on, and nothing is watched any more."""
         self._watcher.close()
+        self._spawner.close()
         with self._lock:
             places = list(self._places.values())
             self._places.clear()
@@ -251,7 +255,7 @@ class Servers:
 
     def _startup(self, spec: ServerSpec, listening: socket.socket) -> Startup:
         directory = self._directory / spec.export_id
-        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening)
+        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner)
 
     def _proves(self, spec: ServerSpec, place: _Place, running: Running) -> bool:
         """Whether a server that was found serves what it should."""

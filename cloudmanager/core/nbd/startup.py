@@ -16,6 +16,7 @@ from cloudmanager.core.nbd.launch import Launch, Launched
 from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, leave_name, name_option
 from cloudmanager.core.nbd.running import Running
+from cloudmanager.core.nbd.spawner import Spawner
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.nbd.words import Words, failure
 from cloudmanager.core.settings import NbdSettings
@@ -38,6 +39,7 @@ class Startup:
     """The export's own."""
     scratch_limit_bytes: int
     listener: socket.socket
+    spawner: Spawner
 
     def run(self) -> Running:
         """Raises ServerFailed, DeviceMismatch, DeviceError, DiskInUse, ImageError; then nothing is left running."""
@@ -117,7 +119,7 @@ class Startup:
     def _serve(self, launch: Launch) -> tuple[Launched, ServerProcess]:
         deadline = time.monotonic() + self.settings.start_timeout_seconds
         try:
-            launched = launch.start(deadline)
+            launched = launch.start(self.spawner, deadline)
         except (ServerEnded, NoAnswer) as error:
             end_all(self.spec.name)
             raise self._explained(error, launch) from error
