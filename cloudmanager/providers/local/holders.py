@@ -5,7 +5,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -117,8 +117,18 @@ def _bound_loops(roots: Roots) -> list[str]:
     return re.findall(r" (loop\d+)$", read_text(roots.proc / "partitions"), re.MULTILINE)
 
 
-def _mounts(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
-    for mount in mounts(roots):
+def _mounts(roots: Roots) -> tuple[tuple[FileIdentity, Holder], ...]:
+    return _mount_holders(read_text(roots.proc / "self/mountinfo"))
+
+
+@lru_cache(maxsize=4)
+def _mount_holders(mountinfo: str) -> tuple[tuple[FileIdentity, Holder], ...]:
+    """A source keeps its identity while it is mounted."""
+    return tuple(_each_mount_holder(_parsed_mounts(mountinfo)))
+
+
+def _each_mount_holder(mounted: Iterable[Mount]) -> Iterator[tuple[FileIdentity, Holder]]:
+    for mount in mounted:
         yield mount.identity, mount.holder
         source = identity_of(mount.source) if mount.source.startswith("/") else None
         if source:
