@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Connection,
     RowMapping,
@@ -71,8 +72,8 @@ _EXPORT = select(schema.exports).where(schema.exports.c.id == bindparam("of_expo
 _STANDING = (
     select(schema.exports)
     .join(schema.claims, schema.exports.c.id == schema.claims.c.export_id)
-    .where(schema.claims.c.canonical_id.in_(bindparam("disks", expanding=True)))
-    .where(or_(schema.claims.c.is_exclusive, schema.claims.c.canonical_id.in_(bindparam("exclusive", expanding=True))))
+    .where(schema.claims.c.canonical_id == bindparam("of_disk"))
+    .where(or_(schema.claims.c.is_exclusive, bindparam("is_exclusive", type_=Boolean())))
     .order_by(schema.exports.c.id)
     .limit(1)
 )
@@ -91,6 +92,7 @@ _NODES = select(
     .label("exports"),
     select(func.count()).where(schema.attachments.c.node == schema.nodes.c.name).scalar_subquery().label("attachments"),
 ).order_by(schema.nodes.c.name)
+_UNORDERED_SECONDS = 1.0
 _INSERT_EXPORT = insert(schema.exports)
 _INSERT_CLAIM = insert(schema.claims)
 _INSERT_EVENT = insert(schema.audit_events)
@@ -134,6 +136,7 @@ class Store:
         self._read = database.read
         self._write = database.write
         self._clock = clock
+        self._unordered_until: dict[tuple[str, str], float] = {}
 
     @classmethod
     def open(cls, url: str, clock: Clock) -> Self:
@@ -190,9 +193,16 @@ class Store:
         return record
 
     def refuse_ordered(self, provider: str, node: str) -> None:
-        """Raises ProviderPaused or NodeDraining if a claim would be refused now by an operator's order."""
+        """Raises ProviderPaused or NodeDraining if a claim would be refused by an operator's order.
+
+        That there is none is good for a second: `claim` looks again.
+        """
+        now = self._clock.boottime()
+        if now < self._unordered_until.get((provider, node), 0.0):
+            return
         with self._read() as connection:
             _refuse_ordered(connection, provider, node)
+        self._unordered_until[provider, node] = now + _UNORDERED_SECONDS
 
     def refuse_conflict(self, record: ExportRecord) -> None:
         """Raises AccessConflict if the claim would be refused now."""
@@ -641,10 +651,10 @@ def claims_of(record: ExportRecord) -> dict[str, bool]:
 
 
 def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
-    exclusive = [disk for disk, is_exclusive in wanted.items() if is_exclusive]
-    standing = connection.execute(_STANDING, {"disks": list(wanted), "exclusive": exclusive}).mappings().one_or_none()
-    if standing:
-        raise _conflict(record, _export_record(standing))
+    for disk, is_exclusive in wanted.items():
+        key = {"of_disk": disk, "is_exclusive": is_exclusive}
+        if standing := connection.execute(_STANDING, key).mappings().one_or_none():
+            raise _conflict(record, _export_record(standing))
 
 
 def _pausing(provider: str) -> str:
