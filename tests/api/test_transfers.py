@@ -19,6 +19,8 @@ import zstandard
 
 from cloudmanager.api import transfers
 from cloudmanager.api.serving import GRACE_SECONDS
+from cloudmanager.core.errors import InvalidContent
+from cloudmanager.core.nbd.transfer import _decompressed
 from cloudmanager.transfer.digests import BLOCK_BYTES, DIGEST_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE, MOST_BYTES, Encoding, Frame
 from tests.api.service import Service, eventually, running, settings_for
@@ -298,3 +300,9 @@ def test_the_end_of_the_service_ends_them(tmp_path):
         service.server.should_exit = True
         assert b'"shutting_down"' in request.answer()
         assert time.monotonic() - began < GRACE_SECONDS  # what other requests have
+
+
+def test_a_bomb_is_refused_before_it_becomes_anything(monkeypatch):
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", lambda: pytest.fail("it is decompressed"))
+    with pytest.raises(InvalidContent):
+        _decompressed(Frame(0, MOST_BYTES, Encoding.ZSTD, _BOMB))

@@ -153,7 +153,7 @@ class _Measuring:
     def _begin_wire(self) -> None:
         try:
             self._current = self._ways.wire(self._stack, self._patience)
-            self._pace = _Pace()
+            self._pace = _Pace(max(self._pace.bytes, _LEAST_BYTES))  # in one request, as later
         except ModuleNotFoundError:
             self._ways.choose(
                 Way.NBD, "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
@@ -174,7 +174,9 @@ class _Measuring:
 class _Pace:
     """Bytes over time, without the first ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_bytes: int = _STEP_BYTES) -> None:
+        """`step_bytes` are sent before they are waited for, once the first ones are there."""
+        self._step_bytes = step_bytes
         self._since = time.monotonic()
         self._under_way = 0
         self._is_warm = False
@@ -184,7 +186,7 @@ class _Pace:
     def sent(self, count: int) -> bool:
         """Whether it is time to wait for what is under way."""
         self._under_way += count
-        return self._under_way >= max(_STEP_BYTES, self.bytes)
+        return self._under_way >= (max(self._step_bytes, self.bytes) if self._is_warm else _WARM_UP_BYTES)
 
     def arrived(self) -> None:
         if self._is_warm:
