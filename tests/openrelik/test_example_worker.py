@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 from celery.app import Celery
+from celery.result import AsyncResult
 
 from cloudmanager.testing.cloud.gce import Emulation
 from tests.client.daemon import Daemon, eventually
@@ -23,7 +24,7 @@ from tests.client.daemon import Daemon, eventually
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "openrelik-worker-cloud-disk"
 QUEUE = "openrelik-worker-cloud-disk"
 TASK = f"{QUEUE}.tasks.list_files"
-RESULT_SECONDS = 60
+RESULT_SECONDS = 90
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +44,20 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def worker(redis_url: str, daemon: Daemon, tmp_path: Path) -> Iterator[Celery]:
+def programs(tmp_path: Path) -> Path:
+    """A directory of programs that the worker takes before those of the machine."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def worker(redis_url: str, daemon: Daemon, programs: Path, tmp_path: Path) -> Iterator[Celery]:
     """An application to send tasks with."""
     environment = {
         **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "AGAIN_SECONDS": "0.1",
         "REDIS_URL": redis_url,
         "CLOUDMANAGER_URL": daemon.url,
         "CLOUDMANAGER_RUN_DIR": str(tmp_path / "run"),
@@ -65,6 +76,10 @@ def worker(redis_url: str, daemon: Daemon, tmp_path: Path) -> Iterator[Celery]:
 
 
 def ask(worker: Celery, output: Path, input_files: list[dict[str, object]], **config: object) -> dict[str, Any]:
+    return answered(begin(worker, output, input_files, **config))
+
+
+def begin(worker: Celery, output: Path, input_files: list[dict[str, object]], **config: object) -> AsyncResult[str]:
     output.mkdir()
     arguments = {
         "input_files": input_files,
@@ -72,8 +87,11 @@ def ask(worker: Celery, output: Path, input_files: list[dict[str, object]], **co
         "workflow_id": "workflow-1",
         "task_config": config,
     }
-    answer = worker.send_task(TASK, kwargs=arguments, queue=QUEUE).get(timeout=RESULT_SECONDS)
-    decoded: dict[str, Any] = json.loads(base64.b64decode(answer))
+    return worker.send_task(TASK, kwargs=arguments, queue=QUEUE)
+
+
+def answered(asked: AsyncResult[str]) -> dict[str, Any]:
+    decoded: dict[str, Any] = json.loads(base64.b64decode(asked.get(timeout=RESULT_SECONDS)))
     return decoded
 
 
@@ -87,6 +105,37 @@ def test_it_lists_the_files_of_a_cloud_disk_deleted_ones_included(
     assert any("*" in line and "secret.txt" in line for line in listed.splitlines())
     assert (result["workflow_id"], output["source_file_id"]) == ("workflow-1", 7)
     eventually(lambda: cloud.holders(evidence) == [])
+
+
+FLS_THAT_WAITS_ONCE = """#!/bin/sh
+if mkdir begun 2>/dev/null; then
+    while [ ! -e go-on ]; do sleep 0.05; done
+fi
+exec {fls} "$@"
+"""
+
+
+def test_a_disk_that_is_lost_in_the_middle_is_listed_by_another_attempt(
+    worker: Celery, daemon: Daemon, programs: Path, gcp_disk: dict[str, object], tmp_path: Path
+) -> None:
+    slow = programs / "fls"
+    slow.write_text(FLS_THAT_WAITS_ONCE.format(fls=shutil.which("fls")))
+    slow.chmod(0o755)
+    asked = begin(worker, tmp_path / "again", [gcp_disk])
+    eventually((tmp_path / "worker/begun").exists, RESULT_SECONDS)
+    [first] = live(daemon)
+    daemon.release(first)
+    eventually(lambda: daemon.state_of(first) == "closed")
+    (tmp_path / "worker/go-on").touch()
+
+    [output] = answered(asked)["output_files"]
+    assert "report.txt" in Path(output["path"]).read_text()
+    eventually(lambda: not live(daemon))
+    assert len([export for export in daemon.exports() if export["holder"] == f"openrelik-{asked.id}"]) == 2
+
+
+def live(daemon: Daemon) -> list[str]:
+    return [str(export["id"]) for export in daemon.exports() if export["state"] not in ("closed", "failed")]
 
 
 def test_one_disk_that_fails_is_in_the_report_and_the_others_are_listed(

@@ -31,3 +31,8 @@ class PreparationFailed(ClientError):
     def __init__(self, detail: str, *, failures: Sequence[Failure] = ()) -> None:
         super().__init__(detail)
         self.failures = tuple(failures)
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another attempt at the task may do better, for one disk at least."""
+        return any(failure.retriable for failure in self.failures)

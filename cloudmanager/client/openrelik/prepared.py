@@ -11,12 +11,13 @@ from typing import Any, Self
 
 from cloudmanager.client import ways
 from cloudmanager.client.cloud_manager import CloudManager
-from cloudmanager.client.errors import ClientError
+from cloudmanager.client.errors import ClientError, ExportLost, NotReadyInTime, ServiceError, Unreachable
 from cloudmanager.client.exported_disk import ExportedDisk
 from cloudmanager.client.openrelik.descriptor import Descriptor, InputFile, describes_disk
 from cloudmanager.client.openrelik.errors import PreparationFailed
 from cloudmanager.client.openrelik.naming import disk_id
 from cloudmanager.client.ways import Way
+from cloudmanager.client.ways.errors import WayLost
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ _FORMS = {
     Way.STUB: (".qcow2", "diskimage:qcow"),
 }
 """The extension and the data type by which openrelik-worker-common knows what a path leads to."""
+_PASSING = (Unreachable, NotReadyInTime, ExportLost, WayLost)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Failure:
 
     input_file: InputFile
     error: ClientError
+
+    @property
+    def retriable(self) -> bool:
+        """Whether it may go another time: the service was away, or says so of the error, or the disk was lost."""
+        return isinstance(self.error, _PASSING) or (isinstance(self.error, ServiceError) and self.error.retriable)
 
 
 class PreparedFiles(list[dict[str, Any]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from openrelik_worker_common.file_utils import create_output_file, is_disk_image
 from openrelik_worker_common.reporting import Report
 from openrelik_worker_common.task_utils import create_task_result, get_input_files
 
-from cloudmanager.client.errors import ExportLost, Unreachable
-from cloudmanager.client.openrelik import PreparedFiles, postprocess, preprocess
+from cloudmanager.client.errors import ExportLost
+from cloudmanager.client.openrelik import PreparationFailed, PreparedFiles, postprocess, preprocess
 from cloudmanager.client.ways import Way
 from cloudmanager.client.ways.errors import WayLost
 from src.app import celery
@@ -30,7 +31,7 @@ TASK_METADATA = {
         }
     ],
 }
-AGAIN_SECONDS = 30
+AGAIN_SECONDS = float(os.getenv("AGAIN_SECONDS") or 30)
 
 
 @celery.task(bind=True, name=TASK_NAME, metadata=TASK_METADATA, max_retries=3)
@@ -53,7 +54,11 @@ def command(
             ]
         finally:
             postprocess(prepared)
-    except (ExportLost, Unreachable, WayLost) as error:  # what was written so far cannot be relied on
+    except (ExportLost, WayLost) as error:  # what was written so far cannot be relied on
+        raise self.retry(exc=error, countdown=AGAIN_SECONDS) from error
+    except PreparationFailed as error:
+        if not error.retriable:
+            raise
         raise self.retry(exc=error, countdown=AGAIN_SECONDS) from error
     return create_task_result(
         output_files=outputs,
