@@ -1,14 +1,23 @@
 """`python -m benchmarks.ways`: reading a cached disk by each way, as ratios against reading its image directly.
 
-All in one run and in turn, so that a machine whose speed drifts slows every way.
+It writes both tables into docs/three-ways.md.
+
+All in one run and in turn, so that a machine whose speed drifts slows every way. The device is the kernel's own, which
+this machine may not have: so it is measured in the virtual machine of tests/vm, beside the file and the stub. There a
+second is worth nothing, since the processor is emulated; the ratios tell which way costs more.
+
+`python -m benchmarks.ways inside` is what runs in that machine.
 """
 
 import functools
+import json
 import os
 import platform
 import random
+import re
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -20,15 +29,30 @@ from typing import Literal
 
 from cloudmanager.client import ways
 from cloudmanager.client.address import Credentials, NbdAddress
+from cloudmanager.client.sigterm import unwinding_on_sigterm
 from cloudmanager.client.ways import kernel_device
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import Servers, ServerSpec, new_export_name
 from cloudmanager.core.settings import NbdSettings
 
-SIZE_BYTES = 512 * 2**20
-ROUNDS = 7
-SMALL_READS = 2000
+PAGE = Path(__file__).parents[1] / "docs/three-ways.md"
+HEADING = "| read | by | seconds | times |\n|---|---|---|---|\n"
 SMALL_BYTES = 4096
+INSIDE = "inside"
+INSIDE_SECONDS = 400
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is read, and how often."""
+
+    size_bytes: int
+    small_reads: int
+    rounds: int
+
+
+HERE = Scale(512 * 2**20, 2000, 7)
+EMULATED = Scale(16 * 2**20, 200, 5)
 
 
 @dataclass(frozen=True)
@@ -40,39 +64,68 @@ class Reader:
     read: Callable[[], object]
 
 
+@dataclass(frozen=True)
+class Row:
+    kind: str
+    name: str
+    seconds: float
+    """The median."""
+    ratio: float
+    """How many times the time of the first of its kind."""
+
+
 def main() -> None:
+    if sys.argv[1:] == [INSIDE]:
+        print(json.dumps([vars(row) for row in measured(EMULATED)]))
+        return
+    with unwinding_on_sigterm():
+        write_tables()
+
+
+def write_tables() -> None:
+    tables = []
+    for what, scale, measure_it in (
+        (machine(), HERE, lambda: measured(HERE)),
+        (f"a virtual machine on {machine()}, emulated in software", EMULATED, measured_inside),
+    ):
+        tables.append(table(f"Taken on {what}: {told(scale)}.", measure_it()))
+        print(tables[-1], flush=True)
+    PAGE.write_text(filled(PAGE.read_text(), tables))
+
+
+def measured(scale: Scale) -> list[Row]:
+    """Of this machine."""
     with tempfile.TemporaryDirectory(prefix="cm-ways-") as name, ExitStack() as stack:
         directory = Path(name)
         image = directory / "disk.raw"
-        image.write_bytes(os.urandom(SIZE_BYTES))
-        print_table(measure(list(readers(stack, directory, image))))
+        image.write_bytes(os.urandom(scale.size_bytes))
+        return measure(list(readers(stack, directory, image, scale)), scale.rounds)
 
 
-def readers(stack: ExitStack, directory: Path, image: Path) -> Iterator[Reader]:
+def readers(stack: ExitStack, directory: Path, image: Path, scale: Scale) -> Iterator[Reader]:
     clear = stack.enter_context(export(image, directory / "clear", "off"))
-    with_key = stack.enter_context(export(image, directory / "tls", "psk"))
-    paths = {
-        "the image itself": image,
-        "file": stack.enter_context(ways.file(clear)).path,
-        "file, TLS": stack.enter_context(ways.file(with_key)).path,
-    }
+    paths = {"the image itself": image}
     if kernel_device.obstacle(clear) is None:
         paths["device"] = stack.enter_context(ways.device(clear)).path
+    paths["file"] = stack.enter_context(ways.file(clear)).path
+    if scale is HERE:
+        with_key = stack.enter_context(export(image, directory / "tls", "psk"))
+        paths["file, TLS"] = stack.enter_context(ways.file(with_key)).path
     stub = stack.enter_context(ways.stub(clear, directory / "stub.qcow2")).path
     for name, path in paths.items():
         yield Reader(name, "all of it, dd", functools.partial(dd, path))
     for name, path in paths.items():
-        yield Reader(name, f"{SMALL_READS} reads of 4 KiB anywhere", functools.partial(read_anywhere, path))
-    yield Reader("the image itself", "all of it, qemu-img", lambda: qemu_img(image, "raw"))
-    yield Reader("stub", "all of it, qemu-img", lambda: qemu_img(stub, "qcow2"))
+        read = functools.partial(read_anywhere, path, scale)
+        yield Reader(name, f"{scale.small_reads} reads of 4 KiB anywhere", read)
+    yield Reader("the image itself", "all of it, qemu-img", functools.partial(qemu_img, image, "raw", scale))
+    yield Reader("stub", "all of it, qemu-img", functools.partial(qemu_img, stub, "qcow2", scale))
 
 
-def measure(each: list[Reader]) -> list[tuple[Reader, float, float]]:
-    """Reader, median in seconds, and how many times the time of the first of its kind."""
+def measure(each: list[Reader], rounds: int) -> list[Row]:
     for reader in each:
         reader.read()
     taken: dict[Reader, list[float]] = {reader: [] for reader in each}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for reader in each:
             started = time.perf_counter()
             reader.read()
@@ -81,19 +134,44 @@ def measure(each: list[Reader]) -> list[tuple[Reader, float, float]]:
     first: dict[str, float] = {}
     for reader in each:
         first.setdefault(reader.kind, medians[reader])
-    return [(reader, medians[reader], medians[reader] / first[reader.kind]) for reader in each]
+    return [Row(reader.kind, reader.name, medians[reader], medians[reader] / first[reader.kind]) for reader in each]
 
 
-def print_table(rows: list[tuple[Reader, float, float]]) -> None:
-    """Markdown, for docs/three-ways.md."""
-    print(f"{machine()}; {SIZE_BYTES >> 20} MiB, medians of {ROUNDS}\n")
-    print("| read | by | seconds | times |\n|---|---|---|---|")
-    for reader, seconds, ratio in rows:
-        print(f"| {reader.kind} | {reader.name} | {seconds:.3f} | {ratio:.1f} |")
+def measured_inside() -> list[Row]:
+    """Of the virtual machine, which boots for it; its image is made if there is none yet."""
+    from tests.vm.code import make_code, make_image  # noqa: PLC0415 - the machine itself has no tests
+    from tests.vm.virtual_machine import VirtualMachine  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="cm-ways-") as name:
+        directory = Path(name)
+        here = Path(__file__)
+        code = make_code(directory, here, here.with_name("__init__.py"))
+        with VirtualMachine(directory, make_image(), code, []) as vm:
+            vm.agent.read("for module in nbd loop fuse; do modprobe $module; done; udevadm settle")
+            python = "PATH=/usr/sbin:/usr/bin PYTHONPATH=/opt/code:/opt/site python3"
+            printed = vm.agent.read(f"{python} -m {__spec__.name} {INSIDE}", timeout=INSIDE_SECONDS)
+    return [Row(**row) for row in json.loads(printed.splitlines()[-1])]
+
+
+def table(caption: str, rows: list[Row]) -> str:
+    """Markdown."""
+    cells = [f"| {row.kind} | {row.name} | {row.seconds:.3f} | {row.ratio:.1f} |\n" for row in rows]
+    return "".join([f"{caption}\n\n{HEADING}", *cells])
+
+
+def filled(page: str, tables: list[str]) -> str:
+    """With these in the place of its tables, in their order. Raises ValueError if it has more or fewer."""
+    parts = re.split(rf"^(?:Taken on .*\n\n)?{re.escape(HEADING)}(?:\|.*\n)*", page, flags=re.MULTILINE)
+    pairs = zip(parts, [*tables, ""], strict=True)
+    return "".join(text for pair in pairs for text in pair)
 
 
 def machine() -> str:
-    return f"{os.cpu_count()} processors, Linux {platform.release()}"
+    return f"{os.cpu_count()} processors, Linux {platform.release().partition('-')[0]}"
+
+
+def told(scale: Scale) -> str:
+    return f"{scale.size_bytes >> 20} MiB, medians of {scale.rounds}"
 
 
 @contextmanager
@@ -116,21 +194,30 @@ def export(image: Path, directory: Path, tls: Literal["off", "psk"]) -> Iterator
 
 
 def dd(path: Path) -> None:
+    forget(path)
     subprocess.run(["dd", f"if={path}", "of=/dev/null", "bs=1M", "status=none"], check=True)
 
 
-def qemu_img(path: Path, form: str) -> None:
-    target = f"driver=null-co,size={SIZE_BYTES}"
+def qemu_img(path: Path, form: str, scale: Scale) -> None:
+    target = f"driver=null-co,size={scale.size_bytes}"
     command = ["qemu-img", "convert", "-n", "-f", form, "--target-image-opts", str(path), target]
     subprocess.run(command, check=True)
 
 
-def read_anywhere(path: Path) -> None:
+def read_anywhere(path: Path, scale: Scale) -> None:
+    forget(path)
     places = random.Random(0)  # noqa: S311 - the same places for each
     with path.open("rb", buffering=0) as file:
-        for _ in range(SMALL_READS):
-            file.seek(places.randrange(SIZE_BYTES // SMALL_BYTES) * SMALL_BYTES)
+        for _ in range(scale.small_reads):
+            file.seek(places.randrange(scale.size_bytes // SMALL_BYTES) * SMALL_BYTES)
             file.read(SMALL_BYTES)
+
+
+def forget(path: Path) -> None:
+    """What the kernel remembers of a device, which it would not ask its server for again."""
+    if path.is_block_device():
+        with path.open("rb") as device:
+            os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":

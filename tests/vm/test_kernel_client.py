@@ -196,7 +196,7 @@ def test_the_kernel_does_not_notice_that_the_service_is_restarted(
     guest.agent.read(": >/run/enough")
     eventually(lambda: guest.agent.run("test -e /run/read").status == 0)
     assert set(guest.agent.read("cut -d ' ' -f 1 /run/digests").split()) == {disks.digest(evidence)}
-    assert guest.agent.read("dmesg") == ""
+    assert guest.agent.read("dmesg | grep -e nbd -e 'I/O error' || :") == ""
     assert held.worker.ask("how are you?") | {"expires": ""} == {"lost": None, "disconnected": False, "expires": ""}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cloudmanager.client.ways import kernel_device
 from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.client.ways.errors import NotPossibleHere, WayFailed
 from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, negotiate
+from cloudmanager.client.ways.nbd_driver import Attachment, ConnectionUnread
 from cloudmanager.core.model import Access
 from tests.ways.serving import Serving
 
@@ -46,6 +47,34 @@ def test_as_many_connections_are_made_as_asked_for(serving: Serving, raw: Path) 
 
 def test_where_others_have_the_places_fewer_connections_do(make_serving: Callable[..., Serving], raw: Path) -> None:
     assert connect(make_serving(connections=2).address(raw), connections=3)[2] == 2
+
+
+def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at_last_with_one(
+    serving: Serving, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Sequence[socket.socket]] = []
+
+    class Driver:
+        """Of a kernel that never listens on a second connection."""
+
+        path = Path("/dev/nbd0")
+
+        def __init__(self, attachment: Attachment, _ready_seconds: float) -> None:
+            tried.append(attachment.connections)
+            if len(attachment.connections) > 1:
+                raise ConnectionUnread("it does not listen")
+
+        def disconnect(self) -> None: ...
+
+        def partitions(self) -> dict[int, Path]:
+            return {}
+
+    monkeypatch.setattr(kernel_device, "Nbd", Driver)
+    wish = kernel_device._Wish(Endpoint.of(serving.address(raw)), False, SECONDS, 1, 4096)
+    with ExitStack() as undo:
+        assert kernel_device._connected(undo, wish, 2).size_bytes == raw.stat().st_size
+        assert [len(connections) for connections in tried] == [2, 2, 1]
+        assert [connection.fileno() >= 0 for connections in tried for connection in connections] == [False] * 4 + [True]
 
 
 def test_a_name_that_is_not_served_is_refused_in_the_servers_words(serving: Serving, raw: Path) -> None:

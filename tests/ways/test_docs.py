@@ -7,6 +7,8 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 import benchmarks.ways
 from cloudmanager.client.ways import Way
 from cloudmanager.client.ways.mounting import NO_REPLAY
@@ -34,8 +36,16 @@ def test_the_environment_variable_is_named() -> None:
     assert f"`{RUN_DIRECTORY}`" in PAGE
 
 
-def test_the_table_of_the_page_has_the_heading_of_the_benchmark() -> None:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        benchmarks.ways.print_table([])
-    assert printed.getvalue().splitlines()[-2] in PAGE
+def test_the_benchmark_finds_its_two_tables_in_the_page() -> None:
+    rows = [benchmarks.ways.Row("all of it, dd", "file", 1.2345, 6.78)]
+    tables = [benchmarks.ways.table(f"Taken on a machine {number}.", rows) for number in (1, 2)]
+    page = benchmarks.ways.filled(PAGE, tables)
+    assert page.count("| all of it, dd | file | 1.234 | 6.8 |\n") == 2
+    assert benchmarks.ways.filled(page, tables) == page
+    without = re.sub(r"^(\|.*|Taken on .*)\n", "", PAGE, flags=re.MULTILINE).split()
+    assert re.sub(r"^(\|.*|Taken on .*)\n", "", page, flags=re.MULTILINE).split() == without
+
+
+@pytest.mark.parametrize("way", ["device", "file", "file, TLS", "stub"])
+def test_every_way_is_measured(way: str) -> None:
+    assert f" | {way} | " in PAGE

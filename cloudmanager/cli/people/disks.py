@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import typer
 
-from cloudmanager.cli.people import output
+from cloudmanager.cli.people import output, waiting
 from cloudmanager.cli.people.service import service
 from cloudmanager.client.model import Disk
 
@@ -13,7 +13,8 @@ _COLUMNS = ("disk", "size", "format", "location", "access", "held by")
 
 def disks(text: str, *, provider: str, labels: list[str], location: str, as_json: bool) -> None:
     with service() as manager:
-        found = manager.disks(text, provider=provider, labels=_parsed(labels), location=location)
+        with waiting.told("looking for disks"):
+            found = list(manager.disks(text, provider=provider, labels=_parsed(labels), location=location))
         if as_json:
             output.print_items(found)
         else:

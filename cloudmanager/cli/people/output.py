@@ -45,8 +45,8 @@ def _plain(value: Any) -> Any:
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], nothing: str) -> None:
     """`nothing` is said on standard error when there is no row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)  # what a person copies, in one piece
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     if not table.row_count:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
 from rich.console import Console
+from rich.status import Status
 
 from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.service import lasting_service
@@ -17,10 +18,15 @@ _AT_A_SHELL: ExportOptions = {"release_on_sigterm": True, "look_seconds": 2}
 logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # a loss is told as the error that it is
 
 
+def told(what: str) -> Status:
+    """A moving line around what takes a while."""
+    return Console(stderr=True, highlight=False).status(what)
+
+
 @contextmanager
 def shown(disk: str) -> Iterator[Callable[[Export], None]]:
     """Around the wait: what is yielded is to be called with the export now and then."""
-    with Console(stderr=True, highlight=False).status(f"asking for {disk}") as status:
+    with told(f"asking for {disk}") as status:
 
         def show(export: Export) -> None:
             why = f" (tried again: {export.error.detail})" if export.error else ""
