@@ -8,7 +8,7 @@ from cloudmanager.client import CloudManager
 from tests.vm.programs.conversation import hear, say
 
 NAMES = ("small-0.raw", "small-1.raw", "small-2.raw", "small-3.raw")
-together = threading.Barrier(len(NAMES), timeout=60)
+together = threading.Barrier(len(NAMES), timeout=100)
 
 
 def read(manager: CloudManager, name: str) -> tuple[str, str]:
