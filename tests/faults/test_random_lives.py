@@ -51,7 +51,7 @@ from tests.nbd.client import Client
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
-LEAST_STEPS = 2000
+LEAST_STEPS = 1800
 FAILED = Path(__file__).parents[2] / ".hypothesis" / "lives"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
