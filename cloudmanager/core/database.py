@@ -1,7 +1,6 @@
 """Transactions on SQLite or PostgreSQL, and the schema's migrations."""
 
 import hashlib
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,12 +15,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cloudmanager.core import storefault, storefile
-from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreLocked, StoreUnavailable
+from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreUnavailable
+from cloudmanager.core.groupcommit import GroupCommit
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCKED_SECONDS = 5
 """How long a write waits for another program's lock. It is answered after this and its turn at the most."""
-_TURN_SECONDS = 10
 _CONNECT_SECONDS = 10
 
 
@@ -31,8 +30,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
-        # SQLite has one writer: waiting for it here is fair and immediate, waiting for its lock is a sleep.
-        self._writer = threading.RLock()
+        self._group_commit = GroupCommit(engine)
         self._write_failure: StoreUnavailable | None = None
         self._path = storefile.path_of(engine.url)
         self._file: tuple[int, int] | None = None
@@ -91,11 +89,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed at the end, rolled back on an error. On SQLite it begins as the only writer."""
+        self._refuse_moved()  # no failure of a write: whoever reads is told, too
         try:
-            self._refuse_moved()
-            with self._turn(), self._translated(), self._engine.begin() as connection:
-                if self._is_sqlite:  # no event does this: with one, SQLAlchemy looks for listeners at each statement
-                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+            with (
+                self._translated(),
+                self._group_commit.write() if self._is_sqlite else self._engine.begin() as connection,
+            ):
                 yield connection
         except StoreUnavailable as error:
             self._write_failure = error
@@ -112,18 +111,6 @@ class Database:
         lock = text(f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}(:key)")
         for number in sorted({_lock_number(key) for key in keys}):
             connection.execute(lock, {"key": number})
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._is_sqlite:
-            yield
-            return
-        if not self._writer.acquire(timeout=_TURN_SECONDS):
-            raise StoreLocked(f"Other writes have kept the store busy for {_TURN_SECONDS} s. Try again later.")
-        try:
-            yield
-        finally:
-            self._writer.release()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

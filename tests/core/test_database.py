@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import insert, text
 
 from cloudmanager.core import database as database_module
-from cloudmanager.core import schema
+from cloudmanager.core import groupcommit, schema
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.database import Database
 from cloudmanager.core.errors import StoreDamaged, StoreFull, StoreLocked, StoreReadOnly, StoreUnavailable
@@ -55,7 +55,7 @@ def server(server_url: str) -> Iterator[Database]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second of waiting shows what ten would."""
     monkeypatch.setattr(database_module, "_LOCKED_SECONDS", 1)
-    monkeypatch.setattr(database_module, "_TURN_SECONDS", 1)
+    monkeypatch.setattr(groupcommit, "_TURN_SECONDS", 1)
 
 
 def _write(database: Database, name: str = "here") -> None:
