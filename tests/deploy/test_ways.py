@@ -35,6 +35,7 @@ ALWAYS = """
 import math
 from cloudmanager.client.deploy import ledger, ways
 ways._FAST_ENOUGH, ways._LEAST_SECONDS, ways._MARGIN, ways._LEAST_BYTES = math.inf, 0.0, 0.0, 1
+ways._WORTH_A_TRY, ways._WIRE_STEP_BYTES = 0.0, 1
 ledger.COMMIT_SECONDS = 0.0
 """
 KILLED = (
@@ -103,6 +104,8 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "_LEAST_SECONDS", 0.0)
     monkeypatch.setattr(ways, "_LEAST_BYTES", 1)
     monkeypatch.setattr(ways, "_MARGIN", 0.0)
+    monkeypatch.setattr(ways, "_WORTH_A_TRY", 0.0)
+    monkeypatch.setattr(ways, "_WIRE_STEP_BYTES", 1)
 
 
 @pytest.mark.usefixtures("always")
@@ -144,6 +147,17 @@ def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exporte
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.way is Way.NBD
+
+
+def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exported, put, told, monkeypatch):
+    image = tmp_path / "noise.raw"
+    image.write_bytes(os.urandom(32 * MIB))
+    monkeypatch.setattr(ways, "_FAST_ENOUGH", math.inf)
+    monkeypatch.setattr(ways, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(ways.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
+    result = put(image, exported.address, through=exported.through, progress=told.append)
+    assert result.way is Way.NBD
+    assert any("gains nothing" in progress.remark for progress in told)
 
 
 @pytest.mark.usefixtures("always")

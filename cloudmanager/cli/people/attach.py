@@ -6,6 +6,8 @@ from pathlib import Path
 import typer
 
 from cloudmanager.cli.people import output
+from cloudmanager.cli.people.remarks import remark
+from cloudmanager.cli.people.sizes import bytes_in_words
 from cloudmanager.cli.people.waiting import exported
 from cloudmanager.client import ExportedDisk
 from cloudmanager.client.model import Access
@@ -28,7 +30,7 @@ def attach(disk: str, directory: Path | None, *, part: str | None, way: str | No
                     _tell(mounted)
                 ending.wait()
             except KeyboardInterrupt:  # what was asked for
-                output.remark("Letting go of it.")
+                remark("Letting go of it.")
 
 
 def _answer(ready: ExportedDisk, mounted: MountedDisk) -> dict[str, object]:
@@ -49,4 +51,4 @@ def _tell(mounted: MountedDisk) -> None:
 def _row(part: Part, mounted: MountedDisk) -> tuple[str, ...]:
     content = part.content.type if part.content else "-"
     label = (part.content.label if part.content else "") or part.label
-    return part.name, content, output.bytes_in_words(part.size_bytes), label, "mounted" * (part == mounted.part)
+    return part.name, content, bytes_in_words(part.size_bytes), label, "mounted" * (part == mounted.part)

@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudmanager.cli.people import output
 from cloudmanager.cli.people.deploy_progress import bar
+from cloudmanager.cli.people.remarks import remark
 from cloudmanager.client import ExportedDisk
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import DeployError, DeployOptions, Progress, Result
@@ -56,7 +56,7 @@ def deploy(image: str, target: str, options: DeployOptions, *, holder: str | Non
         except BaseException as error:
             show.failed(error)
             if _is_incomplete(error) and not as_json:
-                output.remark(_GO_ON)
+                remark(_GO_ON)
             raise
     show.done(result)
 

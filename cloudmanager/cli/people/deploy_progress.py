@@ -2,20 +2,37 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bars
+from typing import TYPE_CHECKING
 
 from cloudmanager.cli.people.duration import words
-from cloudmanager.cli.people.output import bytes_in_words, remark
+from cloudmanager.cli.people.remarks import is_watched, remark
+from cloudmanager.cli.people.sizes import bytes_in_words
 from cloudmanager.client.deploy import Growth, Progress, Result
 
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
 
-class Shown:
-    """A bar on a terminal; only remarks and the end elsewhere."""
 
-    def __init__(self, bars: Bars) -> None:
+class Told:
+    """Remarks and the end."""
+
+    def progress(self, progress: Progress) -> None:
+        if progress.remark:
+            remark(progress.remark)
+
+    def failed(self, error: BaseException) -> None:
+        """What is printed as the error says enough."""
+
+    def done(self, result: Result) -> None:
+        remark(_summary(result))
+        if result.growth is not None:
+            remark(_growth(result.growth))
+
+
+class Shown(Told):
+    """A bar, too."""
+
+    def __init__(self, bars: "Bars") -> None:
         self._bars = bars
         self._task = bars.add_task("", total=None)
 
@@ -26,18 +43,20 @@ class Shown:
         self._bars.update(self._task, description=_line(progress), completed=progress.fraction or 0.0, total=total)
 
     def failed(self, error: BaseException) -> None:
-        """What is printed as the error says enough."""
         del error
         self._bars.stop()
 
-    def done(self, result: Result) -> None:
-        remark(_summary(result))
-        if result.growth is not None:
-            remark(_growth(result.growth))
-
 
 @contextmanager
-def bar() -> Iterator[Shown]:
+def bar() -> Iterator[Told]:
+    """On a terminal; elsewhere only remarks and the end are written."""
+    if not is_watched():
+        yield Told()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bars
+
     console = Console(stderr=True, highlight=False)
     with Bars(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as bars:
         yield Shown(bars)

@@ -6,6 +6,7 @@ import typer
 
 from cloudmanager.cli.people import output, waiting
 from cloudmanager.cli.people.service import service
+from cloudmanager.cli.people.sizes import bytes_in_words
 from cloudmanager.client.model import Disk
 
 _COLUMNS = ("disk", "size", "format", "location", "access", "held by")
@@ -24,7 +25,7 @@ def disks(text: str, *, provider: str, labels: list[str], location: str, as_json
 def _row(disk: Disk) -> Iterable[str]:
     access = ", ".join(disk.access) or "none"
     held_by = ", ".join(disk.held_by) or "-"
-    return disk.id, output.bytes_in_words(disk.size_bytes), disk.format, disk.location or "-", access, held_by
+    return disk.id, bytes_in_words(disk.size_bytes), disk.format, disk.location or "-", access, held_by
 
 
 def _parsed(labels: list[str]) -> Mapping[str, str]:

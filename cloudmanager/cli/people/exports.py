@@ -7,7 +7,9 @@ from rich.text import Text
 
 from cloudmanager.cli.people import output, waiting
 from cloudmanager.cli.people.person import named
+from cloudmanager.cli.people.remarks import remark
 from cloudmanager.cli.people.service import service
+from cloudmanager.cli.people.sizes import bytes_in_words
 from cloudmanager.client import CloudManager, certificates
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access, Export, ExportState, Tls
@@ -24,19 +26,17 @@ def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, no
         output.print_json(ready)
         return
     print(ready.uri)
-    output.remark(f"{ready.disk}, {ready.access}, {output.bytes_in_words(ready.size_bytes)}; export {ready.id}")
-    output.remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
+    remark(f"{ready.disk}, {ready.access}, {bytes_in_words(ready.size_bytes)}; export {ready.id}")
+    remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
     match ready.tls:
         case Tls.PSK:
-            output.remark(
-                "Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it."
-            )
+            remark("Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it.")
         case Tls.X509:
-            output.remark(
+            remark(
                 "Its server wants a certificate: `cloudmanager run` and `attach` find yours by "
                 f"${certificates.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
             )
-    output.remark(f"When you are done: cloudmanager release {ready.id}")
+    remark(f"When you are done: cloudmanager release {ready.id}")
 
 
 def _awaited(manager: CloudManager, made: Export) -> Export:

@@ -58,21 +58,6 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], no
     console.print(table)
 
 
-def remark(text: str) -> None:
-    """To a person: not a part of the answer."""
-    Console(stderr=True, highlight=False).print(Text(text), soft_wrap=True)
-
-
-def bytes_in_words(size: int | None) -> str:
-    if size is None:
-        return "-"
-    number, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while number >= 1024 and len(units) > 1:
-        number /= 1024
-        units.pop(0)
-    return f"{number:.0f} {units[0]}" if number >= 100 or number == int(number) else f"{number:.1f} {units[0]}"
-
-
 def state_of(export: Export) -> Text:
     """With the error that it has, or is being tried again after."""
     text = Text(export.state, style=_STYLES.get(export.state, ""))

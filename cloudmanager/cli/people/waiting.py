@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
-from rich.console import Console
-from rich.status import Status
-
 from cloudmanager.cli.people.person import named
+from cloudmanager.cli.people.remarks import is_watched
 from cloudmanager.cli.people.service import lasting_service
 from cloudmanager.client import ExportedDisk, ExportOptions
 from cloudmanager.client.model import Access, Export
@@ -18,19 +16,26 @@ _AT_A_SHELL: ExportOptions = {"release_on_sigterm": True, "look_seconds": 2}
 logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # a loss is told as the error that it is
 
 
-def told(what: str) -> Status:
-    """A moving line around what takes a while."""
-    return Console(stderr=True, highlight=False).status(what)
+@contextmanager
+def told(what: str) -> Iterator[Callable[[str], None]]:
+    """A moving line around what takes a while, on a terminal. What is yielded is to be called with other words."""
+    if not is_watched():
+        yield lambda _words: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(what) as status:
+        yield status.update
 
 
 @contextmanager
 def shown(disk: str) -> Iterator[Callable[[Export], None]]:
     """Around the wait: what is yielded is to be called with the export now and then."""
-    with told(f"asking for {disk}") as status:
+    with told(f"asking for {disk}") as say:
 
         def show(export: Export) -> None:
             why = f" (tried again: {export.error.detail})" if export.error else ""
-            status.update(f"{disk} is {export.state}{why}")
+            say(f"{disk} is {export.state}{why}")
 
         yield show
 

@@ -1,14 +1,15 @@
 """Which way content goes to the target: over NBD, or compressed to the service. Measured when the writing begins."""
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.errors import ConnectionLost
 from cloudmanager.client.deploy.nbd_ends import NbdTarget, NbdWriter
+from cloudmanager.client.deploy.pace import MIB, STEP_BYTES, Pace
 from cloudmanager.client.deploy.result import Way
+from cloudmanager.client.deploy.sample import Sample
 from cloudmanager.client.deploy.upload import NotOffered, ServiceLine
 from cloudmanager.client.deploy.wire_writer import Packer, WireWriter
 from cloudmanager.client.through import Through
@@ -16,48 +17,49 @@ from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.libnbd import Patience
 
-MIB = 1024 * 1024
-_STEP_BYTES = MIB
-"""So much is under way while it is measured: a fast link is kept busy, and on a slow one it is soon there."""
-_WARM_UP_BYTES = MIB
-"""At the start a connection is slower."""
-_LEAST_BYTES = 4 * MIB
+_WIRE_STEP_BYTES = 4 * MIB
+"""Of one request while it is measured: each has to begin and to end, and later ones are longer."""
+_LEAST_BYTES = MIB
+"""Of a thread."""
 _LEAST_SECONDS = 0.1
 _LONGEST_SECONDS = 1.0
 _FAST_ENOUGH = 400 * MIB
 """Bytes per second over NBD that compression would not reach."""
+_WORTH_A_TRY = 1.2
+"""What compression promises has to be so much more than NBD's rate: both sides' other work is not in it."""
 _MARGIN = 1.1
 """NBD costs less processor time, so the other way has to be faster by this."""
 _SLOW = 60 * MIB
 """Bytes per second over NBD up to which there is time to compress better. Beyond level 3 little is gained."""
 _SLOW_LEVEL, _FAST_LEVEL = 3, 1
-_WAIT_SECONDS = 0.25
 
 
 class Ways:
-    """Shared by the threads that write. The first one measures, the others wait for what it finds out."""
+    """Shared by the threads that write. All of them go the way that is measured, NBD first, until one is chosen."""
 
     def __init__(self, target: NbdTarget, through: Through) -> None:
         self._target = target
         self._through = through
-        self._changed = threading.Condition()
-        self._is_measuring = False
-        self.level = _FAST_LEVEL
-        self.chosen: Way | None = None
+        self._lock = threading.RLock()
+        self._measuring: set[_ChangingWriter] = set()
+        self._rates: dict[_ChangingWriter, float] = {}
+        self._nbd_rate = 0.0
         self._remark = ""
+        self.sample = Sample()
+        self.level = _FAST_LEVEL
+        self.current = Way.NBD
+        self.is_chosen = False
 
     @contextmanager
     def writer(self, patience: Patience) -> Iterator[Writer]:
         """Raises ConnectionLost, NotOffered."""
-        if self._is_first(patience):
-            with self._measuring(patience) as writer:
-                yield writer
-        elif self.chosen is Way.COMPRESSED:
-            with ExitStack() as stack, self._falling_back():
+        with ExitStack() as stack, self._falling_back():
+            if self.is_chosen and self.current is Way.COMPRESSED:
                 yield self.wire(stack, patience)
-        else:
-            with self._target.writer(patience) as nbd:
-                yield nbd
+                return
+            writer = _ChangingWriter(self, stack.enter_context(self._target.writer(patience)), stack, patience)
+            stack.callback(self._leave, writer)
+            yield writer
 
     def wire(self, stack: ExitStack, patience: Patience) -> WireWriter:
         """Raises ModuleNotFoundError, ConnectionLost."""
@@ -66,24 +68,68 @@ class Ways:
         return WireWriter(line, Packer(self.level), lambda: stack.enter_context(self._target.writer(patience)))
 
     def choose(self, way: Way, remark: str = "") -> None:
-        with self._changed:
-            self.chosen, self._remark = way, remark
-            self._changed.notify_all()
+        with self._lock:
+            self.current, self.is_chosen, self._remark = way, True, remark
 
     def take_remark(self) -> str:
         """Why, once."""
         remark, self._remark = self._remark, ""
         return remark
 
-    def _is_first(self, patience: Patience) -> bool:
-        with self._changed:
-            while self.chosen is None and self._is_measuring:
-                patience.check()
-                self._changed.wait(_WAIT_SECONDS)
-            if self.chosen is not None:
-                return False
-            self._is_measuring = True
+    def join(self, writer: "_ChangingWriter") -> None:
+        """It is one of those whose rates are added up."""
+        with self._lock:
+            self._measuring.add(writer)
+
+    def hear(self, writer: "_ChangingWriter") -> None:
+        """Another part of what it sent has arrived."""
+        pace = writer.pace
+        with self._lock:
+            if self.is_chosen or writer.way is not self.current or not pace.bytes:
+                return
+            self._rates[writer] = pace.rate
+            rate = sum(self._rates.values())
+            if self.current is Way.NBD and pace.bytes >= _LEAST_BYTES and rate >= _FAST_ENOUGH:
+                self.choose(Way.NBD)
+            elif self._is_over(pace):
+                self._judge(rate)
+
+    def _is_over(self, pace: Pace) -> bool:
+        if pace.seconds >= _LONGEST_SECONDS:
             return True
+        is_long = pace.bytes >= _LEAST_BYTES and pace.seconds >= _LEAST_SECONDS
+        return is_long and self._measuring <= self._rates.keys()
+
+    def _judge(self, rate: float) -> None:
+        if self.current is Way.NBD:
+            self._nbd_rate = rate
+            self._after_nbd()
+            return
+        rates = f"{rate / MIB:.0f} MiB/s compressed, {self._nbd_rate / MIB:.0f} over NBD"
+        if rate > _MARGIN * self._nbd_rate:
+            self.choose(Way.COMPRESSED, f"Content goes compressed to the service: {rates}.")
+        else:
+            self.choose(Way.NBD, f"Content goes over NBD: {rates}.")
+
+    def _after_nbd(self) -> None:
+        self.level = _SLOW_LEVEL if self._nbd_rate < _SLOW else _FAST_LEVEL
+        try:
+            promised = self.sample.promise(self._nbd_rate, self.level)
+        except ModuleNotFoundError:
+            remark = "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
+            self.choose(Way.NBD, remark)
+            return
+        if promised < _WORTH_A_TRY * self._nbd_rate:
+            self.choose(Way.NBD, f"Content goes over NBD, {self._nbd_rate / MIB:.0f} MiB/s: compression gains nothing.")
+            return
+        self._measuring.clear()
+        self._rates.clear()
+        self.current = Way.COMPRESSED
+
+    def _leave(self, writer: "_ChangingWriter") -> None:
+        with self._lock:
+            self._measuring.discard(writer)
+            self._rates.pop(writer, None)
 
     @contextmanager
     def _falling_back(self) -> Iterator[None]:
@@ -93,113 +139,64 @@ class Ways:
             self.choose(Way.NBD, f"The service takes no compressed content, so it goes over NBD: {error.detail}")
             raise
 
-    @contextmanager
-    def _measuring(self, patience: Patience) -> Iterator[Writer]:
-        """Who measured all its content without an end has had little of it; who failed leaves it to the next one."""
-        try:
-            with self._target.writer(patience) as nbd, ExitStack() as stack, self._falling_back():
-                yield _Measuring(self, nbd, stack, patience)
-            if self.chosen is None:
-                self.choose(Way.NBD)
-        finally:
-            with self._changed:
-                self._is_measuring = False
-                self._changed.notify_all()
 
-
-class _Measuring:
-    """A writer that measures both ways on content, and then goes the faster one."""
+class _ChangingWriter:
+    """One thread's. It goes the current way, and until one is chosen it measures how fast that is."""
 
     def __init__(self, ways: Ways, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
         self._ways = ways
         self._nbd = nbd
         self._stack = stack
         self._patience = patience
-        self._current: NbdWriter | WireWriter = nbd
-        self._pace = _Pace()
-        self._nbd_rate = 0.0
+        self._writer: NbdWriter | WireWriter = nbd
         self._free: list[Buffer] = []
+        self._has_joined = False
+        self.way = Way.NBD
+        self.pace = Pace()
         self.extents, self.zero, self.trim, self.flush = nbd.extents, nbd.zero, nbd.trim, nbd.flush
 
     def begin(self, buffer: Buffer, at: int, piece: Extent) -> None:
-        self._current.begin(buffer, at, piece)
-        if self._ways.chosen is None and self._pace.sent(piece.length):
-            self._take_stock()
+        if self.way is not self._ways.current:
+            self._change()
+        self._writer.begin(buffer, at, piece)
+        if not self._ways.is_chosen:
+            self._measure(buffer.view[at : at + piece.length])
 
     def reclaim(self) -> Buffer:
-        return self._free.pop() if self._free else self._current.reclaim()
+        return self._free.pop() if self._free else self._writer.reclaim()
 
     def settle(self) -> list[Buffer]:
+        self._take_stock()
         freed, self._free = self._free, []
-        return [*freed, *self._current.settle(), *self._nbd.settle()]
+        return [*freed, *self._nbd.settle()]
+
+    def _measure(self, content: memoryview) -> None:
+        if not self._has_joined:
+            self._has_joined = True
+            self._ways.join(self)
+        if self.way is Way.NBD:
+            self._ways.sample.add(content)
+        if self.pace.sent(len(content)):
+            self._take_stock()
 
     def _take_stock(self) -> None:
         """Everything that was sent is there."""
-        self._free.extend(self._current.settle())
-        self._pace.arrived()
-        if self._current is self._nbd:
-            self._after_nbd()
-        elif self._pace.is_over:
-            self._choose(self._pace.rate)
+        self._free.extend(self._writer.settle())
+        if self.pace.under_way:
+            self.pace.arrived()
+            self._ways.hear(self)
 
-    def _after_nbd(self) -> None:
-        if self._pace.bytes >= _LEAST_BYTES and self._pace.rate >= _FAST_ENOUGH:
-            self._ways.choose(Way.NBD)
-        elif self._pace.is_over:
-            self._nbd_rate = self._pace.rate
-            self._ways.level = _SLOW_LEVEL if self._nbd_rate < _SLOW else _FAST_LEVEL
-            self._begin_wire()
+    def _change(self) -> None:
+        self._free.extend(self._writer.settle())
+        way = self._ways.current
+        self._writer = self._nbd if way is Way.NBD else self._begun_wire()
+        self.way = Way.NBD if self._writer is self._nbd else way
+        self.pace = Pace(STEP_BYTES if way is Way.NBD else _WIRE_STEP_BYTES)
+        self._has_joined = False
 
-    def _begin_wire(self) -> None:
+    def _begun_wire(self) -> NbdWriter | WireWriter:
         try:
-            self._current = self._ways.wire(self._stack, self._patience)
-            self._pace = _Pace(max(self._pace.bytes, _LEAST_BYTES))  # in one request, as later
-        except ModuleNotFoundError:
-            self._ways.choose(
-                Way.NBD, "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
-            )
+            return self._ways.wire(self._stack, self._patience)
         except ConnectionLost as error:
             self._ways.choose(Way.NBD, f"Content goes over NBD: {error.detail}")
-
-    def _choose(self, wire_rate: float) -> None:
-        is_faster = wire_rate > _MARGIN * self._nbd_rate
-        rates = f"{wire_rate / MIB:.0f} MiB/s compressed, {self._nbd_rate / MIB:.0f} over NBD"
-        if is_faster:
-            self._ways.choose(Way.COMPRESSED, f"Content goes compressed to the service: {rates}.")
-            return
-        self._current = self._nbd
-        self._ways.choose(Way.NBD, f"Content goes over NBD: {rates}.")
-
-
-class _Pace:
-    """Bytes over time, without the first ones."""
-
-    def __init__(self, step_bytes: int = _STEP_BYTES) -> None:
-        """`step_bytes` are sent before they are waited for, once the first ones are there."""
-        self._step_bytes = step_bytes
-        self._since = time.monotonic()
-        self._under_way = 0
-        self._is_warm = False
-        self.bytes = 0
-        self.seconds = 0.0
-
-    def sent(self, count: int) -> bool:
-        """Whether it is time to wait for what is under way."""
-        self._under_way += count
-        return self._under_way >= (max(self._step_bytes, self.bytes) if self._is_warm else _WARM_UP_BYTES)
-
-    def arrived(self) -> None:
-        if self._is_warm:
-            self.bytes += self._under_way
-            self.seconds = time.monotonic() - self._since
-        else:
-            self._is_warm, self._since = True, time.monotonic()
-        self._under_way = 0
-
-    @property
-    def rate(self) -> float:
-        return self.bytes / max(self.seconds, 1e-6)
-
-    @property
-    def is_over(self) -> bool:
-        return self.seconds >= (_LEAST_SECONDS if self.bytes >= _LEAST_BYTES else _LONGEST_SECONDS)
+            return self._nbd

@@ -110,7 +110,7 @@ def _ways(run: Run) -> Ways | None:
 def _way(run: Run, ways: Ways | None) -> Way:
     if isinstance(run.target, LocalTarget):
         return Way.DIRECT
-    return (ways.chosen if ways else None) or Way.NBD
+    return ways.current if ways else Way.NBD
 
 
 def _to_write(run: Run) -> tuple[list[Unit], int]:
