@@ -80,6 +80,7 @@ def _writes_through(client: Client, daemon: Daemon, number: int) -> None:
     assert client.read(number * BLOCK, BLOCK) == _mark(number)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_neither_a_copy_nor_a_writer_notices_twenty_restarts_and_an_upgrade_across_a_migration(
     daemon: Daemon,
