@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from cloudmanager.cli import admin, configuration
+from cloudmanager.cli.light_command import LightGroup
 from cloudmanager.cli.people import commands as people
 
 app = typer.Typer(
+    cls=LightGroup,
     help="Any disk, in any cloud, as one NBD address.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -133,3 +134,25 @@ def test_a_broken_link_to_a_configuration_file_is_not_taken_for_none(cli):
 def test_the_light_installation_asks_for_three_packages_only():
     light = {line for line in requires("cloudmanager") or [] if "extra ==" not in line}
     assert {line.partition(">")[0] for line in light} == {"httpx", "rich", "typer"}
+
+
+def test_a_deployment_starts_without_what_only_others_need(cli):
+    """Fractions of a second, which decide between programs where an image is small or a link fast."""
+    code = "import sys; sys.argv[1:] = sys.stdin.read().split(); import cloudmanager.cli as c\n"
+    code += "try: c.main()\nexcept SystemExit: print(*sys.modules)"
+    words = "--url http://127.0.0.1:1 deploy --connections 4 /nonexistent local:disk"
+    ran = subprocess.run([sys.executable, "-c", code], input=words, capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert "gave no answer" in ran.stderr
+    assert "httpx" in loaded
+    assert not loaded & {"rich", "pygments", "click"}
+
+
+def test_text_and_what_is_not_given_is_not_converted(cli):
+    """`--connections 4` is, and is checked; without it nothing has to be."""
+    code = (
+        "import sys; import cloudmanager.cli as c\ntry: c.main()\nexcept SystemExit: print('pydantic' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, "--url", "http://127.0.0.1:1", "deploy", "/nonexistent", "local:disk"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.split() == ["False"]
+    assert cli("deploy", "--connections", "0", "a", "b").returncode == 2

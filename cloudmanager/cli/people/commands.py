@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cloudmanager.cli.exits import Exit
+from cloudmanager.cli.light_command import LightCommand
 from cloudmanager.cli.people import duration
 from cloudmanager.client.model import Access
 
@@ -139,7 +140,7 @@ def run(
     raise typer.Exit(run_command(disk, command, access, holder, as_json=json))
 
 
-@app.command()
+@app.command(cls=LightCommand)
 def deploy(
     image: Annotated[
         str,
