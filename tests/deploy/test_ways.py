@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.client.deploy import Progress, Way, upload, ways
 from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound
 from cloudmanager.client.deploy.ledger import Ledger
+from cloudmanager.client.deploy.pace import Pace
 from cloudmanager.client.deploy.wire_writer import Packer
 from cloudmanager.client.service import Service
 from cloudmanager.client.through import Through
@@ -147,6 +149,19 @@ def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exporte
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.way is Way.NBD
+
+
+def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported):
+    """Otherwise the others would be taken for all, or for faster than they are beside it."""
+    chosen = ways.Ways(None, exported.through)
+    chosen._left.append(_pace(bytes_=6 * MIB, since=time.monotonic() - 2))
+    assert chosen._rate() == pytest.approx(3 * MIB, rel=0.05)
+
+
+def _pace(bytes_: int, since: float) -> Pace:
+    pace = Pace()
+    pace.bytes, pace.since = bytes_, since
+    return pace
 
 
 def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exported, put, told, monkeypatch):

@@ -3,9 +3,9 @@
 import time
 
 MIB = 1024 * 1024
-STEP_BYTES = MIB
+STEP_BYTES = MIB // 2
 """So much is under way while it is measured: a fast link is kept busy, and on a slow one it is soon there."""
-_WARM_UP_BYTES = MIB
+_WARM_UP_BYTES = MIB // 2
 """At the start a connection is slower."""
 
 
@@ -15,8 +15,9 @@ class Pace:
     def __init__(self, step_bytes: int = STEP_BYTES) -> None:
         """`step_bytes` are sent before they are waited for, once the first ones are there."""
         self._step_bytes = step_bytes
-        self._since = time.monotonic()
         self._is_warm = False
+        self.since = time.monotonic()
+        """When the first ones had arrived."""
         self.under_way = 0
         self.bytes = 0
         self.seconds = 0.0
@@ -29,9 +30,9 @@ class Pace:
     def arrived(self) -> None:
         if self._is_warm:
             self.bytes += self.under_way
-            self.seconds = time.monotonic() - self._since
+            self.seconds = time.monotonic() - self.since
         else:
-            self._is_warm, self._since = True, time.monotonic()
+            self._is_warm, self.since = True, time.monotonic()
         self.under_way = 0
 
     @property

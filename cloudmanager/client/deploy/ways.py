@@ -1,6 +1,7 @@
 """Which way content goes to the target: over NBD, or compressed to the service. Measured when the writing begins."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -19,7 +20,7 @@ from cloudmanager.transfer.libnbd import Patience
 
 _WIRE_STEP_BYTES = 4 * MIB
 """Of one request while it is measured: each has to begin and to end, and later ones are longer."""
-_LEAST_BYTES = MIB
+_LEAST_BYTES = MIB // 2
 """Of a thread."""
 _LEAST_SECONDS = 0.1
 _LONGEST_SECONDS = 1.0
@@ -42,7 +43,8 @@ class Ways:
         self._through = through
         self._lock = threading.RLock()
         self._measuring: set[_ChangingWriter] = set()
-        self._rates: dict[_ChangingWriter, float] = {}
+        self._heard: set[_ChangingWriter] = set()
+        self._left: list[Pace] = []
         self._nbd_rate = 0.0
         self._remark = ""
         self.sample = Sample()
@@ -87,8 +89,8 @@ class Ways:
         with self._lock:
             if self.is_chosen or writer.way is not self.current or not pace.bytes:
                 return
-            self._rates[writer] = pace.rate
-            rate = sum(self._rates.values())
+            self._heard.add(writer)
+            rate = self._rate()
             if self.current is Way.NBD and pace.bytes >= _LEAST_BYTES and rate >= _FAST_ENOUGH:
                 self.choose(Way.NBD)
             elif self._is_over(pace):
@@ -98,7 +100,13 @@ class Ways:
         if pace.seconds >= _LONGEST_SECONDS:
             return True
         is_long = pace.bytes >= _LEAST_BYTES and pace.seconds >= _LEAST_SECONDS
-        return is_long and self._measuring <= self._rates.keys()
+        return is_long and self._measuring <= self._heard
+
+    def _rate(self) -> float:
+        """Of all. Who has left has sent nothing since, while the others had more of the link."""
+        now = time.monotonic()
+        gone = sum(pace.bytes / max(now - pace.since, 1e-6) for pace in self._left)
+        return gone + sum(writer.pace.rate for writer in self._heard)
 
     def _judge(self, rate: float) -> None:
         if self.current is Way.NBD:
@@ -123,13 +131,16 @@ class Ways:
             self.choose(Way.NBD, f"Content goes over NBD, {self._nbd_rate / MIB:.0f} MiB/s: compression gains nothing.")
             return
         self._measuring.clear()
-        self._rates.clear()
+        self._heard.clear()
+        self._left.clear()
         self.current = Way.COMPRESSED
 
     def _leave(self, writer: "_ChangingWriter") -> None:
         with self._lock:
             self._measuring.discard(writer)
-            self._rates.pop(writer, None)
+            if writer in self._heard:
+                self._heard.discard(writer)
+                self._left.append(writer.pace)
 
     @contextmanager
     def _falling_back(self) -> Iterator[None]:
