@@ -50,9 +50,9 @@ class Link:
         return f"{kind} image, {self.label}"
 
 
-UNLIMITED = Link("unlimited link", 0, 3, {SPARSE: 2560 * MIB, RANDOM: 1024 * MIB})
-FAST = Link("1 Gbit/s", 1000, 2, {SPARSE: 2048 * MIB, RANDOM: 448 * MIB})
-SLOW = Link("100 Mbit/s", 100, 2, {SPARSE: 288 * MIB, RANDOM: 96 * MIB})
+UNLIMITED = Link("unlimited link", 0, 3, {SPARSE: 2560 * MIB, RANDOM: 768 * MIB})
+FAST = Link("1 Gbit/s", 1000, 2, {SPARSE: 1792 * MIB, RANDOM: 768 * MIB})
+SLOW = Link("100 Mbit/s", 100, 2, {SPARSE: 256 * MIB, RANDOM: 96 * MIB})
 FAR = Link("1 Gbit/s, 5 ms away", 1000, 2, {SPARSE: 1536 * MIB}, delay_seconds=0.005)
 LINKS = (UNLIMITED, FAST, SLOW, FAR)
 
