@@ -52,7 +52,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.Conflict: 409,
     core.AccessConflict: 409,
     core.DiskInUse: 409,
-    core.ExportNotReady: 503,
+    core.ExportNotReady: 409,
     core.ExportOver: 409,
     # The disk's bytes.
     core.ImageError: 422,

@@ -140,7 +140,10 @@ def is_gone(server: ServerProcess) -> bool:
 
 def has_ended(server: ServerProcess) -> bool:
     """It may be a zombie still."""
-    return is_gone(server) or status(server.pid, "State").startswith("Z")
+    try:
+        return is_gone(server) or status(server.pid, "State").startswith("Z")
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # in between
 
 
 def wait_gone(pid: int) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -78,6 +79,8 @@ class _Command:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lost: ExportLost | None = None
+        self._error: OSError | None = None
+        self._starting: threading.Thread | None = None
 
     def __enter__(self) -> "_Command":
         return self
@@ -87,18 +90,36 @@ class _Command:
 
     def run(self, command: list[str]) -> int:
         try:
-            self._process = subprocess.Popen(command)
-        except OSError as error:
-            raise typer.BadParameter(f"{command[0]} cannot be run: {error.strerror}.") from error
-        if self._lost:  # before there was anything to end
-            self._process.terminate()
-        try:
-            status = self._process.wait()
+            status = self._start(command).wait()
         except BaseException:  # Ctrl-C went to the command too; SIGTERM came to us alone
+            self._finish_starting()
             self.end()
             self._wait_or_kill()
             raise
         return status if status >= 0 else Exit.SIGNALLED - status
+
+    def _start(self, command: list[str]) -> "subprocess.Popen[bytes]":
+        """In a thread: a signal interrupts this one only, which would not know of the process then."""
+        self._starting = threading.Thread(target=self._spawn, args=(command,))
+        self._starting.start()
+        self._starting.join()
+        if self._process is None:
+            why = self._error.strerror if self._error else "it was not started"
+            raise typer.BadParameter(f"{command[0]} cannot be run: {why}.") from self._error
+        if self._lost:  # before there was anything to end
+            self.end(self._lost)
+        return self._process
+
+    def _spawn(self, command: list[str]) -> None:
+        try:
+            self._process = subprocess.Popen(command)
+        except OSError as error:
+            self._error = error
+
+    def _finish_starting(self) -> None:
+        if self._starting is not None:
+            with suppress(RuntimeError):  # it was not begun
+                self._starting.join()
 
     def end(self, lost: ExportLost | None = None) -> None:
         """Its disk is not there any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.cli.people import running
+from cloudmanager.client.sigterm import unwinding_on_sigterm
 from tests.cli.people.conftest import PLAIN, Run
 from tests.client.daemon import Daemon, eventually
 
@@ -92,6 +95,21 @@ def test_sigterm_ends_the_tool_and_gives_the_disk_back(start: Start, daemon: Dae
     process.terminate()
     process.communicate(timeout=60)
     eventually(lambda: not live(daemon))
+
+
+def test_a_signal_that_comes_while_the_tool_is_being_started_ends_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Signalled(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str]) -> None:
+            super().__init__(command)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(SystemExit), unwinding_on_sigterm(), running._Command() as command:
+        command.run(["sleep", "600"])
+    assert started[0].poll() == -signal.SIGTERM
 
 
 def test_a_lost_disk_ends_the_tool_with_an_error(start: Start, daemon: Daemon) -> None:
