@@ -15,7 +15,7 @@ from cloudmanager.api.defects import DefectHandler
 from cloudmanager.api.errors import InvalidFields
 from cloudmanager.api.problems import STATUS, install, status_of
 from cloudmanager.core import errors as core_errors
-from cloudmanager.core.errors import CloudManagerError, Conflict, StoreUnavailable, Throttled
+from cloudmanager.core.errors import CloudManagerError, Conflict, ExportNotReady, StoreUnavailable, Throttled
 from tests.api.service import Service, running, settings_for
 
 
@@ -36,8 +36,10 @@ def test_codes_are_unique() -> None:
     assert len(codes) == len(set(codes))
 
 
-def test_what_may_work_later_is_a_503() -> None:
-    assert {kind for kind, status in STATUS.items() if status == 503} >= {kind for kind in STATUS if kind.retriable}
+def test_what_may_work_later_is_a_503_unless_it_is_up_to_an_export() -> None:
+    later = {kind for kind in STATUS if kind.retriable}
+    assert {kind for kind, status in STATUS.items() if status == 503} >= later - {ExportNotReady}
+    assert status_of(ExportNotReady) == 409
 
 
 def test_an_error_of_a_plugin_has_the_status_of_what_it_derives_from() -> None:
