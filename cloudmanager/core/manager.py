@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
-from cloudmanager.core import certificates
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift
@@ -111,6 +110,8 @@ class Manager:
     def open(cls, settings: Settings, plugins: Plugins, clock: Clock | None = None) -> Self:
         """Puts the core together on a state directory. Raises SetupError, StoreUnavailable."""
         if settings.nbd.certificates:
+            from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
+
             certificates.require(settings.nbd.certificates, settings.nbd.advertised)
         clock = clock or Clock()
         state = StateDirectory.open(settings.server.state_dir)
@@ -507,7 +508,11 @@ class Manager:
     def _certificate_findings(self) -> Iterable[Finding]:
         """They keep new servers from starting at the most: exports that are served are renewed all the same."""
         nbd = self._settings.nbd
-        found = certificates.findings(nbd.certificates, nbd.advertised) if nbd.certificates else ()
+        if not nbd.certificates:
+            return []
+        from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
+
+        found = certificates.findings(nbd.certificates, nbd.advertised)
         return [replace(each, severity=Severity.WARNING) for each in found if each.severity is not Severity.OK]
 
     def _order_findings(self) -> tuple[Finding, ...]:

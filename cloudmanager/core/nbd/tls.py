@@ -7,14 +7,13 @@ import importlib.resources
 import shutil
 from pathlib import Path
 
-from cloudmanager.core.certificates.files import CERTIFICATE
 from cloudmanager.core.model import Tls
 from cloudmanager.core.nbd import psk, x509
 from cloudmanager.core.nbd.private import write_private
 from cloudmanager.core.nbd.psk import KEYS
 from cloudmanager.core.settings import NbdSettings
 
-_MARKS = {Tls.PSK: KEYS, Tls.X509: CERTIFICATE}
+_MARKS = {Tls.PSK: KEYS, Tls.X509: x509.MARK}
 """Without this file, the directory is not of that kind."""
 _DH_PARAMETERS = "dh-params.pem"
 """The name that QEMU looks for. Without the file it makes parameters at each start, which takes up to 2 s."""

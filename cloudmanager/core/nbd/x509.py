@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from cloudmanager.core import certificates
-from cloudmanager.core.certificates.files import REVOCATIONS
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.nbd.private import write_private
+
+MARK = "server-cert.pem"
+"""A file that every server with certificates has, under the name that QEMU looks for."""
 
 
 def copy_certificates(source: Path, host: str, directory: Path) -> None:
@@ -13,6 +14,9 @@ def copy_certificates(source: Path, host: str, directory: Path) -> None:
 
     Raises ServerFailed (retriable: files are renewed one by one), OSError.
     """
+    from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
+    from cloudmanager.core.certificates.files import REVOCATIONS  # noqa: PLC0415
+
     found, faults = certificates.check(source, host)
     if found is None or faults:
         raise ServerFailed(f"TLS with certificates: {' '.join(map(str, faults))}", retriable=True)
