@@ -13,7 +13,6 @@ import pytest
 
 from cloudmanager.cli.block_devices import loop_devices
 from cloudmanager.cli.demo.leftovers import processes
-from tests.client.daemon import eventually
 
 COMMAND = (sys.executable, "-m", "cloudmanager", "demo", "--cloud")
 CLOUDS = {"gce": "instances.attachDisk", "aws": "AttachVolume", "azure": "VirtualMachines_AttachDetachDataDisks/attach"}
@@ -35,7 +34,7 @@ def temporary(tmp_path: Path):
     yield directory
     assert list(directory.iterdir()) == []
     assert processes(str(directory)) == {}
-    eventually(lambda: loop_devices(directory) == [])  # whoever looks at all devices keeps one for a moment
+    assert loop_devices(directory) == []
 
 
 def _environment(temporary: Path) -> Mapping[str, str]:

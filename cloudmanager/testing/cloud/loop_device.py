@@ -5,6 +5,8 @@ import os
 import struct
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 BLKROSET = 0x125D  # linux/fs.h
@@ -17,14 +19,7 @@ def attach(file: Path, *, read_only: bool = False, part: range | None = None) ->
     options = ["--read-only"] if read_only else []
     if part is not None:
         options += ["--offset", str(part.start), "--sizelimit", str(len(part))]
-    done = subprocess.run(
-        ["losetup", "--find", "--show", *options, file],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    loop = Path(done.stdout.strip())
+    loop = Path(_finished(["losetup", "--find", "--show", *options, str(file)]).strip())
     if not read_only:
         _set_writable(loop)
     return loop
@@ -60,6 +55,13 @@ def backing_file(loop: Path) -> str:
         return Path("/sys/block", loop.name, "loop/backing_file").read_text().strip().removesuffix(" (deleted)")
     except OSError:
         return ""
+
+
+def _finished(command: list[str]) -> str:
+    """What it prints. It has ended also when a signal interrupts this thread, and makes no device after that."""
+    run = partial(subprocess.run, command, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    with ThreadPoolExecutor(1, "losetup") as pool:
+        return str(pool.submit(run).result().stdout)
 
 
 def _set_writable(loop: Path) -> None:
