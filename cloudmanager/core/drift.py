@@ -3,7 +3,8 @@
 Each provider's disks are looked at every `reconcile_seconds`, the cheapest first: the kernel is asked about each device
 (`fingerprint`), the provider about all of its disks at once (`locate_all`, one call to its cloud), and about one disk
 alone (`locate`) only where that left it open. An export that became ready a moment ago is not looked at yet, so a start
-costs nothing more. Looking changes nothing: the reconciler acts on what was found, disk by disk.
+costs nothing more. Looking changes nothing: the reconciler acts on what was found, disk by disk. Beside that it is
+listened whether the servers answer; no cloud that hangs is waited for with that.
 """
 
 import logging
@@ -12,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import partial
 from typing import TypeAlias
 
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady
+from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady, ServerFailed
 from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
 from cloudmanager.core.model import Device, Disk, DiskId, NotAttached, Problem
 from cloudmanager.core.nbd import Servers
@@ -85,6 +87,8 @@ class Drift:
         self._poke: Callable[[str], None] = lambda _: None
         self._served: dict[str, _Served] = {}
         self._found: dict[str, dict[str, tuple[_Served, Finding]]] = defaultdict(dict)
+        self._silent: dict[str, tuple[_Served, Finding]] = {}
+        """Those whose servers do not answer."""
         self._shown: dict[str, Problem | None] = {}
         """What an export shows, where that is known."""
         self._lock = threading.Lock()
@@ -111,6 +115,7 @@ class Drift:
     def ended(self, export_id: str) -> None:
         with self._lock:
             self._served.pop(export_id, None)
+            self._silent.pop(export_id, None)
             self._shown.pop(export_id, None)
 
     def findings(self, canonical_id: str) -> list[Finding]:
@@ -122,37 +127,56 @@ class Drift:
     # Looking
 
     def threads(self, stopping: threading.Event, poke: Callable[[str], None]) -> list[threading.Thread]:
-        """One for each provider, so that no provider waits for another's cloud. Not started.
+        """One for each provider, so that no provider waits for another's cloud, and one for the servers. Not started.
 
         `poke` is called with the canonical id of a disk about which something was found.
         """
         self._poke = poke
+        looks: dict[str, Callable[[], float]]
+        looks = {f"drift-{provider.name}": partial(self.look, provider) for provider in self._plugins}
+        looks["drift-"] = self.listen
         return [
-            threading.Thread(target=self._watch, args=(provider, stopping), name=f"drift-{provider.name}", daemon=True)
-            for provider in self._plugins
+            threading.Thread(target=self._watch, args=(look, stopping), name=name, daemon=True)
+            for name, look in looks.items()
         ]
+
+    def listen(self) -> float:
+        """One round over all servers: whether they answer. Returns how many seconds to wait for the next."""
+        for served in self._due():
+            before, now = self._heard(served), self._hear(served)
+            with self._lock:
+                if now.problem and self._served.get(served.export_id) is served:
+                    self._silent[served.export_id] = (served, now)
+                else:
+                    self._silent.pop(served.export_id, None)
+            if now != before:
+                words = now.problem.detail if now.problem else "Its server answers again."
+                log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
+                self._report(served, now)
+        return self._every_seconds
 
     def look(self, provider: Provider) -> float:
         """One round over what is served of the provider's disks. Returns how many seconds to wait for the next."""
         sound = [served for served in self._due(provider.name) if self._looks_sound(served)]
         located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
         for served in sound:
-            self._report(served, self._judge(served, located[served.disk.id]))
+            finding = self._judge(served, located[served.disk.id])
+            self._report(served, finding if finding.problem else self._heard(served))
         return max(pause, self._every_seconds)
 
-    def _watch(self, provider: Provider, stopping: threading.Event) -> None:
+    def _watch(self, look: Callable[[], float], stopping: threading.Event) -> None:
         pause = self._every_seconds
         while not stopping.wait(pause):
             try:
-                pause = self.look(provider)
+                pause = look()
             except Exception:
-                log.exception("looking at the disks of %s failed", provider.name)
+                log.exception("looking at what is served failed")
 
-    def _due(self, provider: str) -> list[_Served]:
-        """Without those that have just become ready, or are being started."""
+    def _due(self, provider: str | None = None) -> list[_Served]:
+        """Of one provider, or of all. Without those that have just become ready, or are being started."""
         latest = self._clock.boottime() - self._every_seconds
         with self._lock:
-            served = [each for each in self._served.values() if each.disk.id.provider == provider]
+            served = [each for each in self._served.values() if provider in (None, each.disk.id.provider)]
         return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
 
     def _looks_sound(self, served: _Served) -> bool:
@@ -165,6 +189,19 @@ class Drift:
         elif change is Change.SHRUNK:
             self._report(served, Finding.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
         return change is Change.NONE
+
+    def _hear(self, served: _Served) -> Finding:
+        """Whether its server answers, which is seen to as far as that harms nobody."""
+        words = self._servers.revive(served.export_id, has_device=self._is_device(served))
+        if words is None:
+            return Finding(served.export_id)
+        return Finding(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(words, retriable=True)))
+
+    def _heard(self, served: _Served) -> Finding:
+        """When it was last listened for."""
+        with self._lock:
+            silent, finding = self._silent.get(served.export_id, (None, None))
+            return finding if finding and silent is served else Finding(served.export_id)
 
     def _locate(self, provider: Provider, disks: Mapping[DiskId, Disk]) -> tuple[Mapping[DiskId, Located], float]:
         """Where they are, and for how many seconds the provider does not want to be asked again."""

@@ -1,13 +1,15 @@
 """What somebody does to an exported disk is noticed, shown, repaired where that is safe, and never served."""
 
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from cloudmanager import Access
+from cloudmanager import Access, hookimpl
 from cloudmanager.core.errors import (
     AccessDenied,
     CloudUnavailable,
@@ -17,7 +19,7 @@ from cloudmanager.core.errors import (
     Throttled,
 )
 from cloudmanager.core.model import AttachmentState, Export, ExportState, Problem
-from tests.core.bench import SIZE, Bench, content, eventually, kill, opened_bench
+from tests.core.bench import BOUND, SIZE, Bench, content, eventually, kill, opened_bench
 from tests.nbd.client import Client
 
 
@@ -254,3 +256,73 @@ def test_a_server_that_died_is_not_replaced_when_the_disk_has_become_smaller(tmp
         assert failed.error is not None
         assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")
         assert "smaller" in failed.error.detail
+
+
+@pytest.mark.parametrize("access", list(Access))
+def test_a_server_that_was_stopped_goes_on_says_so_and_nobody_is_cut(bench: Bench, access: Access) -> None:
+    export = bench.ready(access=access)
+    pid = bench.server_pid(export)
+    with Client.greeted(export.port or 0, export.name) as client:
+        os.kill(pid, signal.SIGSTOP)
+        assert len(client.read(0, SIZE)) == SIZE
+        with Client.greeted(export.port or 0, export.name) as another:
+            assert len(another.read(0, SIZE)) == SIZE
+    assert bench.server_pid(export) == pid
+    eventually(lambda: bench.manager.get(export.id).error is None)
+
+
+def test_a_server_that_is_stopped_is_shown(bench: Bench) -> None:
+    export = bench.ready()
+    os.kill(bench.server_pid(export), signal.SIGSTOP)
+    problem = shown(bench, export)
+    assert "was stopped by a signal" in problem.detail
+    assert (problem.code, problem.retriable) == ("server_failed", True)
+    assert bench.manager.get(export.id).state is ExportState.READY
+
+
+class Hanging:
+    """A cloud that answers nothing while the gate is closed."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.is_asked = threading.Event()
+
+    @hookimpl(wrapper=True)
+    def locate(self) -> Generator[None, object, object]:
+        if not self.gate.is_set():
+            self.is_asked.set()
+            self.gate.wait(BOUND)
+        return (yield)
+
+
+def test_a_cloud_that_hangs_keeps_no_stopped_server_from_going_on(bench: Bench) -> None:
+    cloud = Hanging()
+    bench.manager.close()
+    bench.others.append(("hanging", cloud))
+    bench.open()
+    export = bench.ready()
+    cloud.gate.clear()
+    try:
+        assert cloud.is_asked.wait(BOUND)
+        os.kill(bench.server_pid(export), signal.SIGSTOP)
+        with Client.greeted(export.port or 0, export.name) as client:
+            assert len(client.read(0, SIZE)) == SIZE
+        assert not cloud.gate.is_set()
+    finally:
+        cloud.gate.set()
+
+
+def test_a_look_at_the_disk_does_not_take_back_what_is_said_of_the_server(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = bench.ready()
+    monkeypatch.setattr(bench.manager._servers, "revive", lambda *_, **__: "It hangs.")
+    assert shown(bench, export).detail == "It hangs."
+    seen = len(bench.shelf.calls)
+    while len(bench.shelf.calls) < seen + 5:
+        error = bench.manager.get(export.id).error
+        assert error is not None
+        assert error.detail == "It hangs."
+    monkeypatch.undo()
+    eventually(lambda: bench.manager.get(export.id).error is None)

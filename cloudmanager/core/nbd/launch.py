@@ -36,6 +36,7 @@ class Launched:
     def end(self, patience_seconds: float) -> bool:
         """Asks it to end, then kills it; whether it is gone (one that waits for a dead device cannot be killed)."""
         self.server.send(signal.SIGTERM)
+        self.server.send(signal.SIGCONT)  # one that was stopped would not hear it
         if self.server.wait(patience_seconds):
             return True
         self.server.send(signal.SIGKILL)

@@ -1,6 +1,8 @@
 """A server that serves."""
 
 import os
+import signal
+import socket
 import threading
 from contextlib import suppress
 
@@ -8,6 +10,7 @@ from cloudmanager.core.nbd import process
 from cloudmanager.core.nbd.launch import Launched
 from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.record import ServerProcess
+from cloudmanager.core.nbd.silence import Hearing, Pulse, Silence, queue_length
 from cloudmanager.core.nbd.words import Words
 
 
@@ -32,6 +35,7 @@ class Running:
         self._launched = launched
         self._words = words
         self._claims = claims
+        self._hearing = Hearing()
         self._is_buried = False
         self._is_closed = False
         self._lock = threading.Lock()
@@ -47,6 +51,23 @@ class Running:
 
     def client_count(self) -> int:
         return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
+
+    def silence(self, listener: socket.socket | None, places: int) -> Silence | None:
+        """How it is, where it answers nobody; `places`: for so many clients.
+
+        Without its listener only one that was stopped is noticed.
+        """
+        with suppress(OSError):  # it has ended, or was just let go of
+            queue = queue_length(listener) if listener is not None else 0
+            if queue and self.client_count() >= places:
+                queue = 0  # they have to wait
+            return self._hearing.judge(Pulse.take(self.server, queue))
+        return None
+
+    def send(self, number: signal.Signals) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self.server.send(number)
 
     def end(self, patience_seconds: float) -> bool:
         """Whether it is gone."""

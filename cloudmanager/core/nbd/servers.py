@@ -3,6 +3,7 @@
 import logging
 import secrets
 import shutil
+import signal
 import socket
 import threading
 import time
@@ -162,6 +163,32 @@ class Servers:
         """Connections that the server has accepted. One client may have several."""
         running = self._running(export_id)
         return 0 if running is None else running.client_count()
+
+    def revive(self, export_id: str, *, has_device: bool) -> str | None:
+        """What is wrong with a living server that answers nobody, for a person; None when nothing is.
+
+        One that was stopped is told to go on, which costs no client anything. One that hangs for
+        `start_timeout_seconds` is killed, and so replaced, if it can be no disk that it waits for: that is known of a
+        block device (`has_device`), and not of a file, which may be anywhere.
+        """
+        place = self._places.get(export_id)
+        running = place and place.running
+        if not place or not running or not running.is_alive:
+            return None
+        silence = running.silence(place.listener, self._settings.connections)
+        if silence is None:
+            return None
+        who = f"The export's server (process {running.record.pid})"
+        if silence.is_stopped:
+            running.send(signal.SIGCONT)
+            words = f"{who} was stopped by a signal, and is told to go on."
+        elif not (has_device and silence.is_asleep):
+            words = f"{who} answers nobody: {silence.reason}. It is left alone; if it is killed it is replaced."
+        else:
+            words = f"{who} answers nobody: {silence.reason}. It is replaced if that goes on."
+            if silence.seconds >= self._settings.start_timeout_seconds:
+                running.send(signal.SIGKILL)
+        return words
 
     def halt(self, export_id: str) -> None:
         """Kills the server at once, whatever it is writing. The export keeps what it has, and can be started again.

@@ -1,0 +1,98 @@
+"""Whether a server that lives also works: one that was stopped, or that hangs, ends no connection and answers nobody.
+
+It is not connected to: that would take a place from its clients, and a connection that waits proves nothing while all
+places are taken. The kernel tells enough. A server hangs when clients wait in its queue and its main loop, which
+accepts them, has not run once from one look to a later one. A slow disk keeps others of its threads waiting.
+"""
+
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloudmanager.core.nbd.process import Process
+
+HANGS_SECONDS = 2.0
+"""A busy machine keeps a process waiting for less."""
+STOPPED = "T"
+_ASLEEP = "S"
+_WAITS = {
+    "D": "it waits for its disk",
+    "R": "it is given no processor time",
+    "t": "a debugger holds it",
+    _ASLEEP: "it waits for something else than a client",
+}
+"""By the letter of a process's state, as in proc(5)."""
+_LISTENER_INFO = struct.Struct("8B6I")
+"""The beginning of Linux's struct tcp_info, up to tcpi_unacked and one more."""
+_QUEUE_LENGTH = 12
+"""tcpi_unacked is the length of a listener's queue: tcp_get_info() in net/ipv4/tcp.c."""
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What the kernel tells of a server at one moment."""
+
+    state: str
+    turns: int
+    """How often the main loop has been given a processor."""
+    queue: int
+    """Clients that it could accept, and has not."""
+    seconds: float = field(default_factory=time.monotonic)
+    """When."""
+
+    @classmethod
+    def take(cls, server: Process, queue: int) -> "Pulse":
+        """Raises OSError when it has ended."""
+        lines = Path(f"/proc/{server.pid}/status").read_text(errors="replace").splitlines()
+        told = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        turns = int(told["voluntary_ctxt_switches"]) + int(told["nonvoluntary_ctxt_switches"])
+        return cls(told["State"][:1], turns, queue)
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How a server is that answers nobody."""
+
+    state: str
+    seconds: float
+    """For how long that has been seen."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """By a signal."""
+        return self.state == STOPPED
+
+    @property
+    def is_asleep(self) -> bool:
+        """Nothing holds it that a dead disk could explain, if it is a device: who waits for one does not sleep so."""
+        return self.state == _ASLEEP
+
+    @property
+    def reason(self) -> str:
+        return _WAITS.get(self.state, f"its state is {self.state}")
+
+
+class Hearing:
+    """What was noticed of one server from look to look."""
+
+    def __init__(self) -> None:
+        self._first: Pulse | None = None
+        """The earliest since when it has not run while clients waited."""
+
+    def judge(self, pulse: Pulse) -> Silence | None:
+        """None: nothing speaks against it."""
+        if pulse.state == STOPPED:
+            return Silence(STOPPED, 0.0)
+        if self._first is None or not pulse.queue or pulse.turns != self._first.turns:
+            self._first = pulse if pulse.queue else None
+            return None
+        passed = pulse.seconds - self._first.seconds
+        return Silence(pulse.state, passed) if passed >= HANGS_SECONDS else None
+
+
+def queue_length(listener: socket.socket) -> int:
+    """How many clients wait to be accepted."""
+    information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LISTENER_INFO.size)
+    return int(_LISTENER_INFO.unpack(information)[_QUEUE_LENGTH])
