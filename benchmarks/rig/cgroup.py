@@ -107,7 +107,8 @@ def scheduled_together() -> Iterator[None]:
     if root is None:
         yield
         return
-    home, directory = root / _own_group(":cpu:"), _new_directory(root)
+    home = root / _own_group("cpu")
+    directory = _new_directory(home)  # below it: whatever share of the machine this process was given still holds
     try:
         _join(directory)
         yield
@@ -116,10 +117,10 @@ def scheduled_together() -> Iterator[None]:
         leftovers.remove_group(directory)
 
 
-def _own_group(hierarchy: str = "0::") -> str:
-    """Relative to where it is mounted; a line is `4:cpu:/some/group`."""
-    lines = Path("/proc/self/cgroup").read_text().splitlines()
-    return next(line.partition(hierarchy)[2] for line in lines if hierarchy in line).removeprefix("/")
+def _own_group(controller: str = "") -> str:
+    """Relative to where it is mounted. A line is `4:cpu,cpuacct:/some/group`; that of version 2 names no controller."""
+    lines = (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
+    return next(path for _, held, path in lines if controller in held.split(",")).removeprefix("/")
 
 
 def _join(directory: Path) -> None:

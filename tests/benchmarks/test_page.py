@@ -106,3 +106,21 @@ def test_a_plot_has_a_bar_for_each_value_and_the_longest_is_the_largest() -> Non
     texts = [text.text for text in root.iter(f"{SVG}text")]
     assert "Some <servers> (MB/s)" in texts
     assert significant(60.0) in texts
+
+
+def test_a_long_label_is_not_cut_off() -> None:
+    """It ends before the bar: the room before that is what it has."""
+    label = "onto a disk of another cloudmanager, far away"
+    root = ET.fromstring(plot.svg(Chart("some", "Some", "s", {"": {label: 1.0}})))  # noqa: S314 - our own
+    (end,) = (float(text.get("x", "")) for text in root.iter(f"{SVG}text") if text.get("class") == "label")
+    assert end >= plot.LETTER * len(label)
+
+
+def test_a_way_of_ours_has_the_same_shade_in_whatever_order() -> None:
+    def shades(*ways: str) -> dict[str | None, str]:
+        root = ET.fromstring(plot.svg(Chart("some", "Some", "s", {"": dict.fromkeys(ways, 1.0)})))  # noqa: S314
+        labels = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "label"]
+        return dict(zip(labels, [bar.get("class", "") for bar in root.iter(f"{SVG}rect")], strict=True))
+
+    plain, more = "cloudmanager deploy", "cloudmanager deploy --verify"
+    assert shades(plain, "nc", more) == shades(more, "nc", plain) == {plain: "ours", more: "ours-2", "nc": "other"}

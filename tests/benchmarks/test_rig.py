@@ -55,6 +55,19 @@ def test_what_is_scheduled_together_is_in_one_group_across_sessions_and_out_of_i
     assert own_groups() == before
 
 
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/cpu").exists(), reason="needs the cpu controller of cgroup version 1")
+def test_what_is_scheduled_together_keeps_the_share_that_this_process_was_given() -> None:
+    with scheduled_together():
+        outer = own_cpu_group()
+        with scheduled_together():
+            assert own_cpu_group().startswith(f"{outer}/")
+        assert own_cpu_group() == outer
+
+
+def own_cpu_group() -> str:
+    return next(line.split(":")[2] for line in own_groups().splitlines() if ":cpu:" in line)
+
+
 def own_groups() -> str:
     return Path("/proc/self/cgroup").read_text()
 
