@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.rig import leftovers
 from benchmarks.rig.meter import slope
 from benchmarks.rig.place import CommandFailed, Place
+from cloudmanager.client.ways import fuse_file
 
 MOUNT_SECONDS = 20
 _METER = Path(__file__).with_name("meter.py")
@@ -92,15 +93,18 @@ def random_reads(seconds: int) -> Sequence[str]:
 
 
 @contextmanager
-def as_file(uri: str, place: Place, directory: Path) -> Iterator[Path]:
-    """An NBD address as a file, through nbdfuse."""
+def as_file(uri: str, place: Place, directory: Path, *, as_client: bool = False) -> Iterator[Path]:
+    """An NBD address as a file, through nbdfuse: as a person types it, or set up as by cloudmanager's client."""
     directory.mkdir(exist_ok=True)
-    log = directory.with_suffix(".log")
+    log, file = directory.with_suffix(".log"), directory / "disk"
+    options = ["-C", str(fuse_file.CONNECTIONS), *fuse_file.OPTIONS] if as_client else []
     with log.open("wb") as said:
-        process = place.start(["nbdfuse", directory / "disk", uri], stderr=said)
+        process = place.start(["nbdfuse", *options, file, uri], stderr=said)
     try:
-        _await_file(directory / "disk", process, log)
-        yield directory / "disk"
+        _await_file(file, process, log)
+        if as_client:
+            fuse_file.read_far_ahead(file)
+        yield file
     finally:
         process.terminate()  # it unmounts
         process.wait(timeout=MOUNT_SECONDS)

@@ -71,7 +71,7 @@ def _over_nbd(stand: _Stand) -> Measured:
     _make_empty(stand.service.images / "machine.raw")
     began = time.perf_counter()
     export = stand.service.export("local:machine.raw", access="read-write")
-    with readers.as_file(export.uri, stand.builder, stand.home / "mounted") as file:
+    with readers.as_file(export.uri, stand.builder, stand.home / "mounted", as_client=True) as file:
         device = loop_device.attach(file)
         try:
             _build(stand, device)

@@ -10,7 +10,7 @@ from benchmarks.rig import readers
 from benchmarks.rig.guest import KernelClient, kernel_client
 from benchmarks.rig.limits import KERNEL_CLIENT_LIMITS, LIMITS, NO_LIMIT, SMALL_MACHINE, possible
 from benchmarks.rig.readers import Latency
-from benchmarks.rig.stand import DIRECT, Target, stand
+from benchmarks.rig.stand import DIRECT, OURS, Target, stand
 from benchmarks.rig.stream import stream
 from benchmarks.rounds import Attempt, Effort, Measured, take_turns
 
@@ -93,7 +93,8 @@ def _dd(target: Target, side: str, count: int = 1) -> Measured:
     with ExitStack() as cleanup:
         path = target.path
         if side != DIRECT:
-            mount = readers.as_file(target.name(side), place, target.stand.scratch / "mounted")
+            point = target.stand.scratch / "mounted"
+            mount = readers.as_file(target.name(side), place, point, as_client=side == OURS)
             path = cleanup.enter_context(mount)
         read = partial(readers.dd, target.source(path), place)
         return target.attempt(side, count, lambda: _together([read] * count))

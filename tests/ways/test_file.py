@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from cloudmanager.client import ways
 from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.ways import fuse_file
 from cloudmanager.client.ways.errors import WayFailed, WayLost
 from cloudmanager.core.model import Access
 from tests.nbd.exporter import read_back
@@ -51,6 +53,22 @@ def test_the_file_has_the_bytes_of_the_disk(serving: Serving, raw: Path) -> None
         assert (disk.size_bytes, disk.is_writable, disk.is_lost) == (raw.stat().st_size, False, False)
         assert disk.path.read_bytes() == raw.read_bytes()
     assert not disk.path.exists()
+
+
+def test_what_was_read_is_remembered_for_who_opens_the_file_next(serving: Serving, raw: Path) -> None:
+    address = serving.address(raw)
+    with ways.file(address) as disk:
+        assert disk.path.read_bytes() == raw.read_bytes()
+        serving.kill(address)
+        assert disk.path.read_bytes() == raw.read_bytes()
+
+
+@pytest.mark.skipif(not os.access("/sys/class/bdi", os.W_OK), reason="needs root, and a /sys that can be written")
+def test_the_kernel_reads_a_megabyte_ahead(serving: Serving, raw: Path) -> None:
+    with ways.file(serving.address(raw)) as disk:
+        number = disk.path.stat().st_dev
+        setting = Path(f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb")
+        assert setting.read_text() == "1024\n"
 
 
 def test_the_file_of_a_read_only_export_refuses_writes(serving: Serving, raw: Path) -> None:
@@ -111,6 +129,26 @@ def test_a_server_that_never_answers_is_given_up_in_time() -> None:
         address = NbdAddress(f"nbd://127.0.0.1:{silent.getsockname()[1]}/disk")
         with pytest.raises(WayFailed, match=r"within 0\.2 s"), ways.file(address, ready_seconds=0.2):
             pass
+
+
+def test_where_others_have_the_places_one_connection_does(make_serving: Callable[..., Serving], raw: Path) -> None:
+    with ways.file(make_serving(connections=2).address(raw)) as disk:
+        assert disk.path.read_bytes() == raw.read_bytes()
+
+
+def test_two_connections_are_read_from(serving: Serving, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nbdfuse leaves one idle, which has a few bytes from the handshake."""
+    monkeypatch.setattr(fuse_file, "_SEVERAL_SECONDS", 30)  # a machine that is busy does not fall back
+    with ways.file(serving.address(raw)) as disk:
+        disk.path.read_bytes()
+        assert len([received for received in received_bytes(disk._server.pid) if received > 2**16]) >= 2
+
+
+def received_bytes(pid: int) -> list[int]:
+    """Of each TCP connection of a process, as ss(8) tells it."""
+    said = subprocess.run(["ss", "-tinpOH"], check=True, capture_output=True, text=True).stdout
+    own = [line for line in said.splitlines() if f"pid={pid}," in line]
+    return [int(found[1]) for line in own if (found := re.search(r"bytes_received:(\d+)", line))]
 
 
 def test_a_lost_connection_is_an_error_for_the_reader_and_at_the_end(serving: Serving, raw: Path) -> None:

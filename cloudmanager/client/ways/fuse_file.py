@@ -21,9 +21,16 @@ from cloudmanager.client.ways.record import Record, recorded
 from cloudmanager.client.ways.steps import END_SECONDS, FuseFile, needs_fusermount
 
 FILE_NAME = "disk.raw"
-CONNECTIONS = 2
-"""An export accepts eight in all, unless its service is set up otherwise, and the next client would wait."""
+CONNECTIONS = 3
+"""nbdfuse leaves one of several idle (libnbd 1.14, fuse/operations.c, next_thread), and two read faster than one. An
+export accepts eight in all, unless its service is set up otherwise; where others have them, one does."""
 READY_SECONDS = 60.0
+_SEVERAL_SECONDS = 2.0
+"""How long several connections are waited for."""
+OPTIONS = ("-o", "kernel_cache")
+"""What was read is remembered from one opening of the file to the next; else each makes all its readers start anew."""
+READ_AHEAD_BYTES = 2**20
+"""So that one reader keeps several requests under way. The kernel would read 128 KiB ahead, in half of the speed."""
 _FUSE = Path("/dev/fuse")
 _LOST = re.compile(r"not connected|invalid state: (?:CLOSED|DEAD)|Connection reset")
 """How libnbd complains of it."""
@@ -88,9 +95,19 @@ def _serve(record: Record, address: NbdAddress, is_writable: bool, connections: 
     point.mkdir(mode=0o700)
     record.note(FuseFile(str(point)))
     path = point / FILE_NAME
-    options = ["-C", str(connections), *([] if is_writable else ["-r"])]
-    server = _start(record, [*options, str(path), *_source(record, address, is_writable)], ready_seconds)
+    access = [] if is_writable else ["-r"]
+    arguments = [*OPTIONS, *access, str(path), *_source(record, address, is_writable)]
+    server = _start_with_several(record, arguments, 1 if Endpoint.of(address).is_tls else connections, ready_seconds)
+    read_far_ahead(path)
     return DiskFile(path, path.stat().st_size, is_writable, server, _log(record))
+
+
+def read_far_ahead(path: Path) -> None:
+    """Root may set it, where /sys can be written (in most containers it cannot be); else the kernel's choice stays."""
+    number = path.stat().st_dev
+    setting = Path(f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb")
+    with suppress(OSError):
+        setting.write_text(str(READ_AHEAD_BYTES // 1024))
 
 
 def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]:
@@ -104,8 +121,22 @@ def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]
     return ["[", find("qemu-nbd") or "qemu-nbd", *access, *options, f"json:{json.dumps(block_device)}", "]"]
 
 
-def _start(record: Record, arguments: list[str], ready_seconds: float) -> subprocess.Popen[bytes]:
-    """Returns when it serves: it says so by writing its pid."""
+def _start_with_several(
+    record: Record, arguments: list[str], connections: int, ready_seconds: float
+) -> subprocess.Popen[bytes]:
+    """With one where that many are not to be had: a server lets the client that is too many wait."""
+    patience = min(_SEVERAL_SECONDS, ready_seconds / 2) if connections > 1 else 0.0
+    server = _start(record, ["-C", str(connections), *arguments], patience) if patience else None
+    server = server or _start(record, ["-C", "1", *arguments], ready_seconds - patience)
+    if server is None:
+        raise WayFailed(
+            f"the server did not answer nbdfuse within {ready_seconds:g} s; others may have all its connections"
+        )
+    return server
+
+
+def _start(record: Record, arguments: list[str], ready_seconds: float) -> subprocess.Popen[bytes] | None:
+    """Returns when it serves, which it says by writing its pid; None if it does not in time."""
     says_ready, ready = os.pipe()
     try:
         with _log(record).open("wb") as log:
@@ -120,24 +151,25 @@ def _start(record: Record, arguments: list[str], ready_seconds: float) -> subpro
             )
         os.close(ready)
         ready = -1
-        _await_pid(says_ready, server, record, ready_seconds)
+        return server if _is_ready(says_ready, server, record, ready_seconds) else None
     except FileNotFoundError as error:
         raise WayFailed("nbdfuse is not installed (the package libnbd-bin)") from error
     finally:
         os.close(says_ready)
         if ready >= 0:
             os.close(ready)
-    return server
 
 
-def _await_pid(says_ready: int, server: subprocess.Popen[bytes], record: Record, seconds: float) -> None:
+def _is_ready(says_ready: int, server: subprocess.Popen[bytes], record: Record, seconds: float) -> bool:
+    """One that is not is ended. Raises WayFailed if it has ended itself."""
     if not select.select([says_ready], [], [], seconds)[0]:
         server.kill()
         server.wait()
-        raise WayFailed(f"the server did not answer nbdfuse within {seconds:g} s; others may have all its connections")
+        return False
     if not os.read(says_ready, 32):
         server.wait()
         raise WayFailed(f"nbdfuse: {_said(record)}")
+    return True
 
 
 def _flush(disk: DiskFile) -> None:
