@@ -10,7 +10,7 @@ listened whether the servers answer; no cloud that hangs is waited for with that
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
@@ -25,6 +25,8 @@ from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.records import ExportRecord
 
 Located: TypeAlias = Device | NotAttached | CloudManagerError
+LONGEST_PAUSE_SECONDS = 0.02
+"""Between two looks of one round."""
 log = logging.getLogger(__name__)
 
 
@@ -92,6 +94,7 @@ class Drift:
         self._shown: dict[str, Problem | None] = {}
         """What an export shows, where that is known."""
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
 
     # What is served
 
@@ -141,8 +144,8 @@ class Drift:
         ]
 
     def listen(self) -> float:
-        """One round over all servers: whether they answer. Returns how many seconds to wait for the next."""
-        for served in self._due():
+        """One round over all servers: whether they answer. Returns 0: the next one need not be put off."""
+        for served in self._spread(self._due()):
             before, now = self._heard(served), self._hear(served)
             with self._lock:
                 if now.problem and self._served.get(served.export_id) is served:
@@ -153,24 +156,28 @@ class Drift:
                 words = now.problem.detail if now.problem else "Its server answers again."
                 log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
                 self._report(served, now)
-        return self._every_seconds
+        return 0.0
 
     def look(self, provider: Provider) -> float:
-        """One round over what is served of the provider's disks. Returns how many seconds to wait for the next."""
-        sound = [served for served in self._due(provider.name) if self._looks_sound(served)]
+        """One round over what is served of the provider's disks. Returns for how long it wants to be left alone."""
+        sound = [served for served in self._spread(self._due(provider.name)) if self._looks_sound(served)]
         located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
         for served in sound:
             finding = self._judge(served, located[served.disk.id])
             self._report(served, finding if finding.problem else self._heard(served))
-        return max(pause, self._every_seconds)
+        return pause
 
     def _watch(self, look: Callable[[], float], stopping: threading.Event) -> None:
         pause = self._every_seconds
+        self._stopping = stopping
         while not stopping.wait(pause):
+            began = self._clock.boottime()
             try:
-                pause = look()
+                put_off = look()
             except Exception:
                 log.exception("looking at what is served failed")
+                put_off = 0.0
+            pause = max(put_off, began + self._every_seconds - self._clock.boottime())
 
     def _due(self, provider: str | None = None) -> list[_Served]:
         """Of one provider, or of all. Without those that have just become ready, or are being started."""
@@ -178,6 +185,13 @@ class Drift:
         with self._lock:
             served = [each for each in self._served.values() if provider in (None, each.disk.id.provider)]
         return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
+
+    def _spread(self, served: Sequence[_Served]) -> Iterator[_Served]:
+        """One after the other with pauses: whoever asks for something meanwhile would wait for all of them."""
+        pause = min(LONGEST_PAUSE_SECONDS, self._every_seconds / 2 / max(1, len(served)))
+        for each in served:
+            yield each
+            self._stopping.wait(pause)
 
     def _looks_sound(self, served: _Served) -> bool:
         """By the kernel's word; what is not is reported."""

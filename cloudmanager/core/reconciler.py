@@ -332,8 +332,7 @@ class Reconciler:
         next_heartbeat = 0.0
         while not self._stopping.wait(self._settings.reconcile_seconds):
             try:
-                for canonical_id in self._store.active_disks(self._node):
-                    self.poke(canonical_id)
+                self._look_at_all()
                 self._last_seen.note()
                 if (now := self._clock.boottime()) >= next_heartbeat:
                     self._store.node_seen(self._node)
@@ -341,6 +340,13 @@ class Reconciler:
                     next_heartbeat = now + HEARTBEAT_SECONDS  # sooner while the store takes no writes
             except CloudManagerError as error:
                 log.warning("cannot look for work: %s", error.detail)
+
+    def _look_at_all(self) -> None:
+        """At one disk after the other, until it is time again: requests would have to wait for all at once."""
+        disks = sorted(self._store.active_disks(self._node))
+        now = self._clock.boottime()
+        for number, canonical_id in enumerate(disks):
+            self._queue.put(canonical_id, now + self._settings.reconcile_seconds * number / len(disks))
 
 
 def _overlay_lost(problem: Problem) -> ServerFailed:

@@ -186,14 +186,14 @@ def test_a_disk_that_was_cut_off_while_no_service_ran_fails_its_export(bench: Be
 
 
 def test_a_start_costs_no_look_and_each_disk_one_at_an_interval(tmp_path: Path) -> None:
-    with opened_bench(tmp_path, reconcile_seconds=3600) as bench:
+    with opened_bench(tmp_path, reconcile_seconds=600) as bench:
         for number in range(5):
             bench.ready(holder=f"holder-{number}")
         located = bench.shelf.calls.count("locate shelf:a.img")
         drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["one"]
         drift.look(provider)
         assert bench.shelf.calls.count("locate shelf:a.img") == located
-        bench.clock.ahead = 3600
+        bench.clock.ahead = 600
         drift.look(provider)
         assert bench.shelf.calls.count("locate shelf:a.img") == located + 1
 

@@ -25,7 +25,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench
 @pytest.fixture(params=CLOUDS)
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench]:
     """On every kind of hardware; nothing is looked at of itself."""
-    with opened_cloud(tmp_path, request.param, reconcile_seconds=3600) as bench:
+    with opened_cloud(tmp_path, request.param, reconcile_seconds=600) as bench:
         yield bench
 
 
@@ -146,7 +146,7 @@ def test_a_look_costs_one_call_however_many_disks_there_are(machine: CloudBench)
     machine.harness.calls.clear()
     drift.look(machine.provider)
     assert len(machine.harness.calls) == 0
-    machine.clock.ahead = 3600
+    machine.clock.ahead = 600
     machine.harness.calls.clear()
     drift.look(machine.provider)
     assert len(machine.harness.calls) == 1
@@ -162,9 +162,9 @@ def test_looking_at_all_disks_says_what_locating_each_says(machine: CloudBench) 
 
 
 def test_a_throttling_cloud_is_asked_again_when_it_wants_to_be(tmp_path: Path) -> None:
-    with opened_cloud(tmp_path, "gce", reconcile_seconds=3600) as bench:
+    with opened_cloud(tmp_path, "gce", reconcile_seconds=600) as bench:
         bench.ready(bench.harness.make_disk())
-        bench.clock.ahead = 3600
+        bench.clock.ahead = 600
         bench.cloud.faults.add(Fault("*", Effect.THROTTLE, times=0, retry_after=7200))
         assert bench.manager._reconciler._drift.look(bench.provider) == 7200
 

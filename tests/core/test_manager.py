@@ -1,5 +1,7 @@
 """The manager, on real qemu-nbd, with a provider whose disks must be attached."""
 
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -394,3 +396,24 @@ def test_a_machine_cannot_be_renamed_to_another_node(bench: Bench) -> None:
 
 
 RENAMED = {"node": "renamed"}
+
+
+def test_disks_are_looked_at_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All at once, whoever asks for something meanwhile would wait for all of them."""
+    looked_at: dict[str, float] = {}
+    with opened_bench(tmp_path, reconcile_seconds=0.6) as bench:
+        for name in ("a.img", "b.img", "c.img"):
+            bench.ready(f"one:{name}")
+        all_were = threading.Event()
+        converge = bench.manager._reconciler.converge
+
+        def noting(canonical_id: str) -> float | None:
+            looked_at.setdefault(canonical_id, time.monotonic())
+            if len(looked_at) == 3:
+                all_were.set()
+            return converge(canonical_id)
+
+        monkeypatch.setattr(bench.manager._reconciler, "converge", noting)
+        assert all_were.wait(BOUND)
+    moments = sorted(looked_at.values())
+    assert moments[2] - moments[0] > 0.15
