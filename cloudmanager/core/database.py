@@ -22,6 +22,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCKED_SECONDS = 5
 """How long a write waits for another program's lock. It is answered after this and its turn at the most."""
 _CONNECT_SECONDS = 10
+_CACHE_KIB = 256
+"""Of each connection to SQLite: what it does not keep is in the system's cache of files, once for all of them."""
 
 
 class Database:
@@ -199,7 +201,7 @@ def _set_up_postgresql(connection: Any, _record: object) -> None:
 def _set_up_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin deferred transactions of its own; what only reads sees one statement at a time.
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"cache_size=-{_CACHE_KIB}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
