@@ -1,11 +1,11 @@
 """Runs the service: the listening socket, the core, the HTTP server, and their orderly end."""
 
 import asyncio
+import gc
 import logging
 import math
 import resource
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,8 +25,9 @@ GRACE_SECONDS = 10
 """What requests in progress have to finish once the service is asked to stop, where there is that much time."""
 CLOSING_SHARE = 0.8
 """Of the time for an orderly end: what closing the exports may take, where they are to be closed."""
-SWITCH_SECONDS = 0.0005
-"""A thread that has waited for a process to be ready runs this soon: Python's own 5 ms is most of such a wait."""
+IDLE_SECONDS = 60
+"""A connection without requests is closed after this. Clients give theirs up sooner (httpx after 5 s), and so none is
+closed just when its client sends a request."""
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +35,6 @@ def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Call it from the main thread. Raises SetupError, StoreUnavailable."""
     _log_to_stderr(settings.server.log_level)
     _allow_open_files()
-    sys.setswitchinterval(SWITCH_SECONDS)
     stop = Stop(settings.server.shutdown_seconds)
     with stop.on_signals():
         try:
@@ -51,12 +51,19 @@ def _serve(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     try:
         manager.start()
         server = Server(create_app(manager, settings))
+        _leave_what_stays_to_itself()
         stop.begin_with(partial(_wind_down, manager, server, stop))
         server.run(sockets=[listener])
     finally:
         manager.close(stop.remaining())
     is_kept = settings.exports.on_shutdown == "keep"
     log.info("stopped; exports go on being served" if is_kept else "stopped")
+
+
+def _leave_what_stays_to_itself() -> None:
+    """The modules and all that they made are not searched for garbage again: each time, every request would wait."""
+    gc.collect()
+    gc.freeze()
 
 
 def _wind_down(manager: Manager, server: "Server", stop: Stop) -> None:
@@ -91,6 +98,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),
                 ws="none",
+                timeout_keep_alive=IDLE_SECONDS,
                 lifespan="off",
                 proxy_headers=False,
                 server_header=False,

@@ -15,7 +15,7 @@ import pytest
 from cloudmanager.api.listener import address_of, listening
 from cloudmanager.api.serving import GRACE_SECONDS
 from tests.api.process import SERVE, process
-from tests.api.service import eventually, settings_for
+from tests.api.service import eventually, running, settings_for
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -88,3 +88,9 @@ def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path, pack
     assert ended.returncode == 1
     assert f"MissingExtra: The service needs {package}" in ended.stderr
     assert "pip install 'cloudmanager[server]'" in ended.stderr
+
+
+def test_a_client_gives_its_idle_connection_up_before_the_service_does(tmp_path: Path) -> None:
+    """Else it may be closed at the moment that the client sends a request, which would then be lost."""
+    with running(settings_for(tmp_path)) as service:
+        assert service.server.config.timeout_keep_alive > (httpx.Limits().keepalive_expiry or 0)
