@@ -31,10 +31,14 @@ class Frame:
     offset: int
     length: int
     encoding: Encoding
-    body: bytes
+    body: bytes | memoryview
+
+    @property
+    def header(self) -> bytes:
+        return _HEADER.pack(_MAGIC, self.offset, self.length, len(self.body), self.encoding, _RESERVED)
 
     def packed(self) -> bytes:
-        return _HEADER.pack(_MAGIC, self.offset, self.length, len(self.body), self.encoding, _RESERVED) + self.body
+        return self.header + self.body
 
 
 class BadFrame(ValueError):

@@ -293,9 +293,9 @@ def test_what_tls_hides_is_not_sent_in_the_clear(url, uri, is_allowed):
 
 def test_random_data_is_not_compressed_in_vain():
     packer = Packer(1)
-    frames = [packer.frame(0, os.urandom(MIB)) for _ in range(8)]
+    frames = [packer.frame(0, memoryview(os.urandom(MIB))) for _ in range(8)]
     assert {frame.encoding for frame in frames} == {Encoding.RAW}
     assert packer._to_leave_out
     while packer._to_leave_out:
-        packer.frame(0, bytes(MIB))
-    assert packer.frame(0, bytes(MIB)).encoding is Encoding.ZSTD
+        packer.frame(0, memoryview(bytes(MIB)))
+    assert packer.frame(0, memoryview(bytes(MIB))).encoding is Encoding.ZSTD

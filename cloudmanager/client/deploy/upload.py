@@ -6,7 +6,7 @@ import select
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 from urllib.parse import urlsplit
@@ -55,8 +55,8 @@ class ServiceLine:
         """The service writes it when it has come."""
         if not self._is_sending:
             self._begin()
-        packed = frame.packed()
-        self._send(b"%x\r\n%b\r\n" % (len(packed), packed))
+        header = frame.header
+        self._send(b"%x\r\n%b" % (len(header) + len(frame.body), header), frame.body, b"\r\n")
         self._sent_bytes += frame.length
 
     def settle(self) -> None:
@@ -87,13 +87,14 @@ class ServiceLine:
             connection.endheaders()
         self._is_sending, self._sent_bytes = True, 0
 
-    def _send(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _send(self, *parts: bytes | memoryview) -> None:
+        """As few packets as possible, and without putting the parts together first."""
         deadline = time.monotonic() + self._patience.stall_seconds
         try:
-            while view:
+            left = _as_sent(self._socket, parts)
+            while left:
                 try:
-                    view = view[self._socket.send(view) :]
+                    left = _after(left, _sent(self._socket, left))
                     deadline = time.monotonic() + self._patience.stall_seconds
                 except TimeoutError:
                     self._look_around(deadline)
@@ -187,6 +188,27 @@ def _connection(service: Service, seconds: float) -> http.client.HTTPConnection:
     if parts.scheme == "https":
         return http.client.HTTPSConnection(host, port, timeout=seconds, context=ssl.create_default_context())
     return http.client.HTTPConnection(host, port, timeout=seconds)
+
+
+def _as_sent(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> list[memoryview]:
+    """TLS sends one at a time, and makes records of it."""
+    return [memoryview(b"".join(parts))] if isinstance(connection, ssl.SSLSocket) else [memoryview(p) for p in parts]
+
+
+def _sent(connection: socket.socket, parts: Sequence[memoryview]) -> int:
+    """How many bytes."""
+    return connection.send(parts[0]) if len(parts) == 1 else connection.sendmsg(parts)
+
+
+def _after(parts: Sequence[memoryview], count: int) -> list[memoryview]:
+    """What is left of them."""
+    left: list[memoryview] = []
+    for part in parts:
+        rest = part[count:]
+        count = max(0, count - len(part))
+        if rest:
+            left.append(rest)
+    return left
 
 
 def _understood(status: int, body: bytes) -> dict[str, object]:

@@ -12,6 +12,9 @@ from cloudmanager.transfer.frames import MOST_BYTES, Encoding, Frame
 _WORTH_IT = 0.95
 _MOST_LEFT_OUT = 15
 """After frames that did not become shorter, so many go without an attempt."""
+_KEPT_BYTES = 4 * MOST_BYTES
+"""malloc keeps what is freed if a block of this size was freed before; else every frame's memory is the kernel's again,
+and is made anew page by page. That took a seventh of the time (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
 class Packer:
@@ -22,10 +25,12 @@ class Packer:
         import zstandard  # noqa: PLC0415 # an extra, and needed on slow links only
 
         self._compressor = zstandard.ZstdCompressor(level=level)
+        bytearray(_KEPT_BYTES)
         self._left_out = 0
         self._to_leave_out = 0
 
-    def frame(self, offset: int, plain: bytes) -> Frame:
+    def frame(self, offset: int, plain: memoryview) -> Frame:
+        """It may refer to `plain`."""
         if self._to_leave_out:
             self._to_leave_out -= 1
             return Frame(offset, len(plain), Encoding.RAW, plain)
@@ -46,17 +51,20 @@ class WireWriter:
         self._packer = packer
         self._connect = connect
         self._start = 0
-        self._gathered = bytearray()
+        self._gathered = Buffer(MOST_BYTES)
+        self._length = 0
 
     def extents(self, extent: Extent) -> list[Extent]:
         return self._nbd.extents(extent)
 
     def begin(self, buffer: Buffer, at: int, piece: Extent) -> None:
         """It is copied, so the buffer is free at once."""
-        if piece.offset != self._start + len(self._gathered) or len(self._gathered) + piece.length > MOST_BYTES:
+        if piece.offset != self._start + self._length or self._length + piece.length > MOST_BYTES:
             self._send()
             self._start = piece.offset
-        self._gathered += buffer.view[at : at + piece.length]
+        end = self._length + piece.length
+        self._gathered.view[self._length : end] = buffer.view[at : at + piece.length]
+        self._length = end
 
     def reclaim(self) -> Buffer:
         return Buffer()
@@ -81,6 +89,6 @@ class WireWriter:
         return self._connect()
 
     def _send(self) -> None:
-        if self._gathered:
-            self._line.send(self._packer.frame(self._start, bytes(self._gathered)))
-            self._gathered.clear()
+        if self._length:
+            self._line.send(self._packer.frame(self._start, self._gathered.view[: self._length]))
+            self._length = 0

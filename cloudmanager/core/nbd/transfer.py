@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from cloudmanager.core.errors import InvalidContent, TransferFailed, TransferUnavailable
 from cloudmanager.core.model import Credentials
@@ -18,6 +18,9 @@ from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import Encoding, Frame
 from cloudmanager.transfer.libnbd import Connection, Failure, Lost, Missing, Patience
 from cloudmanager.transfer.reading import NbdReader, digest
+
+if TYPE_CHECKING:
+    import zstandard
 
 Result = TypeVar("Result")
 
@@ -46,6 +49,7 @@ class Transfer:
         """Raises TransferUnavailable."""
         self._is_stopped = threading.Event()
         self._turn = threading.Lock()
+        self._decompressor: zstandard.ZstdDecompressor | None = None
         self.written_bytes = 0
         """That the server has acknowledged."""
         try:
@@ -79,13 +83,19 @@ class Transfer:
                 f"A frame reaches from byte {frame.offset} to {frame.offset + frame.length}; the disk has "
                 f"{self.size_bytes} bytes."
             )
-        plain = frame.body if frame.encoding is Encoding.RAW else _decompressed(frame)
-        self._in_turn(lambda: self._write(frame.offset, plain))
+        self._in_turn(lambda: self._write(frame.offset, self._plain(frame)))
 
     def digests(self, extent: Extent) -> bytes:
         """The checksums of the range's blocks. Raises TransferFailed, Stopped."""
         free: deque[Buffer] = deque()
         return self._in_turn(lambda: digest(NbdReader(self._connection), extent, free, self._check))
+
+    def _plain(self, frame: Frame) -> bytes:
+        if frame.encoding is Encoding.RAW:
+            return bytes(frame.body)
+        if self._decompressor is None:
+            self._decompressor = _decompressor()
+        return _decompressed(frame, self._decompressor)
 
     def _write(self, offset: int, plain: bytes) -> None:
         address = ctypes.cast(ctypes.c_char_p(plain), ctypes.c_void_p).value or 0
@@ -110,19 +120,26 @@ class Transfer:
             raise Stopped
 
 
-def _decompressed(frame: Frame) -> bytes:
-    """Exactly as much as the frame says: what it claims to become is looked at before it becomes anything.
-
-    Raises InvalidContent, TransferUnavailable.
-    """
+def _decompressor() -> "zstandard.ZstdDecompressor":
+    """Raises TransferUnavailable."""
     try:
         import zstandard  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise TransferUnavailable("The service cannot read zstd: pip install 'cloudmanager[server]'.") from error
+    return zstandard.ZstdDecompressor()
+
+
+def _decompressed(frame: Frame, decompressor: "zstandard.ZstdDecompressor") -> bytes:
+    """Exactly as much as the frame says: what it claims to become is looked at before it becomes anything.
+
+    Raises InvalidContent.
+    """
+    import zstandard  # noqa: PLC0415 - an extra
+
     try:
         if zstandard.frame_content_size(frame.body) != frame.length:
             raise InvalidContent(f"A compressed frame does not say that it becomes {frame.length} bytes.")
-        plain = zstandard.ZstdDecompressor().decompress(frame.body, allow_extra_data=False)
+        plain = decompressor.decompress(frame.body, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise InvalidContent(f"A frame is not what zstd makes: {error}.") from error
     if len(plain) != frame.length:
