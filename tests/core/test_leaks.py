@@ -63,6 +63,6 @@ def test_nothing_is_left_of_a_thousand_exports(tmp_path: Path) -> None:
         list(pool.map(lambda number: open_and_end(bench, number), range(EXPORTS)))
         after = footprint(tmp_path / "state")
         assert after.children == before.children
-        assert after.zombies == 0
+        assert after.zombies == before.zombies  # of other tests, in which a machine was rebooted in thought
         assert after.files == frozenset()
         assert after.descriptors <= before.descriptors

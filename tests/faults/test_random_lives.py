@@ -1,8 +1,9 @@
 """Whatever clients, operators, clouds and clocks do, and in whatever order, the manager does what a simple model says.
 
-The service is a process of its own that is killed at random points. Every run makes the same few lives; `FAULT_RUNS`
-asks for more, and for others each time (`make test-faults-long`). A life that fails there is made as short as possible,
-is lived first by the next long run until it succeeds, and is printed as Python: keep it in test_kept_lives.py.
+The service is a process of its own that is killed at random points. Every run makes the same few lives, and CI the same
+thousands of steps besides (`make test-crashes`), so that neither fails by chance; `FAULT_RUNS` asks for more, and for
+others each time (`make test-faults-long`). A life that fails there is made as short as possible, is lived first by the
+next long run until it succeeds, and is printed as Python: keep it in test_kept_lives.py.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.stateful import (
@@ -51,7 +52,11 @@ from tests.nbd.client import Client
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
+LIVES = 70
 LEAST_STEPS = 1800
+"""Of so many lives; a life may be shorter than it could be."""
+SEEDS = range(1, 5)
+"""Of the lives that CI makes besides: from each as many."""
 FAILED = Path(__file__).parents[2] / ".hypothesis" / "lives"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
@@ -74,7 +79,7 @@ class Order(Enum):
 
 
 EVERY_TIME = settings(
-    max_examples=70,
+    max_examples=LIVES,
     stateful_step_count=STEPS,
     deadline=None,
     derandomize=True,
@@ -84,6 +89,8 @@ EVERY_TIME = settings(
     suppress_health_check=list(HealthCheck),
 )
 """The same lives each time. One that fails is not made shorter: that takes minutes."""
+OTHERS = settings(EVERY_TIME, derandomize=False)
+"""Of another seed: the same each time too."""
 LONG = settings(
     EVERY_TIME,
     max_examples=RUNS or 1,
@@ -236,6 +243,12 @@ class Lives(RuleBasedStateMachine):
         if (export_id := self.made[request]) is not None:
             self.world.kill_server(self.world.manager.get(export_id))
 
+    @rule(request=requests)
+    def stop_server(self, request: int) -> None:
+        """As with SIGSTOP: the process lives on and does nothing."""
+        if (export_id := self.made[request]) is not None:
+            self.world.stop_server(self.world.manager.get(export_id))
+
     @rule(minutes=st.integers(1, 700))
     def let_time_pass(self, minutes: int) -> None:
         self._settle()  # an export that is not ready for long fails
@@ -352,6 +365,20 @@ def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
 
 @pytest.mark.timeout(0 if RUNS else 1800)
 def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
-    lives: type[Lives] = type("Lives", (Lives,), {"cradle": cradle})
-    run_state_machine_as_test(lives, settings=LONG if RUNS else EVERY_TIME)
+    _live(_lives(cradle), LONG if RUNS else EVERY_TIME)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("number", SEEDS)
+def test_the_manager_does_what_the_model_says_in_other_lives(cradle: Cradle, number: int) -> None:
+    _live(seed(number)(_lives(cradle)), OTHERS)
+
+
+def _lives(cradle: Cradle) -> type[Lives]:
+    return type("Lives", (Lives,), {"cradle": cradle})
+
+
+def _live(lives: type[Lives], asked: settings) -> None:
+    run_state_machine_as_test(lives, settings=asked)
     assert lives.steps >= LEAST_STEPS

@@ -194,6 +194,12 @@ class World:
         if pid := self.servers().get(export.name):
             kill(pid)
 
+    def stop_server(self, export: Export) -> None:
+        """It goes on when it is told to."""
+        if pid := self.servers().get(export.name):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
     def servers(self) -> dict[str, int]:
         """The names of this world's exports, also of those that are over → the process that serves them."""
         names = {export.name for export in invariants.exports(self.manager)}
