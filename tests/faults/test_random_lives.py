@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -135,6 +136,8 @@ class Lives(RuleBasedStateMachine):
         self.made: list[str | None] = []
         """For each request the id of its export."""
         self.claims: dict[str, Claim] = {}
+        self.answered: Counter[tuple[str, str | None]] = Counter()
+        """What the service has said that it did: so often an event of an export. It may have done it more often."""
         self.contents = {name: bytearray(content) for name, content in DISKS.items()}
         self.by_hand: set[str] = set()
         self.orders: set[Order] = set()
@@ -169,6 +172,7 @@ class Lives(RuleBasedStateMachine):
             return None
         assert not in_the_way
         assert not self.orders
+        self.answered["export.claimed", export.id] += 1
         self.claims[export.id] = Claim(disk, access, self._now() + ttl.total_seconds())
         return export.id
 
@@ -185,6 +189,7 @@ class Lives(RuleBasedStateMachine):
             assert claim is None
             return
         assert claim is not None
+        self.answered["export.renewed", export_id] += 1
         claim.expires_boottime = self._now() + ttl.total_seconds()
 
     @rule(request=consumes(requests), crash_after=SOON)
@@ -322,6 +327,8 @@ class Lives(RuleBasedStateMachine):
         self.world.weather.clear()
         assert [*invariants.wrongly_attached(self.world.manager, self.world.attached(), self.by_hand)] == []
         assert [*invariants.contradictions(self.world.manager)] == []
+        told = Counter((event.event, event.export_id) for event in invariants.events(self.world.manager))
+        assert [*(self.answered - told)] == []
         assert [*invariants.not_owned(self.world.manager, self.world.state, self.world.pid)] == []
         for export_id, claim in self.claims.items():
             self._check_bytes(found[export_id], claim)
