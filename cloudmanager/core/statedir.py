@@ -3,11 +3,16 @@
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
+
+_LOCK_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
+"""How often a lock is tried: flock(2) knows no timeout."""
 
 
 class StateDirectory:
@@ -19,7 +24,10 @@ class StateDirectory:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Makes the directory where it is missing, and locks it. Raises ConfigurationError."""
+        """Makes the directory where it is missing, and locks it. Raises ConfigurationError.
+
+        A service that was killed, or a process that it was just starting, may hold the lock for a moment more.
+        """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -27,13 +35,11 @@ class StateDirectory:
             raise ConfigurationError(
                 f"server.state_dir: {path} cannot be used: {error.strerror}. {_advice(error)}"
             ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock, time.monotonic() + _LOCK_SECONDS):
             os.close(lock)
             raise ConfigurationError(
                 f"server.state_dir: another cloudmanager runs on {path}. Stop it, or use another directory."
-            ) from None
+            )
         return cls(path, lock)
 
     @property
@@ -82,3 +88,15 @@ def _advice(error: OSError) -> str:
             return "Mount its file system read-write; the kernel's log says why it is not."
         case _:
             return "Name a directory that this user may write, or make it."
+
+
+def _locked(lock: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True

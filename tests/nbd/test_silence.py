@@ -63,6 +63,19 @@ def test_a_server_that_was_adopted_and_stopped_goes_on_too(exporter: Exporter, r
         successor.stop_all()
 
 
+def test_a_server_that_was_stopped_before_it_could_prove_itself_does_so(exporter: Exporter, raw: Path) -> None:
+    served = exporter.export(device(raw))
+    _stop(served.pid)
+    successor = exporter.succeeded()
+    try:
+        assert successor.adopt(served, None)
+        begun = time.monotonic()
+        assert successor.start(served.spec).pid == served.pid
+        assert time.monotonic() - begun < 20  # it would be replaced after 30 s
+    finally:
+        successor.stop_all()
+
+
 def test_a_stopped_server_that_is_ended_writes_first_and_needs_no_killing(exporter: Exporter, raw: Path) -> None:
     served = exporter.export(device(raw), Access.READ_WRITE)
     with served.connect() as client:

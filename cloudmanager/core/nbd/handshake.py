@@ -4,6 +4,7 @@ https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 """
 
 import select
+import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -134,6 +135,7 @@ class _Conversation:
                 raise ServerEnded
             if self._readiness.is_occupied():
                 raise _Occupied
+            self._readiness.server.send(signal.SIGCONT)  # it may have been stopped
             if not left:
                 raise NoAnswer
 
