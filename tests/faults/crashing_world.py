@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +114,15 @@ class CrashingWorld(World):
                 kill(pid)
         self.clock.boot()
         self.open()
+
+    def abandon(self) -> None:
+        """Nothing goes on of a life that has failed."""
+        if self._pid:
+            kill(self._pid)
+        with suppress(sqlite3.Error), invariants.reading(self.state) as store:
+            names = [name for (name,) in store.execute("SELECT name FROM exports")]
+            for pid in invariants.processes_of(names):
+                kill(pid)
 
     @property
     def pid(self) -> int:

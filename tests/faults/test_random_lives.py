@@ -359,6 +359,9 @@ class Lives(RuleBasedStateMachine):
         try:
             self._settle()
             self.world.end()
+        except BaseException:
+            self.world.abandon()
+            raise
         finally:
             shutil.rmtree(self.directory)
 

@@ -87,6 +87,7 @@ def end_all(name: str, patience_seconds: float = 0) -> None:
         if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
             if patience_seconds:
                 carrier.send(signal.SIGTERM)
+                carrier.send(signal.SIGCONT)  # one that was stopped would not hear it
                 carrier.wait(patience_seconds)
             carrier.send(signal.SIGKILL)
             carrier.wait(_SETTLE_SECONDS)
