@@ -18,7 +18,8 @@ class Limit:
     bytes_per_second: int
     """0: not at all."""
     size_bytes: int
-    """Of the disk: some four seconds of reading, and of much more where nothing limits it."""
+    """Of the disk. Under a limit six seconds of reading: a limiter lets a tenth of a second's worth through at a time,
+    and where the last portion falls is half a per cent of four seconds. Much more where nothing limits it."""
     rounds: int
 
     def case(self, what: str) -> str:
@@ -31,8 +32,8 @@ class Limit:
         return effort.size(self.size_bytes)
 
 
-SMALL_MACHINE = Limit("14.4 MB/s", 14_400_000, 64 * MIB, 5)
-LARGE_MACHINE = Limit("60.5 MB/s", 60_500_000, 256 * MIB, 5)
+SMALL_MACHINE = Limit("14.4 MB/s", 14_400_000, 96 * MIB, 5)
+LARGE_MACHINE = Limit("60.5 MB/s", 60_500_000, 384 * MIB, 5)
 NO_LIMIT = Limit("no limit", 0, GIB, 5)
 EMULATED = Limit("no limit", 0, 32 * MIB, 3)
 """For the kernel's client, in a virtual machine whose network is slow."""

@@ -9,10 +9,12 @@ import pytest
 
 from benchmarks import page, plot
 from benchmarks.figures import Figures, Quantity, Series
-from benchmarks.rig.stand import DIRECT, OURS
+from benchmarks.rig.limits import LARGE_MACHINE, NO_LIMIT
+from benchmarks.rig.stand import DIRECT, OURS, PLAIN
 from benchmarks.section import Chart, significant
 from benchmarks.shown import SHOWN
 from benchmarks.tables import MEASURES
+from benchmarks.tables.reading import ONE_READER
 
 TABLES = sorted(MEASURES)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -81,6 +83,31 @@ def test_the_sentence_on_the_limited_disk_follows_the_figures(
     said = SHOWN["reading"].meaning(with_ours_at(results["reading"], part))
     assert ("as fast as directly" in said) is is_as_fast
     assert f"{part:.3f}" in said
+
+
+@pytest.mark.parametrize(("part", "is_shared"), [(0.6, False), (0.95, True)])
+def test_the_sentence_on_several_readers_follows_the_slowest_of_them(
+    part: float, is_shared: bool, results: dict[str, Figures]
+) -> None:
+    found = results["reading"]
+    alone = found.median(LARGE_MACHINE.case(ONE_READER), f"dd, {DIRECT}", Quantity.RATE)
+
+    def slower(series: Series) -> Series:
+        is_ours = series.quantity is Quantity.SLOWEST and series.way.endswith(OURS)
+        return replace(series, values=(part * alone,)) if is_ours else series
+
+    said = SHOWN["reading"].meaning(changed(found, slower))
+    assert ("read once for all" in said) is is_shared
+    assert f"get {part:.2f} of its rate each, three readers on one client {part:.2f}" in said
+
+
+@pytest.mark.parametrize(("times", "words"), [(0.9, "is read at 0.90 of"), (2.5, "2.50 times the rate that nbdfuse")])
+def test_the_sentence_on_the_file_follows_the_figures(times: float, words: str, results: dict[str, Figures]) -> None:
+    found, case = results["reading"], NO_LIMIT.case(ONE_READER)
+    by_hand = found.one(case, f"dd, {PLAIN}", Quantity.RATE)
+    ours = found.one(case, f"dd, {OURS}", Quantity.RATE)
+    scaled_ours = replace(scaled(by_hand, times), way=ours.way)
+    assert words in SHOWN["reading"].meaning(changed(found, lambda series: scaled_ours if series is ours else series))
 
 
 def test_what_a_machine_could_not_measure_is_not_shown_and_said(results: dict[str, Figures]) -> None:
