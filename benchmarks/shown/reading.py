@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 
 from benchmarks.figures import Figures, Quantity
-from benchmarks.rig.limits import EMULATED, KERNEL_CLIENT_LIMITS, LARGE_MACHINE, LIMITS, NO_LIMIT, SMALL_MACHINE
+from benchmarks.rig.limits import (
+    EMULATED,
+    EMULATED_LIMITED,
+    KERNEL_CLIENT_LIMITS,
+    LARGE_MACHINE,
+    LIMITS,
+    NO_LIMIT,
+    SMALL_MACHINE,
+)
 from benchmarks.rig.stand import DIRECT, OURS, PLAIN
 from benchmarks.section import Chart, Section, sentence_case, significant, slug, value
 from benchmarks.tables.reading import (
@@ -24,12 +32,15 @@ SHARED = 0.9
 ALIKE = 1.05
 SIDES = (DIRECT, PLAIN, OURS)
 LIMITED = (SMALL_MACHINE.case(ONE_READER), LARGE_MACHINE.case(ONE_READER))
+KERNEL_LIMITED = EMULATED_LIMITED.case(KERNEL_CLIENT)
 NOT_LIMITED = "A limited disk was not measured: that needs cgroup version 1."
 SEVERAL = tuple(limit.case(what) for limit in (LARGE_MACHINE, NO_LIMIT) for what in (THREE_READERS, TWO_CLIENTS))
 
 
 def meaning(figures: Figures) -> str:
     limited = [_limited(figures), _shared(figures)] if figures.has(LIMITED[0]) else [NOT_LIMITED]
+    if figures.has(KERNEL_LIMITED):
+        limited.insert(1, _by_kernel(figures))
     return " ".join([*limited, _unlimited(figures), _as_file(figures)])
 
 
@@ -41,6 +52,14 @@ def _limited(figures: Figures) -> str:
             f"A disk that a cloud limits to {rates} is read over NBD as fast as directly: at least {lowest:.3f} of it."
         )
     return f"A disk that a cloud limits to {rates} is read over NBD at {lowest:.3f} of the direct rate or more."
+
+
+def _by_kernel(figures: Figures) -> str:
+    part = figures.ratio(KERNEL_LIMITED, Quantity.RATE, f"dd, {OURS}", f"dd, {DIRECT}")
+    return (
+        f"The kernel's own client, in an emulated machine, reads a disk of {EMULATED_LIMITED.label} at {part:.3f} of "
+        "the direct rate."
+    )
 
 
 def _shared(figures: Figures) -> str:
@@ -115,9 +134,10 @@ def _kernel(figures: Figures, case: str) -> Section:
 
 
 KERNEL_NOTES = {
-    SMALL_MACHINE.case(KERNEL_CLIENT): (
+    KERNEL_LIMITED: (
         "`nbd-client` and `dd` of /dev/nbd0, in a Debian with its cloud kernel, as a worker would do it. The machine"
-        " is emulated in software; the direct reader is not."
+        " is emulated in software, and its network carries less than the limits above: so the limit is one that it can"
+        " carry. The direct reader is not in the machine."
     ),
     EMULATED.case(KERNEL_CLIENT): "The emulated network is the limit here: beside it, a TCP stream without NBD.",
 }
