@@ -214,10 +214,10 @@ def read_anywhere(path: Path, scale: Scale) -> None:
 
 
 def forget(path: Path) -> None:
-    """What the kernel remembers of a device, which it would not ask its server for again."""
-    if path.is_block_device():
-        with path.open("rb") as device:
-            os.posix_fadvise(device.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    """What the kernel remembers of a device or of nbdfuse's file, which it would not ask the server for again."""
+    if path.is_block_device() or path.parent.is_mount():
+        with path.open("rb") as served:
+            os.posix_fadvise(served.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from benchmarks.tables import MEASURES
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks need root"),
 ]
 
