@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager import hookimpl
+from cloudmanager.core.errors import DeviceMismatch
 from cloudmanager.core.model import AttachmentState, Device, Disk, ExportState, NotAttached
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.conformance import Trouble
@@ -88,6 +89,41 @@ def test_what_is_ours_stays_ours_when_the_cloud_was_wrong(bench: CloudBench) -> 
     assert [each.state for each in bench.manager.attachments()] == [AttachmentState.ATTACHED]
     bench.manager.release(export.id)
     eventually(lambda: not bench.harness.holders(disk))
+
+
+class Swapped:
+    """A provider that finds another disk where the disk should be, which no operation of the cloud explains."""
+
+    def __init__(self) -> None:
+        self.is_swapped = threading.Event()
+
+    @hookimpl(wrapper=True)
+    def locate_all(self) -> Generator[None, object, object]:
+        answer = yield
+        return {} if self.is_swapped.is_set() else answer
+
+    @hookimpl(wrapper=True)
+    def locate(self) -> Generator[None, object, object]:
+        answer = yield
+        if self.is_swapped.is_set():
+            raise DeviceMismatch("The device has the serial number of another disk.")
+        return answer
+
+
+def test_a_device_that_turns_out_to_be_another_disk_is_not_served_and_its_export_fails(tmp_path: Path) -> None:
+    swapped = Swapped()
+    with opened_cloud(tmp_path, "gce") as bench:
+        bench.manager.close()
+        bench.others.append(("swapped", swapped))
+        bench.open()
+        export = bench.ready(bench.harness.make_disk())
+        with Client.greeted(export.port or 0, export.name) as client:
+            swapped.is_swapped.set()
+            assert client.is_cut()
+        failed = bench.over(export)
+        swapped.is_swapped.clear()
+        assert failed.error is not None
+        assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")
 
 
 def test_another_disk_in_the_place_of_the_disk_is_never_served(bench: CloudBench) -> None:
