@@ -22,6 +22,8 @@ class Quantity(StrEnum):
     TYPICAL_LATENCY = "ms, median"
     HIGH_LATENCY = "ms, 99th percentile"
     CALLS = "calls"
+    COMPRESSED = "compressed"
+    """1 if the content went compressed, as `cloudmanager deploy` chose; 0 if it went over NBD."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def _section(figures: Figures, link: Link, kind: str) -> Section:
     fastest = min(seconds.values())
     rows = [
         (
-            way,
+            f"{way}{_chosen(figures, case, way)}",
             value(figures, case, way, Quantity.SECONDS),
             f"{seconds[way] / fastest:.2f}",
             significant(figures.median(case, way, Quantity.CPU)),
@@ -67,6 +67,15 @@ def _section(figures: Figures, link: Link, kind: str) -> Section:
     chart = Chart(f"deploying-{slug(case)}", f"A {case}", "seconds", {"": dict(sorted(seconds.items(), key=_second))})
     title = f"A {case}: {link.size_bytes[kind] // MIB} MiB"
     return Section(title, ("way", "s", "of the fastest", "CPU, s"), rows, _note(link, kind), chart)
+
+
+def _chosen(figures: Figures, case: str, way: str) -> str:
+    """How the content went, where that was chosen in each attempt."""
+    try:
+        went = set(figures.one(case, way, Quantity.COMPRESSED).values)
+    except KeyError:
+        return ""
+    return f" ({' or '.join('compressed' if each else 'NBD' for each in sorted(went))})"
 
 
 def _second(pair: tuple[str, float]) -> float:
@@ -81,7 +90,7 @@ def _note(link: Link, kind: str) -> str:
             f" ext4 file system, a quarter full of this machine's programs. `{'`, `'.join(COMPRESSORS)}` are written "
             "by `dd` with fsync at the other end, `dd onto nbdfuse`, `nbdcopy` and `qemu-img convert` to a qemu-nbd "
             f"that was started by hand. A way that took {ONCE_IF_SLOWER} times as long as the fastest was measured "
-            "once. CPU is that of both sides."
+            "once. CPU is that of both sides. In brackets is the way that `cloudmanager deploy` chose."
         )
     if link.delay_seconds:
         return (

@@ -1,6 +1,7 @@
 """One image onto another machine's disk: the table of the blog post, with what can be had today."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -108,18 +109,18 @@ class _Target:
     is_far: bool
     """Behind a relay: only what goes to `by_hand` feels it."""
 
-    def attempt(self, write: Callable[[], None], disk: Path) -> Measured:
+    def attempt(self, write: Callable[[], Measured | None], disk: Path) -> Measured:
         """Until the bytes are durable there. Raises CorruptTarget."""
         with disk.open("r+b") as file:
             file.truncate(0)
             file.truncate(self.image.stat().st_size)
         began = time.perf_counter()
         with cpu_seconds_of(*self.stand.groups) as spent:
-            write()
+            more = write()
         took = time.perf_counter() - began
         if _digest(disk) != self.digest:
             raise CorruptTarget("The target is not what the image is.")
-        return {Quantity.SECONDS: took, Quantity.CPU: sum(spent)}
+        return {Quantity.SECONDS: took, Quantity.CPU: sum(spent), **(more or {})}
 
 
 class CorruptTarget(Exception):
@@ -152,7 +153,7 @@ def _ways(target: _Target) -> dict[str, Attempt]:
         "qemu-img convert": _qemu_img,
         **({} if target.is_far else {name: partial(_netcat, words=words) for name, words in COMPRESSORS.items()}),
     }
-    ours: dict[str, Callable[[_Target], None]] = {
+    ours: dict[str, Callable[[_Target], Measured]] = {
         OURS: _deploy,
         OURS_VERIFIED: partial(_deploy, options=("--verify",)),
     }
@@ -208,12 +209,16 @@ def _netcat(target: _Target, words: Sequence[str]) -> None:
             raise CommandFailed([receive], receiver.returncode, receiver.stderr.read().decode())
 
 
-def _deploy(target: _Target, options: Sequence[str] = ()) -> None:
-    """To a disk of the other cloudmanager; far away, to the address that the others write to as well."""
+def _deploy(target: _Target, options: Sequence[str] = ()) -> Measured:
+    """To a disk of the other cloudmanager; far away, to the address that the others write to as well.
+
+    Which way it chose.
+    """
     service = target.stand.service
     where = target.by_hand if target.is_far else f"local:{target.ours.name}"
     asked = {**service.environment, "CLOUDMANAGER_URL": service.url, "CLOUDMANAGER_TOKEN": service.token}
-    target.stand.source.run([*DEPLOY, str(target.image), where, *options], asked)
+    said = target.stand.source.run([*DEPLOY, str(target.image), where, "--json", *options], asked)
+    return {Quantity.COMPRESSED: json.loads(said.splitlines()[-1])["way"] == "compressed"}
 
 
 DEPLOY = (sys.executable, "-m", "cloudmanager", "deploy")

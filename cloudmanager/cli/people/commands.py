@@ -3,7 +3,7 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from cloudmanager.cli.exits import Exit
 from cloudmanager.cli.light_command import LightCommand
 from cloudmanager.cli.people import duration
 from cloudmanager.client.model import Access
+
+if TYPE_CHECKING:
+    from cloudmanager.client.deploy import DeployOptions
 
 app = typer.Typer()
 
@@ -167,9 +170,14 @@ def deploy(
     Only content is sent. Cut off, the same command goes on where it ended.
     """
     from cloudmanager.cli.people.deploy import deploy as deploy_image
-    from cloudmanager.client.deploy.options import DeployOptions
 
-    options = DeployOptions(overwrite=overwrite, verify=verify, grow=grow, resume=resume, connections=connections)
+    options: DeployOptions = {
+        "overwrite": overwrite,
+        "verify": verify,
+        "grow": grow,
+        "resume": resume,
+        "connections": connections,
+    }
     deploy_image(image, target, options, holder=holder, as_json=json)
 
 

@@ -7,23 +7,24 @@ from typing import TYPE_CHECKING
 from cloudmanager.cli.people.duration import words
 from cloudmanager.cli.people.remarks import is_watched, remark
 from cloudmanager.cli.people.sizes import bytes_in_words
-from cloudmanager.client.deploy import Growth, Progress, Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+    from cloudmanager.client.deploy import Growth, Progress, Result
 
 
 class Told:
     """Remarks and the end."""
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         if progress.remark:
             remark(progress.remark)
 
     def failed(self, error: BaseException) -> None:
         """What is printed as the error says enough."""
 
-    def done(self, result: Result) -> None:
+    def done(self, result: "Result") -> None:
         remark(_summary(result))
         if result.growth is not None:
             remark(_growth(result.growth))
@@ -36,7 +37,7 @@ class Shown(Told):
         self._bars = bars
         self._task = bars.add_task("", total=None)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: "Progress") -> None:
         if progress.remark:
             self._bars.console.print(progress.remark)
         total = 1.0 if progress.fraction is not None else None
@@ -62,7 +63,7 @@ def bar() -> Iterator[Told]:
         yield Shown(bars)
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: "Progress") -> str:
     parts = [progress.phase.value]
     if progress.done_bytes:
         total = f" of {bytes_in_words(progress.total_bytes)}" if progress.total_bytes is not None else ""
@@ -74,7 +75,7 @@ def _line(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def _summary(result: Result) -> str:
+def _summary(result: "Result") -> str:
     parts = [
         f"{bytes_in_words(result.size_bytes)} deployed in {result.seconds:.1f} s",
         f"{bytes_in_words(result.written_bytes)} of it sent",
@@ -86,7 +87,7 @@ def _summary(result: Result) -> str:
     return "; ".join(parts) + "."
 
 
-def _growth(growth: Growth) -> str:
+def _growth(growth: "Growth") -> str:
     what = f"Partition {growth.partition}" if growth.partition else "The disk"
     system = f" with its {growth.file_system} file system" if growth.file_system else "; its content was left as it is"
     if growth.after_bytes == growth.before_bytes:

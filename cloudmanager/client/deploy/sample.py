@@ -6,6 +6,8 @@ from collections import deque
 
 _PIECES = 8
 """As long as requests are; the threads that write add them, each from where it is."""
+_ALL_THE_WORK = 1.6
+"""Processor time to read, compress and send, in times of what compression alone takes."""
 
 
 class Sample:
@@ -30,4 +32,4 @@ class Sample:
         packed = sum(len(compressor.compress(piece)) for piece in pieces)
         spent = max(time.thread_time() - began, 1e-6)
         plain = sum(map(len, pieces))
-        return min(link_rate * plain / max(packed, 1), plain / spent * len(os.sched_getaffinity(0)))
+        return min(link_rate * plain / max(packed, 1), plain / (_ALL_THE_WORK * spent) * len(os.sched_getaffinity(0)))
