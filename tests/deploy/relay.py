@@ -20,6 +20,8 @@ class Relay:
     behind: Path
     sent_bytes: int = 0
     """By clients, over all connections."""
+    opened: int = 0
+    """Connections, in all."""
     _limit: int | None = None
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _connections: list[socket.socket] = field(default_factory=list)
@@ -67,6 +69,7 @@ class Relay:
                 continue
             with self._changed:
                 self._connections += [client, server]
+                self.opened += 1
             thread = threading.Thread(target=self._serve, args=(client, server))
             self._threads.append(thread)
             thread.start()

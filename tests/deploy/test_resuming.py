@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import Cancelled, ConnectionLost, DeployError, DifferenceFound, TargetInUse
+from cloudmanager.client.deploy.journal import Journal
+from cloudmanager.client.deploy.nbd_ends import NbdWriter
 from tests.deploy import images
 from tests.deploy.relay import Relay, relayed
 from tests.deploy.servers import Server, eventually, serving
@@ -68,6 +70,38 @@ def _journal(journals: Path) -> str:
 def _head_of(server: Server) -> bytes:
     with server.disk.open("rb") as disk:
         return disk.read(images.MIB).strip(b"\0")
+
+
+def test_content_goes_over_as_many_connections_as_are_wanted(image, server, relay, put):
+    def opened(connections: int) -> int:
+        before = relay.opened
+        relay.hold_after(relay.sent_bytes + HALF)
+        thread = threading.Thread(
+            target=put, args=(image, relay.address), kwargs={"connections": connections, "overwrite": True}
+        )
+        thread.start()
+        relay.await_hold()
+        if connections > 1:  # the others have units left to take, so they come; one more is made for the end
+            eventually(lambda: relay.opened - before >= alone - 1 + connections - 1)
+        relay.hold_after(None)
+        thread.join()
+        return relay.opened - before
+
+    put(image, relay.address)  # from now on each does the same
+    alone = opened(1)
+    assert opened(3) == alone + 2
+
+
+def test_nothing_is_noted_as_durable_before_a_flush(image, server, put, monkeypatch):
+    """A journal that says more than the disk kept would leave a hole in the image after a power cut."""
+    done: list[str] = []
+    flush, add = NbdWriter.flush, Journal.add
+    monkeypatch.setattr(NbdWriter, "flush", lambda writer: (flush(writer), done.append("flush"))[0])
+    monkeypatch.setattr(Journal, "add", lambda journal, units: (done.append("add"), add(journal, units))[1])
+    put(image, server.address, connections=1)
+    assert done.count("add") > 1
+    assert all(done[at - 1] == "flush" for at, what in enumerate(done) if what == "add")
+    assert done[-1] == "flush"  # the head, too
 
 
 @pytest.mark.parametrize("how", ["", "verify"])

@@ -23,7 +23,7 @@ _WIRE_STEP_BYTES = 8 * MIB
 were measured where 189 followed."""
 _LEAST_BYTES = MIB // 2
 """Of a thread."""
-_LEAST_SECONDS = 0.1
+_LEAST_SECONDS = 0.2
 _LONGEST_SECONDS = 1.0
 _FAST_ENOUGH = 400 * MIB
 """Bytes per second over NBD that compression would not reach."""
