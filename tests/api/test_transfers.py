@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import socket
 import statistics
@@ -211,11 +212,9 @@ class _Unfinished:
         self.socket.sendall(b"%x\r\n%s\r\n" % (len(body), body))
 
     def answer(self) -> bytes:
-        received = b""
-        while part := self.socket.recv(65536):
-            received += part
-        self.socket.close()
-        return received
+        with self.socket, http.client.HTTPResponse(self.socket) as response:
+            response.begin()
+            return response.read()
 
 
 def _transfers(service: Service) -> int:

@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import socket
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 
@@ -17,7 +16,6 @@ class Roots:
     proc: Path = Path("/proc")
     machine_id: Path = Path("/etc/machine-id")
 
-    @cache  # noqa: B019 - of a few roots, which live as long as the process
     def machine(self) -> str:
         """Names this machine, the same after each boot, without giving its machine id away (machine-id(5))."""
         for source in (self.machine_id, self.sys / "class/dmi/id/product_uuid"):
