@@ -93,6 +93,7 @@ class _Conversation:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
         self._poll.register(readiness.server.fd, select.POLLIN)
+        self._received = b""
 
     def negotiate(self) -> None:
         magic, option_magic, _ = _GREETING.unpack(self._receive(_GREETING.size))
@@ -116,14 +117,14 @@ class _Conversation:
                 return int(kind)
 
     def _receive(self, size: int) -> bytes:
-        received = b""
-        while len(received) < size:
+        while len(self._received) < size:
             self._await_bytes()
-            part = self._connection.recv(size - len(received))
+            part = self._connection.recv(_LONGEST_REPLY)
             if not part:
                 raise ConnectionResetError("closed the connection")
-            received += part
-        return received
+            self._received += part
+        taken, self._received = self._received[:size], self._received[size:]
+        return taken
 
     def _await_bytes(self) -> None:
         while True:

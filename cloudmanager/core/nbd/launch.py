@@ -10,7 +10,7 @@ from io import FileIO
 
 from cloudmanager.core.nbd.confinement import Confinement
 from cloudmanager.core.nbd.handshake import NoAnswer, ServerEnded
-from cloudmanager.core.nbd.process import Process, is_readable, remaining
+from cloudmanager.core.nbd.process import Process, is_hung_up, remaining
 from cloudmanager.core.nbd.spawner import Descriptors, Spawner, out_of_the_way
 from cloudmanager.core.nbd.words import Words
 
@@ -122,15 +122,10 @@ def _below(launcher: int, report: FileIO, deadline: float) -> Launched:
 
 
 def _reported_pid(report: FileIO, deadline: float) -> int:
-    """Reads to the end of the report: bubblewrap dies when nobody takes all of it."""
-    text = b""
-    while is_readable(report.fileno(), remaining(deadline)):
-        part = report.read(4096)
-        if part:
-            text += part
-            continue
-        match = re.search(rb'"child-pid": (\d+)', text)
-        if match is None:
-            raise ServerEnded
-        return int(match[1])
-    raise NoAnswer
+    """Read when it is complete: it comes in many pieces, and a pipe holds all of them."""
+    if not is_hung_up(report.fileno(), remaining(deadline)):
+        raise NoAnswer
+    match = re.search(rb'"child-pid": (\d+)', report.read())
+    if match is None:
+        raise ServerEnded
+    return int(match[1])

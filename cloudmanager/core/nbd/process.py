@@ -73,6 +73,13 @@ def is_readable(fd: int, seconds: float) -> bool:
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
+def is_hung_up(fd: int, seconds: float) -> bool:
+    """Whether nobody can write to a pipe any more, whatever was written to it."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(max(0.0, seconds) * 1000))
+
+
 def remaining(deadline: float) -> float:
     """Seconds until a moment of the monotonic clock, at least 0."""
     return max(0.0, deadline - time.monotonic())
