@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 from benchmarks.figures import Quantity, Series, rounded
 from benchmarks.rig import readers
@@ -171,8 +172,19 @@ def _export(service: Service) -> Export:
 
 
 def _exports(service: Service, count: int) -> list[Export]:
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        return list(pool.map(lambda _: _export(service), range(count)))
+    with ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as pool:
+        free: SimpleQueue[Callable[[str], Export]] = SimpleQueue()
+        for _ in range(CLIENTS):
+            free.put(stack.enter_context(service.connected()))
+
+        def ask(_: int) -> Export:
+            client = free.get()
+            try:
+                return client("local:small.raw")
+            finally:
+                free.put(client)
+
+        return list(pool.map(ask, range(count)))
 
 
 def _release(service: Service, made: list[Export]) -> None:

@@ -40,6 +40,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
+_KEPT = 256
+
+
 class Json(TypeDecorator[Any]):
     """A frozen dataclass of the model, as JSON text."""
 
@@ -50,7 +53,8 @@ class Json(TypeDecorator[Any]):
         super().__init__()
         self.kind = kind
         self._adapter = TypeAdapter(kind)
-        self._parsed = lru_cache(maxsize=1024)(self._adapter.validate_json)  # the same disk is read again and again
+        # The same disk is read again and again; a thousand of each kind were 15 MiB.
+        self._parsed = lru_cache(maxsize=_KEPT)(self._adapter.validate_json)
 
     def process_bind_param(self, value: Any, _dialect: Dialect) -> str | None:
         return None if value is None else self._adapter.dump_json(value).decode()

@@ -12,7 +12,7 @@ import httpx
 
 from cloudmanager.core.errors import CloudManagerError
 
-START_SECONDS = 15
+START_SECONDS = 60
 CLOSE_SECONDS = 15
 PAUSE_SECONDS = 0.02
 
