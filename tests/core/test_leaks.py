@@ -55,6 +55,7 @@ def open_and_end(bench: Bench, number: int) -> None:
     bench.end(bench.ready(f"one:{'abc'[number % 3]}.img", access, f"holder-{number}"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_nothing_is_left_of_a_thousand_exports(tmp_path: Path) -> None:
     with opened_bench(tmp_path) as bench, ThreadPoolExecutor(THREADS) as pool:

@@ -113,6 +113,7 @@ def _goes_on(daemon: Daemon, export: dict[str, object]) -> None:
     assert _in_order(daemon)
 
 
+@pytest.mark.slow
 @as_root
 def test_on_a_full_disk_exports_go_on_and_so_does_the_service_when_there_is_room(
     small: Path, starts_on: StartsOn
@@ -128,6 +129,7 @@ def test_on_a_full_disk_exports_go_on_and_so_does_the_service_when_there_is_room
     _goes_on(daemon, export)
 
 
+@pytest.mark.slow
 @as_root
 def test_while_another_program_locks_the_store_exports_go_on_and_so_does_the_service_afterwards(
     starts_on: StartsOn, tmp_path: Path
