@@ -48,7 +48,10 @@ def _worked_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize(("cloud", "attach"), CLOUDS.items())
+@pytest.mark.parametrize(
+    ("cloud", "attach"),
+    [pytest.param(*item, marks=[pytest.mark.slow] if item[0] != "gce" else []) for item in CLOUDS.items()],
+)
 def test_it_goes_the_whole_way(temporary, cloud, attach):
     """Also on a machine that has credentials and a proxy of its own.
 

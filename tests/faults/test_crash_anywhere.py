@@ -23,8 +23,8 @@ from tests.faults.nurseries import Nurseries, Outcome, emulated
 pytestmark = pytest.mark.timeout(1800)
 """On a quiet machine they take a minute or two; on a busy one they have to wait."""
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
-HERE = ("read-only", "local")
-IN_CLOUDS = ("gce", "aws", "azure")
+HERE = (pytest.param("read-only", marks=pytest.mark.slow), "local")
+IN_CLOUDS = ("gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in ("aws", "azure")))
 SAMPLE = 10
 """So many points of a life in a cloud are tried in every run of the tests."""
 WHOLE_LIFE = {
@@ -71,7 +71,7 @@ def nurseries(life: str, schema: Path, tmp_path: Path, tmp_path_factory: pytest.
             nurseries.close()
 
 
-def lives(names: Sequence[str]) -> pytest.MarkDecorator:
+def lives(names: Sequence[object]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("life", names, indirect=True)
 
 
@@ -91,7 +91,7 @@ def test_a_service_in_a_cloud_can_be_killed_at_points_of_every_kind(life: str, n
 
 
 @pytest.mark.slow
-@lives([name for name in LIVES if name not in HERE])
+@lives([name for name in LIVES if name not in ("read-only", "local")])
 def test_a_service_elsewhere_can_be_killed_at_every_point(life: str, nurseries: Nurseries) -> None:
     _kill_at_each(life, _after_the_start(_points(life, nurseries)), nurseries)
 

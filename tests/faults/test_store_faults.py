@@ -269,7 +269,7 @@ def _restores(daemon: Daemon, backup: Path) -> None:
     daemon.start()
 
 
-@pytest.mark.parametrize("damaged", ["header", "middle"])
+@pytest.mark.parametrize("damaged", ["header", pytest.param("middle", marks=pytest.mark.slow)])
 def test_no_service_starts_on_a_damaged_store_and_a_backup_brings_it_back(
     starts_on: StartsOn, tmp_path: Path, damaged: str
 ) -> None:
