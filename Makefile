@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 CONSTRAINTS := requirements/constraints.txt
-WORKERS ?= 4
+WORKERS ?= 3
 CODE := cloudmanager tests benchmarks scripts
 
 # Anything more for pytest: make test ARGS="-k qemu -x"
