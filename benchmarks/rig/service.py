@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpx
@@ -37,6 +38,12 @@ class Export:
     id: str
     uri: str
     credentials: Mapping[str, str] | None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """Of the service's answer, which must be that it is ready."""
+        assert answer.get("state") == "ready", answer
+        return cls(answer["id"], answer["uri"], answer["credentials"])
 
     def authenticated(self, directory: Path, certificates: Path | None = None) -> str:
         """The address with what the NBD tools need for TLS; the key is put into a file of the directory.
@@ -108,13 +115,11 @@ class Service:
         """Returns when it is ready."""
         request = {"disk": disk, "access": access, "holder": holder}
         answer = self.client.post("/v1/exports", json=request, headers={"Prefer": "wait=60"})
-        made = answer.raise_for_status().json()
-        assert made["state"] == "ready", made
-        return Export(made["id"], made["uri"], made["credentials"])
+        return Export.of(answer.raise_for_status().json())
 
     @contextmanager
     def connected(self) -> Iterator[Callable[[str], Export]]:
-        """A client with a connection of its own, which takes a tenth of the processor time that httpx takes.
+        """A client with a connection of its own, which takes a third of the processor time that httpx takes.
 
         It is called with a disk, and returns when that is served.
         """
@@ -125,9 +130,7 @@ class Service:
                 body = json.dumps({"disk": disk, "access": "read-only", "holder": "benchmark"})
                 connection.request("POST", "/v1/exports", body, headers)
                 answer = connection.getresponse()
-                made = json.loads(answer.read())
-                assert made.get("state") == "ready", made
-                return Export(made["id"], made["uri"], made["credentials"])
+                return Export.of(json.loads(answer.read()))
 
             headers = {"Content-Type": "application/json", "Prefer": "wait=60", "Authorization": f"Bearer {self.token}"}
             yield export

@@ -135,7 +135,7 @@ class Drift:
         `poke` is called with the canonical id of a disk about which something was found.
         """
         self._poke = poke
-        looks: dict[str, Callable[[], float]]
+        looks: dict[str, Callable[[], float | None]]
         looks = {f"drift-{provider.name}": partial(self.look, provider) for provider in self._plugins}
         looks["drift-"] = self.listen
         return [
@@ -143,8 +143,8 @@ class Drift:
             for name, look in looks.items()
         ]
 
-    def listen(self) -> float:
-        """One round over all servers: whether they answer. Returns 0: the next one need not be put off."""
+    def listen(self) -> None:
+        """One round over all servers: whether they answer."""
         for served in self._spread(self._due()):
             before, now = self._heard(served), self._hear(served)
             with self._lock:
@@ -156,7 +156,6 @@ class Drift:
                 words = now.problem.detail if now.problem else "Its server answers again."
                 log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
                 self._report(served, now)
-        return 0.0
 
     def look(self, provider: Provider) -> float:
         """One round over what is served of the provider's disks. Returns for how long it wants to be left alone."""
@@ -167,13 +166,13 @@ class Drift:
             self._report(served, finding if finding.problem else self._heard(served))
         return pause
 
-    def _watch(self, look: Callable[[], float], stopping: threading.Event) -> None:
+    def _watch(self, look: Callable[[], float | None], stopping: threading.Event) -> None:
         pause = self._every_seconds
         self._stopping = stopping
         while not stopping.wait(pause):
             began = self._clock.boottime()
             try:
-                put_off = look()
+                put_off = look() or 0.0
             except Exception:
                 log.exception("looking at what is served failed")
                 put_off = 0.0

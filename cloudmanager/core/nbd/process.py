@@ -68,15 +68,17 @@ class Process:
 
 
 def is_readable(fd: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
+    return _happens(fd, select.POLLIN, seconds)
 
 
 def is_hung_up(fd: int, seconds: float) -> bool:
     """Whether nobody can write to a pipe any more, whatever was written to it."""
+    return _happens(fd, 0, seconds)
+
+
+def _happens(fd: int, events: int, seconds: float) -> bool:
     poll = select.poll()
-    poll.register(fd, 0)
+    poll.register(fd, events)
     return bool(poll.poll(max(0.0, seconds) * 1000))
 
 
