@@ -27,7 +27,7 @@ setup: packages-run packages-test .venv/.made ## installs the Debian packages th
 
 .PHONY: test
 test: setup ## the tests (ARGS="-k name" for some of them)
-	@$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup packages-slow packages-bench ## the proofs that take minutes: the container is built and the demo runs in it

@@ -21,6 +21,11 @@ from tests.janitor import Janitor
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Else all but one worker would end the suite by waiting for the longest test."""
+    items.sort(key=lambda item: item.get_closest_marker("longest") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _janitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """So that a run that is killed does not spoil the next one."""

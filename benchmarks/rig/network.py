@@ -17,6 +17,8 @@ class Network:
 
     address: str
     """This machine's."""
+    far_address: str
+    """This machine's too: for what is made to look as if it was far away."""
     hosts: tuple[str, ...]
     """Network namespaces."""
     ports: tuple[str, ...]
@@ -41,16 +43,18 @@ def network(hosts: int) -> Iterator[Network]:
         bridge = f"cmb{getpid()}"
         _run("ip", "link", "add", bridge, "type", "bridge")
         cleanup.callback(_run, "ip", "link", "delete", bridge)
-        _run("ip", "address", "add", f"{_SUBNET.format(number, 1)}/24", "dev", bridge)
+        address, far_address = _SUBNET.format(number, 1), _SUBNET.format(number, 254)
+        for each in (address, far_address):
+            _run("ip", "address", "add", f"{each}/24", "dev", bridge)
         _run("ip", "link", "set", bridge, "up")
         names = tuple(f"cmb{getpid()}-{each}" for each in range(hosts))
         ports = tuple(f"cmb{getpid()}p{each}" for each in range(hosts))
-        for each, (name, port) in enumerate(zip(names, ports, strict=True)):
+        for host, (name, port) in enumerate(zip(names, ports, strict=True), 2):
             _run("ip", "netns", "add", name)
             cleanup.callback(_run, "ip", "netns", "delete", name)
-            _connect(name, port, bridge, f"{_SUBNET.format(number, each + 2)}/24")
+            _connect(name, port, bridge, f"{_SUBNET.format(number, host)}/24")
             cleanup.callback(_run, "ip", "link", "delete", port)  # a namespace's own end goes some time after it
-        yield Network(_SUBNET.format(number, 1), names, ports)
+        yield Network(address, far_address, names, ports)
 
 
 def _connect(host: str, port: str, bridge: str, address: str) -> None:

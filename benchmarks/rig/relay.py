@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from asyncio import AbstractEventLoop, Event, Queue, StreamReader, StreamWriter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing, contextmanager, suppress
+from contextlib import AsyncExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 _CHUNK_BYTES = 2**18
 _CHUNKS_ON_THE_WAY = 4096
@@ -14,35 +15,46 @@ _CHUNKS_ON_THE_WAY = 4096
 
 
 @contextmanager
-def relay(address: str, target_port: int, delay_seconds: float) -> Iterator[int]:
-    """The port on `address` that leads to another one there; `delay_seconds` in each direction."""
-    made = _Relay(address, target_port, delay_seconds)
+def relay(far: str, near: str, ports: Sequence[int], delay_seconds: float) -> Iterator[None]:
+    """Each of the ports on the address `far` leads to the same one on `near`, `delay_seconds` in each direction."""
+    made = _Relay(far, near, ports, delay_seconds)
     thread = threading.Thread(target=lambda: asyncio.run(made.run()))
     thread.start()
-    loop, port = made.started.result()
     try:
-        yield port
+        loop = made.started.result()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(made.stop.set)
     finally:
-        loop.call_soon_threadsafe(made.stop.set)
         thread.join()
 
 
 @dataclass(frozen=True)
 class _Relay:
-    address: str
-    target_port: int
+    far: str
+    near: str
+    ports: Sequence[int]
     delay_seconds: float
-    started: "Future[tuple[AbstractEventLoop, int]]" = field(default_factory=Future)
-    """With the port."""
+    started: "Future[AbstractEventLoop]" = field(default_factory=Future)
     stop: Event = field(default_factory=Event)
 
     async def run(self) -> None:
-        async with await asyncio.start_server(self._connected, self.address, 0, limit=_CHUNK_BYTES) as server:
-            self.started.set_result((asyncio.get_running_loop(), server.sockets[0].getsockname()[1]))
+        async with AsyncExitStack() as stack:
+            try:
+                for port in self.ports:
+                    connected = partial(self._connected, port)
+                    await stack.enter_async_context(
+                        await asyncio.start_server(connected, self.far, port, limit=_CHUNK_BYTES)
+                    )
+            except OSError as error:
+                self.started.set_exception(error)
+                return
+            self.started.set_result(asyncio.get_running_loop())
             await self.stop.wait()
 
-    async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(self.address, self.target_port, limit=_CHUNK_BYTES)
+    async def _connected(self, port: int, reader: StreamReader, writer: StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(self.near, port, limit=_CHUNK_BYTES)
         with closing(writer), closing(far_writer), suppress(ConnectionError):
             async with asyncio.TaskGroup() as both:
                 for source, target in ((reader, far_writer), (far_reader, writer)):

@@ -82,6 +82,11 @@ class Service:
         return self.directory / "images"
 
     @property
+    def port(self) -> int:
+        """That it listens on."""
+        return urlsplit(self.url).port or 0
+
+    @property
     def _configuration(self) -> Path:
         return self.directory / "cloudmanager.toml"
 

@@ -94,8 +94,8 @@ def _note(link: Link, kind: str) -> str:
         )
     if link.delay_seconds:
         return (
-            f"A relay holds every byte back for {link.delay_seconds * 1000:.0f} ms each way; all write to the NBD "
-            "address behind it."
+            f"A relay, which takes some of the processors' time, holds every byte back for "
+            f"{link.delay_seconds * 1000:.0f} ms each way."
         )
     if kind == RANDOM:
         return "Random data: nothing to leave out, nothing to compress."

@@ -16,7 +16,6 @@ from benchmarks.rig import images, leftovers, readers
 from benchmarks.rig.cgroup import Group, group
 from benchmarks.rig.network import Network, network
 from benchmarks.rig.place import CommandFailed, Place
-from benchmarks.rig.ports import free_ports
 from benchmarks.rig.relay import relay
 from benchmarks.rig.servers import WritableQemuNbd, serving
 from benchmarks.rig.service import Service, Tables, running_service
@@ -29,6 +28,8 @@ SPARSE, RANDOM = "sparse", "random"
 OURS, OURS_VERIFIED = "cloudmanager deploy", "cloudmanager deploy --verify"
 ONCE_IF_SLOWER = 3
 RECEIVE_SECONDS = 300
+BY_HAND_PORT, NETCAT_PORT = 10890, 10891
+SERVICE_PORTS = range(10900, 10908)
 COMPRESSORS = {
     "nc": (),
     "gzip -1 | nc": ("gzip", "-1"),
@@ -59,9 +60,8 @@ LINKS = (UNLIMITED, FAST, SLOW, FAR)
 
 
 def measure(effort: Effort) -> Iterator[Series]:
-    with _stand() as stand:
-        for link in LINKS:
-            stand.network.limit(link.megabits)
+    for link in LINKS:
+        with _stand(link) as stand:
             for kind, size_bytes in link.size_bytes.items():
                 with _target(stand, link, kind, effort.size(size_bytes)) as target:
                     case, rounds = link.case(kind), effort.rounds(link.rounds)
@@ -76,6 +76,8 @@ class _Stand:
     source: Place
     here: Place
     service: Service
+    reached_at: str
+    """This machine's address for the host."""
     scratch: Path
 
     @property
@@ -85,14 +87,20 @@ class _Stand:
 
 
 @contextmanager
-def _stand() -> Iterator[_Stand]:
+def _stand(link: Link) -> Iterator[_Stand]:
     with ExitStack() as cleanup:
         scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
+        cables.limit(link.megabits)
         place = Place(cleanup.enter_context(group()))
-        tables: Tables = {"nbd": {"listen": cables.address, "insecure": True}, "exports": {"drain_seconds": 1}}
-        service = cleanup.enter_context(running_service(tables, address=cables.address))
-        yield _Stand(cables, place.on(cables.hosts[0]), place, service, scratch)
+        near, far = cables.address, cables.far_address if link.delay_seconds else cables.address
+        nbd = {"listen": near, "advertise": far, "ports": f"{SERVICE_PORTS[0]}-{SERVICE_PORTS[-1]}", "insecure": True}
+        tables: Tables = {"nbd": nbd, "exports": {"drain_seconds": 1}}
+        service = cleanup.enter_context(running_service(tables, address=near))
+        if link.delay_seconds:
+            ports = [BY_HAND_PORT, NETCAT_PORT, service.port, *SERVICE_PORTS]
+            cleanup.enter_context(relay(far, near, ports, link.delay_seconds))
+        yield _Stand(cables, place.on(cables.hosts[0]), place, service, far, scratch)
 
 
 @dataclass(frozen=True)
@@ -106,8 +114,6 @@ class _Target:
     """NBD address of a qemu-nbd for it."""
     ours: Path
     """A second one, for the service: two servers would not both write to one."""
-    is_far: bool
-    """Behind a relay: only what goes to `by_hand` feels it."""
 
     def attempt(self, write: Callable[[], Measured | None], disk: Path) -> Measured:
         """Until the bytes are durable there. Raises CorruptTarget."""
@@ -137,13 +143,9 @@ def _target(stand: _Stand, link: Link, kind: str, size_bytes: int) -> Iterator[_
             with each.open("wb") as file:
                 file.truncate(size_bytes)
             cleanup.callback(each.unlink)
-        port = free_ports(1, stand.network.address)[0]
-        server = WritableQemuNbd(disk, stand.network.address, port, stand.scratch)
-        by_hand = cleanup.enter_context(serving(server, stand.here))
-        if link.delay_seconds:
-            port = cleanup.enter_context(relay(stand.network.address, port, link.delay_seconds))
-            by_hand = f"nbd://{stand.network.address}:{port}/"
-        yield _Target(stand, image, _digest(image), disk, by_hand, ours, bool(link.delay_seconds))
+        server = WritableQemuNbd(disk, stand.network.address, BY_HAND_PORT, stand.scratch)
+        cleanup.enter_context(serving(server, stand.here))
+        yield _Target(stand, image, _digest(image), disk, f"nbd://{stand.reached_at}:{BY_HAND_PORT}/", ours)
 
 
 def _ways(target: _Target) -> dict[str, Attempt]:
@@ -151,7 +153,7 @@ def _ways(target: _Target) -> dict[str, Attempt]:
         "dd onto nbdfuse": _dd,
         "nbdcopy": _nbdcopy,
         "qemu-img convert": _qemu_img,
-        **({} if target.is_far else {name: partial(_netcat, words=words) for name, words in COMPRESSORS.items()}),
+        **{name: partial(_netcat, words=words) for name, words in COMPRESSORS.items()},
     }
     ours: dict[str, Callable[[_Target], Measured]] = {
         OURS: _deploy,
@@ -161,8 +163,7 @@ def _ways(target: _Target) -> dict[str, Attempt]:
         name: partial(target.attempt, partial(way, target), target.disk) for name, way in ways.items()
     }
     if can_deploy():
-        disk = target.disk if target.is_far else target.ours
-        attempts |= {name: partial(target.attempt, partial(way, target), disk) for name, way in ours.items()}
+        attempts |= {name: partial(target.attempt, partial(way, target), target.ours) for name, way in ours.items()}
     return attempts
 
 
@@ -196,28 +197,25 @@ def _qemu_img(target: _Target) -> None:
 
 def _netcat(target: _Target, words: Sequence[str]) -> None:
     """Written through a file system's cache, as in the blog post, and then made durable."""
-    port = free_ports(1, target.stand.network.address)[0]
     unpack = f"{words[0]} -dc" if words else "cat"
     write = f"dd of={target.disk} bs=1M iflag=fullblock conv=notrunc,fsync status=none"
-    receive = f"nc.openbsd -v -l {target.stand.network.address} {port} | {unpack} | {write}"
+    receive = f"nc.openbsd -v -l {target.stand.network.address} {NETCAT_PORT} | {unpack} | {write}"
     with target.stand.here.start(["sh", "-c", receive], stderr=subprocess.PIPE) as receiver:
         assert receiver.stderr
         receiver.stderr.readline()  # `Listening on`
         pack = f"{' '.join(words)} <{target.image}" if words else f"cat {target.image}"
-        target.stand.source.run(["sh", "-c", f"{pack} | nc.openbsd -N {target.stand.network.address} {port}"])
+        send = f"nc.openbsd -N {target.stand.reached_at} {NETCAT_PORT}"
+        target.stand.source.run(["sh", "-c", f"{pack} | {send}"])
         if receiver.wait(RECEIVE_SECONDS):
             raise CommandFailed([receive], receiver.returncode, receiver.stderr.read().decode())
 
 
 def _deploy(target: _Target, options: Sequence[str] = ()) -> Measured:
-    """To a disk of the other cloudmanager; far away, to the address that the others write to as well.
-
-    Which way it chose.
-    """
+    """To a disk of the other cloudmanager. Which way it chose."""
     service = target.stand.service
-    where = target.by_hand if target.is_far else f"local:{target.ours.name}"
-    asked = {**service.environment, "CLOUDMANAGER_URL": service.url, "CLOUDMANAGER_TOKEN": service.token}
-    said = target.stand.source.run([*DEPLOY, str(target.image), where, "--json", *options], asked)
+    url = f"http://{target.stand.reached_at}:{service.port}"
+    asked = {**service.environment, "CLOUDMANAGER_URL": url, "CLOUDMANAGER_TOKEN": service.token}
+    said = target.stand.source.run([*DEPLOY, str(target.image), f"local:{target.ours.name}", "--json", *options], asked)
     return {Quantity.COMPRESSED: json.loads(said.splitlines()[-1])["way"] == "compressed"}
 
 

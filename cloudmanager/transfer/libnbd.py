@@ -161,7 +161,7 @@ class Connection:
             self._library = _library()
         except OSError:
             raise self.missing("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
-        self._patience = patience
+        self.patience = patience
         self._handle: int | None = self._library.nbd_create()
         try:
             self._connect(address)
@@ -219,13 +219,13 @@ class Connection:
 
     def wait(self, cookie: int, seconds: float | None = None) -> None:
         """Until that request is answered. Raises Failure, `lost`."""
-        deadline = time.monotonic() + (seconds or self._patience.stall_seconds)
+        deadline = time.monotonic() + (seconds or self.patience.stall_seconds)
         while not self._call("nbd_aio_command_completed", cookie):
             self._poll(deadline)
 
     def wait_for_any(self) -> int:
         """The cookie of a request that was answered, whichever is first. Raises Failure, `lost`."""
-        deadline = time.monotonic() + self._patience.stall_seconds
+        deadline = time.monotonic() + self.patience.stall_seconds
         while (cookie := self._call("nbd_aio_peek_command_completed")) == 0:
             self._poll(deadline)
         self._call("nbd_aio_command_completed", cookie)
@@ -255,7 +255,7 @@ class Connection:
             self._negotiate(address.uri)
 
     def _negotiate(self, uri: str) -> None:
-        deadline = time.monotonic() + self._patience.connect_seconds
+        deadline = time.monotonic() + self.patience.connect_seconds
         try:
             self._call("nbd_aio_connect_uri", uri.encode())
             while not self._library.nbd_aio_is_ready(self._handle):
@@ -264,7 +264,7 @@ class Connection:
             raise self.lost(f"The NBD server cannot be reached: {failure.words}.") from None
 
     def _poll(self, deadline: float) -> None:
-        self._patience.check()
+        self.patience.check()
         if time.monotonic() > deadline:
             raise self.lost("The NBD server stopped answering.")
         self._call("nbd_poll", _LOOK_AROUND_MILLISECONDS)

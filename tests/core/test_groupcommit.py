@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -57,23 +57,30 @@ def words(engine: Engine) -> set[str]:
         return set(connection.exec_driver_sql("SELECT word FROM words").scalars())
 
 
-@contextmanager
-def queued(group: GroupCommit, *bodies: Body) -> Iterator[list[Future[None]]]:
-    """The writers wait while the block lasts, and are done after it."""
+def in_a_row(group: GroupCommit, *bodies: Body) -> list[Future[None]]:
+    """What became of the writers: each comes while the one before it writes."""
+    written: list[Future[None]] = []
+
+    def come(number: int) -> None:
+        def body(connection: Connection) -> None:
+            if number + 1 < len(bodies):
+                come(number + 1)
+                while not group._waiting:
+                    time.sleep(0)  # it comes to its turn in a moment
+            bodies[number](connection)
+
+        written.append(pool.submit(write, group, body))
+
     with ThreadPoolExecutor(len(bodies)) as pool:
-        with group._turn():
-            written = []
-            for number, body in enumerate(bodies, 1):
-                written.append(pool.submit(write, group, body))
-                while group._waiting < number:
-                    pass  # it comes to its turn in a moment
-            yield written
+        come(0)
+        for number in range(len(bodies)):
+            wait([written[number]])
+    return written
 
 
 def test_writers_that_wait_share_one_commit(group: GroupCommit, engine: Engine, commits: list[Connection]) -> None:
     names = [f"w{number}" for number in range(WRITERS)]
-    with queued(group, *map(add, names)) as written:
-        pass
+    written = in_a_row(group, *map(add, names))
     assert [each.result() for each in written] == [None] * WRITERS
     assert words(engine) == set(names)
     assert len(commits) == 1
@@ -93,8 +100,7 @@ def test_nobody_is_told_of_a_success_before_the_commit(group: GroupCommit, engin
         add("second")(connection)
         seen.append(words(engine))
 
-    with queued(group, add("first"), told) as written:
-        pass
+    written = in_a_row(group, add("first"), told)
     assert [each.result() for each in written] == [None, None]
     assert seen == [set()]
 
@@ -104,8 +110,7 @@ def test_a_writer_that_fails_leaves_the_changes_of_the_others_alone(group: Group
         add("undone")(connection)
         add("first")(connection)
 
-    with queued(group, add("first"), fail, add("last")) as (first, failed, last):
-        pass
+    first, failed, last = in_a_row(group, add("first"), fail, add("last"))
     assert isinstance(failed.exception(), IntegrityError)
     assert (first.result(), last.result()) == (None, None)
     assert words(engine) == {"first", "last"}
@@ -130,8 +135,7 @@ def test_when_sqlite_ends_the_transaction_everybody_in_it_is_told(group: GroupCo
         add("outside")(connection)
         add("outside")(connection)
 
-    with queued(group, add("lost"), end, add("kept")) as (lost, failed, kept):
-        pass
+    lost, failed, kept = in_a_row(group, add("lost"), end, add("kept"))
     assert isinstance(failed.exception(), SQLAlchemyError)
     assert isinstance(lost.exception(), SQLAlchemyError | StoreUnavailable)
     assert kept.result() is None
@@ -166,7 +170,6 @@ def test_a_row_that_does_not_end_is_committed_now_and_then(
     group: GroupCommit, engine: Engine, commits: list[Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groupcommit, "_MOST_WRITERS", 2)
-    with queued(group, *(add(f"w{number}") for number in range(WRITERS))):
-        pass
+    in_a_row(group, *(add(f"w{number}") for number in range(WRITERS)))
     assert len(words(engine)) == WRITERS
     assert len(commits) == 3

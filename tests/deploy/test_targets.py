@@ -178,6 +178,18 @@ def test_a_block_device_gets_the_image(small, device, put, tmp_path):
     assert images.allocated(tmp_path / "behind") <= images.allocated(small)
 
 
+def test_the_kernel_knows_the_partitions_of_a_block_device_afterwards(put, tmp_path):
+    image = _zeros(tmp_path / "image.raw", SMALL)
+    subprocess.run(["sfdisk", "-q", str(image)], input=b"label: gpt\nstart=4MiB, size=2MiB\n", check=True)
+    loop = Path(attached(_zeros(tmp_path / "behind", SMALL), "--partscan"))
+    try:
+        put(image, loop)
+        sectors = int(Path(f"/sys/block/{loop.name}/{loop.name}p1/size").read_text())
+    finally:
+        detach(str(loop))
+    assert sectors == 2 * images.MIB // 512
+
+
 def test_a_block_device_is_a_source(small, blank, put, tmp_path):
     loop = attached(small)
     try:

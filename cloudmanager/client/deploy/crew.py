@@ -33,7 +33,7 @@ class Crew:
         self.check()
 
     def run(self, tasks: Iterable[Callable[[], None]], tell: Callable[[], None]) -> None:
-        """Returns when all have returned; `tell` is called a few times in each second.
+        """Returns when all have returned; `tell` is called a few times in each second, and once when all is done.
 
         Raises the first error of a thread, what `tell` raises, Cancelled; no thread is left then.
         """
@@ -54,6 +54,7 @@ class Crew:
         if self.cancelled.is_set():
             raise Cancelled("The deployment was cancelled.")
         self._stop.clear()
+        tell()
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:

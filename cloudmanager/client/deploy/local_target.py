@@ -58,9 +58,14 @@ class LocalTarget:
 
     def reread_partitions(self) -> None:
         """So that the kernel knows those that were written; a device that cannot have any does not mind."""
-        if self.is_device:
-            with suppress(OSError):
-                fcntl.ioctl(self.descriptor, _BLKRRPART)
+        if not self.is_device:
+            return
+        from cloudmanager.client.ways import command  # noqa: PLC0415 # takes a moment, and is for devices only
+        from cloudmanager.client.ways.errors import WayFailed  # noqa: PLC0415
+
+        with suppress(OSError, WayFailed):
+            fcntl.ioctl(self.descriptor, _BLKRRPART)
+            command.run("partx", "--update", self.path)  # a kernel may understand no tables itself
 
     @contextmanager
     def writer(self, patience: Patience) -> Iterator["LocalWriter"]:

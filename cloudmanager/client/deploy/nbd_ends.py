@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy.connection import Connection
+from cloudmanager.client.deploy.connection import Connection, Connections
 from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall
 from cloudmanager.transfer import reading
 from cloudmanager.transfer.buffers import Buffer, zeros_address
@@ -100,22 +100,24 @@ class NbdWriter:
 class NbdSource:
     """A disk that somebody exports."""
 
-    address: NbdAddress
+    connections: Connections
     size_bytes: int
     readers: int
     identity: str
     tells_changes: bool = False
 
     @classmethod
-    def connect(cls, address: NbdAddress, patience: Patience, identity: str = "") -> "NbdSource":
+    @contextmanager
+    def opened(cls, address: NbdAddress, patience: Patience, identity: str = "") -> Iterator["NbdSource"]:
         """Raises ConnectionLost."""
-        with Connection(address, patience) as connection:
-            size = connection.size_bytes
-            return cls(address, size, SEVERAL if connection.has_several else 1, identity and f"{identity} {size}")
+        with Connections(address) as connections:
+            with connections.one(patience) as first:
+                size, several = first.size_bytes, first.has_several
+            yield cls(connections, size, SEVERAL if several else 1, identity and f"{identity} {size}")
 
     @contextmanager
     def reader(self, patience: Patience) -> Iterator[NbdReader]:
-        with Connection(self.address, patience) as connection:
+        with self.connections.one(patience) as connection:
             yield NbdReader(connection)
 
     def check_unchanged(self) -> None:
@@ -127,17 +129,21 @@ class NbdTarget:
     """A disk that somebody exports writable."""
 
     address: NbdAddress
+    connections: Connections
     name: str
     size_bytes: int
     writers: int
 
     @classmethod
-    def connect(cls, address: NbdAddress, patience: Patience, name: str) -> "NbdTarget":
+    @contextmanager
+    def opened(cls, address: NbdAddress, patience: Patience, name: str) -> Iterator["NbdTarget"]:
         """Raises ConnectionLost, TargetReadOnly."""
-        with Connection(address, patience) as connection:
-            if connection.is_read_only:
-                raise TargetReadOnly(f"{name} is exported read-only. Ask for read-write access.")
-            return cls(address, name, connection.size_bytes, SEVERAL if connection.has_several else 1)
+        with Connections(address) as connections:
+            with connections.one(patience) as first:
+                if first.is_read_only:
+                    raise TargetReadOnly(f"{name} is exported read-only. Ask for read-write access.")
+                size, several = first.size_bytes, first.has_several
+            yield cls(address, connections, name, size, SEVERAL if several else 1)
 
     def reserve(self, size_bytes: int) -> None:
         if size_bytes > self.size_bytes:
@@ -145,12 +151,14 @@ class NbdTarget:
 
     @contextmanager
     def writer(self, patience: Patience) -> Iterator[NbdWriter]:
-        with Connection(self.address, patience) as connection:
-            yield NbdWriter(connection)
+        with self.connections.one(patience) as connection:
+            writer = NbdWriter(connection)
+            yield writer
+            writer.settle()
 
     @contextmanager
     def reader(self, patience: Patience) -> Iterator[NbdReader]:
-        with Connection(self.address, patience) as connection:
+        with self.connections.one(patience) as connection:
             yield NbdReader(connection)
 
 

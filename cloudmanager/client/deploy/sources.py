@@ -39,7 +39,7 @@ def opened(source: SourceLike, patience: Patience, source_id: str = "") -> Itera
 
 def _opened(source: SourceLike, patience: Patience, source_id: str, stack: ExitStack) -> Source:
     if isinstance(source, NbdAddress):
-        return NbdSource.connect(source, patience, source_id or source.uri)
+        return stack.enter_context(NbdSource.opened(source, patience, source_id or source.uri))
     text = str(source)
     if text == STANDARD_INPUT:
         return _standard_input(patience, stack)

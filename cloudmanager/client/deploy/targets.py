@@ -20,7 +20,8 @@ TargetLike: TypeAlias = "Path | str | NbdAddress"
 def opened(target: TargetLike, patience: Patience, target_id: str = "") -> Iterator[NbdTarget | LocalTarget]:
     """Raises TargetError, ConnectionLost, MissingTool."""
     if isinstance(target, NbdAddress):
-        yield NbdTarget.connect(target, patience, target_id or _without_query(target.uri))
+        with NbdTarget.opened(target, patience, target_id or _without_query(target.uri)) as remote:
+            yield remote
         return
     with local_target.opened(Path(target)) as local:
         yield local

@@ -136,6 +136,7 @@ class Ways:
         self._heard.clear()
         self._left.clear()
         self.current = Way.COMPRESSED
+        self._remark = f"Content goes compressed to the service for a try: {self._nbd_rate / MIB:.0f} MiB/s over NBD."
 
     def _leave(self, writer: "_ChangingWriter") -> None:
         with self._lock:
