@@ -54,7 +54,7 @@ class Link:
 
 UNLIMITED = Link("unlimited link", 0, 3, {SPARSE: 2560 * MIB, RANDOM: 768 * MIB})
 FAST = Link("1 Gbit/s", 1000, 2, {SPARSE: 1792 * MIB, RANDOM: 768 * MIB})
-SLOW = Link("100 Mbit/s", 100, 2, {SPARSE: 256 * MIB, RANDOM: 96 * MIB})
+SLOW = Link("100 Mbit/s", 100, 2, {SPARSE: 384 * MIB, RANDOM: 96 * MIB})
 FAR = Link("1 Gbit/s, 5 ms away", 1000, 2, {SPARSE: 1536 * MIB}, delay_seconds=0.005)
 LINKS = (UNLIMITED, FAST, SLOW, FAR)
 
