@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import (
     ConnectionLost,
     SourceChanged,
+    SourceError,
     TargetError,
     TargetInUse,
     TargetNotEmpty,
@@ -25,6 +27,7 @@ from tests.deploy.relay import relayed
 from tests.deploy.servers import serving
 
 SMALL = 12 * images.MIB
+PART = SMALL // 2
 
 
 @pytest.fixture
@@ -163,6 +166,26 @@ def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small, blank, 
         assert not disk.read(images.MIB).strip(b"\0")
 
 
+@pytest.mark.parametrize("how", ["itself", "another name", "compressed", "standard input"])
+def test_the_image_is_no_target(how, small, put, tmp_path, monkeypatch):
+    image = images.compressed(small, "zstd") if how == "compressed" else small
+    before, name = image.read_bytes(), tmp_path / "name"
+    name.hardlink_to(image)
+    source = image
+    with image.open("rb") as stdin:
+        if how == "standard input":
+            monkeypatch.setattr("sys.stdin", stdin)
+            source = "-"
+        with pytest.raises(TargetInUse, match="where the image is read from"):
+            put(source, name if how == "another name" else image, overwrite=True)
+    assert image.read_bytes() == before
+
+
+def test_an_image_that_a_qemu_writes_to_is_refused(blank, put, tmp_path):
+    with pytest.raises(SourceError, match="open for writing"):
+        put(blank.disk, tmp_path / "new.raw")
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Path]:
     loop = attached(_zeros(tmp_path / "behind", SMALL + images.MIB))
@@ -222,6 +245,36 @@ def test_a_device_that_is_mounted_is_refused(small, put, tmp_path):
                 put(small, Path(loop), overwrite=True)
         finally:
             subprocess.run(["umount", str(point)], check=True)
+    finally:
+        detach(loop)
+
+
+@pytest.mark.parametrize(("source", "target"), [("", ""), ("p1", ""), ("", "p1"), ("file", ""), ("file", "p1")])
+def test_a_device_that_shares_bytes_with_the_image_is_no_target(source, target, put, tmp_path):
+    behind = _full(tmp_path / "behind", SMALL)
+    before = behind.read_bytes()
+    with _in_two_parts(behind) as loop, pytest.raises(TargetInUse, match="where the image is read from"):
+        put(behind if source == "file" else Path(loop + source), Path(loop + target), overwrite=True)
+    assert behind.read_bytes() == before
+
+
+def test_a_partition_gets_what_is_in_another_one(put, tmp_path):
+    behind = tmp_path / "behind"
+    behind.write_bytes(b"\xa5" * PART + b"\x5a" * PART)
+    with _in_two_parts(behind) as loop:
+        put(Path(loop + "p1"), Path(loop + "p2"), overwrite=True)
+    assert behind.read_bytes() == b"\xa5" * 2 * PART
+
+
+@contextmanager
+def _in_two_parts(file: Path) -> Iterator[str]:
+    """A loop device with two partitions, of which no table tells."""
+    loop = attached(file, "--partscan")
+    try:
+        for number in (1, 2):
+            place = [str((number - 1) * PART // 512), str(PART // 512)]
+            subprocess.run(["addpart", loop, str(number), *place], check=True)
+        yield loop
     finally:
         detach(loop)
 

@@ -7,7 +7,9 @@ from cloudmanager.client.deploy import sources, targets
 from cloudmanager.client.deploy.crew import Crew, Stopped
 from cloudmanager.client.deploy.errors import Cancelled
 from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
+from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.options import DeployOptions, Options
+from cloudmanager.client.deploy.overlap import refuse_overlap
 from cloudmanager.client.deploy.progress import Phase, Progress
 from cloudmanager.client.deploy.result import Result
 from cloudmanager.client.deploy.run import Run, unit_bytes_of
@@ -56,6 +58,8 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
             sources.opened(source, patience, options.source_id) as image,
             targets.opened(target, patience, options.target_id) as disk,
         ):
+            if isinstance(disk, LocalTarget):
+                refuse_overlap(source, disk)
             name = targets.identity(target, options.target_id)
             heading = Heading(image.identity, name, image.size_bytes, unit_bytes_of(image))
             with Journal(options.journal_directory or default_directory(), heading) as journal:

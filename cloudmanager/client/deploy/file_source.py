@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.client.deploy.errors import SourceChanged, SourceError
+from cloudmanager.client.deploy.file_lock import is_written_by_qemu
 from cloudmanager.client.deploy.file_reader import FileReader, opened_again
 from cloudmanager.transfer.libnbd import Patience
 
@@ -49,6 +50,11 @@ def opened(path: Path) -> Iterator[OpenFile]:
         status = os.fstat(descriptor)
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             raise SourceError(f"{path} is neither a file nor a block device. A stream is given on standard input.")
+        if is_written_by_qemu(descriptor):
+            raise SourceError(
+                f"{path} is open for writing: a virtual machine runs from it, or it is exported read-write. End that "
+                "first, or deploy a snapshot."
+            )
         length = os.lseek(descriptor, 0, os.SEEK_END)
         if not length:
             raise SourceError(f"{path} is empty. Check that whatever wrote it has finished.")

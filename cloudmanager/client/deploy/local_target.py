@@ -5,12 +5,12 @@ import errno
 import fcntl
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
+from cloudmanager.client.deploy.file_lock import lock_whole
 from cloudmanager.client.deploy.file_reader import FileReader, opened_again
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, pieces
@@ -20,8 +20,6 @@ _WRITERS = 64
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
 """linux/falloc.h"""
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)
-_LOCK = struct.Struct("hhqqi4x")
-"""struct flock, 64 bit."""
 _BLKRRPART = 0x125F
 """linux/fs.h"""
 _LOOP_BACKING = "/sys/block"
@@ -168,14 +166,9 @@ def _open(path: Path) -> int:
 
 
 def _claim_file(target: LocalTarget) -> None:
-    """QEMU locks the images that it has open, with locks of this kind; a loop device does not."""
-    whole = _LOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    try:
-        fcntl.fcntl(target.descriptor, fcntl.F_OFD_SETLK, whole)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            return  # a file system without locks
-        raise TargetInUse(f"{target.path} is in use: another program, such as QEMU, has locked it.") from error
+    """QEMU locks the images that it has open; a loop device does not."""
+    if not lock_whole(target.descriptor):
+        raise TargetInUse(f"{target.path} is in use: another program, such as QEMU, has locked it.")
     loop = _loop_device_of(target.path)
     if loop:
         raise TargetInUse(f"{target.path} is in use: it is the loop device {loop}.")
