@@ -60,6 +60,10 @@ def test_holes_of_a_dirty_target_are_not_sent(raw, dirty, put):
     assert relay.sent_bytes < images.allocated(raw) + images.MIB
 
 
+def test_all_that_was_sent_is_told(blank, put, tmp_path):
+    assert put(_full(tmp_path / "full.raw", 3 * images.MIB), blank.address).written_bytes == 3 * images.MIB
+
+
 def test_a_target_whose_server_cannot_zero_gets_zeros(small, tmp_path, put):
     disk = _full(tmp_path / "disk", SMALL)
     with serving(disk, "--shared=1", "--discard=ignore") as server:

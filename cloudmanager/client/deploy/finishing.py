@@ -27,7 +27,7 @@ def finish(run: Run, ledger: Ledger, head: Head, size_bytes: int, *, is_blank: b
     run.source.check_unchanged()
     with run.target.writer(run.patience) as writer:
         ledger.commit(writer.flush)
-        _write_head(writer, head)
+        ledger.count(0, _write_head(writer, head))
         if not is_blank:
             _clear_beyond(writer, covered(size_bytes, run.target.size_bytes), run.target.size_bytes)
         writer.flush()
@@ -49,15 +49,18 @@ def look_at_doubtful(run: Run, supply: StreamSupply, ledger: Ledger) -> None:
     supply.doubtful.clear()
 
 
-def _write_head(writer: Writer, head: Head) -> None:
-    """It was zero until now."""
+def _write_head(writer: Writer, head: Head) -> int:
+    """It was zero until now. Returns how many bytes were sent."""
+    sent = 0
     for piece in pieces(Extent(0, head.length)):
         buffer = Buffer()
         buffer.view[: piece.length] = head.part(piece)
         for part in parts(buffer, piece):
             if not part.is_zero:
                 writer.begin(buffer, part.offset - piece.offset, part)
+                sent += part.length
     writer.settle()
+    return sent
 
 
 def _clear_beyond(writer: Writer, start: int, end: int) -> None:
