@@ -5,7 +5,7 @@ transaction. A change of state names the states that it starts from, so that a l
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
@@ -14,7 +14,6 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Connection,
-    RowMapping,
     Update,
     and_,
     bindparam,
@@ -28,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from cloudmanager.core import schema
+from cloudmanager.core import audit, schema
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.database import Database
 from cloudmanager.core.errors import (
@@ -49,7 +48,6 @@ from cloudmanager.core.model import (
     Access,
     AttachmentState,
     AttachPlan,
-    Disk,
     ExportState,
     Page,
     Problem,
@@ -65,6 +63,14 @@ from cloudmanager.core.records import (
     NodeRecord,
     Order,
     Start,
+)
+from cloudmanager.core.rows import (
+    attachment_record,
+    claims_of,
+    export_record,
+    export_row,
+    misfiled_attachment,
+    misfiled_export,
 )
 
 # Statements of the hot paths, built once: building one costs more than SQLite takes to run it.
@@ -95,7 +101,6 @@ _NODES = select(
 _UNORDERED_SECONDS = 1.0
 _INSERT_EXPORT = insert(schema.exports)
 _INSERT_CLAIM = insert(schema.claims)
-_INSERT_EVENT = insert(schema.audit_events)
 _STATE_EVENTS = [f"export.{what}" for what in ("claimed", "ready", "closing", "closed", "failed")]
 _LAST = (
     select(func.max(schema.audit_events.c.id))
@@ -168,7 +173,7 @@ class Store:
                 return earlier
             _refuse_ordered(connection, record.disk.id.provider, record.node)
             _refuse_conflict(connection, record, wanted)
-            connection.execute(_INSERT_EXPORT, _export_row(record))
+            connection.execute(_INSERT_EXPORT, export_row(record))
             connection.execute(
                 _INSERT_CLAIM,
                 [
@@ -180,7 +185,7 @@ class Store:
                 connection.execute(
                     insert(schema.idempotency_keys).values(key=idempotency_key, digest=digest, export_id=record.id)
                 )
-            _audit(
+            audit.add(
                 connection,
                 "export.claimed",
                 record.created_at,
@@ -236,7 +241,7 @@ class Store:
         if page:
             query = query.where(table.c.id < page)
         with self._read() as connection:
-            rows = [_export_record(row) for row in connection.execute(query).mappings()]
+            rows = [export_record(row) for row in connection.execute(query).mappings()]
         return Page(tuple(rows[:limit]), rows[limit - 1].id if len(rows) > limit else None)
 
     def claiming_exports(self, node: str, canonical_id: str | None = None) -> list[ExportRecord]:
@@ -246,7 +251,7 @@ class Store:
         if canonical_id is not None:
             query = query.where(table.c.canonical_id == canonical_id)
         with self._read() as connection:
-            return [_export_record(row) for row in connection.execute(query.order_by(table.c.id)).mappings()]
+            return [export_record(row) for row in connection.execute(query.order_by(table.c.id)).mappings()]
 
     def active_disks(self, node: str) -> set[str]:
         """Canonical ids of the disks that the node has exports or an attachment of."""
@@ -306,10 +311,10 @@ class Store:
             key = {"of_export": export_id}
             begins = key | {"state": ExportState.CLOSING.value, "closing_boottime": self._clock.boottime()}
             if closing := connection.execute(_change_from(LIVE_STATES), begins).one_or_none():
-                _audit(connection, "export.closing", at, "force-released", **closing._mapping)
+                audit.add(connection, "export.closing", at, "force-released", **closing._mapping)
             forced = connection.execute(_FORCE, key | {"is_forced": True}).one_or_none()
             if forced:
-                _audit(connection, "export.force-released", at, reason, ordered_by=by or None, **forced._mapping)
+                audit.add(connection, "export.force-released", at, reason, ordered_by=by or None, **forced._mapping)
         return forced is not None
 
     def expire(self, record: ExportRecord) -> bool:
@@ -341,9 +346,9 @@ class Store:
             row = connection.execute(_READY, {"of_export": export_id, "error": None} | ready).mappings().one_or_none()
             if row is None:
                 return None
-            record = _export_record(row)
+            record = export_record(row)
             who = {"node": record.node, "disk_id": row["disk_id"], "export_id": record.id, "holder": record.holder}
-            _audit(connection, "export.ready", self._clock.now(), "", **who)
+            audit.add(connection, "export.ready", self._clock.now(), "", **who)
         return record
 
     def set_error(self, export_id: str, problem: Problem, unready_boottime: float) -> bool:
@@ -400,13 +405,13 @@ class Store:
         with self._read() as connection:
             key = {"on_node": node, "of_disk": canonical_id}
             row = connection.execute(_ATTACHMENT, key).mappings().one_or_none()
-        return _attachment_record(row) if row else None
+        return attachment_record(row) if row else None
 
     def attachments(self) -> list[AttachmentRecord]:
         table = schema.attachments
         with self._read() as connection:
             rows = connection.execute(select(table).order_by(table.c.node, table.c.canonical_id)).mappings()
-            return [_attachment_record(row) for row in rows]
+            return [attachment_record(row) for row in rows]
 
     def plan_attachment(self, node: str, plan: AttachPlan, state: AttachmentState) -> AttachmentRecord:
         """Commits a plan: from here on, what it describes is ours (unless the disk was attached already)."""
@@ -418,7 +423,7 @@ class Store:
                     node=node, canonical_id=plan.disk.canonical_id, plan=plan, state=state.value, since=at
                 )
             )
-            _audit_disk(connection, node, plan.disk, f"attachment.{state}", at, plan.slot)
+            audit.about_disk(connection, node, plan.disk, f"attachment.{state}", at, plan.slot)
         return record
 
     def set_attachment(
@@ -433,7 +438,7 @@ class Store:
             )
             if state != record.state:
                 detail = problem.detail if problem else record.plan.slot
-                _audit_disk(connection, record.node, record.plan.disk, f"attachment.{state}", at, detail)
+                audit.about_disk(connection, record.node, record.plan.disk, f"attachment.{state}", at, detail)
         return replace(record, state=state, since=at, error=problem)
 
     def set_idle(self, record: AttachmentRecord, idle_boottime: float | None) -> None:
@@ -449,7 +454,7 @@ class Store:
         with self._write() as connection:
             connection.execute(delete(schema.attachments).where(_is_attachment(record)))
             event_name = "attachment.detached" if record.is_ours else "attachment.left"
-            _audit_disk(connection, record.node, record.plan.disk, event_name, self._clock.now(), record.plan.slot)
+            audit.about_disk(connection, record.node, record.plan.disk, event_name, self._clock.now(), record.plan.slot)
 
     # An operator's orders
 
@@ -462,7 +467,7 @@ class Store:
             self._database.lock(connection, [_pausing(provider)])
             if connection.execute(_PAUSE, {"of_provider": provider}).scalar_one_or_none() is None:
                 connection.execute(insert(schema.pauses).values(provider=provider, pause=order))
-                _audit_order(connection, "provider.paused", order, node, provider)
+                audit.about_order(connection, "provider.paused", order, node, provider)
 
     def resume(self, provider: str, order: Order, node: str) -> None:
         """Ends a pause, if there is one."""
@@ -470,7 +475,7 @@ class Store:
             self._database.lock(connection, [_pausing(provider)])
             ended = connection.execute(delete(schema.pauses).where(schema.pauses.c.provider == provider))
             if ended.rowcount:
-                _audit_order(connection, "provider.resumed", order, node, provider)
+                audit.about_order(connection, "provider.resumed", order, node, provider)
 
     def pauses(self) -> dict[str, Order]:
         """By provider."""
@@ -503,7 +508,7 @@ class Store:
                 raise NodeNotFound(f"There is no node {node!a}. Nodes that use this store: {known or 'none'}.")
             if (found.drain is None) != (drain is None):
                 connection.execute(update(schema.nodes).where(schema.nodes.c.name == node).values(drain=drain))
-                _audit_order(connection, event_name, order, node)
+                audit.about_order(connection, event_name, order, node)
 
     # Nodes and the audit trail
 
@@ -571,11 +576,11 @@ class Store:
             claims = connection.execute(select(schema.claims)).mappings().all()
             events = {row.export_id: row.event for row in connection.execute(_LAST_EVENTS)}
             return Contents(
-                tuple(map(_export_record, exports)),
+                tuple(map(export_record, exports)),
                 tuple(Claim(**row) for row in claims),
-                tuple(map(_attachment_record, attachments)),
+                tuple(map(attachment_record, attachments)),
                 events,
-                (*filter(None, map(_misfiled_export, exports)), *filter(None, map(_misfiled_attachment, attachments))),
+                (*filter(None, map(misfiled_export, exports)), *filter(None, map(misfiled_attachment, attachments))),
             )
 
     def disown(self, node: str, why: str) -> list[AttachmentRecord]:
@@ -583,11 +588,11 @@ class Store:
         ours = [record for record in self.attachments() if record.is_ours]
         at = self._clock.now()
         with self._write() as connection:
-            _audit(connection, "store.restored", at, why, node=node, disk_id="")
+            audit.add(connection, "store.restored", at, why, node=node, disk_id="")
             for record in ours:
                 foreign = {"state": AttachmentState.FOREIGN.value, "since": at}
                 connection.execute(update(schema.attachments).where(_is_attachment(record)).values(foreign))
-                _audit_disk(connection, record.node, record.plan.disk, "attachment.foreign", at, why)
+                audit.about_disk(connection, record.node, record.plan.disk, "attachment.foreign", at, why)
         return ours
 
     # Inside
@@ -626,7 +631,7 @@ class Store:
             if changed and frees_claims:
                 connection.execute(_FREE_CLAIMS, {"of_export": export_id})
             if changed and event_name:
-                _audit(connection, event_name, self._clock.now(), detail, **changed._mapping)
+                audit.add(connection, event_name, self._clock.now(), detail, **changed._mapping)
         return changed is not None
 
 
@@ -645,16 +650,11 @@ def _event_id(page: str) -> int:
     return int(page)
 
 
-def claims_of(record: ExportRecord) -> dict[str, bool]:
-    """Canonical id → whether the claim on it is exclusive."""
-    return {**dict.fromkeys(record.disk.backing, False), record.disk.canonical_id: record.access.writes_disk}
-
-
 def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
     for disk, is_exclusive in wanted.items():
         key = {"of_disk": disk, "is_exclusive": is_exclusive}
         if standing := connection.execute(_STANDING, key).mappings().one_or_none():
-            raise _conflict(record, _export_record(standing))
+            raise _conflict(record, export_record(standing))
 
 
 def _pausing(provider: str) -> str:
@@ -703,64 +703,9 @@ def _export(connection: Connection, export_id: str) -> ExportRecord:
     row = connection.execute(_EXPORT, {"of_export": export_id}).mappings().one_or_none()
     if row is None:
         raise ExportNotFound(f"There is no export {export_id!a}. It may have ended long ago, or never existed.")
-    return _export_record(row)
-
-
-_EXPORT_FIELDS = tuple(field.name for field in fields(ExportRecord))
-
-
-def _export_row(record: ExportRecord) -> dict[str, Any]:
-    row = {name: getattr(record, name) for name in _EXPORT_FIELDS}
-    return row | {
-        "disk_id": str(record.disk.id),
-        "canonical_id": record.disk.canonical_id,
-        "access": record.access.value,
-        "state": record.state.value,
-    }
-
-
-def _export_record(row: RowMapping) -> ExportRecord:
-    values = {name: row[name] for name in _EXPORT_FIELDS}
-    return ExportRecord(**values | {"access": Access(row["access"]), "state": ExportState(row["state"])})
-
-
-def _attachment_record(row: RowMapping) -> AttachmentRecord:
-    values = {field.name: row[field.name] for field in fields(AttachmentRecord)}
-    return AttachmentRecord(**values | {"state": AttachmentState(row["state"])})
-
-
-def _misfiled_export(row: RowMapping) -> str | None:
-    names = (row["disk_id"], row["canonical_id"])
-    is_right = names == (str(row["disk"].id), row["disk"].canonical_id)
-    return None if is_right else f"export {row['id']} of {row['disk'].id} is filed under {' and '.join(names)}"
-
-
-def _misfiled_attachment(row: RowMapping) -> str | None:
-    disk = row["plan"].disk
-    is_right = row["canonical_id"] == disk.canonical_id
-    return None if is_right else f"the attachment of {disk.id} is filed under {row['canonical_id']}"
+    return export_record(row)
 
 
 def _is_attachment(record: AttachmentRecord) -> Any:
     table = schema.attachments
     return and_(table.c.node == record.node, table.c.canonical_id == record.plan.disk.canonical_id)
-
-
-def _audit(connection: Connection, event_name: str, at: datetime, detail: str, **who: str | None) -> None:
-    """`who`: the event's node, disk_id, export_id, holder."""
-    connection.execute(_INSERT_EVENT, {"at": at, "event": event_name, "detail": detail} | who)
-
-
-def _audit_disk(connection: Connection, node: str, disk: Disk, event_name: str, at: datetime, detail: str) -> None:
-    _audit(connection, event_name, at, detail, node=node, disk_id=str(disk.id))
-
-
-def _audit_order(connection: Connection, event_name: str, order: Order, node: str, provider: str | None = None) -> None:
-    ordered_by = order.by or None
-    _audit(
-        *(connection, event_name, order.since, order.reason),
-        node=node,
-        disk_id="",
-        provider=provider,
-        ordered_by=ordered_by,
-    )

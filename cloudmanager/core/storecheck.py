@@ -15,7 +15,8 @@ from cloudmanager.core.database import Database, migrations
 from cloudmanager.core.errors import StoreUnavailable
 from cloudmanager.core.model import AttachmentState, ExportState, Finding, Severity
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
-from cloudmanager.core.store import Store, claims_of
+from cloudmanager.core.rows import claims_of
+from cloudmanager.core.store import Store
 
 SHOWN = 10
 """Of many mistakes of one kind."""
