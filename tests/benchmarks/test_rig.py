@@ -113,9 +113,10 @@ def test_a_link_is_as_slow_as_it_is_told_and_not_slower_afterwards() -> None:
 
 
 def test_a_relay_adds_its_delay_in_both_directions_and_loses_nothing() -> None:
-    with group() as counted, stream("127.0.0.1", MIB) as far, relay("127.0.0.1", far, 0.2) as near:
+    far = "127.0.0.2"
+    with group() as counted, stream("127.0.0.1", MIB) as port, relay(far, "127.0.0.1", [port], 0.2):
         began = time.perf_counter()
-        assert Place(counted).run([PYTHON, "-c", RECEIVE, "127.0.0.1", str(near)]) == f"{MIB}\n"
+        assert Place(counted).run([PYTHON, "-c", RECEIVE, far, str(port)]) == f"{MIB}\n"
         assert time.perf_counter() - began > 0.2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import stat
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -79,14 +80,37 @@ def test_starts_that_fail_leave_nothing_behind(
 
 @pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
 @pytest.mark.parametrize("seconds", [0.00001, 0.0005, 0.001])
-def test_a_server_that_does_not_answer_in_time_is_ended(
+def test_a_start_whose_time_is_over_leaves_nothing_behind(
     make_exporter: Callable[..., Exporter], sandbox: str, seconds: float, raw: Path
 ) -> None:
-    """Whenever the time is over: before there is a process, or while it starts."""
-    with pytest.raises(ServerFailed, match=r"did not answer within .*start_timeout_seconds") as caught:
-        make_exporter(sandbox=sandbox, start_timeout_seconds=seconds).export(device(raw))
-    assert caught.value.retriable
+    """Whenever it is over: before there is a process, or while it starts. What has answered by then is taken."""
+    exporter = make_exporter(sandbox=sandbox, start_timeout_seconds=seconds)
+    try:
+        exporter.servers.stop(exporter.export(device(raw)).id)
+    except ServerFailed as error:
+        assert_says_that_it_was_late(error)
     assert not servers_of(raw)
+
+
+def test_a_server_that_does_not_answer_in_time_is_ended(
+    make_exporter: Callable[..., Exporter], tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = tmp_path / "programs" / "qemu-nbd"
+    silent.parent.mkdir()
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{silent.parent}:{os.environ['PATH']}")
+    before = set(children(os.getpid()))
+    with pytest.raises(ServerFailed) as caught:
+        make_exporter(sandbox="none", start_timeout_seconds=0.2).export(device(raw))
+    assert_says_that_it_was_late(caught.value)
+    assert set(children(os.getpid())) == before
+
+
+def assert_says_that_it_was_late(error: ServerFailed) -> None:
+    assert "did not answer within" in error.detail
+    assert "start_timeout_seconds" in error.detail
+    assert error.retriable
 
 
 def test_deaths_and_replacements_leave_nothing_behind(exporter: Exporter, raw: Path) -> None:
