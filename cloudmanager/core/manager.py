@@ -496,7 +496,9 @@ class Manager:
             self._waiting.settle(export_id, export)
 
     def _store_finding(self) -> Finding:
-        """It is read now; the last write, which is half a minute old at the most, tells whether it can be written."""
+        """It is read now. The last write tells whether it can be written: it is half a minute old at the most, and one
+        that failed is tried again with every resync.
+        """
         try:
             self._store.nodes()
         except CloudManagerError as error:

@@ -334,10 +334,11 @@ class Reconciler:
             try:
                 self._look_at_all()
                 self._last_seen.note()
-                if (now := self._clock.boottime()) >= next_heartbeat:
+                now = self._clock.boottime()
+                if now >= next_heartbeat or self._store.write_failure:  # who asks is told when it takes writes again
                     self._store.node_seen(self._node)
                     self._store.prune(self._node, self._settings.keep_closed_seconds)
-                    next_heartbeat = now + HEARTBEAT_SECONDS  # sooner while the store takes no writes
+                    next_heartbeat = now + HEARTBEAT_SECONDS
             except CloudManagerError as error:
                 log.warning("cannot look for work: %s", error.detail)
 

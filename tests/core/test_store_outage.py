@@ -51,6 +51,20 @@ def test_a_store_that_cannot_be_written_is_not_ready_until_it_can(bench: Bench) 
     eventually(lambda: _store_is_ready(bench))
 
 
+def test_a_write_that_failed_just_after_a_heartbeat_is_not_held_against_the_store_until_the_next_one(
+    bench: Bench,
+) -> None:
+    eventually(lambda: [node for node in bench.manager.nodes() if node.seen_at > node.started_at])
+    for what in ("UPDATE ON nodes", "INSERT ON exports"):
+        table = what.rpartition(" ")[2]
+        _tell(bench, f"CREATE TRIGGER no_room_in_{table} BEFORE {what} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreUnavailable):
+        bench.manager.export("one:b.img", Access.READ_ONLY, "bob")
+    assert not _store_is_ready(bench)
+    _tell(bench, "DROP TRIGGER no_room_in_nodes")
+    eventually(lambda: _store_is_ready(bench))
+
+
 def _store_is_ready(bench: Bench) -> bool:
     (store,) = [finding for finding in bench.manager.readiness() if finding.subject == "store"]
     return store.severity is Severity.OK
