@@ -1,7 +1,7 @@
 """docs/performance.md and its plots, made from the results that are kept."""
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import plot
@@ -77,11 +77,16 @@ def _section(section: Section) -> Iterator[str]:
         yield from (_paragraph(section.note), "")
     if section.chart:
         yield from (f"![{section.chart.title}]({PLOTS}/{section.chart.name}.svg)", "")
-    yield f"| {' | '.join(section.headings)} |"
+    yield _row(section.headings)
     yield f"|{'---|' * len(section.headings)}"
-    for row in section.rows:
-        yield f"| {' | '.join(row)} |"
+    yield from map(_row, section.rows)
     yield ""
+
+
+def _row(cells: Iterable[str]) -> str:
+    """Of a table. A command with a pipe is one cell all the same."""
+    escaped = [cell.replace("|", r"\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def _paragraph(text: str) -> str:

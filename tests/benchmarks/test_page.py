@@ -4,8 +4,10 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
+from markdown_it import MarkdownIt
 
 from benchmarks import page, plot
 from benchmarks.figures import Figures, Quantity, Series
@@ -56,6 +58,14 @@ def test_the_page_and_its_plots_are_in_step_with_the_results(results: dict[str, 
     stale = [str(path) for path, text in made.items() if not path.exists() or path.read_text() != text]
     assert stale == [], "run `make performance`"
     assert set((page.PAGE.parent / page.PLOTS).iterdir()) == set(made) - {page.PAGE}
+
+
+def test_every_row_of_the_page_is_read_with_all_its_cells(results: dict[str, Figures]) -> None:
+    """A way of netcat's has a pipe in its name, which is what Markdown ends a cell with."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page.files(results)[page.PAGE])
+    cells = [token.content for opened, token in pairwise(tokens) if opened.type == "td_open"]
+    sections = [section for name in results for section in SHOWN[name].sections(results[name])]
+    assert cells == [cell for section in sections for row in section.rows for cell in row]
 
 
 @pytest.mark.parametrize("table", TABLES)
