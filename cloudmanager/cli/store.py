@@ -10,21 +10,22 @@ from cloudmanager.cli.extras import extra
 from cloudmanager.cli.findings import report
 
 if TYPE_CHECKING:
-    from cloudmanager.core.storebackup import Restored
+    from cloudmanager.core.store.backup import Restored
 
 
 def run_check(config: Path | None, file: Path | None, as_json: bool) -> Exit:
     """PROBLEM if something is wrong with the store, or with the file that is named in its place."""
     settings = configuration.load(config)
     with extra("server"):
-        from cloudmanager.core import storecheck, storefile
-    return report(storecheck.check(storefile.url_of(file) if file else settings.store_url), as_json=as_json)
+        from cloudmanager.core.store import sqlite_file
+        from cloudmanager.core.store.check import check
+    return report(check(sqlite_file.url_of(file) if file else settings.store_url), as_json=as_json)
 
 
 def run_backup(config: Path | None, file: Path, *, as_json: bool) -> None:
     settings = configuration.load(config)
     with extra("server"):
-        from cloudmanager.core.storebackup import back_up
+        from cloudmanager.core.store.backup import back_up
     back_up(settings.store_url, file)
     size_bytes = file.stat().st_size
     if as_json:
@@ -36,7 +37,7 @@ def run_backup(config: Path | None, file: Path, *, as_json: bool) -> None:
 def run_restore(config: Path | None, file: Path, *, as_json: bool) -> None:
     settings = configuration.load(config)
     with extra("server"):
-        from cloudmanager.core.storebackup import restore
+        from cloudmanager.core.store.backup import restore
     restored = restore(settings, file)
     if as_json:
         print(json.dumps(_answer(restored)))

@@ -37,7 +37,7 @@ class Attachments:
     def ensure(self, live: Sequence[ExportRecord]) -> None:
         """The disk of these exports is attached as they need it. Raises what the provider raises."""
         disk = live[0].disk
-        record = self._store.attachment(self._node, disk.canonical_id)
+        record = self._store.attachments.get(self._node, disk.canonical_id)
         access = _needed(live)
         if record and record.is_ours and access.writes_disk and not record.plan.access.writes_disk:
             self._detach(record)  # it lingers attached read-only, and its only export wants to write
@@ -45,14 +45,14 @@ class Attachments:
         if record is None:
             record = self._commit(self._new_plan(disk, access))
         if record.idle_boottime is not None:
-            self._store.set_idle(record, None)
+            self._store.attachments.set_idle(record, None)
         if record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):
             self._attach(record)
 
     def locate(self, disk: Disk, live: Sequence[ExportRecord]) -> Device:
         """The device, prepared for these exports. Raises AttachmentLost when it is planned anew."""
         device = self._plugins[disk.id.provider].locate(disk)
-        record = self._store.attachment(self._node, disk.canonical_id)
+        record = self._store.attachments.get(self._node, disk.canonical_id)
         if isinstance(device, Device):
             self._untouched.discard(disk.canonical_id)
             if record and record.is_ours and device.is_block:
@@ -67,15 +67,15 @@ class Attachments:
         The old one stands if the provider finds what it made: then it had answered with what it saw earlier, and what
         is ours must not become foreign by that. Either way the disk is attached again before it is used.
         """
-        record = self._store.attachment(self._node, canonical_id)
+        record = self._store.attachments.get(self._node, canonical_id)
         if record is None:
             return
         if record.is_ours:
-            record = self._store.set_attachment(record, AttachmentState.ATTACHING)
+            record = self._store.attachments.set_state(record, AttachmentState.ATTACHING)
         plan = self._new_plan(record.plan.disk, _needed(live))
         if plan.is_present and record.is_ours and plan.slot and plan.slot == record.plan.slot:
             return
-        self._store.forget_attachment(record)
+        self._store.attachments.forget(record)
         self._commit(plan)
 
     def let_go(self, canonical_id: str) -> float | None:
@@ -83,11 +83,11 @@ class Attachments:
 
         Raises what the provider raises, after keeping it on the attachment.
         """
-        record = self._store.attachment(self._node, canonical_id)
+        record = self._store.attachments.get(self._node, canonical_id)
         if record is None:
             return None
         if not record.is_ours or record.state is AttachmentState.PLANNED:  # planned only: what is there is not ours
-            self._store.forget_attachment(record)
+            self._store.attachments.forget(record)
             return None
         lingers_until = self._lingers_until(record)
         if self._clock.boottime() < lingers_until:
@@ -101,32 +101,32 @@ class Attachments:
     def _commit(self, plan: AttachPlan) -> AttachmentRecord:
         state = AttachmentState.FOREIGN if plan.is_present else AttachmentState.PLANNED
         self._untouched.add(plan.disk.canonical_id)
-        return self._store.plan_attachment(self._node, plan, state)
+        return self._store.attachments.plan(self._node, plan, state)
 
     def _attach(self, record: AttachmentRecord) -> None:
-        record = self._store.set_attachment(record, AttachmentState.ATTACHING)
+        record = self._store.attachments.set_state(record, AttachmentState.ATTACHING)
         try:
             attachment = self._plugins[record.plan.disk.id.provider].attach(record.plan)
         except NameClash:
-            self._store.forget_attachment(record)  # nothing was attached: the next plan takes another name
+            self._store.attachments.forget(record)  # nothing was attached: the next plan takes another name
             raise
         except CloudManagerError as error:
-            self._store.set_attachment(record, AttachmentState.ATTACHING, Problem.of(error))
+            self._store.attachments.set_state(record, AttachmentState.ATTACHING, Problem.of(error))
             raise
         is_ours = attachment.request_id == record.plan.request_id  # else somebody was faster
-        self._store.set_attachment(record, AttachmentState.ATTACHED if is_ours else AttachmentState.FOREIGN)
+        self._store.attachments.set_state(record, AttachmentState.ATTACHED if is_ours else AttachmentState.FOREIGN)
 
     def _detach(self, record: AttachmentRecord) -> None:
-        record = self._store.set_attachment(record, AttachmentState.DETACHING, record.error)
+        record = self._store.attachments.set_state(record, AttachmentState.DETACHING, record.error)
         try:
             self._flush(record.plan.disk)
             self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
         except CloudManagerError as error:
             log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
-            self._store.set_attachment(record, AttachmentState.STUCK, Problem.of(error))
+            self._store.attachments.set_state(record, AttachmentState.STUCK, Problem.of(error))
             raise
         self._untouched.discard(record.plan.disk.canonical_id)
-        self._store.forget_attachment(record)
+        self._store.attachments.forget(record)
 
     def _flush(self, disk: Disk) -> None:
         """Whatever was written is on the disk, and nobody holds it. A device that is not there has nothing to flush.
@@ -144,13 +144,13 @@ class Attachments:
             flush(device)
 
     def _lingers_until(self, record: AttachmentRecord) -> float:
-        if self._is_ending or (self._linger_seconds and self._store.is_draining(self._node)):
+        if self._is_ending or (self._linger_seconds and self._store.orders.is_draining(self._node)):
             return 0.0  # nobody will come for it
         idle = record.idle_boottime if record.boot_id == self._clock.boot_id else None
         if idle is None:
             idle = self._clock.boottime()
             if self._linger_seconds:
-                self._store.set_idle(record, idle)
+                self._store.attachments.set_idle(record, idle)
         return idle + self._linger_seconds
 
 

@@ -210,19 +210,21 @@ class Manager:
         digest = _digest(disk, access, holder, ttl, note)
         if idempotency_key is not None:
             _check_text("Idempotency-Key", idempotency_key, MAX_KEY_LENGTH, needed=True)
-            if earlier := self._store.replayed(idempotency_key, digest):
+            if earlier := self._store.claims.replayed(idempotency_key, digest):
                 return earlier
         self._refuse_at_the_end()
-        self._store.refuse_ordered(disk_id.provider, self._node)  # before a cloud is asked that may be why
+        self._store.orders.refuse(disk_id.provider, self._node)  # before a cloud is asked that may be why
         described = provider.describe(disk_id)
         wanted = self._new_record(export_id, described, access, holder, note, life)
         if access not in described.access:
-            self._store.refuse_conflict(wanted)  # what holds the disk may be an export, and then its holder is named
+            self._store.claims.refuse_conflict(
+                wanted
+            )  # what holds the disk may be an export, and then its holder is named
             raise _unsupported(described, access)
         if self._plugins.have_policies:
             self._plugins.authorize(ExportRequest(described, access, holder, self._is_attached(described)))
         self._refuse_at_the_end()  # what was asked may have taken its time
-        record = self._store.claim(wanted, idempotency_key, digest)
+        record = self._store.claims.add(wanted, idempotency_key, digest)
         self._reconciler.poke(record.disk.canonical_id)
         return record
 
@@ -249,17 +251,19 @@ class Manager:
             self._waiting.remove(export_id, future)
 
     def get(self, export_id: str) -> Export:
-        return self._view(self._store.export(export_id))
+        return self._view(self._store.exports.get(export_id))
 
     def list(self, wanted: ExportFilter, page: str | None = None, limit: int = 100) -> Page[Export]:
         """Newest first, closed and failed ones as long as they are kept."""
-        found = self._store.exports(wanted, page, limit)
+        found = self._store.exports.page(wanted, page, limit)
         return Page(tuple(self._view(record) for record in found.items), found.next_page)
 
     def renew(self, export_id: str, ttl: timedelta | None = None) -> Export:
         """Lets the export live for another `ttl` from now. Raises ExportOver once it is closing."""
         life = self._life(ttl)
-        renewed = self._store.renew(export_id, self._clock.now() + life, self._clock.boottime() + life.total_seconds())
+        renewed = self._store.exports.renew(
+            export_id, self._clock.now() + life, self._clock.boottime() + life.total_seconds()
+        )
         export = self.get(export_id)
         if not renewed:
             raise ExportOver(f"Export {export_id} is {export.state} and cannot be renewed. Ask for a new one.")
@@ -267,8 +271,8 @@ class Manager:
 
     def release(self, export_id: str) -> Export:
         """Ends the claim: connected clients have their time to finish. Releasing it again changes nothing."""
-        record = self._store.export(export_id)
-        if self._store.start_closing(export_id, "released"):
+        record = self._store.exports.get(export_id)
+        if self._store.exports.start_closing(export_id, "released"):
             self._announce(export_id)
         self._reconciler.poke(record.disk.canonical_id)
         return self.get(export_id)
@@ -278,7 +282,7 @@ class Manager:
 
         Raises ExportNotFound, ExportNotReady, ExportOver, UnsupportedAccess, TransferUnavailable, ShuttingDown.
         """
-        record = self._store.export(export_id)
+        record = self._store.exports.get(export_id)
         if record.node != self._node:
             raise TransferUnavailable(f"Export {export_id} is served by {record.node}: ask there, or use NBD.")
         if not _is_settled(record.state):
@@ -294,8 +298,8 @@ class Manager:
     def force_release(self, export_id: str, by: str = "", reason: str = "") -> Export:
         """Ends the claim and cuts connected clients off: they are, when this returns. Works on closing exports too."""
         self._order(by, reason)
-        before = self._store.export(export_id)
-        if self._store.force_closing(export_id, by, reason):
+        before = self._store.exports.get(export_id)
+        if self._store.exports.force_closing(export_id, by, reason):
             self._announce(export_id)
         if before.node == self._node and before.state in (ExportState.READY, ExportState.CLOSING):
             self._cut_off(export_id)
@@ -304,22 +308,22 @@ class Manager:
 
     def pause(self, provider: str, by: str = "", reason: str = "") -> ProviderStatus:
         """The provider makes no new exports on any node that uses the store. Those that it has go on as ever."""
-        self._store.pause(self._plugins[provider].name, self._order(by, reason), self._node)
+        self._store.orders.pause(self._plugins[provider].name, self._order(by, reason), self._node)
         return self._known_status(self._plugins[provider])
 
     def resume(self, provider: str, by: str = "", reason: str = "") -> ProviderStatus:
-        self._store.resume(self._plugins[provider].name, self._order(by, reason), self._node)
+        self._store.orders.resume(self._plugins[provider].name, self._order(by, reason), self._node)
         return self._known_status(self._plugins[provider])
 
     def drain(self, node: str, by: str = "", reason: str = "") -> NodeRecord:
         """The node takes no new exports. Those that it has go on until they end, and their disks do not linger then."""
-        self._store.drain(node, self._order(by, reason))
+        self._store.orders.drain(node, self._order(by, reason))
         for canonical_id in self._store.active_disks(self._node):
             self._reconciler.poke(canonical_id)
         return self._node_record(node)
 
     def undrain(self, node: str, by: str = "", reason: str = "") -> NodeRecord:
-        self._store.undrain(node, self._order(by, reason))
+        self._store.orders.undrain(node, self._order(by, reason))
         return self._node_record(node)
 
     # What there is
@@ -346,25 +350,25 @@ class Manager:
         return self._plugins[disk_id.provider].describe(disk_id)
 
     def attachments(self) -> tuple[AttachmentRecord, ...]:
-        return tuple(self._store.attachments())
+        return tuple(self._store.attachments.all())
 
     def providers(self) -> tuple[ProviderStatus, ...]:
-        pauses = self._store.pauses()
+        pauses = self._store.orders.pauses()
         return tuple(self._status(provider, pauses.get(provider.name)) for provider in self._plugins)
 
     def pauses(self) -> dict[str, Order | None]:
         """By provider, also of those that are not paused. Asks no cloud."""
-        paused = self._store.pauses()
+        paused = self._store.orders.pauses()
         return {provider.name: paused.get(provider.name) for provider in self._plugins}
 
     def nodes(self) -> tuple[NodeRecord, ...]:
-        return tuple(self._store.nodes())
+        return tuple(self._store.nodes.all())
 
     def audit(self, page: str | None = None, limit: int = 100, export_id: str = "") -> Page[AuditEvent]:
-        return self._store.audit(page, limit, export_id)
+        return self._store.trail.events(page, limit, export_id)
 
     def export_counts(self) -> dict[tuple[ExportState, Access], int]:
-        return self._store.export_counts()
+        return self._store.exports.counts()
 
     def readiness(self) -> tuple[Finding, ...]:
         """Whether requests can be served now: any PROBLEM says no."""
@@ -390,7 +394,7 @@ class Manager:
 
     def _sweep(self) -> None:
         """Ends what is left of exports that the store does not know as live, as after a backup was restored."""
-        live = {record.id for record in self._store.claiming_exports(self._node)}
+        live = {record.id for record in self._store.exports.claiming(self._node)}
         for leftover in self._state.leftovers(live):
             self._servers.sweep(leftover)
 
@@ -424,11 +428,11 @@ class Manager:
 
     def _known_status(self, provider: Provider) -> ProviderStatus:
         known = self._whereabouts.of(provider.name)
-        pause = self._store.pauses().get(provider.name)
+        pause = self._store.orders.pauses().get(provider.name)
         return ProviderStatus(provider.name, provider.type, known.node, problem_of(known), pause)
 
     def _node_record(self, name: str) -> NodeRecord:
-        return next(record for record in self._store.nodes() if record.name == name)
+        return next(record for record in self._store.nodes.all() if record.name == name)
 
     def _life(self, ttl: timedelta | None) -> timedelta:
         limits = self._settings.exports
@@ -481,7 +485,7 @@ class Manager:
         )
 
     def _is_attached(self, disk: Disk) -> bool:
-        record = self._store.attachment(self._node, disk.canonical_id)
+        record = self._store.attachments.get(self._node, disk.canonical_id)
         return record is not None and record.state in (AttachmentState.ATTACHED, AttachmentState.FOREIGN)
 
     def _server_ended(self, export_id: str) -> None:
@@ -500,7 +504,7 @@ class Manager:
         that failed is tried again with every resync.
         """
         try:
-            self._store.nodes()
+            self._store.nodes.all()
         except CloudManagerError as error:
             return Finding("store", Severity.PROBLEM, error.detail)
         if failure := self._store.write_failure:

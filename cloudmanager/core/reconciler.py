@@ -68,9 +68,9 @@ class Reconciler:
 
     def start(self) -> None:
         """Takes over what an earlier daemon left behind, and begins to converge."""
-        self._store.node_started(self._node)
+        self._store.nodes.started(self._node)
         # At once: a start that was cut is waited for, and a crash may have cut many.
-        list(self._starters.map(self._take_over, self._store.claiming_exports(self._node)))
+        list(self._starters.map(self._take_over, self._store.exports.claiming(self._node)))
         self._last_seen.note()  # only now: what was noted in an earlier boot is needed until here
         names = [f"converge-{number}" for number in range(DISKS_AT_ONCE)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
@@ -107,11 +107,11 @@ class Reconciler:
         now = self._clock.boottime()
         again = self._backoff.strike(export_id, now, first_is_free=True)
         log.warning("the server of export %s ended; replacing it in %.1f s", export_id, again - now)
-        self._queue.put(self._store.export(export_id).disk.canonical_id, again)
+        self._queue.put(self._store.exports.get(export_id).disk.canonical_id, again)
 
     def converge(self, canonical_id: str) -> float | None:
         """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
-        records = self._expire(self._store.claiming_exports(self._node, canonical_id))
+        records = self._expire(self._store.exports.claiming(self._node, canonical_id))
         records = self._heed(canonical_id, records)
         due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
         live = [record for record in records if record.state.is_live]
@@ -127,10 +127,10 @@ class Reconciler:
         now = self._clock.boottime()
         expired = [record for record in records if record.state.is_live and record.expires_boottime <= now]
         for record in expired:
-            if self._store.expire(record):
+            if self._store.exports.expire(record):
                 self._on_change(record.id)
         gone = {record.id for record in expired}
-        return [self._store.export(record.id) if record.id in gone else record for record in records]
+        return [self._store.exports.get(record.id) if record.id in gone else record for record in records]
 
     def _heed(self, canonical_id: str, records: Sequence[ExportRecord]) -> list[ExportRecord]:
         """Acts on what was noticed of the disk. Returns those of its exports that are not over by that."""
@@ -145,7 +145,7 @@ class Reconciler:
     def _is_ended_by(self, record: ExportRecord, finding: Finding) -> bool:
         """Shows the finding on the export, and stops a server that must not go on."""
         if not finding.verdict.stops or finding.problem is None:
-            self._store.show(record.id, finding.problem)
+            self._store.exports.show(record.id, finding.problem)
             self._drift.shown(finding)
             return False
         log.warning("export %s of %s is stopped: %s", record.id, record.disk.id, finding.problem.detail)
@@ -160,13 +160,13 @@ class Reconciler:
             return self._give_up(record, Problem.of(_overlay_lost(finding.problem)))
         if finding.verdict is Verdict.WRONG:
             return self._give_up(record, finding.problem)
-        self._store.set_error(record.id, finding.problem, self._unready_since(record))
+        self._store.exports.set_error(record.id, finding.problem, self._unready_since(record))
         self._on_change(record.id)
         return False
 
     def _give_up(self, record: ExportRecord, problem: Problem) -> bool:
         if self._end(record, ExportState.FAILED, problem):  # not yet: and it must not be served again until then
-            self._store.start_closing(record.id, problem.detail)
+            self._store.exports.start_closing(record.id, problem.detail)
         return True
 
     def _attach_anew(self, canonical_id: str, live: Sequence[ExportRecord]) -> None:
@@ -196,7 +196,7 @@ class Reconciler:
         self._drift.ended(record.id)
         self._backoff.forgive(record.id)
         self._backoff.forgive(_ending(record))
-        if self._store.set_over(record.id, state, problem):
+        if self._store.exports.set_over(record.id, state, problem):
             self._on_change(record.id)
         return []
 
@@ -239,7 +239,7 @@ class Reconciler:
     def _begin_starts(self, exports: Sequence[ExportRecord], ports: Mapping[str, int]) -> list[ExportRecord]:
         """The record precedes the process. Leaves out what was released in the meantime: the next round closes it."""
         starts = [Start(record.id, ports[record.id], self._unready_since(record)) for record in exports]
-        live = self._store.set_attaching(starts)
+        live = self._store.exports.set_attaching(starts)
         return [record for record in exports if record.id in live]
 
     def _start_server(self, record: ExportRecord, port: int, device: Device) -> CloudManagerError | None:
@@ -249,7 +249,7 @@ class Reconciler:
             size = self._drift.starting(record, device)
             spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
             process = self._servers.start(spec)
-            if ready := self._store.set_ready(record.id, process, size, device.format):
+            if ready := self._store.exports.set_ready(record.id, process, size, device.format):
                 self._on_ready(ready)
         except CloudManagerError as error:
             return error
@@ -274,7 +274,7 @@ class Reconciler:
             if isinstance(error, AttachmentLost) and record.access is Access.SCRATCH and record.server is not None:
                 self._end(record, ExportState.FAILED, Problem.of(_overlay_lost(problem)))
             elif error.retriable and now < since + self._settings.attach_deadline_seconds:
-                self._store.set_error(record.id, problem, since)
+                self._store.exports.set_error(record.id, problem, since)
                 retried = True
             else:
                 self._end(record, ExportState.FAILED, problem)
@@ -297,7 +297,7 @@ class Reconciler:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
         left = self._last_seen.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
-        self._store.rebase(record, left)  # last: from here on nothing tells that there was a reboot
+        self._store.exports.rebase(record, left)  # last: from here on nothing tells that there was a reboot
 
     def _let_go(self, canonical_id: str) -> list[float]:
         """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
@@ -336,8 +336,8 @@ class Reconciler:
                 self._last_seen.note()
                 now = self._clock.boottime()
                 if now >= next_heartbeat or self._store.write_failure:  # who asks is told when it takes writes again
-                    self._store.node_seen(self._node)
-                    self._store.prune(self._node, self._settings.keep_closed_seconds)
+                    self._store.nodes.seen(self._node)
+                    self._store.exports.prune(self._node, self._settings.keep_closed_seconds)
                     next_heartbeat = now + HEARTBEAT_SECONDS
             except CloudManagerError as error:
                 log.warning("cannot look for work: %s", error.detail)

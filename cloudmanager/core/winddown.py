@@ -43,8 +43,8 @@ class WindDown:
     def _release(self) -> bool:
         """Again and again, for a claim that was under way. Whether anything is left."""
         try:
-            for record in self._store.claiming_exports(self._node):
-                if record.state.is_live and self._store.start_closing(record.id, "the service ends"):
+            for record in self._store.exports.claiming(self._node):
+                if record.state.is_live and self._store.exports.start_closing(record.id, "the service ends"):
                     self._on_change(record.id)
             unfinished = self._store.active_disks(self._node)
         except CloudManagerError as error:
@@ -56,8 +56,8 @@ class WindDown:
 
     def _left(self) -> list[str]:
         try:
-            exports = self._store.claiming_exports(self._node)
-            attachments = [record for record in self._store.attachments() if record.node == self._node]
+            exports = self._store.exports.claiming(self._node)
+            attachments = [record for record in self._store.attachments.all() if record.node == self._node]
         except CloudManagerError as error:
             return [f"everything ({error.detail})"]
         return [

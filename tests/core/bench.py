@@ -80,7 +80,7 @@ class Bench:
         return self.over(export)
 
     def server_pid(self, export: Export) -> int:
-        server = self.manager._store.export(export.id).server
+        server = self.manager._store.exports.get(export.id).server
         assert server is not None
         return server.pid
 

@@ -87,7 +87,7 @@ class CloudBench:
         return eventually(lambda: now if (now := self.manager.get(export.id)).state.is_over else None)
 
     def pid(self, export: Export) -> int:
-        server = self.manager._store.export(export.id).server
+        server = self.manager._store.exports.get(export.id).server
         assert server is not None
         return server.pid
 

@@ -12,12 +12,11 @@ import psycopg
 import pytest
 from sqlalchemy import insert, text
 
-from cloudmanager.core import database as database_module
-from cloudmanager.core import groupcommit, schema
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.database import Database
 from cloudmanager.core.errors import StoreDamaged, StoreFull, StoreLocked, StoreReadOnly, StoreUnavailable
-from cloudmanager.core.store import Store
+from cloudmanager.core.store import Store, groupcommit, schema
+from cloudmanager.core.store import database as database_module
+from cloudmanager.core.store.database import Database
 
 PAGE = 4096
 Damage = Callable[[bytearray], None]
@@ -134,7 +133,7 @@ def test_a_row_that_nobody_can_have_written_is_damage(path: Path) -> None:
             "INSERT INTO attachments VALUES ('here', 'disk', '{', 'attached', '2026-01-01', NULL, NULL, NULL)"
         )
     with pytest.raises(StoreDamaged, match="store check"):
-        store.attachments()
+        store.attachments.all()
     store.close()
 
 

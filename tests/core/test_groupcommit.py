@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from cloudmanager.core import groupcommit
 from cloudmanager.core.errors import StoreLocked, StoreUnavailable
-from cloudmanager.core.groupcommit import GroupCommit
+from cloudmanager.core.store import groupcommit
+from cloudmanager.core.store.groupcommit import GroupCommit
 
 WRITERS = 5
 Body = Callable[[Connection], None]

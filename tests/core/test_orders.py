@@ -68,7 +68,7 @@ def test_a_forced_release_that_a_crash_cut_short_is_finished_by_the_next_service
     with connected(export):
         bench.manager.close()
         bench.open()
-        bench.manager._store.force_closing(export.id, "", "")
+        bench.manager._store.exports.force_closing(export.id, "", "")
         bench.restart()
         assert bench.over(export).state is ExportState.CLOSED
 

@@ -15,12 +15,11 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine, inspect, select
 
-from cloudmanager.core import schema
-from cloudmanager.core.database import migrations
 from cloudmanager.core.model import Severity
 from cloudmanager.core.records import ExportFilter
-from cloudmanager.core.store import Store
-from cloudmanager.core.storecheck import check
+from cloudmanager.core.store import Store, schema
+from cloudmanager.core.store.check import check
+from cloudmanager.core.store.database import migrations
 from tests.core.schemas.kept import Kept, all_kept
 from tests.core.schemas.rows import StoppedClock
 
@@ -189,7 +188,7 @@ class _Key:
 
     def __init__(self, store: Store, key: str, digest: str) -> None:
         self.key, self.digest = key, digest
-        replayed = store.replayed(key, digest)
+        replayed = store.claims.replayed(key, digest)
         self.export_id = replayed and replayed.id
 
 
@@ -199,11 +198,11 @@ class _Pause:
 
 
 _READERS: dict[str, Callable[[Store], list[Any]]] = {
-    "exports": lambda store: list(store.exports(ExportFilter(), None, 1000).items),
+    "exports": lambda store: list(store.exports.page(ExportFilter(), None, 1000).items),
     "claims": lambda store: list(store.contents().claims),
     "idempotency_keys": lambda store: [_Key(store, "a key of the client's", "0" * 64)],
-    "attachments": lambda store: store.attachments(),
-    "nodes": lambda store: store.nodes(),
-    "audit_events": lambda store: list(store.audit(None, 1000).items),
-    "pauses": lambda store: [_Pause(*each) for each in store.pauses().items()],
+    "attachments": lambda store: store.attachments.all(),
+    "nodes": lambda store: store.nodes.all(),
+    "audit_events": lambda store: list(store.trail.events(None, 1000).items),
+    "pauses": lambda store: [_Pause(*each) for each in store.orders.pauses().items()],
 }

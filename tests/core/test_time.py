@@ -63,7 +63,7 @@ class TimeBench:
 
     def left(self, export: Export) -> float:
         """Hours of its life."""
-        record = self.manager._store.export(export.id)
+        record = self.manager._store.exports.get(export.id)
         assert record.boot_id == self.clock.boot_id
         return (record.expires_boottime - self.clock.boottime()) / HOUR
 

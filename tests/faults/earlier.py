@@ -10,8 +10,8 @@ import alembic.command
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
-from cloudmanager.core import storefile
-from cloudmanager.core.database import migrations
+from cloudmanager.core.store import sqlite_file
+from cloudmanager.core.store.database import migrations
 
 
 def revision_before_head() -> str | None:
@@ -32,7 +32,7 @@ def set_back(path: Path, revision: str) -> None:
     """What is in the store, in the schema of that revision. No service may run."""
     older = path.with_name("older.sqlite")
     _make(older, revision)
-    storefile.make_single(path)
+    sqlite_file.make_single(path)
     with closing(sqlite3.connect(older)) as connection:
         connection.execute("ATTACH DATABASE ? AS newer", (str(path),))
         tables = [name for (name,) in connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'")]

@@ -10,11 +10,11 @@ from pathlib import Path
 from subprocess import CalledProcessError, run
 from tempfile import NamedTemporaryFile
 
-from cloudmanager.core import storecheck
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Credentials, Export, ExportState, Severity
 from cloudmanager.core.nbd import process
 from cloudmanager.core.records import AuditEvent, ExportFilter
+from cloudmanager.core.store.check import check
 from tests.faults.clouds import MiB
 from tests.nbd.client import Client
 
@@ -123,7 +123,7 @@ def left_over(state: Path) -> Iterator[str]:
             for row in store.execute(f"SELECT * FROM {table}"):  # noqa: S608 - names of ours
                 yield f"{table} has {row}"
         yield from _rows_without_owners(store, {})
-    for finding in storecheck.check(f"sqlite:///{state}/cloudmanager.sqlite"):
+    for finding in check(f"sqlite:///{state}/cloudmanager.sqlite"):
         if finding.severity is not Severity.OK:
             yield f"store check: {finding.seen}"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from cloudmanager import Access
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.database import Database
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
+from cloudmanager.core.store.database import Database
 from tests.core.bench import eventually
 from tests.faults import invariants
 from tests.faults.clouds import make_cloud, write_content

@@ -18,11 +18,13 @@ from sqlalchemy import Connection
 
 from cloudmanager import hookimpl
 from cloudmanager.core import store
-from cloudmanager.core.database import Database
 from cloudmanager.core.hookspecs import MANDATORY_HOOKS
+from cloudmanager.core.store.database import Database
 
 _AUDITED = ("socket.connect", "shutil.rmtree", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 """What Python tells of a service that starts and stops servers: handshakes, keys, overlays, device nodes."""
+
+_STORE = Path(store.__file__).parent
 
 _SHIM = """#!/bin/sh
 if rm {armed} 2>/dev/null; then kill -KILL $PPID; fi
@@ -129,11 +131,12 @@ def crashing_database(points: Points) -> type[CrashingDatabase]:
 
 
 def _writer(frame: FrameType | None) -> str:
-    """The store's method that writes."""
-    name = "migrate"
+    """The table of the store that is written, and the method that does it."""
+    name = ""
     while frame is not None:
-        if frame.f_code.co_filename == store.__file__:
-            name = frame.f_code.co_name
+        file = Path(frame.f_code.co_filename)
+        if file.parent == _STORE:
+            name = f"{file.stem}.{frame.f_code.co_name}"
         frame = frame.f_back
     return name
 

@@ -28,19 +28,19 @@ IN_CLOUDS = ("gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in (
 SAMPLE = 10
 """So many points of a life in a cloud are tried in every run of the tests."""
 WHOLE_LIFE = {
-    "before claim #1",
+    "before claims.add #1",
     "after describe #1",
     "after locate #1",
     "after spawn #1",
-    "before set_ready #1",
-    "after renew #1",
-    "after start_closing #1",
-    "before set_over #1",
-    "before prune #1",
+    "before exports.set_ready #1",
+    "after exports.renew #1",
+    "after exports.start_closing #1",
+    "before exports.set_over #1",
+    "before exports.prune #1",
 }
-OURS = {"after plan_attachment #1", "after attach #1", "before detach #1", "after forget_attachment #1"}
+OURS = {"after attachments.plan #1", "after attach #1", "before detach #1", "after attachments.forget #1"}
 """What is reached besides when the disk is not attached already."""
-LOST_ANSWERS = ["before start_closing #1", "after renew #1"]
+LOST_ANSWERS = ["before exports.start_closing #1", "after exports.renew #1"]
 """The client was told of one renewal, and not of the next."""
 TRIES = 3
 """A point may not be reached because two threads went the other way round; then it is tried again."""

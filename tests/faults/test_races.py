@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Connection
 
 from cloudmanager import Access, hookimpl
-from cloudmanager.core.database import Database
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import AttachmentState, DiskId, ExportState
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
+from cloudmanager.core.store.database import Database
 from tests.core.bench import eventually
 from tests.faults.depot import SOMEBODY
 from tests.faults.world import World
@@ -38,11 +38,11 @@ def test_an_export_that_is_renewed_while_it_is_found_expired_lives_on(world: Wor
     export = world.manager.export(f"depot:{DISK}", Access.READ_ONLY, "client")
     world.settle()
     store = world.manager._store
-    read_before = store.export(export.id)
+    read_before = store.exports.get(export.id)
     world.manager.renew(export.id, timedelta(hours=2))
-    assert not store.expire(read_before)
+    assert not store.exports.expire(read_before)
     assert world.manager.get(export.id).state is ExportState.READY
-    assert store.expire(store.export(export.id))
+    assert store.exports.expire(store.exports.get(export.id))
     assert world.manager.get(export.id).state is ExportState.CLOSING
 
 
@@ -65,7 +65,7 @@ def test_what_was_planned_and_not_begun_is_forgotten_without_a_detach(world: Wor
     world.open()
     provider = world.manager._plugins["depot"]
     plan = provider.plan_attach(provider.describe(DiskId("depot", DISK)), Access.READ_ONLY)
-    world.manager._store.plan_attachment("here", plan, AttachmentState.PLANNED)
+    world.manager._store.attachments.plan("here", plan, AttachmentState.PLANNED)
     world.depot.attach(DISK, SOMEBODY)
     eventually(lambda: not world.manager.attachments())
     assert detaches.count == 0

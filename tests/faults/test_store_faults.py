@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.core.model import Severity
-from cloudmanager.core.storecheck import check
+from cloudmanager.core.store.check import check
 from tests.core.bench import eventually, kill, processes_of
 from tests.faults.daemon import Daemon
 from tests.nbd.client import Client

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from cloudmanager import hookimpl
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.database import Database
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
@@ -26,6 +25,7 @@ from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
+from cloudmanager.core.store.database import Database
 from tests.faults import invariants
 from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
 from tests.faults.points import CrashingHooks, Points, crashing_database

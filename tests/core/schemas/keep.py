@@ -10,8 +10,8 @@ from pathlib import Path
 
 from alembic.script import ScriptDirectory
 
-from cloudmanager.core.database import migrations
 from cloudmanager.core.store import Store
+from cloudmanager.core.store.database import migrations
 from tests.conftest import postgres_server
 from tests.core.schemas.kept import Kept
 from tests.core.schemas.rows import StoppedClock, fill

@@ -34,7 +34,7 @@ class StoppedClock(Clock):
 
 def fill(store: Store) -> None:
     """An export in every state and with every access, an attachment in every state, and what there is besides."""
-    store.node_started(NODE)
+    store.nodes.started(NODE)
     _fill_exports(store)
     _fill_attachments(store)
     _give_orders(store)
@@ -45,33 +45,33 @@ def _fill_exports(store: Store) -> None:
     states = iter(ExportState)
     for number, (access, state) in enumerate([(each, next(states)) for each in [*Access, *Access]]):
         record = _export(number, access)
-        store.claim(record, KEY if number == 0 else None, DIGEST)
+        store.claims.add(record, KEY if number == 0 else None, DIGEST)
         if state is not ExportState.PENDING:
-            store.set_attaching([Start(record.id, 10900 + number, BOOTTIME)])
-            store.set_error(record.id, problem, BOOTTIME)
+            store.exports.set_attaching([Start(record.id, 10900 + number, BOOTTIME)])
+            store.exports.set_error(record.id, problem, BOOTTIME)
         if state not in (ExportState.PENDING, ExportState.ATTACHING):
-            store.set_ready(record.id, ServerProcess(BOOT, 4000 + number, 5, 6), 2**41, "qcow2")
+            store.exports.set_ready(record.id, ServerProcess(BOOT, 4000 + number, 5, 6), 2**41, "qcow2")
         if state in (ExportState.CLOSING, ExportState.CLOSED):
-            store.start_closing(record.id, "released")
+            store.exports.start_closing(record.id, "released")
         if state.is_over:
-            store.set_over(record.id, state, problem if state is ExportState.FAILED else None)
+            store.exports.set_over(record.id, state, problem if state is ExportState.FAILED else None)
 
 
 def _fill_attachments(store: Store) -> None:
     for number, state in enumerate(AttachmentState):
         plan = AttachPlan(_disk(number), Node("vm-1", "zone-a", "instances/1"), Access.READ_ONLY, f"uuid-{number}", "7")
-        record = store.plan_attachment(NODE, plan, AttachmentState.PLANNED)
+        record = store.attachments.plan(NODE, plan, AttachmentState.PLANNED)
         problem = Problem("disk_in_use", "The disk is in use", "Something has it open.") if state == "stuck" else None
-        store.set_attachment(record, state, problem)
-        store.set_idle(record, BOOTTIME if number % 2 else None)
+        store.attachments.set_state(record, state, problem)
+        store.attachments.set_idle(record, BOOTTIME if number % 2 else None)
 
 
 def _give_orders(store: Store) -> None:
     order = Order(NOW, "carol", "the cellar is flooded")
-    closing = store.exports(ExportFilter(states=frozenset({ExportState.CLOSING})), None, 1).items[0]
-    store.force_closing(closing.id, order.by, order.reason)
-    store.pause("prod", order, NODE)
-    store.drain(NODE, order)
+    closing = store.exports.page(ExportFilter(states=frozenset({ExportState.CLOSING})), None, 1).items[0]
+    store.exports.force_closing(closing.id, order.by, order.reason)
+    store.orders.pause("prod", order, NODE)
+    store.orders.drain(NODE, order)
 
 
 def _disk(number: int) -> Disk:

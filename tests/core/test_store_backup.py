@@ -23,8 +23,8 @@ from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
-from cloudmanager.core.storebackup import back_up, restore
-from cloudmanager.core.storecheck import check
+from cloudmanager.core.store.backup import back_up, restore
+from cloudmanager.core.store.check import check
 from tests.core.bench import Bench, content, eventually, opened_bench
 from tests.core.schemas.kept import Kept
 from tests.core.schemas.rows import StoppedClock, fill
@@ -56,7 +56,7 @@ def filled(settings: Settings) -> Path:
 
 def _ids(path: Path) -> list[str]:
     store = Store.open(f"sqlite:///{path}", StoppedClock())
-    ids = [each.id for each in store.exports(ExportFilter(), None, 1000).items]
+    ids = [each.id for each in store.exports.page(ExportFilter(), None, 1000).items]
     store.close()
     return ids
 
@@ -148,15 +148,15 @@ def test_a_restore_says_so_in_the_audit_trail_and_keeps_the_store_of_before(
 ) -> None:
     back_up(settings.store_url, tmp_path / "backup")
     store = Store.open(settings.store_url, StoppedClock())
-    newest = store.exports(ExportFilter(states=frozenset({ExportState.READY})), None, 1).items[0]
-    store.set_over(newest.id, ExportState.CLOSED)
+    newest = store.exports.page(ExportFilter(states=frozenset({ExportState.READY})), None, 1).items[0]
+    store.exports.set_over(newest.id, ExportState.CLOSED)
     store.close()
     restored = restore(settings, tmp_path / "backup")
     assert restored.kept is not None
     for path, state in ((filled, ExportState.READY), (restored.kept, ExportState.CLOSED)):
         opened = Store.open(f"sqlite:///{path}", StoppedClock())
-        assert opened.export(newest.id).state is state
-        events = [each.event for each in opened.audit(None, 100).items]
+        assert opened.exports.get(newest.id).state is state
+        events = [each.event for each in opened.trail.events(None, 100).items]
         assert ("store.restored" in events) == (path == filled)
         opened.close()
 
@@ -202,7 +202,7 @@ def test_nothing_is_restored_while_a_program_has_the_store_open(
 ) -> None:
     back_up(settings.store_url, tmp_path / "backup")
     other = Store.open(settings.store_url, StoppedClock())
-    other.nodes()
+    other.nodes.all()
     with pytest.raises(StoreLocked, match="fuser"):
         restore(settings, tmp_path / "backup")
     other.close()

@@ -9,14 +9,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DatabaseError
 
-from cloudmanager.core import schema, storefile
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.database import Database, migrations
 from cloudmanager.core.errors import StoreUnavailable
 from cloudmanager.core.model import AttachmentState, ExportState, Finding, Severity
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
-from cloudmanager.core.rows import claims_of
-from cloudmanager.core.store import Store
+from cloudmanager.core.store import Store, schema, sqlite_file
+from cloudmanager.core.store.database import Database, migrations
+from cloudmanager.core.store.rows import claims_of
 
 SHOWN = 10
 """Of many mistakes of one kind."""
@@ -46,7 +45,7 @@ def check(url: str | URL) -> Iterator[Finding]:
 
 
 def _check(database: Database) -> Iterator[Finding]:
-    path = storefile.path_of(database.url)
+    path = sqlite_file.path_of(database.url)
     if path is not None and not path.exists():
         yield Finding("store", Severity.PROBLEM, f"{path} does not exist", "The service makes it when it starts.")
         return
@@ -62,7 +61,7 @@ def _check(database: Database) -> Iterator[Finding]:
 
 
 def _place(database: Database, connection: Connection) -> Finding:
-    path = storefile.path_of(database.url)
+    path = sqlite_file.path_of(database.url)
     if path is not None:
         return Finding("store", Severity.OK, f"{path}, {path.stat().st_size / 1024**2:.1f} MiB")
     version = connection.exec_driver_sql("SHOW server_version").scalar_one()

@@ -14,9 +14,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from cloudmanager.core import storefault, storefile
 from cloudmanager.core.errors import ConfigurationError, MissingExtra, StoreUnavailable
-from cloudmanager.core.groupcommit import GroupCommit
+from cloudmanager.core.store import faults, sqlite_file
+from cloudmanager.core.store.groupcommit import GroupCommit
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCKED_SECONDS = 5
@@ -34,7 +34,7 @@ class Database:
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._group_commit = GroupCommit(engine)
         self._write_failure: StoreUnavailable | None = None
-        self._path = storefile.path_of(engine.url)
+        self._path = sqlite_file.path_of(engine.url)
         self._file: tuple[int, int] | None = None
         """Which file the store is, once it is known to be one."""
 
@@ -55,10 +55,10 @@ class Database:
     def look(cls, url: str | URL) -> Self:
         """Connects to what is there, only to read it, as it is. Raises ConfigurationError."""
         made = parsed(url)
-        path = storefile.path_of(made)
+        path = sqlite_file.path_of(made)
         if path is None:
             return cls(_engine(made))
-        return cls(create_engine(made, creator=partial(storefile.open_to_read, path)))
+        return cls(create_engine(made, creator=partial(sqlite_file.open_to_read, path)))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -119,19 +119,19 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
-            raise storefault.fault(error, self._engine.url) from error
+            raise faults.fault(error, self._engine.url) from error
         except ValueError as error:  # a row that was read is not one that we wrote
             words = str(error).splitlines()[0]
-            raise storefault.damaged(self._engine.url.render_as_string(hide_password=True), words) from error
+            raise faults.damaged(self._engine.url.render_as_string(hide_password=True), words) from error
 
     def _keep_identity(self) -> None:
         if self._path:
-            self._file = storefile.identity(self._path)
+            self._file = sqlite_file.identity(self._path)
 
     def _refuse_moved(self) -> None:
         """Open connections would go on with a file that nobody finds again, new ones would make an empty one."""
-        if self._path and self._file and storefile.identity(self._path) != self._file:
-            raise storefault.moved(self._path)
+        if self._path and self._file and sqlite_file.identity(self._path) != self._file:
+            raise faults.moved(self._path)
 
     def _refuse_damage(self) -> None:
         """Takes a fifth of a second for a million audit events."""
@@ -140,7 +140,7 @@ class Database:
         with self.read() as connection:
             words = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
         if words != "ok":
-            raise storefault.damaged(self._engine.url.database, words.splitlines()[-1])
+            raise faults.damaged(self._engine.url.database, words.splitlines()[-1])
 
     def _migrate(self) -> None:
         config = migrations()

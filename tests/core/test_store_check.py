@@ -12,7 +12,7 @@ import pytest
 from cloudmanager.core.model import Severity
 from cloudmanager.core.records import Claim, Contents
 from cloudmanager.core.store import Store
-from cloudmanager.core.storecheck import SHOWN, check, contradictions
+from cloudmanager.core.store.check import SHOWN, check, contradictions
 from tests.core.schemas.kept import Kept
 from tests.core.schemas.rows import StoppedClock, fill
 

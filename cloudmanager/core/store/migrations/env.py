@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from cloudmanager.core.schema import metadata
+from cloudmanager.core.store.schema import metadata
 
 connection = context.config.attributes["connection"]
 context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)

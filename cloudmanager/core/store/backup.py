@@ -11,16 +11,15 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from cloudmanager.core import storefault, storefile
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.database import parsed
 from cloudmanager.core.errors import InvalidRequest, StoreDamaged, StoreLocked, StoreUnavailable, UnsupportedStore
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.records import AttachmentRecord
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.statedir import StateDirectory
-from cloudmanager.core.store import Store
-from cloudmanager.core.storecheck import check
+from cloudmanager.core.store import Store, faults, sqlite_file
+from cloudmanager.core.store.check import check
+from cloudmanager.core.store.database import parsed
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def restore(settings: Settings, source: Path) -> Restored:
 
 def _file_of(url: str) -> Path:
     made = parsed(url)
-    path = storefile.path_of(made)
+    path = sqlite_file.path_of(made)
     if path is None:
         raise UnsupportedStore(_other_way(made))
     return path
@@ -98,26 +97,26 @@ def _new_file(directory: Path, name: str) -> Iterator[Path]:
     try:
         yield Path(made)
     finally:
-        storefile.delete(Path(made))
+        sqlite_file.delete(Path(made))
 
 
 def _copy(source: Path, copy: Path) -> None:
     """In one step, so that a service that writes meanwhile does not make it start again."""
     try:
-        with closing(storefile.open_to_read(source)) as there, closing(sqlite3.connect(copy)) as here:
+        with closing(sqlite_file.open_to_read(source)) as there, closing(sqlite3.connect(copy)) as here:
             there.backup(here)
-        storefile.make_single(copy)
+        sqlite_file.make_single(copy)
     except sqlite3.Error as error:
         raise _copy_fault(error, source, copy) from error
 
 
 def _copy_fault(error: sqlite3.Error, source: Path, copy: Path) -> StoreUnavailable:
-    fault = storefault.of_sqlite(error, copy)
-    return storefault.of_sqlite(error, source) if isinstance(fault, StoreDamaged | StoreLocked) else fault
+    fault = faults.of_sqlite(error, copy)
+    return faults.of_sqlite(error, source) if isinstance(fault, StoreDamaged | StoreLocked) else fault
 
 
 def _demand_order(path: Path, complaint: str) -> None:
-    problems = [finding for finding in check(storefile.url_of(path)) if finding.severity is Severity.PROBLEM]
+    problems = [finding for finding in check(sqlite_file.url_of(path)) if finding.severity is Severity.PROBLEM]
     if problems:
         raise StoreDamaged(f"{complaint}: {_first(problems)} `cloudmanager store check` shows everything.")
 
@@ -134,7 +133,7 @@ def _disown(copy: Path, node: str, why: str) -> tuple[AttachmentRecord, ...]:
         disowned = tuple(store.disown(node, why))
     finally:
         store.close()
-    storefile.make_single(copy)
+    sqlite_file.make_single(copy)
     return disowned
 
 
@@ -154,18 +153,18 @@ def _replace(path: Path, copy: Path) -> Path | None:
 def _set_aside(path: Path) -> Path | None:
     """Keeps the store under another name as well. Raises StoreLocked while anything has it open."""
     if not path.exists():
-        for stray in storefile.companions(path):
+        for stray in sqlite_file.companions(path):
             stray.rename(f"{stray}.kept-{_stamp()}")  # it must not come to belong to another file
         return None
     kept = path.with_name(f"{path.name}.kept-{_stamp()}")
     try:
-        storefile.demand_readable(path)  # SQLite would throw away the log of what it cannot read
-        storefile.make_single(path)
+        sqlite_file.demand_readable(path)  # SQLite would throw away the log of what it cannot read
+        sqlite_file.make_single(path)
     except sqlite3.Error as error:
-        fault = storefault.of_sqlite(error, path)
+        fault = faults.of_sqlite(error, path)
         if not isinstance(fault, StoreDamaged):
             raise fault from error
-        for companion in storefile.companions(path):
+        for companion in sqlite_file.companions(path):
             companion.rename(companion.with_name(companion.name.replace(path.name, kept.name)))
     kept.hardlink_to(path)
     return kept
@@ -177,6 +176,6 @@ def _stamp() -> str:
 
 def _put(copy: Path, target: Path) -> None:
     """Under its name, in one step that survives a power loss."""
-    storefile.sync(copy)
+    sqlite_file.sync(copy)
     copy.rename(target)
-    storefile.sync(target.parent)
+    sqlite_file.sync(target.parent)
