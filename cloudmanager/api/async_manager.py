@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from cloudmanager.api.transfers import Transfers
 from cloudmanager.core.errors import ShuttingDown
-from cloudmanager.core.manager import RESTART_SECONDS, Manager
+from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
 
 P = ParamSpec("P")
@@ -43,9 +43,7 @@ class AsyncManager:
         except asyncio.CancelledError:
             if not self._has_given_up:
                 raise
-            raise ShuttingDown(
-                "The service was stopped before this was done. Look again when it runs.", retry_after=RESTART_SECONDS
-            ) from None
+            raise ShuttingDown("The service was stopped before this was done. Look again when it runs.") from None
         finally:
             self._calls.discard(called)
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from cloudmanager.core.manager import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH
 from cloudmanager.core.model import Access, ExportState, Query
 from cloudmanager.core.records import ExportFilter
+from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH
 
 LONGEST_TTL_SECONDS = 10 * 365 * 86400
 """Keeps the arithmetic safe. What is allowed is a setting, which the core checks."""

@@ -10,7 +10,7 @@ from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.preferences import WaitSeconds
 from cloudmanager.api.problems import documented
 from cloudmanager.core import errors as core
-from cloudmanager.core.manager import MAX_KEY_LENGTH
+from cloudmanager.core.texts import MAX_KEY_LENGTH
 from cloudmanager.transfer.digests import BLOCK_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE
 

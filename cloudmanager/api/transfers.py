@@ -26,7 +26,6 @@ MOST = 64
 """Each may hold a few MiB of memory, and a connection of its export."""
 IDLE_SECONDS = 60.0
 RETRY_SECONDS = 5.0
-RESTART_SECONDS = 10.0
 
 
 class Transfers:
@@ -123,7 +122,7 @@ class Transfers:
 
     def _end(self) -> ShuttingDown | TransferFailed:
         if self._is_stopping:
-            return ShuttingDown("The service was stopped before this was done.", retry_after=RESTART_SECONDS)
+            return ShuttingDown("The service was stopped before this was done.")
         return TransferFailed(f"Nothing moved for {IDLE_SECONDS:g} s. Send it again.", retriable=True)
 
     async def _run(self, call: Callable[[], Result]) -> Result:

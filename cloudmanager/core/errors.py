@@ -54,6 +54,9 @@ CloudManagerError
 
 from typing import ClassVar
 
+_RESTART_SECONDS = 10.0
+"""When a client that was told that the service ends may expect the next one."""
+
 
 class CloudManagerError(Exception):
     """An error that names what happened and what can be done next.
@@ -153,6 +156,9 @@ class ShuttingDown(CloudManagerError):
     code = "shutting_down"
     title = "The service is ending"
     retriable = True
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, retry_after=_RESTART_SECONDS)
 
 
 class Conflict(CloudManagerError):

@@ -1,17 +1,15 @@
 """The façade: everything that the API may call, and the composition root that puts the core together."""
 
-import hashlib
-import json
 import logging
 import secrets
 import threading
-from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
 from cloudmanager.core.attaching import Attachments
+from cloudmanager.core.claiming import Claiming, Wanted
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift
 from cloudmanager.core.errors import (
@@ -19,15 +17,12 @@ from cloudmanager.core.errors import (
     ExportNotReady,
     ExportOver,
     InvalidRequest,
-    ShuttingDown,
     TransferUnavailable,
     UnsupportedAccess,
 )
-from cloudmanager.core.hookspecs import ExportRequest
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import (
     Access,
-    AttachmentState,
     Disk,
     DiskId,
     Export,
@@ -37,25 +32,21 @@ from cloudmanager.core.model import (
     Page,
     Problem,
     Query,
-    Severity,
 )
-from cloudmanager.core.nbd import Servers, new_export_name
+from cloudmanager.core.nbd import Servers
 from cloudmanager.core.nbd.transfer import Transfer
 from cloudmanager.core.plugins import Plugins, Provider
+from cloudmanager.core.readiness import Readiness
 from cloudmanager.core.reconciler import Reconciler
 from cloudmanager.core.records import AttachmentRecord, AuditEvent, ExportFilter, ExportRecord, NodeRecord, Order
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
+from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH, check_text
 from cloudmanager.core.waiting import Waiting
 from cloudmanager.core.whereabouts import Whereabouts, problem_of
 from cloudmanager.core.winddown import WindDown
 
-MAX_HOLDER_LENGTH = 256
-MAX_NOTE_LENGTH = 4096
-MAX_KEY_LENGTH = 255
-RESTART_SECONDS = 10.0
-"""When a client that was told that the service ends may expect the next one."""
 log = logging.getLogger(__name__)
 
 
@@ -104,6 +95,10 @@ class Manager:
             LastSeen(state.last_seen, clock),
             self._announce,
             self._announce_ready,
+        )
+        self._claiming = Claiming(self._node, store, plugins, settings.exports, clock, self._is_ending)
+        self._readiness = Readiness(
+            self._node, store, self._reconciler, plugins, self._whereabouts, settings.nbd, self._is_ending
         )
 
     @classmethod
@@ -183,50 +178,16 @@ class Manager:
         export_id = _new_id(self._clock)
         future = self._waiting.add(export_id)  # before the claim, which may be fulfilled at once
         try:
-            record = self._claim(export_id, disk, access, holder, ttl, note, idempotency_key)
+            record = self._claiming.claim(export_id, Wanted(disk, access, holder, ttl, note, idempotency_key))
         except BaseException:
             future.cancel()
             raise
         if record.id != export_id:  # the key gave an earlier export
             future.cancel()
             future = self.settled(record.id)
+        else:
+            self._reconciler.poke(record.disk.canonical_id)
         return self._view(record), future
-
-    def _claim(
-        self,
-        export_id: str,
-        disk: str,
-        access: Access,
-        holder: str,
-        ttl: timedelta | None,
-        note: str,
-        idempotency_key: str | None,
-    ) -> ExportRecord:
-        disk_id = DiskId.parse(disk)
-        provider = self._plugins[disk_id.provider]
-        _check_text("holder", holder, MAX_HOLDER_LENGTH, needed=True)
-        _check_text("note", note, MAX_NOTE_LENGTH)
-        life = self._life(ttl)
-        digest = _digest(disk, access, holder, ttl, note)
-        if idempotency_key is not None:
-            _check_text("Idempotency-Key", idempotency_key, MAX_KEY_LENGTH, needed=True)
-            if earlier := self._store.claims.replayed(idempotency_key, digest):
-                return earlier
-        self._refuse_at_the_end()
-        self._store.orders.refuse(disk_id.provider, self._node)  # before a cloud is asked that may be why
-        described = provider.describe(disk_id)
-        wanted = self._new_record(export_id, described, access, holder, note, life)
-        if access not in described.access:
-            self._store.claims.refuse_conflict(
-                wanted
-            )  # what holds the disk may be an export, and then its holder is named
-            raise _unsupported(described, access)
-        if self._plugins.have_policies:
-            self._plugins.authorize(ExportRequest(described, access, holder, self._is_attached(described)))
-        self._refuse_at_the_end()  # what was asked may have taken its time
-        record = self._store.claims.add(wanted, idempotency_key, digest)
-        self._reconciler.poke(record.disk.canonical_id)
-        return record
 
     def settled(self, export_id: str) -> "Future[Export]":
         """Done when the export is ready or over, at once if it is so already. Cancel it to stop waiting."""
@@ -260,7 +221,7 @@ class Manager:
 
     def renew(self, export_id: str, ttl: timedelta | None = None) -> Export:
         """Lets the export live for another `ttl` from now. Raises ExportOver once it is closing."""
-        life = self._life(ttl)
+        life = self._claiming.life(ttl)
         renewed = self._store.exports.renew(
             export_id, self._clock.now() + life, self._clock.boottime() + life.total_seconds()
         )
@@ -372,13 +333,7 @@ class Manager:
 
     def readiness(self) -> tuple[Finding, ...]:
         """Whether requests can be served now: any PROBLEM says no."""
-        return (
-            *(self._store_finding(), self._reconciler_finding()),
-            *self._whereabouts.findings(),
-            *self._certificate_findings(),
-            *self._order_findings(),
-            *([Finding("service", Severity.PROBLEM, "is ending")] if self._is_ending.is_set() else []),
-        )
+        return self._readiness.findings()
 
     # Inside
 
@@ -398,17 +353,10 @@ class Manager:
         for leftover in self._state.leftovers(live):
             self._servers.sweep(leftover)
 
-    def _refuse_at_the_end(self) -> None:
-        if self._is_ending.is_set():
-            raise ShuttingDown(
-                "The service is being stopped and takes no new exports. Ask again when it runs.",
-                retry_after=RESTART_SECONDS,
-            )
-
     def _order(self, by: str, reason: str) -> Order:
         if by:
-            _check_text("by", by, MAX_HOLDER_LENGTH, needed=True)
-        _check_text("reason", reason, MAX_NOTE_LENGTH)
+            check_text("by", by, MAX_HOLDER_LENGTH, needed=True)
+        check_text("reason", reason, MAX_NOTE_LENGTH)
         return Order(self._clock.now(), by, reason)
 
     def _cut_off(self, export_id: str) -> None:
@@ -434,33 +382,6 @@ class Manager:
     def _node_record(self, name: str) -> NodeRecord:
         return next(record for record in self._store.nodes.all() if record.name == name)
 
-    def _life(self, ttl: timedelta | None) -> timedelta:
-        limits = self._settings.exports
-        life = timedelta(seconds=limits.default_ttl_seconds) if ttl is None else ttl
-        if not timedelta(seconds=1) <= life <= timedelta(seconds=limits.max_ttl_seconds):
-            raise InvalidRequest(f"ttl_seconds must be from 1 to {limits.max_ttl_seconds}.")
-        return life
-
-    def _new_record(
-        self, export_id: str, disk: Disk, access: Access, holder: str, note: str, life: timedelta
-    ) -> ExportRecord:
-        now, boottime = self._clock.now(), self._clock.boottime()
-        return ExportRecord(
-            id=export_id,
-            node=self._node,
-            disk=disk,
-            access=access,
-            holder=holder,
-            note=note,
-            state=ExportState.PENDING,
-            name=new_export_name(),
-            created_at=now,
-            expires_at=now + life,
-            boot_id=self._clock.boot_id,
-            expires_boottime=boottime + life.total_seconds(),
-            unready_boottime=boottime,
-        )
-
     def _view(self, record: ExportRecord) -> Export:
         is_ready = record.state is ExportState.READY and record.port is not None
         tls = self._servers.tls(record.id) if is_ready else None
@@ -484,10 +405,6 @@ class Manager:
             error=record.error,
         )
 
-    def _is_attached(self, disk: Disk) -> bool:
-        record = self._store.attachments.get(self._node, disk.canonical_id)
-        return record is not None and record.state in (AttachmentState.ATTACHED, AttachmentState.FOREIGN)
-
     def _server_ended(self, export_id: str) -> None:
         self._reconciler.server_ended(export_id)
 
@@ -499,42 +416,6 @@ class Manager:
         if self._waiting.has(export_id) and _is_settled((export := self.get(export_id)).state):
             self._waiting.settle(export_id, export)
 
-    def _store_finding(self) -> Finding:
-        """It is read now. The last write tells whether it can be written: it is half a minute old at the most, and one
-        that failed is tried again with every resync.
-        """
-        try:
-            self._store.nodes.all()
-        except CloudManagerError as error:
-            return Finding("store", Severity.PROBLEM, error.detail)
-        if failure := self._store.write_failure:
-            return Finding("store", Severity.PROBLEM, failure.detail)
-        return Finding("store", Severity.OK, "answers")
-
-    def _certificate_findings(self) -> Iterable[Finding]:
-        """They keep new servers from starting at the most: exports that are served are renewed all the same."""
-        nbd = self._settings.nbd
-        if not nbd.certificates:
-            return []
-        from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
-
-        found = certificates.findings(nbd.certificates, nbd.advertised)
-        return [replace(each, severity=Severity.WARNING) for each in found if each.severity is not Severity.OK]
-
-    def _order_findings(self) -> tuple[Finding, ...]:
-        """Of the orders that keep new exports from this node."""
-        try:
-            orders = [(f"provider {name}", "paused", pause) for name, pause in self.pauses().items()]
-            orders += [(f"node {self._node}", "draining", self._node_record(self._node).drain)]
-        except CloudManagerError:
-            return ()  # the store's own finding says so
-        return tuple(Finding(who, Severity.WARNING, f"{what} {order}") for who, what, order in orders if order)
-
-    def _reconciler_finding(self) -> Finding:
-        if self._reconciler.is_running:
-            return Finding("reconciler", Severity.OK, "runs")
-        return Finding("reconciler", Severity.PROBLEM, "does not run", "Start the service again.")
-
 
 def _is_settled(state: ExportState) -> bool:
     return state not in (ExportState.PENDING, ExportState.ATTACHING)
@@ -543,24 +424,3 @@ def _is_settled(state: ExportState) -> bool:
 def _new_id(clock: Clock) -> str:
     """Sorts by time of creation, and cannot be guessed."""
     return f"{int(clock.now().timestamp() * 1000):012x}{secrets.token_hex(6)}"
-
-
-def _digest(disk: str, access: Access, holder: str, ttl: timedelta | None, note: str) -> str:
-    seconds = None if ttl is None else ttl.total_seconds()
-    return hashlib.sha256(json.dumps([disk, access, holder, seconds, note]).encode()).hexdigest()
-
-
-def _check_text(name: str, value: str, longest: int, *, needed: bool = False) -> None:
-    if needed and not value.strip():
-        raise InvalidRequest(f"{name} must not be empty.")
-    if len(value) > longest:
-        raise InvalidRequest(f"{name} has {len(value)} characters; at most {longest} are kept.")
-    if not all(char.isprintable() or (char == "\n" and not needed) for char in value):
-        raise InvalidRequest(f"{name} must be printable text.")
-
-
-def _unsupported(disk: Disk, access: Access) -> UnsupportedAccess:
-    possible = ", ".join(sorted(disk.access)) or "nothing"
-    held = f" It is held by {', '.join(disk.held_by)}." if disk.held_by else ""
-    why = f" {disk.description}" if disk.description else ""
-    return UnsupportedAccess(f"{disk.id} cannot be exported {access}; possible: {possible}.{held}{why}")

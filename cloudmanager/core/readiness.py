@@ -1,0 +1,85 @@
+"""Whether a service can serve requests now."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.reconciler import Reconciler
+from cloudmanager.core.settings import NbdSettings
+from cloudmanager.core.store import Store
+from cloudmanager.core.whereabouts import Whereabouts
+
+
+class Readiness:
+    """Looks at what a service stands on."""
+
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        reconciler: Reconciler,
+        plugins: Plugins,
+        whereabouts: Whereabouts,
+        settings: NbdSettings,
+        is_ending: threading.Event,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._reconciler = reconciler
+        self._plugins = plugins
+        self._whereabouts = whereabouts
+        self._settings = settings
+        self._is_ending = is_ending
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Any PROBLEM says no."""
+        return (
+            self._store_finding(),
+            self._reconciler_finding(),
+            *self._whereabouts.findings(),
+            *self._certificate_findings(),
+            *self._order_findings(),
+            *([Finding("service", Severity.PROBLEM, "is ending")] if self._is_ending.is_set() else []),
+        )
+
+    def _store_finding(self) -> Finding:
+        """It is read now. The last write tells whether it can be written: it is half a minute old at the most, and one
+        that failed is tried again with every resync.
+        """
+        try:
+            self._store.nodes.all()
+        except CloudManagerError as error:
+            return Finding("store", Severity.PROBLEM, error.detail)
+        if failure := self._store.write_failure:
+            return Finding("store", Severity.PROBLEM, failure.detail)
+        return Finding("store", Severity.OK, "answers")
+
+    def _certificate_findings(self) -> Iterable[Finding]:
+        """They keep new servers from starting at the most: exports that are served are renewed all the same."""
+        if not self._settings.certificates:
+            return []
+        from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
+
+        found = certificates.findings(self._settings.certificates, self._settings.advertised)
+        return [replace(each, severity=Severity.WARNING) for each in found if each.severity is not Severity.OK]
+
+    def _order_findings(self) -> Iterator[Finding]:
+        """Of the orders that keep new exports from this node."""
+        try:
+            pauses = self._store.orders.pauses()
+            drain = next((node.drain for node in self._store.nodes.all() if node.name == self._node), None)
+        except CloudManagerError:
+            return  # the store's own finding says so
+        for provider in self._plugins:
+            if pause := pauses.get(provider.name):
+                yield Finding(f"provider {provider.name}", Severity.WARNING, f"paused {pause}")
+        if drain:
+            yield Finding(f"node {self._node}", Severity.WARNING, f"draining {drain}")
+
+    def _reconciler_finding(self) -> Finding:
+        if self._reconciler.is_running:
+            return Finding("reconciler", Severity.OK, "runs")
+        return Finding("reconciler", Severity.PROBLEM, "does not run", "Start the service again.")
