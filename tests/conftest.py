@@ -28,10 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _janitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """So that a run that is killed does not spoil the next one."""
+    """So that a run that is killed does not spoil the next one, and no test leaves anything behind."""
     janitor = Janitor(tmp_path_factory.getbasetemp())
     yield
-    janitor.dismiss()
+    left = janitor.dismiss()
+    assert not left, "left behind by a test:\n" + "\n".join(left)
 
 
 def _postgres_bin() -> Path:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _DISMISSED = b"dismissed"
+_PATIENCE_SECONDS = 10
 _ROUNDS = 50
 """Of ending processes; those that are ended may just have started others."""
 
@@ -25,19 +26,25 @@ class Janitor:
     """Waits for the end of this process, however it comes."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._began = _stat(os.getpid())[1]
         command = [sys.executable, __file__, directory]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
-    def dismiss(self) -> None:
-        """There is nothing to do for it."""
+    def dismiss(self) -> list[str]:
+        """There is nothing to do for it. Returns what still uses the directory, once there has been time to end."""
         self._process.communicate(_DISMISSED)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while (left := _uses(str(self._directory), self._began)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
 
 
 def main(directory: str) -> None:
     if sys.stdin.buffer.read() == _DISMISSED:
         return
     for _ in range(_ROUNDS):
-        if not (pids := _users(directory)):
+        if not (pids := _users(directory, _stat(os.getpid())[1])):
             break
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -49,25 +56,33 @@ def main(directory: str) -> None:
         subprocess.run(["losetup", "--detach", device], check=False)
 
 
-def _users(directory: str) -> set[int]:
+def _uses(directory: str, began: int) -> list[str]:
+    """Processes, mounts and loop devices, as a person would name them."""
+    running = {pid: " ".join(_words(pid)) for pid in _users(directory, began)}
+    processes = [f"process {pid}: {words}" for pid, words in running.items() if words]
+    mounts = [f"mount {place}" for place in _mounts(directory)]
+    return [*processes, *mounts, *(f"loop device {device}" for device in _loop_devices(directory))]
+
+
+def _users(directory: str, began: int) -> set[int]:
     """Processes that have the directory on their command line or a file below it open, with their descendants.
 
-    Only such as began after this one: what a person looks at the directory with may stay.
+    Only such as began after that moment: what a person looks at the directory with may stay.
     """
     children: dict[int, set[int]] = defaultdict(set)
     found = set()
-    began = _stat(os.getpid())[1]
     for pid in _pids():
         with suppress(OSError):
             parent, start = _stat(pid)
             children[parent].add(pid)
             if start >= began and (_names(pid, directory) or _has_open(pid, directory)):
                 found.add(pid)
+    found.discard(os.getpid())
     unseen = set(found)
     while unseen:
         unseen = {child for pid in unseen for child in children[pid]} - found
         found |= unseen
-    return found - {os.getpid()}
+    return found
 
 
 def _pids() -> Iterator[int]:
@@ -80,9 +95,15 @@ def _stat(pid: int) -> tuple[int, int]:
     return int(fields[1]), int(fields[19])
 
 
+def _words(pid: int) -> list[str]:
+    """Of its command line; none once it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    return []
+
+
 def _names(pid: int, directory: str) -> bool:
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return any(f"{directory}/" in word or word.endswith(directory) for word in words)
+    return any(f"{directory}/" in word or word.endswith(directory) for word in _words(pid))
 
 
 def _has_open(pid: int, directory: str) -> bool:

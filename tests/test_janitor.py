@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import janitor
 from tests.core.bench import eventually
 from tests.janitor import Janitor
 
@@ -61,8 +62,12 @@ def test_processes_and_mounts_of_a_process_that_was_killed_end(tmp_path: Path) -
     eventually(lambda: _has_ended(child))
 
 
-def test_one_that_is_dismissed_leaves_all_as_it_is(tmp_path: Path) -> None:
-    janitor = Janitor(tmp_path / "used")
+def test_one_that_is_dismissed_leaves_all_as_it_is_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(janitor, "_PATIENCE_SECONDS", 0)
+    used = Janitor(tmp_path / "used")
     with subprocess.Popen(["sh", "-c", "read -r line", "sh", tmp_path / "used"], stdin=subprocess.PIPE) as user:
-        janitor.dismiss()
+        assert used.dismiss() == [f"process {user.pid}: sh -c read -r line sh {tmp_path}/used"]
         assert user.poll() is None
+    assert Janitor(tmp_path / "used").dismiss() == []

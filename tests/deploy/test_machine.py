@@ -96,10 +96,10 @@ def is_ready(http: httpx.Client) -> bool:
         return False
 
 
-def disks_of_this_machine() -> set[str]:
-    """As the kernel names them: whole disks that have a size."""
-    found = {entry.name: entry / "size" for entry in Path("/sys/block").iterdir()}
-    return {name for name, size in found.items() if not name.startswith(NO_DISK) and int(size.read_text())}
+def disks_of_this_machine() -> set[tuple[str, str]]:
+    """As the kernel names and counts them: whole disks that have a size."""
+    found = [entry for entry in Path("/sys/block").iterdir() if not entry.name.startswith(NO_DISK)]
+    return {(entry.name, (entry / "diskseq").read_text()) for entry in found if int((entry / "size").read_text())}
 
 
 def listed(machine: Machine) -> set[str]:
@@ -113,8 +113,8 @@ def test_every_disk_of_the_machine_is_listed(machine: Machine, disk: str) -> Non
     before = disks_of_this_machine()
     shown = listed(machine)
     assert Path(disk).name in shown
-    # Other tests' loop devices come and go meanwhile.
-    assert before & disks_of_this_machine() <= shown
+    # Other tests' loop devices come and go meanwhile, and one name goes from one to the next.
+    assert {name for name, _ in before & disks_of_this_machine()} <= shown
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")

@@ -37,7 +37,8 @@ class Installed:
     def run_tests(self) -> Report:
         """-P keeps the package's source off the path: what is tested is what was installed."""
         file = self.directory / "report.xml"
-        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={file}"]
+        places = [f"--junit-xml={file}", f"--basetemp={self.directory / 'tmp'}"]  # what is left there is ours to notice
+        command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", *places]
         subprocess.run(command, cwd=self.directory, env={**os.environ, **self.environment}, timeout=110, check=False)
         return _read(file)
 

@@ -22,7 +22,7 @@ def manager(tmp_path: Path):
         {
             "server": {"state_dir": str(tmp_path / "state")},
             "nbd": {"ports": f"{first_port}-{first_port + 20}"},
-            "exports": {"drain_seconds": 0},
+            "exports": {"drain_seconds": 0, "on_shutdown": "close"},
             "providers": {name: {"type": "local", "images": [str(tmp_path / name)]} for name in ("evidence", "scraps")},
         }
     )
@@ -31,9 +31,7 @@ def manager(tmp_path: Path):
     manager = Manager.open(settings, plugins)
     manager.start()
     yield manager
-    for export in manager.list(ExportFilter()).items:
-        manager.release(export.id)
-        manager.wait(export.id, 20)
+    manager.wind_down(timeout=20)  # else what is exported would be served on, for the next service
     manager.close()
 
 
