@@ -61,6 +61,7 @@ def _finished(command: list[str]) -> str:
     """What it prints. It has ended also when a signal interrupts this thread, and makes no device after that."""
     run = partial(subprocess.run, command, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
     with ThreadPoolExecutor(1, "losetup") as pool:
+        pool.submit(int).result()  # a thread whose start is interrupted is not waited for at the end of the pool
         return str(pool.submit(run).result().stdout)
 
 
