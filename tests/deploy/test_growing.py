@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,6 +124,33 @@ def test_a_local_target_is_grown(on_device, put, tmp_path):
             detach(str(target))
     assert growth.after_bytes >= growth.before_bytes + MORE
     assert _size_of("ext4", _partition(disk, tmp_path / "grown", growth.after_bytes)) > growth.after_bytes - images.MIB
+
+
+def test_an_ext4_that_was_mounted_since_its_last_check_is_checked_and_grown(put, tmp_path):
+    """resize2fs refuses it otherwise."""
+    image = _image(tmp_path, "ext4")
+    _run("tune2fs", "-T", "20150101", f"{image}?offset={START}")
+    with _mounted(image, tmp_path / "point", "rw"):
+        pass
+    growth = put(image, _larger(tmp_path / "disk", image), grow=True).growth
+    assert growth.file_system == "ext4"
+
+
+def test_an_xfs_is_grown_while_the_image_is_mounted_which_has_the_same_uuid(put, tmp_path):
+    image = _image(tmp_path, "xfs")
+    with _mounted(image, tmp_path / "point", "ro"):
+        growth = put(image, _larger(tmp_path / "disk", image), grow=True).growth
+    assert growth.file_system == "xfs"
+
+
+@contextmanager
+def _mounted(image: Path, point: Path, mode: str) -> Iterator[None]:
+    point.mkdir()
+    _run("mount", "-o", f"{mode},loop,offset={START}", image, point)
+    try:
+        yield
+    finally:
+        _run("umount", point)
 
 
 def test_a_partition_of_an_mbr_is_grown(put, tmp_path):

@@ -143,7 +143,7 @@ def _as_device(disk: Path, start: int, size: int) -> Iterator[str]:
     try:
         yield device
     finally:
-        _run("blockdev", "--flushbufs", device)
+        _run("blockdev", "--flushbufs", device)  # what cannot be written is said here, and by no close
         _run("losetup", "--detach", device)
         _sync(disk)
 
