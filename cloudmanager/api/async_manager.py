@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from cloudmanager.api.transfers import Transfers
+from cloudmanager.core.claiming import Wanted
 from cloudmanager.core.errors import ShuttingDown
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
@@ -60,11 +61,13 @@ class AsyncManager:
 
         return await self._settled(seconds, follow)
 
-    async def exported(self, seconds: float | None, *args: Any, **kwargs: Any) -> Export:
+    async def exported(self, seconds: float | None, wanted: Wanted) -> Export:
         """`Manager.export`, and then as `until_settled`."""
         if not seconds:
-            return await self.run(self.manager.export, *args, **kwargs)
-        return await self._settled(seconds, partial(self.manager.exporting, *args, **kwargs))
+            export, future = await self.run(self.manager.exporting, wanted)
+            future.cancel()
+            return export
+        return await self._settled(seconds, partial(self.manager.exporting, wanted))
 
     async def _settled(self, seconds: float, follow: "Callable[[], tuple[Export, Future[Export]]]") -> Export:
         export, future = await self.run(follow)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
+from cloudmanager.core.claiming import Wanted
 from cloudmanager.core.model import Access, ExportState, Query
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH
@@ -72,9 +73,8 @@ class ExportRequest(Request):
     ttl_seconds: Ttl | None = None
     note: str = Field("", max_length=MAX_NOTE_LENGTH, description="Kept with the export. Printable text.")
 
-    @property
-    def ttl(self) -> timedelta | None:
-        return _duration(self.ttl_seconds)
+    def wanted(self, idempotency_key: str | None) -> Wanted:
+        return Wanted(self.disk, self.access, self.holder, _duration(self.ttl_seconds), self.note, idempotency_key)
 
 
 class RenewRequest(Request):

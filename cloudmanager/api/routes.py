@@ -101,7 +101,7 @@ IdempotencyKey = Annotated[
     responses=documented(*STORE, *BODY, *DISK, *CLAIM),
 )
 async def create_export(
-    wanted: requests.ExportRequest,
+    request: requests.ExportRequest,
     facade: Facade,
     response: Response,
     wait: WaitSeconds,
@@ -112,13 +112,7 @@ async def create_export(
     An unknown disk, a refusal and a conflict with another claim are answered right away. What goes wrong later is in
     `error` of the export.
     """
-    export = await facade.exported(
-        wait,
-        *(wanted.disk, wanted.access, wanted.holder),
-        ttl=wanted.ttl,
-        note=wanted.note,
-        idempotency_key=idempotency_key and idempotency_key.strip('"'),
-    )
+    export = await facade.exported(wait, request.wanted(idempotency_key and idempotency_key.strip('"')))
     response.headers["Location"] = f"/v1/exports/{export.id}"
     return answers.Export.of(export)
 

@@ -160,25 +160,16 @@ class Manager:
         Raises InvalidRequest, NotFound, Refused, Conflict, ImageError, ProviderPaused, NodeDraining, ShuttingDown, or
         what the provider met.
         """
-        export, future = self.exporting(disk, access, holder, ttl=ttl, note=note, idempotency_key=idempotency_key)
+        export, future = self.exporting(Wanted(disk, access, holder, ttl, note, idempotency_key))
         future.cancel()
         return export
 
-    def exporting(
-        self,
-        disk: str,
-        access: Access,
-        holder: str,
-        *,
-        ttl: timedelta | None = None,
-        note: str = "",
-        idempotency_key: str | None = None,
-    ) -> "tuple[Export, Future[Export]]":
+    def exporting(self, wanted: Wanted) -> "tuple[Export, Future[Export]]":
         """`export` and `settled` in one."""
         export_id = _new_id(self._clock)
         future = self._waiting.add(export_id)  # before the claim, which may be fulfilled at once
         try:
-            record = self._claiming.claim(export_id, Wanted(disk, access, holder, ttl, note, idempotency_key))
+            record = self._claiming.claim(export_id, wanted)
         except BaseException:
             future.cancel()
             raise

@@ -6,13 +6,13 @@ import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 from cloudmanager import hookimpl
 from cloudmanager.api.serving import GRACE_SECONDS
+from cloudmanager.core.claiming import Wanted
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Device, Export
 from tests.api.service import Service, eventually, running, settings_for
@@ -93,8 +93,8 @@ def test_a_wait_that_ends_too_early_shows_the_export_as_it_is(slow_service: Serv
 def test_a_wait_that_is_over_leaves_nothing_behind(slow_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     futures: list[Future[Export]] = []
 
-    def exporting(*args: Any, **kwargs: Any) -> tuple[Export, Future[Export]]:
-        export, future = Manager.exporting(slow_service.manager, *args, **kwargs)
+    def exporting(wanted: Wanted) -> tuple[Export, Future[Export]]:
+        export, future = Manager.exporting(slow_service.manager, wanted)
         futures.append(future)
         return export, future
 
