@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,7 @@ import pytest
 from cloudmanager.client import CloudManager, ExportedDisk
 from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.client.deploy import Progress, Way, upload, ways
-from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound
+from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound, TargetError
 from cloudmanager.client.deploy.ledger import Ledger
 from cloudmanager.client.deploy.pace import Pace
 from cloudmanager.client.deploy.wire_writer import Packer
@@ -25,7 +27,7 @@ from cloudmanager.client.service import Service
 from cloudmanager.client.through import Through
 from cloudmanager.core.model import CLAIMING_STATES
 from cloudmanager.core.records import ExportFilter
-from cloudmanager.transfer.frames import Encoding
+from cloudmanager.transfer.frames import Encoding, Frame
 from tests.api import service as api
 from tests.client.daemon import Daemon
 from tests.deploy import images
@@ -117,6 +119,35 @@ def test_compressed_content_arrives(verify, image, disk, exported, put, told):
     assert images.same(image, disk)
     assert result.way is Way.COMPRESSED
     assert any("compressed to the service" in progress.remark for progress in told)
+
+
+@pytest.mark.usefixtures("always")
+def test_what_the_connection_does_not_take_at_once_is_sent_then(image, disk, exported, put, monkeypatch):
+    connected, left = http.client.HTTPConnection.connect, []
+
+    def connect(connection: http.client.HTTPConnection) -> None:
+        connected(connection)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect)
+    after = upload._after
+    monkeypatch.setattr(upload, "_after", lambda *args: left.append(after(*args)) or left[-1])
+    put(image, exported.address, through=exported.through)
+    assert images.same(image, disk)
+    assert any(left)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_service_that_has_written_less_than_was_sent_is_not_believed(image, exported, put, monkeypatch):
+    sent = upload.ServiceLine.send
+
+    def send(line: upload.ServiceLine, frame: Frame) -> None:
+        sent(line, frame)
+        line._sent_bytes += 1
+
+    monkeypatch.setattr(upload.ServiceLine, "send", send)
+    with pytest.raises(TargetError, match=r"has written \d+ bytes of the \d+ that were sent"):
+        put(image, exported.address, through=exported.through)
 
 
 @pytest.mark.usefixtures("always")
