@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import DamagedSource, SourceError, UnsafeSource, UnsupportedSource
+from cloudmanager.client.deploy.served import graph, served
 from tests.deploy import images
 from tests.deploy.servers import serving
 
@@ -149,6 +150,15 @@ def test_a_qcow2_with_a_backing_file_is_refused(secret, blank, put, tmp_path):
     image = _qcow2(tmp_path / "image", "-b", str(secret), "-F", "raw")
     with pytest.raises(UnsafeSource, match="backing file"):
         put(image, blank.address)
+
+
+def test_a_backing_file_that_an_image_names_after_the_check_is_not_opened(secret, tmp_path):
+    image = _qcow2(tmp_path / "image", "-b", str(secret), "-F", "raw")
+    with served(graph("qcow2", {"driver": "file", "filename": str(image)})) as server:
+        read = subprocess.run(["nbdcopy", server.address.uri, "-"], check=True, capture_output=True).stdout
+    assert secret.read_bytes().strip(b"\0")
+    assert len(read) == images.MIB
+    assert not read.strip(b"\0")
 
 
 def test_a_qcow2_with_a_data_file_is_refused(blank, put, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import (
+    Cancelled,
     ConnectionLost,
     SourceChanged,
     SourceError,
@@ -71,11 +74,33 @@ def test_a_target_whose_server_cannot_zero_gets_zeros(small, tmp_path, put):
     assert images.same(small, disk)
 
 
-def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(small, tmp_path, put):
+@pytest.mark.parametrize(("discard", "gone_bytes"), [("unmap", 5 * images.MIB), ("ignore", images.MIB)])
+def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(discard, gone_bytes, small, tmp_path, put):
+    """Where the target trims, nothing does."""
     disk = _full(tmp_path / "disk", SMALL + 5 * images.MIB)
-    with serving(disk, "--shared=8", "--discard=unmap") as server:
+    with serving(disk, "--shared=8", f"--discard={discard}") as server:
         put(small, server.address, overwrite=True)
-    assert not disk.read_bytes()[-images.MIB :].strip(b"\0")
+    assert not disk.read_bytes()[-gone_bytes:].strip(b"\0")
+
+
+def test_until_all_is_written_nothing_of_an_old_system_is_left_in_the_first_mib(tmp_path, put):
+    """Nor of the new one, and what is zero of its own first MiB is zero afterwards."""
+    image, disk = tmp_path / "image", _full(tmp_path / "disk", SMALL)
+    image.write_bytes(b"boot".ljust(images.MIB, b"\0") + b"\x5a" * (SMALL - images.MIB))
+    cancelled = threading.Event()
+    with serving(disk) as server, relayed(server.socket) as relay:
+        relay.hold_after(SMALL // 2)
+        with ThreadPoolExecutor(1) as pool:
+            deployed = pool.submit(put, image, relay.address, overwrite=True, cancelled=cancelled)
+            relay.await_hold()
+            cancelled.set()
+            relay.hold_after(None)
+            with pytest.raises(Cancelled):
+                deployed.result()
+        assert not disk.read_bytes()[: images.MIB].strip(b"\0")
+        sent_bytes = put(image, server.address, overwrite=True).written_bytes
+    assert images.same(image, disk)
+    assert sent_bytes < SMALL - images.MIB // 2
 
 
 @pytest.mark.parametrize("shared", [1, 2, 8])
