@@ -14,11 +14,12 @@ DEADLINE_SECONDS = 60
 
 @dataclass
 class Server:
-    """qemu-nbd for one raw file, on a Unix socket; it can be killed and started again."""
+    """qemu-nbd for one image, on a Unix socket; it can be killed and started again."""
 
     disk: Path
     socket: Path
     options: tuple[str, ...] = ("--shared=8", "--discard=unmap")
+    image_format: str = "raw"
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -29,7 +30,7 @@ class Server:
         self.socket.unlink(missing_ok=True)
         pid_file = self.socket.with_suffix(".pid")
         pid_file.unlink(missing_ok=True)
-        command = ["qemu-nbd", "--persistent", "--format=raw", "--export-name=disk", *self.options]
+        command = ["qemu-nbd", "--persistent", f"--format={self.image_format}", "--export-name=disk", *self.options]
         self.process = subprocess.Popen([*command, f"--socket={self.socket}", f"--pid-file={pid_file}", str(self.disk)])
         eventually(lambda: pid_file.exists() and pid_file.read_text())
 
@@ -45,8 +46,8 @@ class Server:
 
 
 @contextmanager
-def serving(disk: Path, *options: str) -> Iterator[Server]:
-    server = Server(disk, disk.with_suffix(".socket"))
+def serving(disk: Path, *options: str, image_format: str = "raw") -> Iterator[Server]:
+    server = Server(disk, disk.with_suffix(".socket"), image_format=image_format)
     if options:
         server.options = options
     server.start()
