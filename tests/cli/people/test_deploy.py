@@ -52,6 +52,8 @@ def test_a_disk_of_the_service_is_an_image(people: Run, daemon: Daemon, tmp_path
     answer = people("deploy", "local:system.img", str(tmp_path / "copy.raw"))
     assert answer.returncode == 0, answer.stderr
     assert images.same(daemon.images / "system.img", tmp_path / "copy.raw")
+    newest = daemon.exports()[0]
+    assert (newest["disk"], newest["access"]) == ("local:system.img", "read-only")
 
 
 def test_events_are_lines_of_json(people: Run, image: Path, tmp_path: Path) -> None:
@@ -109,6 +111,23 @@ def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
         assert not file.read(MIB).strip(b"\0")
     assert people("deploy", str(image), f"local:{disk.name}").returncode == 0
     assert images.same(image, disk)
+
+
+def test_it_ends_when_its_export_is_ended_by_somebody_else(
+    environment: dict[str, str], image: Path, disk: Path, daemon: Daemon
+) -> None:
+    command = [sys.executable, "-m", "cloudmanager", "deploy", "-", f"local:{disk.name}"]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(image.read_bytes()[: 9 * MIB])  # and then nothing comes
+        process.stdin.flush()
+        eventually(lambda: images.allocated(disk))
+        (export,) = [each for each in daemon.exports() if each["disk"] == f"local:{disk.name}"]
+        daemon.release(str(export["id"]))
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        assert b"ended by somebody else" in process.stderr.read()
 
 
 def test_a_key_file_in_the_address_opens_an_export(people: Run, image: Path, tmp_path: Path) -> None:
