@@ -140,7 +140,7 @@ def measure(each: list[Reader], rounds: int) -> list[Row]:
 def measured_inside() -> list[Row]:
     """Of the virtual machine, which boots for it; its image is made if there is none yet."""
     from tests.vm.code import make_code, make_image  # noqa: PLC0415 - the machine itself has no tests
-    from tests.vm.virtual_machine import VirtualMachine  # noqa: PLC0415
+    from tests.vm.virtual_machine import VirtualMachine  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(prefix="cm-ways-") as name:
         directory = Path(name)

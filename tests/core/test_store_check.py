@@ -19,17 +19,6 @@ from tests.core.schemas.rows import StoppedClock, fill
 PAGE = 4096
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/store.sqlite"
-    server = str(request.getfixturevalue("postgres_url"))
-    name = f"c{abs(hash(tmp_path)):x}"
-    with psycopg.connect(server.replace("+psycopg", "") + "/postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{server}/{name}"
-
-
 @pytest.fixture
 def filled(url: str) -> str:
     """A store with rows of every kind."""

@@ -6,6 +6,8 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,19 @@ def test_an_error_is_an_event_too(people: Run, image: Path, tmp_path: Path) -> N
     assert (last["event"], last["error"], last["is_resumable"]) == ("failed", "SourceError", False)
 
 
+@contextmanager
+def _stalled(image: Path, disk: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Most of the image is on its way to the disk, and then nothing comes."""
+    command = [sys.executable, "-m", "cloudmanager", "deploy", "-", f"local:{disk.name}"]
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdin is not None
+        process.stdin.write(image.read_bytes()[: 9 * MIB])
+        process.stdin.flush()
+        eventually(lambda: images.allocated(disk))
+        yield process
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
     number: signal.Signals,
@@ -95,13 +110,7 @@ def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
     disk: Path,
     daemon: Daemon,
 ) -> None:
-    command = [sys.executable, "-m", "cloudmanager", "deploy", "-", f"local:{disk.name}"]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
-        assert process.stdin is not None
-        process.stdin.write(image.read_bytes()[: 9 * MIB])  # and then nothing comes
-        process.stdin.flush()
-        eventually(lambda: images.allocated(disk))
+    with _stalled(image, disk, environment) as process:
         process.send_signal(number)
         assert process.wait(60) == code
         assert process.stderr is not None
@@ -116,13 +125,7 @@ def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
 def test_it_ends_when_its_export_is_ended_by_somebody_else(
     environment: dict[str, str], image: Path, disk: Path, daemon: Daemon
 ) -> None:
-    command = [sys.executable, "-m", "cloudmanager", "deploy", "-", f"local:{disk.name}"]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
-        assert process.stdin is not None
-        process.stdin.write(image.read_bytes()[: 9 * MIB])  # and then nothing comes
-        process.stdin.flush()
-        eventually(lambda: images.allocated(disk))
+    with _stalled(image, disk, environment) as process:
         (export,) = [each for each in daemon.exports() if each["disk"] == f"local:{disk.name}"]
         daemon.release(str(export["id"]))
         assert process.wait(60) == 1
