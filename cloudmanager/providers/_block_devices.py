@@ -67,6 +67,13 @@ class BlockDevice:
             raise DeviceMismatch(f"{self.node} has {size} bytes, and the disk has {size_bytes}.")
         return Device(str(self.node), size, FileIdentity(number, 0), is_block=True)
 
+    def as_ready_device(self, size_bytes: int | None = None) -> Device | None:
+        """As `as_device`, and None while node or size are missing: for those who wait for them."""
+        try:
+            return self.as_device(size_bytes)
+        except DeviceNotReady:
+            return None
+
     def _number(self) -> int:
         major, _, minor = self.text("dev").partition(":")
         try:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ def first_bytes(device: Device | NotAttached) -> str:
         return file.read(21).decode()
 
 
+def located(provider: Provider, disk: Disk) -> Device:
+    device = provider.locate(disk)
+    assert isinstance(device, Device)
+    return device
+
+
 @pytest.fixture
 def xen(cloud: Emulation, credentials: None) -> Provider:
     cloud.make_instance("worker-1", type_name="m4.large")
@@ -49,7 +56,7 @@ def test_links_are_not_believed(cloud: Emulation, provider: Provider, effect: Ef
 def test_a_device_without_its_identity_is_not_taken(cloud: Emulation, provider: Provider, effect: Effect) -> None:
     cloud.faults.add(Fault("guest.plug", effect))
     disk = attached(cloud, provider)
-    with pytest.raises(DeviceNotReady, match="shows no device for it"):
+    with pytest.raises(DeviceNotReady, match="shows no ready device for it"):
         provider.locate(disk)
 
 
@@ -63,6 +70,27 @@ def test_a_device_is_identified_without_asking_ec2(cloud: Emulation, provider: P
 def test_a_late_device_is_waited_for(cloud: Emulation, provider: Provider) -> None:
     cloud.faults.add(Fault("guest.plug", Effect.LATE, seconds=0.3))
     disk = attached(cloud, provider)
+    assert first_bytes(provider.locate(disk)) == disk.id.native
+
+
+@pytest.mark.parametrize("type_name", ["m5.large", "m4.large"], ids=["nitro", "xen"])
+def test_a_device_without_a_size_is_waited_for(
+    cloud: Emulation, credentials: None, type_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel shows a disk, with its identity, a moment before it has its size."""
+    cloud.make_instance("worker-1", type_name=type_name)
+    provider = make_provider(cloud)
+    disk = attached(cloud, provider)
+    size = cloud.guests["worker-1"].sys / "block" / Path(located(provider, disk).path).name / "size"
+    real = size.readlink()
+    size.unlink()
+    size.write_text("0\n")
+
+    def has_its_size(_seconds: float) -> None:
+        size.unlink()
+        size.symlink_to(real)
+
+    monkeypatch.setattr(time, "sleep", has_its_size)
     assert first_bytes(provider.locate(disk)) == disk.id.native
 
 

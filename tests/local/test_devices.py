@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -19,6 +20,7 @@ from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
 from tests.local.conftest import MiB, disk_id, found, run
 
+LOOP_CHANGE_FD = 0x4C06  # linux/loop.h
 READ_ONLY = frozenset({Access.READ_ONLY, Access.SCRATCH})
 WORKER = """
 import os, sys
@@ -107,11 +109,11 @@ def test_two_loop_devices_are_two_disks(
 def test_another_image_behind_the_same_loop_device_is_a_mismatch(
     provider: LocalProvider, raw: Path, directory: Path, loop: Callable[..., str]
 ) -> None:
-    name = loop(raw)
+    name = loop(raw, "--read-only")
     disk = provider.describe(disk_id(f"/dev/{name}"))
     (directory / "other.raw").write_bytes(raw.read_bytes())
-    run("losetup", "-d", f"/dev/{name}")
-    run("losetup", f"/dev/{name}", directory / "other.raw")
+    with Path(f"/dev/{name}").open("rb") as device, (directory / "other.raw").open("rb") as other:
+        fcntl.ioctl(device, LOOP_CHANGE_FD, other.fileno())  # in one step: nobody else can take the number between
     with pytest.raises(DeviceMismatch, match="Another disk"):
         provider.locate(disk)
 

@@ -1,4 +1,4 @@
-"""A loop device that is being made when a signal comes is found by whoever cleans up."""
+"""Loop devices beside other programs that take and free theirs, and beside signals."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from cloudmanager.testing.cloud import loop_device
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
 START = threading.Thread.start
 
 
@@ -29,7 +30,7 @@ def _start_and_interrupt(thread: threading.Thread) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="loop devices need root")
+@needs_root
 @pytest.mark.parametrize(
     ("where", "name", "interrupted"),
     [(subprocess, "Popen", Interrupting), (threading.Thread, "start", _start_and_interrupt)],
@@ -48,3 +49,17 @@ def test_an_interrupt_while_a_device_is_made_leaves_none(
     time.sleep(0.1)  # one that would still come cannot be waited for
     links = Path("/sys/block").glob("loop*")
     assert [link for link in links if loop_device.backing_file(link).startswith(str(tmp_path))] == []
+
+
+@needs_root
+def test_a_device_that_has_another_file_by_now_is_left_alone(tmp_path: Path) -> None:
+    """Somebody else freed it, and another program took its number."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    other.write_bytes(bytes(2**20))
+    loop = loop_device.attach(other)
+    try:
+        assert loop_device.detach(loop, mine)
+        assert loop_device.backing_file(loop) == str(other)
+    finally:
+        assert loop_device.detach(loop, other)
+    assert loop_device.backing_file(loop) != str(other)

@@ -64,7 +64,7 @@ class Locating:
 
     def _device_at(self, here: VolumeAttachment) -> Device | None:
         disk = self._disk_at(here)
-        return disk.as_device() if disk else None
+        return disk.as_ready_device() if disk else None
 
     def _appeared(self, id: ResourceId, here: VolumeAttachment) -> Device:
         def look() -> Device | None:
@@ -74,8 +74,8 @@ class Locating:
             return wait_for(look, timeout=self._settings.device_timeout_seconds, interval=PAUSE_SECONDS)
         except TimedOut:
             raise DeviceNotReady(
-                f"EC2 says that {id.id} is attached as {here.device}, and this machine shows no device for it after "
-                f"{self._settings.device_timeout_seconds:g} s."
+                f"EC2 says that {id.id} is attached as {here.device}, and this machine shows no ready device for it "
+                f"after {self._settings.device_timeout_seconds:g} s."
             ) from None
 
     def _by_serial(self, id: ResourceId) -> Device | None:
@@ -83,7 +83,7 @@ class Locating:
         found = [disk for disk in self._ebs_namespaces() if _nvme.serial(disk) == serial]
         if len(found) > 1:
             raise DeviceMismatch(f"{', '.join(disk.name for disk in found)} all say that they are {id.id}.")
-        return found[0].as_device() if found else None
+        return found[0].as_ready_device() if found else None
 
     def _ebs_namespaces(self) -> Iterator[BlockDevice]:
         for disk in self._settings.block_devices:
@@ -106,7 +106,7 @@ class Locating:
         volume = self._ec2.volume(id.id)
         if self._attachment(volume) != here:
             raise DeviceNotReady(f"The attachment of {id.id} changes at this moment.")
-        return disk.as_device(volume.size_bytes)
+        return disk.as_ready_device(volume.size_bytes)
 
     def _disk_at(self, here: VolumeAttachment) -> BlockDevice | None:
         """Of a Xen instance, by the number of the slot."""

@@ -42,7 +42,7 @@ def present(devices: BlockDevices, device_names: Collection[str]) -> dict[str, D
     for device in devices:
         for name in names(device).intersection(device_names):
             found.setdefault(name, []).append(device)
-    ready = {name: _as_device(those[0]) for name, those in found.items() if len(those) == 1}
+    ready = {name: those[0].as_ready_device() for name, those in found.items() if len(those) == 1}
     return {name: device for name, device in ready.items() if device is not None}
 
 
@@ -56,14 +56,7 @@ def names(device: BlockDevice) -> set[str]:
 
 def _ready(devices: BlockDevices, device_name: str) -> Device | None:
     device = find(devices, device_name)
-    return None if device is None else _as_device(device)
-
-
-def _as_device(device: BlockDevice) -> Device | None:
-    try:
-        return device.as_device()
-    except DeviceNotReady:
-        return None
+    return None if device is None else device.as_ready_device()
 
 
 def _nvme_name(device: BlockDevice) -> str:

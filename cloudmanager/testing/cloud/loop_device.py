@@ -5,11 +5,14 @@ import os
 import struct
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 BLKROSET = 0x125D  # linux/fs.h
+LOOP_CLR_FD = 0x4C01  # linux/loop.h
 TIMEOUT_SECONDS = 30
 IN_USE_AFTER_SECONDS = 1.0
 
@@ -21,17 +24,22 @@ def attach(file: Path, *, read_only: bool = False, part: range | None = None) ->
         options += ["--offset", str(part.start), "--sizelimit", str(len(part))]
     loop = Path(_finished(["losetup", "--find", "--show", *options, str(file)]).strip())
     if not read_only:
-        _set_writable(loop)
+        with _opened(loop) as descriptor:
+            _set_writable(descriptor)
     return loop
 
 
 def detach(loop: Path, file: Path) -> bool:
     """False when the device is in use: the kernel then detaches it at the last close, and says nothing.
 
-    A moment is allowed for programs that look at every block device of the machine.
+    A moment is allowed for programs that look at every block device of the machine. A device that has another file by
+    now is another program's, and stays as it is.
     """
-    _set_writable(loop)
-    subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True, timeout=TIMEOUT_SECONDS)
+    with suppress(OSError), _opened(loop) as descriptor:  # an open device is never given to another file
+        if backing_file(loop) != str(file.resolve()):
+            return True
+        _set_writable(descriptor)
+        fcntl.ioctl(descriptor, LOOP_CLR_FD)
     deadline = time.monotonic() + IN_USE_AFTER_SECONDS
     while backing_file(loop) == str(file.resolve()):
         if time.monotonic() > deadline:
@@ -65,12 +73,16 @@ def _finished(command: list[str]) -> str:
         return str(pool.submit(run).result().stdout)
 
 
-def _set_writable(loop: Path) -> None:
-    """`blockdev --setro` outlives the attachment: without this the device's next user would find it read-only."""
+@contextmanager
+def _opened(loop: Path) -> Iterator[int]:
     descriptor = os.open(loop, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(descriptor, BLKROSET, struct.pack("i", 0))
-    except PermissionError:
-        return  # attached read-only: that ends with the attachment
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _set_writable(descriptor: int) -> None:
+    """`blockdev --setro` outlives the attachment: without this the device's next user would find it read-only."""
+    with suppress(PermissionError):  # attached read-only: that ends with the attachment
+        fcntl.ioctl(descriptor, BLKROSET, struct.pack("i", 0))
