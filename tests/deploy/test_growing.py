@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.client.deploy import growing
 from cloudmanager.client.deploy.errors import GrowFailed
 from tests.deploy import images
 from tests.deploy.loops import attached, detach
@@ -212,3 +213,20 @@ def test_a_broken_file_system_is_named_and_the_image_stays(put, tmp_path):
         file.write(b"\xff" * 65536)
     with pytest.raises(GrowFailed, match="xfs"):
         put(image, _larger(tmp_path / "disk", image), grow=True)
+
+
+def test_what_the_kernel_cannot_write_back_is_said(tmp_path):
+    """The programs that grow a file system are told nothing of it, and their device is closed without a word."""
+    _run("mount", "-t", "tmpfs", "-o", f"size={4 * images.MIB}", "none", tmp_path)
+    try:
+        disk = tmp_path / "disk"
+        with disk.open("wb") as file:
+            file.truncate(16 * images.MIB)
+        with (
+            pytest.raises(GrowFailed, match="could not be written"),
+            growing._as_device(disk, 0, 16 * images.MIB) as at,
+        ):
+            Path(at).write_bytes(b"x" * 8 * images.MIB)
+        assert not [name for name in _loops() if str(tmp_path) in name]
+    finally:
+        _run("umount", tmp_path)

@@ -142,10 +142,10 @@ def _as_device(disk: Path, start: int, size: int) -> Iterator[str]:
     device = _retried(*attach).strip()
     try:
         yield device
+        _sync(Path(device))  # what the kernel could not write back is said here, and by no close
     finally:
-        _run("blockdev", "--flushbufs", device)  # what cannot be written is said here, and by no close
         _run("losetup", "--detach", device)
-        _sync(disk)
+    _sync(disk)
 
 
 def _retried(*command: str) -> str:
@@ -175,6 +175,8 @@ def _sync(disk: Path) -> None:
     descriptor = os.open(disk, os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise GrowFailed(f"The image is deployed, but what grows it could not be written: {error.strerror}.") from error
     finally:
         os.close(descriptor)
 
