@@ -4,8 +4,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -83,7 +84,9 @@ class Journal:
     def _read(self) -> None:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
             file.seek(0)
-            lines = list(_whole_lines(file))
+            whole = list(takewhile(_is_whole, file))
+        os.ftruncate(self._descriptor, sum(map(len, whole)))  # what is added would continue a line that was cut off
+        lines = list(map(json.loads, whole))
         self.is_begun = bool(lines) and lines[0] == asdict(self._heading)
         if self.is_begun:
             for line in lines[1:]:
@@ -91,15 +94,18 @@ class Journal:
                 if isinstance(units, dict):
                     self.written.update({int(index): bytes.fromhex(digests) for index, digests in units.items()})
 
-    def _append(self, line: Mapping[str, object]) -> None:
-        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
-        os.fdatasync(self._descriptor)
-
-
-def _whole_lines(file: Iterable[bytes]) -> Iterable[dict[str, object]]:
-    """A line that was cut off by a crash ends the journal."""
-    for line in file:
+    def _append(self, note: Mapping[str, object]) -> None:
+        line = json.dumps(note).encode() + b"\n"
         try:
-            yield json.loads(line)
-        except ValueError:
-            return
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise DeployError(f"The journal {self.path} cannot be written: {error.strerror}.") from error
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

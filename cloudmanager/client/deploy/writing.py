@@ -144,7 +144,8 @@ def _verify(run: Run, ledger: Ledger, size_bytes: int) -> None:
     try:
         verification.run(lambda: run.options.progress(meter.read(verification.done_bytes)))
     except DifferenceFound:
-        run.journal.begin()  # it is not true
+        with suppress(DeployError):  # emptied it is in any case
+            run.journal.begin()  # it is not true
         raise
 
 
