@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from cloudmanager.core.errors import SetupError
+from cloudmanager.testing.cloud import loop_device
 
 CONTROL = Path("/dev/loop-control")
 
@@ -23,5 +24,6 @@ def require_block_devices() -> None:
 
 def loop_devices(directory: Path) -> list[str]:
     """Those whose files are below a directory."""
-    found = Path("/sys/block").glob("loop*/loop/backing_file")
-    return [link.parts[3] for link in found if link.read_text().startswith(f"{directory.resolve()}/")]
+    below = f"{directory.resolve()}/"
+    found = sorted(Path("/sys/block").glob("loop*"))
+    return [device.name for device in found if loop_device.backing_file(device).startswith(below)]

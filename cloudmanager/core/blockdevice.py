@@ -51,7 +51,7 @@ def holders(device: Device) -> list[str]:
     """What this machine has made of a block device and its partitions, as far as this mount namespace shows it."""
     directory = Path(f"/sys/dev/block/{_numbers(device.identity.device)}")
     parts = [directory, *(path.parent for path in directory.glob("*/partition"))]
-    above = [f"part of {path.name}" for part in parts for path in sorted(part.glob("holders/*"))]
+    above = [f"part of {name}" for part in parts for name in _names(part / "holders")]
     numbers = {_text(part / "dev") for part in parts}
     return [*above, *(f"mounted at {target}" for number, target in _mounts() if number in numbers)]
 
@@ -72,6 +72,14 @@ def _text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def _names(directory: Path) -> list[str]:
+    """None of a partition that has just been removed."""
+    try:
+        return sorted(os.listdir(directory))  # noqa: PTH208 - the names are what is wanted
+    except OSError:
+        return []
 
 
 @contextmanager

@@ -43,12 +43,6 @@ class BlockDevice:
     def is_read_only(self) -> bool:
         return self.text("ro") == "1"
 
-    @property
-    def holders(self) -> tuple[str, ...]:
-        """Block devices that are built on this one."""
-        directory = self.directory / "holders"
-        return tuple(sorted(entry.name for entry in directory.iterdir())) if directory.is_dir() else ()
-
     def parent(self) -> Path:
         """The device that it belongs to, in sysfs, all links resolved."""
         return (self.directory / "device").resolve()

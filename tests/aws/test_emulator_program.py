@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.cli.block_devices import loop_devices
 from cloudmanager.core.model import DiskId
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.providers import aws
@@ -20,13 +21,6 @@ from pathlib import Path
 from cloudmanager.testing.cloud import run
 run("ec2", Path({directory!r}), pace=0)
 """
-
-
-def loop_devices(directory: Path) -> list[str]:
-    listed = subprocess.run(
-        ["losetup", "--list", "--noheadings", "--output", "BACK-FILE"], capture_output=True, check=True
-    )
-    return [line for line in listed.stdout.decode().splitlines() if line.startswith(str(directory))]
 
 
 @contextmanager

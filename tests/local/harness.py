@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cloudmanager.cli.block_devices import loop_devices
 from cloudmanager.core.errors import CloudManagerError, DiskNotFound, InvalidDiskId
 from cloudmanager.providers import local
 from cloudmanager.providers.local.listing import PAGE_SIZE
@@ -201,5 +202,4 @@ class LoopDeviceHarness(ImageHarness):
         return Path(Path("/sys/block", Path(disk).name, "loop/backing_file").read_text().strip())
 
     def _nodes(self) -> list[str]:
-        found = Path("/sys/block").glob("loop*/loop/backing_file")
-        return [f"/dev/{link.parts[3]}" for link in found if link.read_text().startswith(f"{self.images}/")]
+        return [f"/dev/{name}" for name in loop_devices(self.images)]
