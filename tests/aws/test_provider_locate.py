@@ -29,12 +29,6 @@ def first_bytes(device: Device | NotAttached) -> str:
         return file.read(21).decode()
 
 
-def located(provider: Provider, disk: Disk) -> Device:
-    device = provider.locate(disk)
-    assert isinstance(device, Device)
-    return device
-
-
 @pytest.fixture
 def xen(cloud: Emulation, credentials: None) -> Provider:
     cloud.make_instance("worker-1", type_name="m4.large")
@@ -81,7 +75,8 @@ def test_a_device_without_a_size_is_waited_for(
     cloud.make_instance("worker-1", type_name=type_name)
     provider = make_provider(cloud)
     disk = attached(cloud, provider)
-    size = cloud.guests["worker-1"].sys / "block" / Path(located(provider, disk).path).name / "size"
+    guest = cloud.guests["worker-1"]
+    size = guest.sys / "block" / guest.plugged[disk.id.native].name / "size"
     real = size.readlink()
     size.unlink()
     size.write_text("0\n")
