@@ -1,6 +1,8 @@
 """How an export is asked for, awaited and kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TypedDict
 
 from cloudmanager.client.calls import Wanted
@@ -47,8 +49,21 @@ class Terms:
     release_on_sigterm: bool = False
 
 
+def check_keywords(given: Mapping[str, object], known: type, function: str) -> None:
+    """Raises TypeError for a keyword that the TypedDict `known` does not have, as Python does for a wrong argument.
+
+    `**options: Unpack[ExportOptions]` says so to type checkers only: at run time it takes every keyword.
+    """
+    for name in given:
+        if name not in known.__annotations__:
+            near = get_close_matches(name, known.__annotations__, n=1)
+            advice = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function}() has no keyword {name!r}{advice}")
+
+
 def wanted_by(disk: str, access: Access | str, options: ExportOptions, key: str = "") -> Wanted:
-    """Raises InvalidRequest."""
+    """Raises InvalidRequest, and TypeError for a keyword that is none of ExportOptions."""
+    check_keywords(options, ExportOptions, "export")
     holder = options.get("holder") or default_holder()
     return Wanted(disk, _access(access), holder, options.get("ttl_seconds"), options.get("note", ""), key)
 
