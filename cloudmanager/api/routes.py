@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from cloudmanager.api import answers, requests
+from cloudmanager.api import answers, mistakes, requests
 from cloudmanager.api import errors as http
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.preferences import WaitSeconds
@@ -14,7 +14,23 @@ from cloudmanager.core.texts import MAX_KEY_LENGTH
 from cloudmanager.transfer.digests import BLOCK_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE
 
-router = APIRouter(generate_unique_id_function=lambda route: route.name)
+
+
+async def _refuse_unknown_parameters(request: Request) -> None:
+    """`POST /v1/exports?access=read-write` would give a read-only export: what is ignored may have been meant.
+
+    Routes with parameters of their own refuse the others by their model. What monitors call takes anything.
+    """
+    route = request.scope["route"]
+    if request.query_params and route.path.startswith("/v1/") and not route.dependant.query_params:
+        names = list(dict.fromkeys(request.query_params))[: mistakes.MAX_MISTAKES]
+        detail = "This route has no such parameter."
+        raise http.InvalidFields(tuple(http.Mistake(detail, parameter=name[:80]) for name in names))
+
+
+router = APIRouter(
+    generate_unique_id_function=lambda route: route.name, dependencies=[Depends(_refuse_unknown_parameters)]
+)
 
 EVERY_ROUTE = (
     *(http.MalformedRequest, http.Unauthorized, http.OriginRefused, http.HostRefused, http.InternalError),

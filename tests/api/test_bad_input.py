@@ -91,6 +91,26 @@ def test_an_unknown_field_names_the_near_miss(service: Service) -> None:
     assert "did you mean 'access'?" in str(problem["detail"])
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/exports"),
+        ("POST", "/v1/exports/x/renew"),
+        ("DELETE", "/v1/exports/x"),
+        ("GET", "/v1/exports/x"),
+        ("GET", "/v1/attachments"),
+        ("POST", "/v1/providers/local/pause"),
+    ],
+)
+def test_a_parameter_of_a_route_without_any_is_refused(service: Service, method: str, path: str) -> None:
+    body = GOOD if path == "/v1/exports" else {}
+    answer = service.client.request(method, f"{path}?access=read-write", json=body if method == "POST" else None)
+    problem = assert_problem(answer, 422, "invalid_request")
+    assert problem["errors"] == [
+        {"pointer": None, "parameter": "access", "detail": "This route has no such parameter."}
+    ]
+
+
 def test_an_unknown_parameter_names_the_near_miss(service: Service) -> None:
     problem = assert_problem(service.client.get("/v1/exports?stat=ready"), 422, "invalid_request")
     assert problem["errors"] == [
