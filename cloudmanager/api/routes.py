@@ -15,7 +15,6 @@ from cloudmanager.transfer.digests import BLOCK_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE
 
 
-
 async def _refuse_unknown_parameters(request: Request) -> None:
     """`POST /v1/exports?access=read-write` would give a read-only export: what is ignored may have been meant.
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import MissingTool, SourceError
+from cloudmanager.transfer.complaints import without_graphs
 
 READERS = 8
 _NAME = "image"
@@ -38,7 +39,7 @@ class Served:
 
     def explained(self, error: Exception) -> SourceError:
         """What the server itself says about it."""
-        said = self.log.read_text(errors="replace").strip().splitlines()
+        said = without_graphs(self.log.read_text(errors="replace").strip()).splitlines()
         return SourceError(f"The image cannot be read: {said[-1] if said else error}")
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 from cloudmanager.client.ways.errors import WayFailed
+from cloudmanager.transfer.complaints import without_graphs
 
 TIMEOUT_SECONDS = 60.0
 SYSTEM_PATH = ":/usr/sbin:/sbin"
@@ -34,5 +35,6 @@ def run(program: str, *arguments: str | os.PathLike[str], accept: tuple[int, ...
     except subprocess.TimeoutExpired as error:
         raise WayFailed(f"{program} did not answer within {TIMEOUT_SECONDS:g} s") from error
     if done.returncode not in accept:
-        raise WayFailed(f"{program}: {done.stderr.strip() or f'ended with status {done.returncode}'}")
+        said = without_graphs(done.stderr.strip(), "the disk")
+        raise WayFailed(f"{program}: {said or f'ended with status {done.returncode}'}")
     return done.stdout

@@ -19,6 +19,7 @@ from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.client.ways.errors import WayFailed, WayLost
 from cloudmanager.client.ways.record import Record, recorded
 from cloudmanager.client.ways.steps import END_SECONDS, FuseFile, needs_fusermount
+from cloudmanager.transfer.complaints import without_graphs
 
 FILE_NAME = "disk.raw"
 CONNECTIONS = 3
@@ -193,4 +194,5 @@ def _log(record: Record) -> Path:
 
 
 def _said(record: Record) -> str:
-    return _log(record).read_text(errors="replace").strip() or "it said nothing"
+    said = without_graphs(_log(record).read_text(errors="replace").strip(), "the disk")
+    return said or "it said nothing"

@@ -2,10 +2,10 @@
 
 import fcntl
 import os
-import re
 from collections.abc import Mapping
 
 from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed
+from cloudmanager.transfer.complaints import without_graphs
 
 _LIMIT_BYTES = 64 * 1024
 _LONGEST_SHOWN = 600
@@ -36,7 +36,7 @@ class Words:
 
     def last(self) -> str:
         """What was said before the end, or before the file was full."""
-        return self.read().strip()[-_LONGEST_SHOWN:]
+        return without_graphs(self.read()).strip()[-_LONGEST_SHOWN:]
 
     def close(self) -> None:
         os.close(self.fd)
@@ -47,7 +47,7 @@ def clean(words: str, aliases: Mapping[str, str]) -> str:
 
     `aliases` maps the names that the server was given to those paths.
     """
-    graphs = re.sub(r"Failed to blk_new_open 'json:\{.*\}': ", "", words)
+    graphs = without_graphs(words).replace("Failed to blk_new_open the image: ", "")
     for alias in sorted(aliases, key=len, reverse=True):
         graphs = graphs.replace(alias, aliases[alias])
     lines = [line.removeprefix("qemu-nbd: ").strip() for line in graphs.splitlines()]
