@@ -1,11 +1,11 @@
 """Sends requests with httpx, blocking or not. The one place that knows it."""
 
 import ssl
-from functools import cache
 from typing import Any
 
 import httpx
 
+from cloudmanager.client import network
 from cloudmanager.client.exchange import Reply, Request, TransportFailed, now
 from cloudmanager.client.service import Service
 
@@ -18,10 +18,10 @@ class Transport:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        path = service.socket_path
-        transport = None if path is None else httpx.HTTPTransport(uds=path, verify=_trust(service))
+        trust, proxy, path = _trust(service), _proxy(service), service.socket_path
+        transport = httpx.HTTPTransport(uds=path, verify=trust, proxy=proxy, trust_env=False)
         self._client = httpx.Client(
-            base_url=service.base_url, headers=service.headers, transport=transport, verify=_trust(service)
+            base_url=service.base_url, headers=service.headers, transport=transport, trust_env=False
         )
 
     def send(self, request: Request) -> Reply:
@@ -41,10 +41,10 @@ class AsyncTransport:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        path = service.socket_path
-        transport = None if path is None else httpx.AsyncHTTPTransport(uds=path, verify=_trust(service))
+        trust, proxy, path = _trust(service), _proxy(service), service.socket_path
+        transport = httpx.AsyncHTTPTransport(uds=path, verify=trust, proxy=proxy, trust_env=False)
         self._client = httpx.AsyncClient(
-            base_url=service.base_url, headers=service.headers, transport=transport, verify=_trust(service)
+            base_url=service.base_url, headers=service.headers, transport=transport, trust_env=False
         )
 
     async def send(self, request: Request) -> Reply:
@@ -84,11 +84,16 @@ def _failure(service: Service, request: Request, error: httpx.HTTPError) -> Tran
 
 
 def _trust(service: Service) -> ssl.SSLContext:
-    """Reading the certificates takes longer than a request, so only where they are needed."""
-    return _authorities() if service.base_url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    """Raises InvalidSetup. Reading the certificates takes longer than a request, so only where they are needed."""
+    if service.base_url.startswith("https:"):
+        return network.tls_context()
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-@cache
-def _authorities() -> ssl.SSLContext:
-    """This machine's, or those of SSL_CERT_FILE or SSL_CERT_DIR."""
-    return httpx.create_ssl_context()
+def _proxy(service: Service) -> httpx.Proxy | None:
+    """Raises InvalidSetup."""
+    proxy = None if service.socket_path else network.proxy_for(service.base_url)
+    if proxy is None:
+        return None
+    headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+    return httpx.Proxy(proxy.name, headers=headers)

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
-from urllib.parse import urlsplit
 
+from cloudmanager.client import network
 from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, TargetError
 from cloudmanager.client.service import Service
 from cloudmanager.client.through import Through
@@ -183,11 +183,7 @@ class _UnixConnection(http.client.HTTPConnection):
 def _connection(service: Service, seconds: float) -> http.client.HTTPConnection:
     if service.socket_path is not None:
         return _UnixConnection(service.socket_path, seconds)
-    parts = urlsplit(service.base_url)
-    host, port = parts.hostname or "", parts.port
-    if parts.scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=seconds, context=ssl.create_default_context())
-    return http.client.HTTPConnection(host, port, timeout=seconds)
+    return network.connection(service.base_url, seconds)
 
 
 def _as_sent(connection: socket.socket, parts: Sequence[bytes | memoryview]) -> list[memoryview]:
