@@ -58,6 +58,8 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.ImageError: 422,
     core.CorruptImage: 422,
     core.UnsafeImage: 422,
+    core.UnreasonableImage: 422,
+    core.NotADisk: 422,
     core.EmptyImage: 422,
     # The cloud: 502 for what it answered, 503 where another time may do, 422 where this request never will.
     core.CloudError: 502,
@@ -74,6 +76,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.DeviceMismatch: 500,
     core.ServerError: 500,
     core.ServerFailed: 500,
+    core.SizeMismatch: 500,
     core.PortsExhausted: 503,
     core.TransferUnavailable: 503,
     core.TransferFailed: 500,

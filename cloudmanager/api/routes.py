@@ -46,7 +46,8 @@ PROVIDER = (
     *(core.Throttled, core.CloudUnavailable),
 )
 DISK = (
-    *(core.InvalidDiskId, core.DiskNotFound, core.CorruptImage, core.UnsafeImage, core.EmptyImage, core.WrongZone),
+    *(core.InvalidDiskId, core.DiskNotFound, core.WrongZone),
+    *(core.CorruptImage, core.UnsafeImage, core.UnreasonableImage, core.NotADisk, core.EmptyImage),
     *PROVIDER,
 )
 CLAIM = (

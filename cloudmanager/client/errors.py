@@ -37,6 +37,8 @@ ClientError
     ├── ImageError
     │   ├── CorruptImage
     │   ├── UnsafeImage
+    │   ├── UnreasonableImage
+    │   ├── NotADisk
     │   └── EmptyImage
     ├── CloudError                  `cloud_code` is the cloud's own
     │   ├── AccessDenied
@@ -51,6 +53,7 @@ ClientError
     │   └── DeviceMismatch
     ├── ServerError                 qemu-nbd
     │   ├── ServerFailed
+    │   ├── SizeMismatch
     │   ├── PortsExhausted
     │   ├── TransferUnavailable         the service does not move the bytes itself: NBD does
     │   └── TransferFailed
@@ -294,6 +297,14 @@ class UnsafeImage(ImageError):
     code = "unsafe_image"
 
 
+class UnreasonableImage(ImageError):
+    code = "unreasonable_image"
+
+
+class NotADisk(ImageError):
+    code = "not_a_disk"
+
+
 class EmptyImage(ImageError):
     code = "empty_image"
 
@@ -348,6 +359,10 @@ class ServerError(ServiceError):
 
 class ServerFailed(ServerError):
     code = "server_failed"
+
+
+class SizeMismatch(ServerError):
+    code = "size_mismatch"
 
 
 class PortsExhausted(ServerError):

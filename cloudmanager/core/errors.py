@@ -23,6 +23,8 @@ CloudManagerError
 ├── ImageError                  the bytes of an image file
 │   ├── CorruptImage
 │   ├── UnsafeImage             it refers to other files
+│   ├── UnreasonableImage       its tables are larger than any real disk's
+│   ├── NotADisk                an archive, a compressed file, one piece of a disk
 │   └── EmptyImage
 ├── CloudError                  what a cloud answered
 │   ├── AccessDenied
@@ -37,6 +39,7 @@ CloudManagerError
 │   └── DeviceMismatch          another disk is where this one should be
 ├── ServerError                 qemu-nbd
 │   ├── ServerFailed            it ended or never answered
+│   ├── SizeMismatch            it would serve another size than the disk was found to have
 │   ├── PortsExhausted          retriable
 │   ├── TransferUnavailable     the service cannot move the bytes itself; NBD does
 │   └── TransferFailed          it could not move them to the end
@@ -202,6 +205,16 @@ class UnsafeImage(ImageError):
     title = "The image refers to other files"
 
 
+class UnreasonableImage(ImageError):
+    code = "unreasonable_image"
+    title = "The image's tables are larger than any real disk's"
+
+
+class NotADisk(ImageError):
+    code = "not_a_disk"
+    title = "The file is no disk"
+
+
 class EmptyImage(ImageError):
     code = "empty_image"
     title = "The image is empty"
@@ -274,6 +287,11 @@ class ServerError(CloudManagerError):
 class ServerFailed(ServerError):
     code = "server_failed"
     title = "qemu-nbd could not serve the disk"
+
+
+class SizeMismatch(ServerError):
+    code = "size_mismatch"
+    title = "The disk would be served with another size than it has"
 
 
 class PortsExhausted(ServerError):

@@ -1,4 +1,4 @@
-"""Whatever happens to an image's bytes, the answer is an image or an ImageError."""
+"""Whatever happens to an image's bytes, the answer is an image or an ImageProblem."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudmanager.core.errors import DeviceError, ImageError
-from cloudmanager.core.images import inspect
+from cloudmanager.images import ImageProblem, UnreadableImage, inspect
 from tests.images.udif import udif
 
 SAMPLES = [
@@ -28,7 +27,7 @@ def _survives(data: bytes, changes: list[tuple[int, bytes]], cut: float) -> None
     for start, value in changes:
         at = start % len(damaged)
         damaged[at : at + len(value)] = value
-    with suppress(ImageError):
+    with suppress(ImageProblem):
         image = inspect(io.BytesIO(damaged[: int(len(damaged) * cut)]), allow_backing=True)
         assert image.size_bytes > 0
 
@@ -54,7 +53,7 @@ def test_a_damaged_dmg_never_crashes_the_inspection(changes: list[tuple[int, byt
     rest=st.binary(max_size=4096),
 )
 def test_a_magic_with_noise_behind_it_is_never_raw(magic: bytes, rest: bytes) -> None:
-    with suppress(ImageError):
+    with suppress(ImageProblem):
         assert inspect(io.BytesIO(magic + rest), allow_backing=True).format != "raw"
 
 
@@ -64,5 +63,5 @@ class _Failing(io.BytesIO):
 
 
 def test_a_disk_that_cannot_be_read_is_no_damaged_image() -> None:
-    with pytest.raises(DeviceError, match="Input/output error"):
+    with pytest.raises(UnreadableImage, match="Input/output error"):
         inspect(_Failing(b"x" * 4096))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.errors import ImageError
-from cloudmanager.core.images import inspect
+from cloudmanager.images import ImageProblem, NotADisk, inspect
 from tests.images.conftest import qemu_img, qemu_size
 from tests.images.udif import udif
 
@@ -33,17 +32,18 @@ def test_the_dmg_of_these_tests_is_one_that_qemu_reads(tmp_path: Path) -> None:
 
 
 def test_one_segment_of_several_is_refused() -> None:
-    with pytest.raises(ImageError, match="segments"):
+    with pytest.raises(ImageProblem, match="segments"):
         inspect(io.BytesIO(udif(CONTENT, segments=3)))
 
 
-def test_a_dmg_without_its_trailer_is_raw() -> None:
-    assert inspect(io.BytesIO(udif(CONTENT)[:-512])).format == "raw"
+def test_a_dmg_without_its_trailer_is_no_raw_disk() -> None:
+    with pytest.raises(NotADisk, match="end is missing"):
+        inspect(io.BytesIO(udif(CONTENT)[:-512]))
 
 
 @pytest.mark.parametrize(("offset", "value"), [(4, b"\0\0\0\5"), (8, b"\0\0\1\0"), (32, b"\xff" * 8), (224, bytes(8))])
 def test_a_trailer_that_contradicts_the_file_is_only_a_raw_disks_last_sector(offset: int, value: bytes) -> None:
-    data = bytearray(udif(CONTENT))
+    data = bytearray(bytes(512) + udif(CONTENT)[512:])
     start = len(data) - 512 + offset
     data[start : start + len(value)] = value
     assert inspect(io.BytesIO(data)).format == "raw"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.images import Image, inspect
+from cloudmanager.images import Image, inspect
 
 SIZE = 4 * 1024 * 1024
 
@@ -49,9 +49,9 @@ LOOKALIKES = {
     "iso": _disk(_iso()),
     "footer magic of a vhd and nothing behind it": _disk((-512, b"conectix")),
     "trailer magic of a dmg and nothing behind it": _disk((-512, b"koly")),
-    "text": b"# a shell script\n" * 100,
+    "text in whole sectors": b"# a shell script\n" * 512,
     "qcow2 magic one byte late": _disk((1, b"QFI\xfb")),
-    "shorter than a magic": b"QFI",
+    "an odd number of bytes": bytes(1000),
 }
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.errors import ImageError, UnsafeImage
-from cloudmanager.core.images import inspect
+from cloudmanager.images import ImageProblem, UnsafeImage, inspect
 from tests.images.conftest import qemu_img
 
 SECRET = b"TOPSECRETTOSTEAL" * 65536
@@ -171,5 +170,5 @@ def test_a_backing_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "image"
     qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", "/nowhere/base", "-F", "raw", path, "1M")
     data = path.read_bytes().replace(b"/nowhere/base", b"/nowhere/\xff\xfe\xfd\xfc")
-    with pytest.raises(ImageError, match="not text"):
+    with pytest.raises(ImageProblem, match="not text"):
         inspect(io.BytesIO(data), allow_backing=True)

@@ -54,7 +54,7 @@ def test_what_looks_like_a_disk_is_listed(
 
 
 def test_what_is_not_listed_can_still_be_named(images: LocalProvider, directory: Path) -> None:
-    (directory / "odd.bytes").write_bytes(b"x" * 700)
+    (directory / "odd.bytes").write_bytes(b"\x01" * 700)
     assert images.describe(disk_id("odd.bytes")).format == "raw"
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.errors import DiskNotFound, ImageError, InvalidDiskId, UnsafeImage
-from cloudmanager.core.images import Image, inspect
+from cloudmanager.core.inspection import inspect
 from cloudmanager.core.model import FileIdentity
+from cloudmanager.images import Image
 from cloudmanager.providers.local.file_id import file_id
 from cloudmanager.providers.local.opened import OpenedImage, opened
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ImageError
-from cloudmanager.core.images import inspect_raw, is_container
+from cloudmanager.core.inspection import inspect_raw, is_container
 from cloudmanager.core.model import Access, Device, Disk, DiskId
 from cloudmanager.providers.local.backing import Layer, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place

@@ -2,9 +2,9 @@
 
 import struct
 
-from cloudmanager.core.errors import CorruptImage, ImageError
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source
+from cloudmanager.images.errors import DamagedImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source
 
 _MAGIC, _MAGIC_EXTENDED = MAGICS = (b"WithoutFreeSpace", b"WithouFreSpacExt")
 _VERSION = 2
@@ -17,11 +17,11 @@ def read(source: Source) -> Image:
     header = source.exactly(0, _HEADER_BYTES, "header")
     magic, version, cluster_sectors, entries, sectors, in_use, _data = _HEADER.unpack_from(header)
     if version != _VERSION:
-        raise ImageError(f"Version {version} of the Parallels format is not one that QEMU reads.")
+        raise UnsupportedImage(f"Version {version} of the Parallels format is not one that QEMU reads.")
     if magic == _MAGIC:
         sectors &= 0xFFFFFFFF  # the older kind has 32 bits here; what follows means nothing
     if not cluster_sectors or entries * cluster_sectors < sectors or sectors >= 1 << 54:
-        raise CorruptImage("The image is damaged: its size does not fit its clusters.")
+        raise DamagedImage("The image is damaged: its size does not fit its clusters.")
     unit_sectors = cluster_sectors if magic == _MAGIC_EXTENDED else 1
     _check_not_truncated(source, entries, unit_sectors, cluster_sectors * SECTOR)
     unclean = "The image was not closed properly: run `qemu-img check -r all` on it before writing."

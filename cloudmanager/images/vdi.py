@@ -2,9 +2,9 @@
 
 import struct
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source, round_up
+from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source, round_up
 
 MAGIC = b"\x7f\x10\xda\xbe"
 MAGIC_OFFSET = 64
@@ -19,15 +19,15 @@ def read(source: Source) -> Image:
     header = source.exactly(0, SECTOR, "header")
     (version,) = struct.unpack_from("<I", header, MAGIC_OFFSET + 4)
     if version != _VERSION:
-        raise ImageError(f"VDI version {version >> 16}.{version & 0xFFFF} is not one that QEMU reads (1.1).")
+        raise UnsupportedImage(f"VDI version {version >> 16}.{version & 0xFFFF} is not one that QEMU reads (1.1).")
     layout = _LAYOUT.unpack_from(header, _LAYOUT_OFFSET)
     map_offset, data_offset, sector_bytes, size, block_bytes, _extra, blocks, allocated, relatives = layout
     if relatives.strip(b"\0"):
-        raise UnsafeImage("The image is a difference to a parent VDI. Merge them in VirtualBox before it is exported.")
+        raise UnsafeImage("The image is a difference to a parent VDI. Merge them in VirtualBox.")
     if sector_bytes != SECTOR or block_bytes != _BLOCK_BYTES or (map_offset | data_offset) % SECTOR:
-        raise CorruptImage("The image is damaged: its sector, block and table sizes are not those of a VDI.")
+        raise DamagedImage("The image is damaged: its sector, block and table sizes are not those of a VDI.")
     if blocks > _MAX_BLOCKS or size > blocks * block_bytes or allocated > blocks:
-        raise CorruptImage("The image is damaged: its size does not fit its number of blocks.")
+        raise DamagedImage("The image is damaged: its size does not fit its number of blocks.")
     if map_offset + blocks * 4 > source.size:
         raise source.truncated("block map")
     if data_offset + allocated * block_bytes > source.size:

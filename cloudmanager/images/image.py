@@ -1,6 +1,7 @@
 """What an inspection finds."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -15,3 +16,7 @@ class Image:
     """The file that it reads through, as the image names it: nothing of it was checked."""
     read_only_because: str = ""
     """Why QEMU cannot write to it, as a sentence; empty where it can."""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    """What QEMU's driver must be told in its block options so that it reads the image as it was read here."""
+    logical_sector_bytes: int | None = None
+    """What the image says of its sectors (VHDX does); None where its format does not say."""

@@ -3,9 +3,9 @@
 import struct
 from uuid import UUID
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import MAX_TABLE_BYTES, SECTOR, Source, round_up
+from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import MAX_TABLE_BYTES, SECTOR, Source, round_up
 
 MAGIC = b"vhdxfile"
 _HEADER_OFFSETS = (64 * 1024, 128 * 1024)
@@ -30,14 +30,14 @@ def read(source: Source) -> Image:
     _refuse_unwritten_log(source)
     regions = _entries(source.exactly(_REGIONS_OFFSET, _TABLE_BYTES, "region table"), b"regi", 8, 16, _REGION)
     if _METADATA not in regions or _BLOCK_TABLE not in regions:
-        raise CorruptImage("The image is damaged: its region table lacks the metadata or the block table.")
+        raise DamagedImage("The image is damaged: its region table lacks the metadata or the block table.")
     offset, _length = regions[_METADATA]
     table = source.exactly(offset, _TABLE_BYTES, "metadata")
     items = _entries(table, b"metadata", 10, 32, _ITEM)
     block_bytes = _block_bytes(source, offset, items)
     size = _item(source, offset, items, _VIRTUAL_DISK_SIZE, "<Q")
     if size > _MAX_SIZE_BYTES or size % SECTOR:
-        raise CorruptImage(f"The image is damaged: a VHDX cannot have {size} bytes.")
+        raise DamagedImage(f"The image is damaged: a VHDX cannot have {size} bytes.")
     _check_not_truncated(source, *regions[_BLOCK_TABLE], block_bytes)
     return Image("vhdx", size)
 
@@ -46,9 +46,9 @@ def _refuse_unwritten_log(source: Source) -> None:
     headers = [_HEADER.unpack_from(source.exactly(at, 4096, "header")) for at in _HEADER_OFFSETS]
     valid = [(sequence, log) for signature, sequence, log in headers if signature == b"head"]
     if not valid:
-        raise CorruptImage("The image is damaged: neither copy of its VHDX header is valid.")
+        raise DamagedImage("The image is damaged: neither copy of its VHDX header is valid.")
     if max(valid)[1].strip(b"\0"):
-        raise ImageError(
+        raise UnsupportedImage(
             "The image was not closed properly: changes in its log are not in place yet. Let its hypervisor close it, "
             "or run `qemu-img check -r all` on a copy."
         )
@@ -60,7 +60,7 @@ def _entries(
     """A table of VHDX: GUID to (offset, length)."""
     (count,) = struct.unpack_from("<H", table, count_offset)
     if not table.startswith(signature) or count > _MAX_ENTRIES:
-        raise CorruptImage(f"The image is damaged: its {signature.decode()} table is not valid.")
+        raise DamagedImage(f"The image is damaged: its {signature.decode()} table is not valid.")
     entries = struct.iter_unpack(layout.format, table[first:][: count * layout.size])
     return {guid: (offset, length) for guid, offset, length in entries}
 
@@ -68,15 +68,13 @@ def _entries(
 def _block_bytes(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, int]]) -> int:
     parameters = _item(source, metadata_offset, items, _FILE_PARAMETERS, "<Q")
     if parameters >> 32 & _HAS_PARENT:
-        raise UnsafeImage(
-            "The image is a difference to a parent VHDX. Merge them in Hyper-V (Merge-VHD) before it is exported."
-        )
+        raise UnsafeImage("The image is a difference to a parent VHDX. Merge them in Hyper-V (Merge-VHD).")
     return parameters & 0xFFFFFFFF
 
 
 def _item(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, int]], guid: bytes, layout: str) -> int:
     if guid not in items:
-        raise CorruptImage("The image is damaged: its metadata is incomplete.")
+        raise DamagedImage("The image is damaged: its metadata is incomplete.")
     data = source.exactly(metadata_offset + items[guid][0], struct.calcsize(layout), "metadata")
     (value,) = struct.unpack(layout, data)
     return int(value)

@@ -4,13 +4,12 @@ import re
 import struct
 from dataclasses import dataclass
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
-from cloudmanager.core.images import second_opinion
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source
+from cloudmanager.images import second_opinion
+from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source
 
 MAGIC = b"KDMV"
-ESX_MAGIC = b"COWD"
 _HEADER = struct.Struct("<4sIIQQQQIQQ")
 _GRAIN_MARKER = struct.Struct("<QI")
 _REDUNDANT_DIRECTORY = 1 << 1
@@ -41,7 +40,7 @@ class _Header:
     def parse(cls, data: bytes) -> "_Header":
         magic, *fields = _HEADER.unpack_from(data)
         if magic != MAGIC:
-            raise CorruptImage("The image is damaged: its footer is not that of a VMDK. It may be truncated.")
+            raise DamagedImage("The image is damaged: its footer is not that of a VMDK. It may be truncated.")
         return cls(*fields)
 
     @property
@@ -53,19 +52,11 @@ class _Header:
         return -(-self.capacity_sectors // self.sectors_per_table)
 
 
-def is_descriptor(head: bytes) -> bool:
-    return head.lstrip().lower().startswith(b"# disk descriptorfile")
-
-
-def read_descriptor(_source: Source) -> Image:
+def refuse_descriptor(_source: Source) -> Image:
     raise UnsafeImage(
-        "This is a VMDK descriptor: the data is in other files that it names. Export one self-contained image, made "
+        "This is a VMDK descriptor: the data is in other files that it names. Make one self-contained image of them "
         "with `qemu-img convert -O qcow2`."
     )
-
-
-def refuse_esx(_source: Source) -> Image:
-    raise ImageError("ESX sparse extents (COWD) are not exported. Convert the disk with `qemu-img convert -O qcow2`.")
 
 
 def read(source: Source) -> Image:
@@ -87,20 +78,22 @@ def read(source: Source) -> Image:
 
 def _check_header(header: _Header) -> None:
     if header.version not in (1, 2, 3):
-        raise ImageError(f"VMDK version {header.version} is not exported. Convert it with `qemu-img convert -O qcow2`.")
+        raise UnsupportedImage(
+            f"VMDK version {header.version} is not read here. Convert it with `qemu-img convert -O qcow2`."
+        )
     if header.capacity_sectors == 0:
         # QEMU then obeys the descriptor's list of extents instead: other files.
         raise UnsafeImage("The image holds no data of its own: its descriptor names other files.")
     if header.capacity_sectors >= 1 << 54:
-        raise CorruptImage(f"The image is damaged: it claims {header.capacity_sectors} sectors.")
+        raise DamagedImage(f"The image is damaged: it claims {header.capacity_sectors} sectors.")
     if not 0 < header.table_entries <= _MAX_TABLE_ENTRIES or not 0 < header.grain_sectors <= _MAX_GRAIN_SECTORS:
-        raise CorruptImage("The image is damaged: the sizes of its tables and grains are impossible.")
+        raise DamagedImage("The image is damaged: the sizes of its tables and grains are impossible.")
 
 
 def _descriptor(source: Source, header: _Header) -> str:
     length = min(header.descriptor_sectors * SECTOR, _MAX_DESCRIPTOR_BYTES)
     if header.descriptor_sector * SECTOR != _DESCRIPTOR_OFFSET or not length:
-        raise CorruptImage("The image is damaged: it has no descriptor where VMDK keeps it.")
+        raise DamagedImage("The image is damaged: it has no descriptor where VMDK keeps it.")
     data = source.exactly(_DESCRIPTOR_OFFSET, length, "descriptor")
     return data.split(b"\0", 1)[0].decode("ascii", "replace")
 
@@ -112,7 +105,7 @@ def _refuse_references(source: Source, header: _Header) -> None:
     chunks = [source.up_to(0, end), source.up_to(start, _FOOTER_BYTES)]
     objections = second_opinion.refusals("vmdk", chunks)
     if "footer" in objections:
-        raise CorruptImage(f"The image is damaged or truncated: {objections['footer']}.")
+        raise DamagedImage(f"The image is damaged or truncated: {objections['footer']}.")
     if objections:
         raise UnsafeImage(
             f"The image's descriptor is not that of a self-contained VMDK ({', '.join(objections.values())}). Export "

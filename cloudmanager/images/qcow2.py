@@ -3,10 +3,10 @@
 import struct
 from dataclasses import dataclass, replace
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
-from cloudmanager.core.images import second_opinion
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source
+from cloudmanager.images import second_opinion
+from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source
 
 MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQIIQQI12x")
@@ -75,17 +75,16 @@ def read(source: Source) -> Image:
 
 def _refuse_unsupported(header: _Header) -> None:
     if header.version not in (2, 3):
-        raise ImageError(
-            f"Version {header.version} of qcow is not exported. Convert the image with `qemu-img convert -O qcow2`."
+        raise UnsupportedImage(
+            f"Version {header.version} of qcow is not read here. Convert the image with `qemu-img convert -O qcow2`."
         )
     if header.encryption:
-        raise ImageError(
-            "The image is encrypted, and no key is kept here. Decrypt it with `qemu-img convert`, or export the "
-            "encrypted bytes from a raw copy."
+        raise UnsupportedImage(
+            "The image is encrypted, and no key is kept here. Decrypt it with `qemu-img convert` where its key is."
         )
     unknown = header.features & ~_KNOWN_FEATURES
     if unknown:
-        raise ImageError(
+        raise UnsupportedImage(
             f"The image uses qcow2 features that are not known here (bits {unknown:#x}). Convert it with "
             "`qemu-img convert -O qcow2` of the QEMU that made it."
         )
@@ -105,18 +104,18 @@ def _refuse_references(header: _Header, sector: bytes) -> None:
 
 def _check_geometry(header: _Header) -> None:
     if not 9 <= header.cluster_bits <= 21:
-        raise CorruptImage(f"The image is damaged: clusters of 2^{header.cluster_bits} bytes do not exist in qcow2.")
+        raise DamagedImage(f"The image is damaged: clusters of 2^{header.cluster_bits} bytes do not exist in qcow2.")
     if header.size_bytes >= 1 << 63:
-        raise CorruptImage(f"The image is damaged: it claims a virtual size of {header.size_bytes} bytes.")
+        raise DamagedImage(f"The image is damaged: it claims a virtual size of {header.size_bytes} bytes.")
     if header.refcount_order > 6:
-        raise CorruptImage("The image is damaged: its reference counts are wider than 64 bits.")
+        raise DamagedImage("The image is damaged: its reference counts are wider than 64 bits.")
     per_l1_entry = header.cluster_bytes // header.l2_entry_bytes * header.cluster_bytes
     if header.l1_entries * 8 > _MAX_L1_BYTES or header.l1_entries * per_l1_entry < header.size_bytes:
-        raise CorruptImage("The image is damaged: its first-level table does not fit its virtual size.")
+        raise DamagedImage("The image is damaged: its first-level table does not fit its virtual size.")
     if not 0 < header.refcount_clusters * header.cluster_bytes <= _MAX_REFCOUNT_TABLE_BYTES:
-        raise CorruptImage("The image is damaged: the size of its reference count table is wrong.")
+        raise DamagedImage("The image is damaged: the size of its reference count table is wrong.")
     if (header.l1_offset | header.refcount_offset) % header.cluster_bytes:
-        raise CorruptImage("The image is damaged: one of its tables does not start at a cluster.")
+        raise DamagedImage("The image is damaged: one of its tables does not start at a cluster.")
 
 
 def _l1_table(source: Source, header: _Header) -> list[int]:
@@ -171,9 +170,9 @@ def _backing(source: Source, header: _Header) -> str | None:
     if not header.backing_offset:
         return None
     if not 0 < header.backing_length <= _MAX_BACKING_NAME:
-        raise CorruptImage("The image is damaged: the name of its backing file has an impossible length.")
+        raise DamagedImage("The image is damaged: the name of its backing file has an impossible length.")
     name = source.exactly(header.backing_offset, header.backing_length, "backing file name")
     try:
         return name.decode()
     except UnicodeDecodeError:
-        raise CorruptImage("The image is damaged: the name of its backing file is not text.") from None
+        raise DamagedImage("The image is damaged: the name of its backing file is not text.") from None

@@ -2,9 +2,9 @@
 
 import struct
 
-from cloudmanager.core.errors import ImageError
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source
+from cloudmanager.images.errors import UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source
 
 MAGIC = b"koly"
 _VERSION = 4
@@ -14,7 +14,7 @@ _SECTORS_OFFSET = 492
 
 
 def from_trailer(source: Source, trailer: bytes) -> Image | None:
-    """None where the last sector is only a raw disk's. Raises ImageError for one segment of several."""
+    """None where the last sector is only a raw disk's. Raises UnsupportedImage for one segment of several."""
     if not trailer.startswith(MAGIC):
         return None
     _magic, version, length, data_at, data_bytes, fork_at, fork_bytes, _segment, segments = _TRAILER.unpack_from(
@@ -26,5 +26,5 @@ def from_trailer(source: Source, trailer: bytes) -> Image | None:
     if version != _VERSION or length != SECTOR or not inside or not (fork_bytes or xml_bytes) or sectors >= 1 << 54:
         return None
     if segments > 1:
-        raise ImageError("The image is one of several segments. Join them with `hdiutil convert` on a Mac.")
+        raise UnsupportedImage("The image is one of several segments. Join them with `hdiutil convert` on a Mac.")
     return Image("dmg", sectors * SECTOR, read_only_because="QEMU only reads dmg.")

@@ -3,9 +3,9 @@
 import struct
 from dataclasses import dataclass
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
-from cloudmanager.core.images.image import Image
-from cloudmanager.core.images.source import SECTOR, Source
+from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.source import SECTOR, Source
 
 MAGIC = b"conectix"
 _FOOTER = struct.Struct(">8sIIQ4x4s4x4s8xQHBBII")
@@ -64,11 +64,11 @@ def read(source: Source) -> Image:
     """A dynamic VHD, which starts with a copy of its footer."""
     footer = _Footer.parse(source.exactly(0, SECTOR, "header"))
     if not footer.is_intact:
-        raise CorruptImage("The image is damaged: the checksum of its VHD header is wrong.")
+        raise DamagedImage("The image is damaged: the checksum of its VHD header is wrong.")
     if footer.disk_type == _DIFFERENCING:
         raise UnsafeImage("The image is a difference to a parent VHD. Merge them where they were made.")
     if footer.disk_type != _DYNAMIC:
-        raise ImageError(f"VHD type {footer.disk_type} is not one that QEMU reads.")
+        raise UnsupportedImage(f"VHD type {footer.disk_type} is not one that QEMU reads.")
     _check_blocks(source, footer)
     return Image("vpc", footer.size_bytes)
 
@@ -77,9 +77,9 @@ def _check_blocks(source: Source, footer: _Footer) -> None:
     header = source.exactly(footer.data_offset, _DYNAMIC_HEADER_BYTES, "dynamic disk header")
     magic, table_offset, entries, block_bytes, checksum = _DYNAMIC_HEADER.unpack_from(header)
     if magic != b"cxsparse" or checksum != _checksum(header, _DYNAMIC_CHECKSUM_OFFSET):
-        raise CorruptImage("The image is damaged: its dynamic disk header is not valid.")
+        raise DamagedImage("The image is damaged: its dynamic disk header is not valid.")
     if block_bytes < SECTOR or block_bytes & (block_bytes - 1) or entries * block_bytes < footer.size_bytes:
-        raise CorruptImage("The image is damaged: its size does not fit its blocks.")
+        raise DamagedImage("The image is damaged: its size does not fit its blocks.")
     table = source.exactly(table_offset, entries * 4, "block table")
     last = max((entry for (entry,) in struct.iter_unpack(">I", table) if entry != _UNALLOCATED), default=None)
     if last is not None and last * SECTOR + block_bytes > source.size:

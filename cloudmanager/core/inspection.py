@@ -1,0 +1,70 @@
+"""Looks into image files for the service: what `cloudmanager.images` finds, in the core's own errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from cloudmanager import images
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    CorruptImage,
+    DeviceError,
+    EmptyImage,
+    ImageError,
+    NotADisk,
+    UnreasonableImage,
+    UnsafeImage,
+)
+
+_TRANSLATIONS: tuple[tuple[type[images.ImageProblem], type[CloudManagerError]], ...] = (
+    (images.UnreadableImage, DeviceError),
+    (images.EmptyImage, EmptyImage),
+    (images.DamagedImage, CorruptImage),
+    (images.UnsafeImage, UnsafeImage),
+    (images.UnreasonableImage, UnreasonableImage),
+    (images.UnsupportedImage, ImageError),
+    (images.NotADisk, NotADisk),
+)
+
+
+def inspect(file: BinaryIO, *, allow_backing: bool = False) -> images.Image:
+    """The image in an open file. With `allow_backing` the caller checks the backing file that it may name.
+
+    Raises ImageError and its kinds, DeviceError.
+    """
+    with _translated():
+        return images.inspect(file, allow_backing=allow_backing)
+
+
+def inspect_raw(file: BinaryIO) -> images.Image:
+    """The file as a raw image, whatever is in it. Raises EmptyImage, DeviceError."""
+    with _translated():
+        return images.inspect_raw(file)
+
+
+def is_container(file: BinaryIO) -> bool:
+    """Whether the file says that it is something else than raw, damaged or not. Raises DeviceError."""
+    with _translated():
+        return images.is_container(file)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except images.ImageProblem as problem:
+        raise translated(problem) from problem
+
+
+def translated(problem: images.ImageProblem) -> CloudManagerError:
+    """The same in the core's words."""
+    kind = next(ours for theirs, ours in _TRANSLATIONS if isinstance(problem, theirs))
+    return kind(problem.detail + _advice(problem))
+
+
+def _advice(problem: images.ImageProblem) -> str:
+    if isinstance(problem, images.BackedImage):
+        return " Or name the directory of its backing files in allow_backing_from."
+    if isinstance(problem, images.NotADisk):
+        return " If it is a disk all the same, export it through a loop device."
+    return ""

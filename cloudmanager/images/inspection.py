@@ -1,0 +1,90 @@
+"""Decides which format a file has, and asks that format's module for the rest."""
+
+from collections.abc import Callable
+
+from cloudmanager.images import dmg, parallels, qcow2, vdi, vhdx, vmdk, vpc
+from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnsupportedImage
+from cloudmanager.images.image import Image
+from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
+from cloudmanager.images.source import ImageFile, Source, round_up
+
+FOOTER_BYTES = 512
+_READERS: dict[str, Callable[[Source], Image]] = {
+    "parallels": parallels.read,
+    "qcow2": qcow2.read,
+    "vdi": vdi.read,
+    "vhdx": vhdx.read,
+    "vmdk": vmdk.read,
+    "vmdk-descriptor": vmdk.refuse_descriptor,
+    "vpc": vpc.read,
+}
+_ADVICE = {
+    Group.COMPRESSED: "Decompress it first.",
+    Group.ARCHIVE: "Take the disk's image out of it first.",
+    Group.EVIDENCE: "Take the disk's image out of it first, with `ewfexport -f raw` or the program that made it.",
+    Group.OTHER: "Check its name.",
+}
+
+
+def inspect(file: ImageFile, *, allow_backing: bool = False) -> Image:
+    """The image in an open file. Reads headers and tables, never the data, in bounded time and memory.
+
+    With `allow_backing` an image may name a backing file, which the caller has to check; any other reference stays
+    refused. Raises ImageProblem.
+    """
+    source = Source(file)
+    _refuse_empty(source)
+    image = _read(source)
+    if image.size_bytes == 0:
+        raise EmptyImage("The image's virtual size is 0: there is nothing in it.")
+    if image.backing is not None and not allow_backing:
+        raise BackedImage(
+            f"The image reads through another file ({image.backing!a}). Flatten it with `qemu-img convert`.",
+            image.backing,
+        )
+    return image
+
+
+def inspect_raw(file: ImageFile) -> Image:
+    """The file as a raw image, whatever is in it. Raises EmptyImage, UnreadableImage."""
+    source = Source(file)
+    _refuse_empty(source)
+    return _raw(source)
+
+
+def is_container(file: ImageFile) -> bool:
+    """Whether the file says that it is an image in a format of its own, damaged or not. Raises UnreadableImage."""
+    source = Source(file)
+    kind = recognise(source.up_to(0, HEAD_BYTES), source.size)
+    return kind.group is Group.IMAGE if kind else _by_footer(source) is not None
+
+
+def _read(source: Source) -> Image:
+    kind = recognise(source.up_to(0, HEAD_BYTES), source.size)
+    if kind and kind.group is Group.IMAGE:
+        return _READERS[kind.name](source) if kind.name in _READERS else _refuse_format(kind)
+    image = _by_footer(source)
+    if kind and image is None:
+        raise NotADisk(f"This is {kind.words}, not a disk. {_ADVICE[kind.group]}", kind.words)
+    return image or _raw(source)
+
+
+def _raw(source: Source) -> Image:
+    return Image("raw", round_up(source.size))
+
+
+def _refuse_empty(source: Source) -> None:
+    if source.size == 0:
+        raise EmptyImage("The image has no bytes at all. Check that whatever wrote it has finished.")
+
+
+def _by_footer(source: Source) -> Image | None:
+    footer = source.up_to(source.size - FOOTER_BYTES, FOOTER_BYTES) if source.size >= FOOTER_BYTES else b""
+    return vpc.fixed(source, footer) or dmg.from_trailer(source, footer)
+
+
+def _refuse_format(kind: FileKind) -> Image:
+    raise UnsupportedImage(
+        f"This is {kind.words}, a format that is not read here. Convert it to qcow2 or raw with its own program, or "
+        "with `qemu-img convert -O qcow2` where QEMU reads it."
+    )

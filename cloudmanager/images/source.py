@@ -1,0 +1,140 @@
+"""Positioned, bounded reads of an image."""
+
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator
+from time import monotonic
+from typing import BinaryIO, TypeAlias
+
+from cloudmanager.images.errors import TruncatedImage, UnreadableImage, UnreasonableImage
+
+SECTOR = 512
+MAX_TABLE_BYTES = 64 * 1024 * 1024
+"""No honest image has a larger table in one piece; a damaged header may claim anything."""
+PIECE_BYTES = 256 * 1024
+"""Of a table in memory at once. What is done with one keeps other threads waiting for a millisecond or two."""
+TIME_LIMIT_SECONDS = 5.0
+"""For a whole inspection."""
+
+ImageFile: TypeAlias = "BinaryIO | int"
+"""A seekable binary file, or the descriptor of one."""
+
+
+class TimeIsUp(Exception):
+    """Not all was looked at."""
+
+
+class Source:
+    """The bytes of an open file. Reads past the end are the image's fault, and said so. Moves the file's position."""
+
+    def __init__(self, file: ImageFile) -> None:
+        """Raises UnreadableImage."""
+        self._file = _Descriptor(file) if isinstance(file, int) else _file(file)
+        self._began = monotonic()
+        try:
+            self.size = self._file.seek(0, os.SEEK_END)
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def up_to(self, offset: int, length: int) -> bytes:
+        """What there is of `length` bytes at `offset`."""
+        if offset >= self.size:
+            return b""
+        try:
+            return self._file.read_at(offset, min(length, self.size - offset))
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def exactly(self, offset: int, length: int, what: str) -> bytes:
+        """Raises DamagedImage, naming `what`, where the file is too short for it."""
+        self.check_table(length, what)
+        data = self.up_to(offset, length)
+        if len(data) < length:
+            raise self.truncated(what)
+        return data
+
+    def check_table(self, length: int, what: str, largest: int = MAX_TABLE_BYTES) -> None:
+        """Raises UnreasonableImage for a length that no real image has."""
+        if length > largest:
+            raise UnreasonableImage(
+                f"The image's {what} claims {length} bytes, more than that of any real disk. It is damaged, or made to "
+                "exhaust whoever reads it."
+            )
+
+    def pieces(self, ranges: Iterable[tuple[int, int]], seconds: float = TIME_LIMIT_SECONDS) -> Iterator[bytes]:
+        """The data in ranges (start, end), a bounded piece at a time, without what the file system knows to be holes.
+
+        A piece begins a multiple of 8 bytes behind the start of its range. Raises TimeIsUp when so much time has passed
+        since the inspection began.
+        """
+        for start, end in ranges:
+            at = start
+            while at < end:
+                if monotonic() - self._began > seconds:
+                    raise TimeIsUp
+                at += max(0, self._file.next_data(at) - at) // 8 * 8
+                if at < end and (piece := self.up_to(at, min(PIECE_BYTES, end - at))):
+                    yield piece
+                at += PIECE_BYTES
+
+    def truncated(self, what: str) -> TruncatedImage:
+        return TruncatedImage(
+            f"The image is truncated: its {what} would lie beyond the end of the file ({self.size} bytes). "
+            "Copy it again from where it came."
+        )
+
+
+class _Descriptor:
+    """Read without a position of its own, so that others may use the descriptor too."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def seek(self, offset: int, whence: int) -> int:
+        return os.lseek(self._descriptor, offset, whence)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        parts = []
+        while length and (part := os.pread(self._descriptor, length, offset)):
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def next_data(self, offset: int) -> int:
+        """Where the next bytes are that are no hole; far away where there are none."""
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            return 1 << 62 if error.errno == errno.ENXIO else offset
+
+
+class _Seekable:
+    """A file that is not the system's: in memory, or behind something else."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._file.seek(offset)
+        return self._file.read(length)
+
+    def next_data(self, offset: int) -> int:
+        return offset
+
+
+def _file(file: BinaryIO) -> _Descriptor | _Seekable:
+    try:
+        return _Descriptor(file.fileno())
+    except (AttributeError, io.UnsupportedOperation):
+        return _Seekable(file)
+
+
+def round_up(value: int, unit: int = SECTOR) -> int:
+    return -(-value // unit) * unit
+
+
+def _unreadable(error: OSError) -> UnreadableImage:
+    return UnreadableImage(f"The image cannot be read: {error.strerror}. Check the disk or file system that it is on.")
