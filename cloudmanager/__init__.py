@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cloudmanager.core import errors as errors
     from cloudmanager.core.hookspecs import ExportRequest as ExportRequest
     from cloudmanager.core.hookspecs import hookimpl as hookimpl
+    from cloudmanager.core.incarnation import refuse_replaced as refuse_replaced
     from cloudmanager.core.model import Access as Access
     from cloudmanager.core.model import Attachment as Attachment
     from cloudmanager.core.model import AttachPlan as AttachPlan
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "cloudmanager.core.hookspecs": ("ExportRequest", "hookimpl"),
+    "cloudmanager.core.incarnation": ("refuse_replaced",),
     "cloudmanager.core.model": (
         *("Access", "AttachPlan", "Attachment", "Device", "Disk", "DiskId", "FileIdentity", "Finding"),
         *("Node", "NotAttached", "Page", "Query", "Severity", "Snapshot"),

@@ -37,6 +37,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.ProviderNotFound: 404,
     core.NodeNotFound: 404,
     core.DiskNotFound: 404,
+    core.DiskReplaced: 410,
     core.ExportNotFound: 404,
     http.RouteNotFound: 404,
     # The caller.

@@ -20,6 +20,7 @@ ClientError
     │   ├── ProviderNotFound
     │   ├── NodeNotFound
     │   ├── DiskNotFound
+    │   ├── DiskReplaced                another disk has the name now: ask again to get that one
     │   ├── ExportNotFound
     │   └── RouteNotFound               the service is older or newer than this client
     ├── Unauthorized                no token, or an unknown one
@@ -227,6 +228,10 @@ class NodeNotFound(NotFound):
 
 class DiskNotFound(NotFound):
     code = "disk_not_found"
+
+
+class DiskReplaced(NotFound):
+    code = "disk_replaced"
 
 
 class ExportNotFound(NotFound):

@@ -5,8 +5,16 @@ from collections.abc import Sequence
 
 from cloudmanager.core.blockdevice import flush, prepare
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, DeviceError, DeviceNotReady, DiskNotFound, NameClash
-from cloudmanager.core.model import Access, AttachmentState, AttachPlan, Device, Disk, Problem
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    DeviceError,
+    DeviceNotReady,
+    DiskNotFound,
+    DiskReplaced,
+    NameClash,
+)
+from cloudmanager.core.incarnation import is_replaced, refuse_device_of_other, refuse_other
+from cloudmanager.core.model import Access, AttachmentState, AttachPlan, Device, Disk, NotAttached, Problem
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import AttachmentRecord, ExportRecord
 from cloudmanager.core.store import Store
@@ -35,23 +43,29 @@ class Attachments:
         self._is_ending = True
 
     def ensure(self, live: Sequence[ExportRecord]) -> None:
-        """The disk of these exports is attached as they need it. Raises what the provider raises."""
+        """The disk of these exports is attached as they need it. Raises DiskReplaced, what the provider raises."""
         disk = live[0].disk
         record = self._store.attachments.get(self._node, disk.canonical_id)
         access = _needed(live)
+        if record and _is_of_another(record, disk):
+            self.refuse_replaced(disk)
+            self._disown(record)
+            record = None
         if record and record.is_ours and access.writes_disk and not record.plan.access.writes_disk:
             self._detach(record)  # it lingers attached read-only, and its only export wants to write
             record = None
         if record is None:
             record = self._commit(self._new_plan(disk, access))
+        elif record.state is not AttachmentState.ATTACHED:  # a plan of some time ago, not carried out
+            self.refuse_replaced(disk)
         if record.idle_boottime is not None:
             self._store.attachments.set_idle(record, None)
         if record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):
             self._attach(record)
 
     def locate(self, disk: Disk, live: Sequence[ExportRecord]) -> Device:
-        """The device, prepared for these exports. Raises AttachmentLost when it is planned anew."""
-        device = self._plugins[disk.id.provider].locate(disk)
+        """The device, prepared for these exports. Raises DiskReplaced, AttachmentLost when it is planned anew."""
+        device = self._located(disk)
         record = self._store.attachments.get(self._node, disk.canonical_id)
         if isinstance(device, Device):
             self._untouched.discard(disk.canonical_id)
@@ -72,11 +86,22 @@ class Attachments:
             return
         if record.is_ours:
             record = self._store.attachments.set_state(record, AttachmentState.ATTACHING)
+        self.refuse_replaced(record.plan.disk)
         plan = self._new_plan(record.plan.disk, _needed(live))
         if plan.is_present and record.is_ours and plan.slot and plan.slot == record.plan.slot:
             return
         self._store.attachments.forget(record)
         self._commit(plan)
+
+    def refuse_replaced(self, disk: Disk) -> None:
+        """Raises DiskReplaced when another disk has the name of a claimed one by now, and what `describe` raises."""
+        refuse_other(self._plugins[disk.id.provider], disk)
+
+    def disown(self, disk: Disk) -> None:
+        """The disk is gone, and with it its attachment: what has its name now was not attached by that plan."""
+        record = self._store.attachments.get(self._node, disk.canonical_id)
+        if record and not _is_of_another(record, disk):
+            self._disown(record)
 
     def let_go(self, canonical_id: str) -> float | None:
         """Ends the attachment of a disk without exports, if it is ours. Returns until when it lingers.
@@ -121,6 +146,9 @@ class Attachments:
         try:
             self._flush(record.plan.disk)
             self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
+        except DiskReplaced:
+            self._disown(record)
+            return
         except CloudManagerError as error:
             log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
             self._store.attachments.set_state(record, AttachmentState.STUCK, Problem.of(error))
@@ -128,13 +156,28 @@ class Attachments:
         self._untouched.discard(record.plan.disk.canonical_id)
         self._store.attachments.forget(record)
 
+    def _disown(self, record: AttachmentRecord) -> None:
+        log.warning("%s was replaced: what has its name now is not detached", record.plan.disk.id)
+        self._untouched.discard(record.plan.disk.canonical_id)
+        self._store.attachments.forget(record)
+
+    def _located(self, disk: Disk) -> Device | NotAttached:
+        """Of this disk and no other that has its name now: raises DiskReplaced, and what the provider raises."""
+        provider = self._plugins[disk.id.provider]
+        device = provider.locate(disk)
+        if isinstance(device, Device):
+            refuse_device_of_other(provider, disk, device)
+        return device
+
     def _flush(self, disk: Disk) -> None:
         """Whatever was written is on the disk, and nobody holds it. A device that is not there has nothing to flush.
 
-        Raises DiskInUse, and what the provider raises when it cannot be asked: unknown is not absent.
+        Raises DiskInUse, DiskReplaced, and what the provider raises when it cannot be asked: unknown is not absent.
         """
         try:
-            device = self._plugins[disk.id.provider].locate(disk)
+            device = self._located(disk)
+        except DiskReplaced:
+            raise
         except CloudManagerError as error:
             if not isinstance(error, DeviceError | DiskNotFound) and disk.canonical_id not in self._untouched:
                 raise
@@ -152,6 +195,11 @@ class Attachments:
             if self._linger_seconds:
                 self._store.attachments.set_idle(record, idle)
         return idle + self._linger_seconds
+
+
+def _is_of_another(record: AttachmentRecord, disk: Disk) -> bool:
+    """The attachment is of a disk that had the same name before, or has it since."""
+    return is_replaced(record.plan.disk, disk.incarnation, disk.created_at)
 
 
 def _needed(exports: Sequence[ExportRecord]) -> Access:

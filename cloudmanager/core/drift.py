@@ -17,8 +17,9 @@ from functools import partial
 from typing import TypeAlias
 
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady, ServerFailed
+from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady, DiskReplaced, ServerFailed
 from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
+from cloudmanager.core.incarnation import refuse_device_of_other
 from cloudmanager.core.model import Device, Disk, DiskId, NotAttached, Problem
 from cloudmanager.core.nbd import Servers
 from cloudmanager.core.plugins import Plugins, Provider
@@ -76,6 +77,8 @@ class _Served:
     """What its clients see."""
     fingerprint: Fingerprint | None = None
     """None of a server that was adopted, until it was looked at."""
+    is_proven: bool = False
+    """The device that it has open was found to be of the disk's incarnation, and the kernel notices when it changes."""
 
 
 class Drift:
@@ -107,7 +110,9 @@ class Drift:
         size = device.size_bytes if record.size_bytes is None else record.size_bytes
         if device.size_bytes < size:
             raise _shrunk(record.disk)
-        self._keep(_Served(record.id, record.disk, self._clock.boottime(), size, Fingerprint.take(device)))
+        fingerprint = Fingerprint.take(device)
+        is_proven = fingerprint.notices_replacement  # of a device that was just located
+        self._keep(_Served(record.id, record.disk, self._clock.boottime(), size, fingerprint, is_proven))
         self._shown[record.id] = None  # a start that succeeds leaves no problem
         return size
 
@@ -160,10 +165,13 @@ class Drift:
     def look(self, provider: Provider) -> float:
         """One round over what is served of the provider's disks. Returns for how long it wants to be left alone."""
         sound = [served for served in self._spread(self._due(provider.name)) if self._looks_sound(served)]
+        began = self._clock.boottime()
         located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
         for served in sound:
-            finding = self._judge(served, located[served.disk.id])
+            finding = self._judge(served, self._identified(provider, served, located[served.disk.id]))
             self._report(served, finding if finding.problem else self._heard(served))
+            if finding.verdict is Verdict.DETACHED:
+                self._report_others(served, finding, began)
         return pause
 
     def _watch(self, look: Callable[[], float | None], stopping: threading.Event) -> None:
@@ -226,8 +234,23 @@ class Drift:
             return dict.fromkeys(disks, error), error.retry_after or 0.0
         return {id: known.get(id) or _located(provider, disk) for id, disk in disks.items()}, 0.0
 
+    def _identified(self, provider: Provider, served: _Served, located: Located) -> Located:
+        """What was located, if that is the disk that was claimed and not one that has its name since."""
+        if not isinstance(located, Device) or (served.is_proven and not located.incarnation):
+            return located
+        try:
+            if not located.incarnation and served.disk.incarnation:
+                located = provider.locate(served.disk)  # it looks closer than `locate_all`
+            if isinstance(located, Device):
+                refuse_device_of_other(provider, served.disk, located)
+        except CloudManagerError as error:
+            return error
+        return located
+
     def _judge(self, served: _Served, located: Located) -> Finding:
         match located:
+            case DiskReplaced():
+                return Finding.of(served.export_id, Verdict.WRONG, located)
             case NotAttached():
                 error = DeviceNotReady(f"{served.disk.id} was detached from this machine by somebody. {located.reason}")
                 return Finding.of(served.export_id, Verdict.DETACHED, error)
@@ -243,6 +266,7 @@ class Drift:
             return Finding.of(served.export_id, Verdict.MOVED, error)
         if served.fingerprint is None:
             served.fingerprint = Fingerprint.take(device)
+        served.is_proven = served.fingerprint.notices_replacement
         return _judged_size(served, device.size_bytes)
 
     def _has_open(self, served: _Served, device: Device) -> bool:
@@ -268,6 +292,14 @@ class Drift:
     def _keep(self, served: _Served) -> None:
         with self._lock:
             self._served[served.export_id] = served
+
+    def _report_others(self, served: _Served, finding: Finding, began: float) -> None:
+        """What is detached is so for all exports of the disk that were started before that was asked."""
+        with self._lock:
+            those = [each for each in self._served.values() if each.disk.canonical_id == served.disk.canonical_id]
+        for each in those:
+            if each is not served and each.since < began:
+                self._report(each, replace(finding, export_id=each.export_id))
 
     def _report(self, served: _Served, finding: Finding) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ CloudManagerError
 │   ├── ProviderNotFound
 │   ├── NodeNotFound
 │   ├── DiskNotFound
+│   ├── DiskReplaced            the disk is gone, and another one has its name
 │   └── ExportNotFound
 ├── Refused                     a policy plugin said no
 ├── ProviderPaused              an operator lets it make no new exports
@@ -133,6 +134,11 @@ class NodeNotFound(NotFound):
 class DiskNotFound(NotFound):
     code = "disk_not_found"
     title = "There is no such disk"
+
+
+class DiskReplaced(NotFound):
+    code = "disk_replaced"
+    title = "The disk is gone, and another one has its name"
 
 
 class ExportNotFound(NotFound):

@@ -44,6 +44,11 @@ class Fingerprint:
     def take(cls, device: Device) -> Self:
         return cls(device, _sequence(device), tuple(_sizes(device)))
 
+    @property
+    def notices_replacement(self) -> bool:
+        """Another disk under the device's number would have another count."""
+        return bool(self.sequence and self.sizes)
+
     def change(self, pid: int) -> Change:
         """`pid` is the server's that has it open."""
         if self.device.is_block:

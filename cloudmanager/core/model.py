@@ -99,6 +99,9 @@ class Disk:
     actual_size_bytes: int | None = None
     """The space it takes where it is stored, where that is known and differs from its size."""
     created_at: datetime | None = None
+    incarnation: str = ""
+    """What its source gives to this one disk and never again, though a later disk may have the same name; a partition
+    has its disk's. Empty where the source has nothing of the kind, and in what an older version has stored."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ class Device:
     """The next image of an allowed backing chain."""
     is_stable: bool = True
     """Nobody else writes to the bytes while they are exported read-only, so the page cache may serve them."""
+    incarnation: str = ""
+    """That of the disk, as it was when the device was found. Empty: `locate` did not ask; `describe` tells."""
 
 
 @dataclass(frozen=True)

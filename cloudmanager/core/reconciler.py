@@ -15,7 +15,8 @@ from cloudmanager.core.attaching import AttachmentLost, Attachments
 from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift, Finding, Verdict
-from cloudmanager.core.errors import CloudManagerError, ServerFailed, StoreUnavailable
+from cloudmanager.core.errors import CloudManagerError, DiskReplaced, ServerFailed, StoreUnavailable
+from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import Servers, ServerSpec
@@ -114,7 +115,7 @@ class Reconciler:
         records = self._expire(self._store.exports.claiming(self._node, canonical_id))
         records = self._heed(canonical_id, records)
         due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
-        live = [record for record in records if record.state.is_live]
+        live = self._of_one_disk([record for record in records if record.state.is_live])
         if live:
             due += [min(record.expires_boottime for record in live), *self._serve(canonical_id, live)]
         elif not due:
@@ -156,13 +157,44 @@ class Reconciler:
             return False  # it is found again at the next look
         if not record.state.is_live:
             return False
-        if record.access is Access.SCRATCH:
-            return self._give_up(record, Problem.of(_overlay_lost(finding.problem)))
-        if finding.verdict is Verdict.WRONG:
-            return self._give_up(record, finding.problem)
+        if final := self._final(record, finding.verdict, finding.problem):
+            return self._give_up(record, final)
         self._store.exports.set_error(record.id, finding.problem, self._unready_since(record))
         self._on_change(record.id)
         return False
+
+    def _final(self, record: ExportRecord, verdict: Verdict, problem: Problem) -> Problem | None:
+        """With what the export of a stopped server ends; None when it is served again."""
+        if problem.code == DiskReplaced.code:
+            self._attachments.disown(record.disk)
+            return problem
+        if replaced := self._replaced(record.disk):
+            return Problem.of(replaced)
+        if record.access is Access.SCRATCH:
+            return Problem.of(_overlay_lost(problem))
+        return problem if verdict is Verdict.WRONG else None
+
+    def _of_one_disk(self, live: list[ExportRecord]) -> list[ExportRecord]:
+        """Without the exports of a disk that is gone and whose name another one has since: those are over."""
+        if not any(is_replaced(live[0].disk, record.disk.incarnation, record.disk.created_at) for record in live):
+            return live
+        replaced = {record.id: error for record in live if (error := self._replaced(record.disk))}
+        for record in live:
+            if error := replaced.get(record.id):
+                log.warning("export %s of %s is stopped: %s", record.id, record.disk.id, error.detail)
+                self._give_up(record, Problem.of(error))
+        return [record for record in live if record.id not in replaced]
+
+    def _replaced(self, disk: Disk) -> DiskReplaced | None:
+        """What ends the exports of a disk whose name another one has by now. None also where nobody can tell."""
+        try:
+            self._attachments.refuse_replaced(disk)
+        except DiskReplaced as error:
+            self._attachments.disown(disk)
+            return error
+        except CloudManagerError as error:
+            log.info("%s may have been replaced or not: %s", disk.id, error.detail)
+        return None
 
     def _give_up(self, record: ExportRecord, problem: Problem) -> bool:
         if self._end(record, ExportState.FAILED, problem):  # not yet: and it must not be served again until then
@@ -211,6 +243,8 @@ class Reconciler:
                 self._attachments.ensure(live)
                 device = self._attachments.locate(disk, live)
             except CloudManagerError as error:
+                if isinstance(error, DiskReplaced):
+                    self._attachments.disown(disk)
                 due += self._retry_or_fail(canonical_id, exports, error)
             else:
                 due += self._start_servers(exports, device)

@@ -38,9 +38,18 @@ class Shelf:
     """What turns out to be attached already when the planned attach is tried."""
     gate: threading.Event = field(default_factory=threading.Event)
     """Attaching waits for it."""
+    incarnations: dict[str, str] = field(default_factory=dict)
+    """Of a disk, by its name: `describe` tells it, and nothing else does."""
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def replace(self, name: str, content: bytes, incarnation: str = "2") -> None:
+        """Another disk has the name from now on; it is attached where the old one was."""
+        new = self.directory / "new"
+        new.write_bytes(content)
+        new.rename(self.directory / name)
+        self.incarnations[name] = incarnation
 
     def note(self, hook: str, disk: str) -> None:
         self.calls.append(f"{hook} {disk}")
@@ -74,7 +83,13 @@ class ShelfProvider:
         path = self.shelf.directory / disk_id.native.lower()
         if not path.is_file():
             raise DiskNotFound(f"There is no {disk_id}.")
-        return Disk(disk_id, f"shelf:{path.name}", path.stat().st_size, access=self.shelf.access)
+        return Disk(
+            disk_id,
+            f"shelf:{path.name}",
+            path.stat().st_size,
+            access=self.shelf.access,
+            incarnation=self.shelf.incarnations.get(path.name, ""),
+        )
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:

@@ -6,6 +6,7 @@ A claim is committed in one transaction with the export that holds it, and goes 
 from sqlalchemy import Boolean, Connection, bindparam, insert, or_, select
 
 from cloudmanager.core.errors import AccessConflict, IdempotencyMismatch
+from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.records import ExportRecord
 from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.database import Database
@@ -19,7 +20,6 @@ _STANDING = (
     .where(schema.claims.c.canonical_id == bindparam("of_disk"))
     .where(or_(schema.claims.c.is_exclusive, bindparam("is_exclusive", type_=Boolean())))
     .order_by(schema.exports.c.id)
-    .limit(1)
 )
 _INSERT_EXPORT = insert(schema.exports)
 _INSERT_CLAIM = insert(schema.claims)
@@ -86,8 +86,16 @@ class ClaimTable:
 def _refuse_conflict(connection: Connection, record: ExportRecord, wanted: dict[str, bool]) -> None:
     for disk, is_exclusive in wanted.items():
         key = {"of_disk": disk, "is_exclusive": is_exclusive}
-        if standing := connection.execute(_STANDING, key).mappings().one_or_none():
-            raise _conflict(record, export_record(standing))
+        for row in connection.execute(_STANDING, key).mappings():
+            standing = export_record(row)
+            if not _is_of_another_disk(standing, record):
+                raise _conflict(record, standing)
+
+
+def _is_of_another_disk(standing: ExportRecord, wanted: ExportRecord) -> bool:
+    """It has the claim on a disk that had the wanted one's name before: on one that does not exist any more."""
+    is_same_name = standing.disk.canonical_id == wanted.disk.canonical_id
+    return is_same_name and is_replaced(standing.disk, wanted.disk.incarnation, wanted.disk.created_at)
 
 
 def _conflict(wanted: ExportRecord, standing: ExportRecord) -> AccessConflict:

@@ -1,0 +1,47 @@
+"""Whether a disk is still the one that was claimed: a name may be given again, an incarnation never is."""
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cloudmanager.core.errors import DiskReplaced
+from cloudmanager.core.model import Device, Disk
+
+if TYPE_CHECKING:
+    from cloudmanager.core.plugins import Provider
+
+
+def is_replaced(claimed: Disk, incarnation: str, created_at: datetime | None = None) -> bool:
+    """Whether what has the disk's name now is another disk, for certain.
+
+    What an older version has stored has no incarnation; its source's time of creation tells as much. Where neither
+    is known, nothing is certain.
+    """
+    if claimed.incarnation and incarnation:
+        return claimed.incarnation != incarnation
+    if claimed.created_at and created_at:
+        return claimed.created_at != created_at
+    return False
+
+
+def refuse_replaced(claimed: Disk, incarnation: str, created_at: datetime | None = None) -> None:
+    """Raises DiskReplaced."""
+    if is_replaced(claimed, incarnation, created_at):
+        was, now = claimed.incarnation or claimed.created_at, incarnation or created_at
+        raise DiskReplaced(
+            f"The disk that was claimed as {claimed.id} ({was}) is gone, and another one ({now}) has its name now. "
+            "Nothing of that one was read or written. Ask again to get it."
+        )
+
+
+def refuse_other(provider: "Provider", claimed: Disk) -> None:
+    """Asks the provider what has the disk's name now. Raises DiskReplaced, and what `describe` raises."""
+    found = provider.describe(claimed.id)
+    refuse_replaced(claimed, found.incarnation, found.created_at)
+
+
+def refuse_device_of_other(provider: "Provider", claimed: Disk, device: Device) -> None:
+    """As `refuse_other`, for a device that was just located: nobody is asked where `locate` itself has looked."""
+    if device.incarnation:
+        refuse_replaced(claimed, device.incarnation)
+    elif claimed.incarnation:
+        refuse_other(provider, claimed)
