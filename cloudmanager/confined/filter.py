@@ -1,0 +1,116 @@
+"""Which system calls a confined program may make: an allow-list, for programs that read and serve disk images.
+
+qemu-nbd, qemu-img and nbdkit run under it, and the shell that sets their limits. What is not on the list is said not
+to exist (ENOSYS), and does nothing: libraries and programs are written for older kernels, and go another way. So a
+newer library that tries a newer call first costs nobody an export, as it would if the program were killed.
+
+A call in a foreign convention of the processor (32 bits, x32) kills: no program of the system makes one.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+
+from cloudmanager.confined.libseccomp import ALLOW, KILL, Argument, Filter, fail, trace
+
+HELD_CALL = "chdir"
+"""qemu-nbd makes it once: it has opened everything, and has accepted nobody. See `hold`."""
+
+_MEMORY = "brk madvise membarrier mmap mprotect mremap munmap get_mempolicy set_mempolicy mincore"
+_FILES = """
+    access close dup dup2 dup3 faccessat faccessat2 fadvise64 fallocate fcntl fdatasync fstat fstatfs fsync ftruncate
+    getcwd getdents64 lseek lstat newfstatat pread64 preadv preadv2 pwrite64 pwritev pwritev2 read readahead readlink
+    readlinkat readv stat statfs statx sync_file_range umask write writev copy_file_range
+"""
+_WAITING = """
+    clock_getres clock_gettime clock_nanosleep epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd2
+    futex gettimeofday nanosleep pipe2 poll ppoll pselect6 restart_syscall select signalfd4 time timerfd_create
+    timerfd_gettime timerfd_settime
+"""
+_ITSELF = """
+    arch_prctl execve exit exit_group getegid geteuid getgid getgroups getpgrp getpid getppid getrandom getresgid
+    getresuid getrlimit getrusage gettid getuid rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn
+    rt_sigsuspend rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_yield set_robust_list
+    set_tid_address sigaltstack sysinfo tgkill uname
+"""
+_CONNECTIONS = "accept accept4 getpeername getsockname getsockopt recvfrom recvmsg shutdown"
+"""No `socket`, `connect`, `bind` or `listen`: a listener is handed down, and whoever is accepted has connected."""
+
+_OPENING: Mapping[str, int] = {"open": 1, "openat": 2}
+"""The number of the argument with the flags. `openat2` has them in memory, where a filter cannot look."""
+_WRITING_FLAGS = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
+
+_MSG_FASTOPEN = 0x20000000
+_CLONE_THREAD = 0x10000
+_NEW_NAMESPACES = 0x7E020000
+_CLONE_FLAGS = 1 if os.uname().machine == "s390x" else 0
+"""The number of the argument with them."""
+_SOL_SOCKET, _IPPROTO_TCP = 1, 6
+_SO_KEEPALIVE = 9
+_TCP_NODELAY, _TCP_CORK, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT, _TCP_USER_TIMEOUT = 1, 3, 4, 5, 6, 18
+_SOCKET_OPTIONS = [
+    (_SOL_SOCKET, _SO_KEEPALIVE),
+    *(
+        (_IPPROTO_TCP, option)
+        for option in (_TCP_NODELAY, _TCP_CORK, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT, _TCP_USER_TIMEOUT)
+    ),
+]
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_TIMERSLACK = 1, 15, 29
+_IOCTLS = {
+    "BLKGETSIZE": 0x1260,
+    "BLKSECTGET": 0x1267,
+    "BLKSSZGET": 0x1268,
+    "BLKGETSIZE64": 0x80081272,
+    "BLKDISCARD": 0x1277,
+    "BLKIOMIN": 0x1278,
+    "BLKIOOPT": 0x1279,
+    "BLKPBSZGET": 0x127B,
+    "BLKDISCARDZEROES": 0x127C,
+    "BLKROTATIONAL": 0x127E,
+    "BLKZEROOUT": 0x127F,
+    "HDIO_GETGEO": 0x0301,
+    "XFS_IOC_DIOINFO": 0x800C581E,
+    "FS_IOC_FIEMAP": 0xC020660B,
+}
+"""What is asked of disks and files, and how parts of them are given back: each needs a descriptor that may do it."""
+
+
+@cache
+def allow_list(*, is_held: bool, opens_to_read: bool) -> bytes:
+    """The filter, as bubblewrap takes it. Raises Unconfinable.
+
+    `is_held`: `HELD_CALL` is a tracer's to decide, and fails without one.
+    `opens_to_read`: no file can be opened for anything else.
+    """
+    with Filter(fail(errno.ENOSYS), on_foreign_calls=KILL) as made:
+        for call in " ".join((_MEMORY, _FILES, _WAITING, _ITSELF, _CONNECTIONS)).split():
+            made.add(ALLOW, call)
+        made.add(trace(0) if is_held else ALLOW, HELD_CALL)
+        for call, arguments in _by_arguments(opens_to_read=opens_to_read):
+            made.add(ALLOW, call, arguments)
+        return made.program()
+
+
+@cache
+def hold_only() -> bytes:
+    """Everything is allowed, but `HELD_CALL` is a tracer's to decide. Raises Unconfinable."""
+    with Filter(ALLOW, on_foreign_calls=ALLOW) as made:
+        made.add(trace(0), HELD_CALL)
+        return made.program()
+
+
+def _by_arguments(*, opens_to_read: bool) -> Iterable[tuple[str, Sequence[Argument]]]:
+    for call, flags in _OPENING.items():
+        yield call, [Argument(flags, 0, _WRITING_FLAGS)] if opens_to_read else []
+    yield "clone", [Argument(_CLONE_FLAGS, _CLONE_THREAD, _CLONE_THREAD | _NEW_NAMESPACES)]
+    yield "prlimit64", [Argument(0, 0)]
+    # Sent with MSG_FASTOPEN or to an address, bytes connect a socket that was disconnected by `shutdown`.
+    yield "sendmsg", [Argument(2, 0, _MSG_FASTOPEN)]
+    yield "sendto", [Argument(3, 0, _MSG_FASTOPEN), Argument(4, 0, 2**64 - 1)]
+    for level, option in _SOCKET_OPTIONS:
+        yield "setsockopt", [Argument(1, level), Argument(2, option)]
+    for option in (_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_TIMERSLACK):
+        yield "prctl", [Argument(0, option)]
+    for request in _IOCTLS.values():
+        yield "ioctl", [Argument(1, request)]

@@ -1,0 +1,199 @@
+"""Starts a confined program."""
+
+import fcntl
+import os
+import re
+import signal
+import struct
+import termios
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from io import FileIO
+
+from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
+from cloudmanager.confined.hold import Hold
+from cloudmanager.confined.process import Process, is_hung_up, kill_child, reap_child, remaining
+from cloudmanager.confined.sandbox import FILTER_FD, GATE_FD, INFO_FD, Confinement, out_of_the_way
+from cloudmanager.confined.spawner import Descriptors, Spawner
+from cloudmanager.confined.stderr import Stderr
+
+_LISTENER = 3
+"""Where socket activation has it: https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html"""
+_LIMIT_UNIT = 512
+"""Bytes that `ulimit -f` counts in (POSIX)."""
+_KILL_SECONDS = 5.0
+_GO = b"\n"
+_ATTEMPTS = 20
+_RACES = ("bwrap: Race condition binding", "bwrap: Can't get type of source", "bwrap: Can't bind mount")
+"""What bubblewrap says when a path that it was about to bind was exchanged."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use."""
+
+    file_bytes: int | None = None
+    """The size to which its writes may make a file grow; then they fail with EFBIG."""
+
+    def setting(self) -> list[str]:
+        """Lines of shell, for the program's process to run first."""
+        if self.file_bytes is None:
+            return []
+        # Ignored, the signal becomes an error of the write, which a client gets as ENOSPC.
+        return ['trap "" XFSZ', f"ulimit -f {self.file_bytes // _LIMIT_UNIT}"]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A running program, with the process that is our child when the program is not."""
+
+    server: Process
+    launcher: int | None = None
+    """bubblewrap's pid. While we have not reaped it, nobody else can have the number."""
+    hold: Hold | None = None
+    """The thread that has started the program is the one that calls it."""
+
+    def end(self, patience_seconds: float) -> bool:
+        """Asks it to end, then kills it; whether it is gone (one that waits for a dead device cannot be killed)."""
+        self.server.send(signal.SIGTERM)
+        self.server.send(signal.SIGCONT)  # one that was stopped would not hear it
+        if self.server.wait(patience_seconds):
+            return True
+        self.server.send(signal.SIGKILL)
+        return self.server.wait(_KILL_SECONDS)
+
+    def reap(self) -> int | None:
+        """The exit status of an ended program, negative or above 128 for a signal, where it is known."""
+        if self.launcher is None:
+            return self.server.reap()
+        if self.hold is not None:
+            self.hold.give_up()
+        return reap_child(self.launcher)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What to start. The command begins with the program's path."""
+
+    command: Sequence[str]
+    confinement: Confinement
+    stderr: Stderr
+    """Takes its standard output too."""
+    listener: int | None = None
+    """The program's listening socket, by socket activation."""
+    limits: Limits = field(default_factory=Limits)
+
+    def start(self, spawner: Spawner, deadline: float) -> Launched:
+        """Returns when it runs, with what it is shown in its place. Raises Ended, NoAnswer, Unconfinable, OSError."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._attempt(spawner, deadline)
+            except Ended:
+                if not (self.confinement.may_be_raced and self.stderr.read().startswith(_RACES)):
+                    raise
+                self.stderr.clear()
+        raise Unconfinable(
+            "A file of the disk is exchanged again and again while it is opened; nothing is served.", is_passing=True
+        )
+
+    def _attempt(self, spawner: Spawner, deadline: float) -> Launched:
+        with ExitStack() as ends:
+            report, report_end = _pipe(ends)
+            gate_end, gate = _pipe(ends)
+            things = ends.enter_context(self.confinement.things())
+            given = self._given(ends, report_end, gate_end)
+            command = self.confinement.wrap(self._shelled(), self.command[0])
+            environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+            pid = spawner.spawn(command, environment, Descriptors(given, self.confinement.passed), things)
+            ends.callback(spawner.forget, things)
+            report_end.close()
+            gate_end.close()
+            try:
+                return self._begin(pid, report, gate, deadline)
+            except BaseException:
+                kill_child(pid)
+                raise
+
+    def _begin(self, pid: int, report: FileIO, gate: FileIO, deadline: float) -> Launched:
+        """From the child that was made to the program that runs, with whoever watches over it in his place."""
+        if not self.confinement.has_launcher:
+            server = Process(pid)
+            hold = self._held(server)
+            _open_gate(gate)
+            return Launched(server, None, hold)
+        try:
+            server = Process(_reported_pid(report, deadline))
+        except (Ended, ProcessLookupError):
+            raise Ended(reap_child(pid)) from None
+        launched = Launched(server, pid)
+        try:
+            launched = Launched(server, pid, self._held(server))
+            _open_gate(gate)
+            _await_passage(gate, deadline)
+        except BaseException as error:
+            launched.end(patience_seconds=0)
+            status = launched.reap()
+            server.close()
+            if isinstance(error, Ended):
+                raise Ended(status) from None
+            raise
+        return launched
+
+    def _held(self, server: Process) -> Hold | None:
+        return Hold(server) if self.confinement.is_held else None
+
+    def _given(self, ends: ExitStack, report_end: FileIO, gate_end: FileIO) -> dict[int, int]:
+        given = {1: self.stderr.fd, 2: self.stderr.fd}
+        if self.listener is not None:
+            given[_LISTENER] = self.listener
+        if self.confinement.has_launcher:
+            given[INFO_FD] = report_end.fileno()
+        given[GATE_FD] = gate_end.fileno()
+        if (program := self.confinement.filter()) is not None:
+            given[FILTER_FD] = _file_of(program, ends)
+        return given
+
+    def _shelled(self) -> list[str]:
+        """The command, below a shell where something is to be set that only the process itself can set."""
+        lines = self.limits.setting()
+        return ["/bin/sh", "-c", "; ".join([*lines, 'exec "$@"']), "sh", *self.command] if lines else [*self.command]
+
+
+def _pipe(ends: ExitStack) -> tuple[FileIO, FileIO]:
+    reading, writing = map(out_of_the_way, os.pipe())
+    return (
+        ends.enter_context(os.fdopen(reading, "rb", buffering=0)),
+        ends.enter_context(os.fdopen(writing, "wb", buffering=0)),
+    )
+
+
+def _file_of(content: bytes, ends: ExitStack) -> int:
+    fd = out_of_the_way(os.memfd_create("filter", os.MFD_CLOEXEC))
+    ends.callback(os.close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _reported_pid(report: FileIO, deadline: float) -> int:
+    """Of the process that bubblewrap says it has made; read when it is complete, for it comes in many pieces."""
+    if not is_hung_up(report.fileno(), remaining(deadline)):
+        raise NoAnswer
+    match = re.search(rb'"child-pid": (\d+)', report.read())
+    if match is None:
+        raise Ended
+    return int(match[1])
+
+
+def _open_gate(gate: FileIO) -> None:
+    with suppress(BrokenPipeError):  # it has ended
+        gate.write(_GO)
+
+
+def _await_passage(gate: FileIO, deadline: float) -> None:
+    """Until bubblewrap has set everything up, and read what lets it go on. Raises Ended, NoAnswer."""
+    if not is_hung_up(gate.fileno(), remaining(deadline)):
+        raise NoAnswer
+    if any(fcntl.ioctl(gate, termios.FIONREAD, bytes(struct.calcsize("i")))):
+        raise Ended

@@ -1,0 +1,186 @@
+"""Where a privileged spawner puts what its programs are shown: mounts of open files, in a mount namespace of its own.
+
+A path is looked up again by whoever uses it, and may lead elsewhere by then. A mount that is made of a descriptor
+(open_tree(2), Linux 5.2) is the open file; in a namespace that only the spawner's thread is in, nobody can exchange it
+on its way to bubblewrap, and nothing of it shows on the machine.
+"""
+
+import itertools
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.confined import kernel
+from cloudmanager.confined.kernel import MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE
+
+PLACE = "/sys"
+"""A directory that every machine has, and nothing here needs: a tmpfs of the namespace's own covers it."""
+NULL_DEVICE = f"{PLACE}/null"
+_NULL = os.makedev(1, 3)
+_NOBODY = 65534
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/dev")
+"""With what is mounted below them."""
+_WORK = ("/etc", "/tmp")  # noqa: S108 - bubblewrap builds its sandboxes there
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_numbers = itertools.count()
+
+
+class NotMountable(Exception):
+    """An open file that no mount can be made of: its file system is the kernel's own, or no longer mounted."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a namespace turned out to be able to do."""
+
+    has_trees: bool
+    """Mounts can be made of open files."""
+    has_null_device: bool
+    """Its /dev/null is one of its own."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """An open file or directory, as a mount that is nowhere yet. Made in the namespace that the descriptor is from."""
+
+    path: str
+    """Where it will be."""
+    fd: int
+    is_directory: bool
+
+    @classmethod
+    @contextmanager
+    def of(cls, fd: int, path: str, *, is_writable: bool) -> Iterator["Tree"]:
+        """Raises NotMountable."""
+        try:
+            tree = kernel.open_tree(fd)
+        except OSError as error:
+            raise NotMountable("its file system is not mounted here") from error
+        try:
+            barred = kernel.NO_SETUID | kernel.NO_DEVICE | kernel.NO_EXECUTION
+            with suppress(OSError):  # before Linux 5.12: then bubblewrap does all of it but the last
+                kernel.set_mount_attributes(tree, barred | (0 if is_writable else kernel.READ_ONLY))
+            yield cls(path, tree, stat.S_ISDIR(os.fstat(fd).st_mode))
+        finally:
+            os.close(tree)
+
+    def place(self) -> None:
+        if self.is_directory:
+            os.mkdir(self.path, 0o700)  # noqa: PTH102 - this thread's paths are text, as the kernel takes them
+        else:
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        kernel.move_mount(self.fd, self.path)
+
+    def remove(self) -> None:
+        with suppress(OSError):  # it was never placed
+            kernel.unmount(self.path)
+        with suppress(OSError):
+            (os.rmdir if self.is_directory else os.unlink)(self.path)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of our own for a device, which a program may open as the mode says, and not change.
+
+    A read-only mount does not keep anyone from writing to a device; the mode of the node does: it gives the right to
+    the program's group, and belongs to a user that the program is not.
+    """
+
+    path: str
+    device: int
+    is_writable: bool
+
+    def place(self) -> None:
+        _make_node(self.path, stat.S_IFBLK, self.device, 0o060 if self.is_writable else 0o040)
+
+    def remove(self) -> None:
+        with suppress(OSError):
+            os.unlink(self.path)  # noqa: PTH108
+
+
+def new_path() -> str:
+    return f"{PLACE}/{next(_numbers)}"
+
+
+def set_up() -> Abilities:
+    """Makes the namespace the calling thread's. Raises OSError."""
+    kernel.mount(None, "/", MS_REC | MS_SLAVE)
+    _leave_others()
+    kernel.mount("tmpfs", PLACE, MS_NOSUID | MS_NOEXEC, "mode=0700,size=16m")
+    try:
+        _make_node(NULL_DEVICE, stat.S_IFCHR, _NULL, 0o666)
+    except PermissionError:
+        return Abilities(_has_trees(), has_null_device=False)
+    return Abilities(_has_trees(), has_null_device=True)
+
+
+def _has_trees() -> bool:
+    """Not before Linux 5.2, nor where a container's own filter forbids it."""
+    place = os.open(PLACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.close(kernel.open_tree(place))
+    except OSError:
+        return False
+    finally:
+        os.close(place)
+    return True
+
+
+def can_make_node(device: int) -> bool:
+    """Not in a user namespace, nor without CAP_MKNOD, nor where a cgroup forbids that device."""
+    node = Node(new_path(), device, is_writable=False)
+    try:
+        node.place()
+    except PermissionError:
+        return False
+    finally:
+        node.remove()
+    return True
+
+
+def place(things: Sequence[Tree | Node]) -> None:
+    """All of them, or none. Raises OSError."""
+    try:
+        for thing in things:
+            thing.place()
+    except BaseException:
+        remove(things)
+        raise
+
+
+def remove(things: Sequence[Tree | Node]) -> None:
+    for thing in things:
+        thing.remove()
+
+
+def _make_node(path: str, kind: int, device: int, mode: int) -> None:
+    try:
+        os.mknod(path, kind, device)
+        os.chown(path, _NOBODY, os.getegid())
+        os.chmod(path, mode)  # noqa: PTH101
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+        raise
+
+
+def _leave_others() -> None:
+    """Unmounts here what no program needs, so that this namespace keeps no file system from being unmounted."""
+    needed = [Path(path) for path in (*_SYSTEM, *_WORK, *os.get_exec_path(), sys.prefix, sys.base_prefix, __file__)]
+    system = [Path(path) for path in _SYSTEM]
+    for point in reversed(_mount_points()):
+        is_needed = any(point == path or point in path.parents for path in needed)
+        if not is_needed and not any(path in point.parents for path in system):
+            with suppress(OSError):
+                kernel.unmount(str(point))
+
+
+def _mount_points() -> list[Path]:
+    """Of this thread, in the order in which they were mounted. proc_pid_mountinfo(5)"""
+    lines = Path("/proc/thread-self/mountinfo").read_bytes().splitlines()
+    return [Path(os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4]))) for line in lines]
