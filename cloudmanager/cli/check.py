@@ -20,11 +20,14 @@ def run(option: Path | None, *, as_json: bool) -> None:
     understood = _understood(settings, plugins)
     if as_json:
         facts = [{"subject": subject, "value": value} for subject, value in understood]
-        print(json.dumps({"file": str(path) if path else None, "understood": facts}, indent=2))
+        cautions = [caution] if (caution := settings.nbd.caution) else []
+        print(json.dumps({"file": str(path) if path else None, "understood": facts, "cautions": cautions}, indent=2))
         return
     print(f"{path} is valid." if path else "There is no configuration file: these are the defaults.")
     for subject, value in understood:
         print(f"  {subject:<10} {value}")
+    if settings.nbd.caution:
+        print(f"warning: {settings.nbd.caution}")
 
 
 def _understood(settings: "Settings", plugins: "Plugins") -> list[tuple[str, str]]:

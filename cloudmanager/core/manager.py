@@ -108,6 +108,8 @@ class Manager:
             from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
 
             certificates.require(settings.nbd.certificates, settings.nbd.advertised)
+        if settings.nbd.caution:
+            log.warning("%s", settings.nbd.caution)
         clock = clock or Clock()
         state = StateDirectory.open(settings.server.state_dir)
         try:

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 
 from cloudmanager.core.errors import ConfigurationError
+from cloudmanager.transfer.endpoint import is_link_local
 
 ENVIRONMENT_PREFIX = "CLOUDMANAGER_"
 CLIENT_VARIABLES = frozenset(
@@ -149,6 +150,23 @@ class NbdSettings(Table):
     @property
     def advertised(self) -> str:
         return self.advertise or self.listen
+
+    @property
+    def caution(self) -> str:
+        """What some clients cannot do with the address that they are given, and what to set; empty when all can."""
+        is_ipv6 = ":" in self.advertised
+        if is_ipv6 and self.tls != "off":
+            return (
+                f"with TLS, programs built on libnbd (nbdcopy, nbdinfo, nbdfuse, nbdkit) cannot connect to an IPv6 "
+                f"address such as {self.advertised}. Set [nbd] advertise to a host name; cloudmanager's own clients "
+                "and QEMU need none."
+            )
+        if is_ipv6 and is_link_local(self.advertised):
+            return (
+                f"{self.advertised} is of one link, which other machines call otherwise. Set [nbd] advertise to a host "
+                "name or another address."
+            )
+        return ""
 
     @property
     def certificates(self) -> Path | None:

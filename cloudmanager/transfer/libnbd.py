@@ -7,16 +7,20 @@ Its Python package exists for the system's Python only and copies every byte onc
 import ctypes
 import functools
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Protocol, Self
 
+from cloudmanager.transfer.endpoint import Endpoint
 from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.tls_relay import TlsRelay
 
 CONNECT_SECONDS = 20.0
 STALL_SECONDS = 60.0
@@ -30,6 +34,8 @@ _TLS_REQUIRED = 2
 LONGEST_RANGE = 1 << 30
 """Of one request without data."""
 _NOTHING = -1
+
+_SOCKET_ADDRESS = struct.Struct("=H2B4x16sI")
 
 _Pointer = ctypes.c_void_p
 _U64 = ctypes.c_uint64
@@ -69,7 +75,10 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "nbd_is_read_only": (_Int, _Pointer),
     "nbd_get_size": (_I64, _Pointer),
     "nbd_poll": (_Int, _Pointer, _Int),
+    "nbd_set_export_name": (_Int, _Pointer, _Text),
     "nbd_aio_connect_uri": (_Int, _Pointer, _Text),
+    "nbd_aio_connect": (_Int, _Pointer, _Text, _U32),
+    "nbd_aio_connect_socket": (_Int, _Pointer, _Int),
     "nbd_aio_is_ready": (_Int, _Pointer),
     "nbd_aio_is_connecting": (_Int, _Pointer),
     "nbd_aio_is_closed": (_Int, _Pointer),
@@ -163,6 +172,8 @@ class Connection:
             raise self.missing("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
         self.patience = patience
         self._handle: int | None = self._library.nbd_create()
+        self._ending = ExitStack()
+        """What ends with the connection."""
         try:
             self._connect(address)
         except BaseException:
@@ -241,6 +252,7 @@ class Connection:
         return found or [Extent(offset, length)]
 
     def _connect(self, address: Address) -> None:
+        deadline = time.monotonic() + self.patience.connect_seconds
         self._call("nbd_set_pread_initialize", False)
         self._call("nbd_add_meta_context", _ALLOCATION)
         with _key_file(address.credentials) as key_file:
@@ -248,20 +260,40 @@ class Connection:
                 self._call("nbd_set_tls", _TLS_REQUIRED)
                 self._call("nbd_set_tls_username", address.credentials.username.encode())
                 self._call("nbd_set_tls_psk_file", key_file.encode())
-            elif certificates := self.certificates_for(
-                address
-            ):  # without any, libnbd looks for some in places of its own
-                self._call("nbd_set_tls_certificates", str(certificates).encode())
-            self._negotiate(address.uri)
+            try:
+                self._start(address, deadline)
+                while not self._library.nbd_aio_is_ready(self._handle):
+                    self._poll(deadline)
+            except (Failure, OSError, ValueError) as error:
+                words = error.words if isinstance(error, Failure) else str(error)
+                raise self.lost(f"The NBD server cannot be reached: {words}.") from None
 
-    def _negotiate(self, uri: str) -> None:
-        deadline = time.monotonic() + self.patience.connect_seconds
-        try:
-            self._call("nbd_aio_connect_uri", uri.encode())
-            while not self._library.nbd_aio_is_ready(self._handle):
-                self._poll(deadline)
-        except Failure as failure:
-            raise self.lost(f"The NBD server cannot be reached: {failure.words}.") from None
+    def _start(self, address: Address, deadline: float) -> None:
+        """Begins to connect. An IPv6 address goes another way than by its URI: libnbd would ask a TLS server for it as
+        for a name, and GnuTLS, at the server, refuses a name with colons (tried with libnbd 1.14 and GnuTLS 3.7).
+        """
+        certificates = self.certificates_for(address)
+        endpoint = Endpoint.parse(address.uri)
+        if not endpoint.is_ipv6_literal:
+            if certificates is not None:  # without any, libnbd looks for some in places of its own
+                self._call("nbd_set_tls_certificates", str(certificates).encode())
+            self._call("nbd_aio_connect_uri", address.uri.encode())
+            return
+        self._call("nbd_set_export_name", endpoint.export_name.encode())
+        if endpoint.is_tls and address.credentials is None:
+            self._start_through(TlsRelay(endpoint, certificates, self.patience.connect_seconds), deadline)
+        else:
+            socket_address = _ipv6_socket_address(endpoint)
+            self._call("nbd_aio_connect", socket_address, len(socket_address))
+
+    def _start_through(self, relay: TlsRelay, deadline: float) -> None:
+        """The certificate is compared with the address by us: libnbd compares it with nothing but a host's name."""
+        self._ending.callback(relay.close)
+        while (plain := relay.connected(_LOOK_AROUND_MILLISECONDS / 1000)) is None:
+            self.patience.check()
+            if time.monotonic() > deadline:
+                raise self.lost("The NBD server stopped answering.")
+        self._call("nbd_aio_connect_socket", plain)
 
     def _poll(self, deadline: float) -> None:
         self.patience.check()
@@ -286,6 +318,7 @@ class Connection:
         if self._handle is not None:
             self._library.nbd_close(self._handle)
             self._handle = None
+        self._ending.close()
 
 
 def _receive(
@@ -297,6 +330,14 @@ def _receive(
             found.append(Extent(offset, entries[index], bool(entries[index + 1] & _STATE_ZERO)))
             offset = found[-1].end
     return 0
+
+
+def _ipv6_socket_address(endpoint: Endpoint) -> bytes:
+    """A sockaddr_in6 (ipv6(7)). Raises OSError for a zone that this machine does not have."""
+    address, _, zone = endpoint.host.partition("%")
+    scope = 0 if not zone else int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    packed = socket.inet_pton(socket.AF_INET6, address)
+    return _SOCKET_ADDRESS.pack(socket.AF_INET6, *endpoint.port.to_bytes(2), packed, scope)
 
 
 @contextmanager

@@ -31,11 +31,30 @@ def test_check_says_what_was_understood(configured):
     assert "s, of type shelf" in answer.stdout
 
 
+@pytest.mark.parametrize("tls", ["psk", "x509"])
+@pytest.mark.parametrize(
+    "address", ['listen = "::1"', 'listen = "::"\nadvertise = "2001:db8::7"', 'advertise = "2001:DB8:0::7"']
+)
+def test_check_warns_of_an_ipv6_address_with_tls(configured, tls, address):
+    answer = configured(f'[nbd]\n{address}\ntls = "{tls}"\n')
+    assert answer.returncode == 0
+    assert "warning: with TLS, programs built on libnbd" in answer.stdout
+    assert "Set [nbd] advertise to a host name" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "nbd", ['listen = "::1"', 'listen = "::"\nadvertise = "disks.example"\ntls = "psk"', 'tls = "psk"']
+)
+def test_check_warns_of_nothing_else(configured, nbd):
+    assert "warning" not in configured(f"[nbd]\n{nbd}\n").stdout
+
+
 def test_check_answers_a_script_as_well(cli):
     (cli.directory / "cloudmanager.toml").write_text('[server]\nlisten = "127.0.0.1:1001"\n')
     answer = json.loads(cli("config", "check", "--json").stdout)
     assert answer["file"] == "cloudmanager.toml"
     assert {"subject": "HTTP", "value": "127.0.0.1:1001, no token needed"} in answer["understood"]
+    assert answer["cautions"] == []
 
 
 def test_check_hides_the_password_of_the_store(configured):

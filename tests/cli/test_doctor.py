@@ -201,6 +201,21 @@ def test_clients_must_be_given_an_address_that_leads_somewhere():
     assert _network(nbd={**everywhere, "advertise": "127.0.0.1"})["address for clients"].severity is OK
 
 
+@pytest.mark.parametrize(
+    ("nbd", "said"),
+    [
+        ({"listen": "::1", "tls": "psk"}, "libnbd"),
+        ({"listen": "::1", "tls": "off"}, ""),
+        ({"listen": "::", "advertise": "::1", "tls": "psk"}, "libnbd"),
+        ({"listen": "::1", "advertise": "localhost", "tls": "psk"}, ""),
+        ({"listen": "::1", "advertise": "fe80::7%lo"}, "of one link"),
+    ],
+)
+def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd, said):
+    finding = _network(nbd=nbd)["address for clients"]
+    assert (finding.severity, said in finding.seen) == (WARNING if said else OK, True)
+
+
 # Privileges
 
 

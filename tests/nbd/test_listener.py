@@ -161,6 +161,7 @@ def test_other_addresses_are_listened_on(
         ({"listen": "::1"}, "nbd://[::1]:10900/name"),
         ({"advertise": "disks.example", "tls": "psk"}, "nbds://disks.example:10900/name"),
         ({"advertise": "2001:db8::7", "tls": "psk"}, "nbds://[2001:db8::7]:10900/name"),
+        ({"advertise": "fe80::7%eth0", "tls": "psk"}, "nbds://[fe80::7%25eth0]:10900/name"),
     ],
 )
 def test_an_address_is_written_for_clients(

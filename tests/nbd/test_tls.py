@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.transfer.extents import Extent
 from tests.nbd.client import Client
 from tests.nbd.exporter import Exporter, Served, device
 
@@ -100,3 +101,13 @@ def test_a_key_is_not_shown(exporter: Exporter, raw: Path) -> None:
 def test_the_cipher_is_the_fast_one(exporter: Exporter, raw: Path) -> None:
     served = exporter.export(device(raw))
     assert b"+AES-128-GCM" in Path(f"/proc/{served.pid}/cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("listen", ["::1", "::", "127.0.0.1"])
+def test_the_service_itself_reaches_its_servers(make_exporter: Callable[..., Exporter], raw: Path, listen: str) -> None:
+    """By an address, with TLS: libnbd cannot do it by the address of an IPv6 listener."""
+    exporter = make_exporter(tls="psk", listen=listen, advertise="disks.example")
+    served = exporter.export(device(raw))
+    with exporter.servers.transfer(served.id, served.spec.name, served.port) as transfer:
+        assert transfer.size_bytes == raw.stat().st_size
+        assert len(transfer.digests(Extent(0, 4096))) > 0

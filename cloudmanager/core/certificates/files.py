@@ -87,7 +87,7 @@ class Certificates:
     def is_for(self, host: str) -> bool:
         """As clients compare: a wildcard stands for the first label of a name, an address must be listed as one."""
         try:
-            address = ipaddress.ip_address(host)
+            address = ipaddress.ip_address(host.partition("%")[0])  # the zone of a link is no part of it
         except ValueError:
             return any(_matches(name.lower(), host.lower().rstrip(".")) for name in self.names)
         listed = extension(self.certificate, x509.SubjectAlternativeName)

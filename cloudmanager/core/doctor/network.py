@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.core.settings import Settings, parse_listen, parse_ports
+from cloudmanager.core.settings import NbdSettings, Settings, parse_listen, parse_ports
 
 HTTP = "HTTP address"
 NBD = "NBD address"
@@ -21,7 +21,7 @@ def check_network(settings: Settings) -> Iterator[Finding]:
     yield address
     if address.severity is Severity.OK:
         yield _check_ports(settings.nbd.listen, parse_ports(settings.nbd.ports))
-    yield _check_advertised(settings.nbd.advertised)
+    yield _check_advertised(settings.nbd)
 
 
 def _check_http(listen: Path | tuple[str, int]) -> Finding:
@@ -82,8 +82,8 @@ def _spans(ports: list[int]) -> str:
     return ", ".join([*spans[:5], *(["…"] if len(spans) > 5 else [])])
 
 
-def _check_advertised(host: str) -> Finding:
-    subject = "address for clients"
+def _check_advertised(nbd: NbdSettings) -> Finding:
+    subject, host = "address for clients", nbd.advertised
     try:
         socket.getaddrinfo(host, None)
     except OSError as error:
@@ -91,6 +91,9 @@ def _check_advertised(host: str) -> Finding:
         return Finding(subject, Severity.WARNING, f"{host} is not known here ({error.strerror})", advice)
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return Finding(subject, Severity.PROBLEM, f"{host} is no address to connect to", "Set [nbd] advertise.")
+    if nbd.caution:
+        seen, _, advice = nbd.caution.partition(". ")
+        return Finding(subject, Severity.WARNING, seen, advice)
     return Finding(subject, Severity.OK, host)
 
 

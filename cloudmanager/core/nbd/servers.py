@@ -30,6 +30,7 @@ from cloudmanager.core.nbd.startup import Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.settings import NbdSettings
+from cloudmanager.transfer.endpoint import written
 
 log = logging.getLogger(__name__)
 
@@ -230,8 +231,7 @@ class Servers:
     def uri(self, name: str, port: int, tls: Tls | None = None) -> str:
         """The address for a client, as the NBD project defines it (doc/uri.md). `tls`: as the settings say."""
         scheme = "nbd" if (tls or self._settings.tls) == "off" else "nbds"
-        host = self._settings.advertised
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
+        return f"{scheme}://{written(self._settings.advertised)}:{port}/{name}"
 
     def transfer(self, export_id: str, name: str, port: int) -> Transfer:
         """A connection to the export's server, for bytes that the service moves itself. Raises TransferUnavailable."""
@@ -240,7 +240,7 @@ class Servers:
             raise TransferUnavailable("The export asks for a client's certificate, which the service has not. Use NBD.")
         host, port = listener.reachable(Endpoint.resolve(self._settings.listen).host, port)
         scheme = "nbd" if kind is Tls.OFF else "nbds"
-        uri = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/{name}"
+        uri = f"{scheme}://{written(host)}:{port}/{name}"
         return Transfer(LocalAddress(uri, self.credentials(export_id)))
 
     def close(self) -> None:
