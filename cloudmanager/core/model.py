@@ -125,6 +125,8 @@ class Device:
     identity: FileIdentity
     format: str = "raw"
     """QEMU's name of the format. Decided by us, never probed."""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    """What QEMU's driver of the format must be told, by its own names, to read the image as it was inspected."""
     is_block: bool = False
     """A block device, not a file."""
     backing: "Device | None" = None

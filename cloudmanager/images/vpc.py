@@ -16,8 +16,11 @@ _DYNAMIC_HEADER_BYTES = 1024
 _DYNAMIC_CHECKSUM_OFFSET = 36
 _UNALLOCATED = 0xFFFFFFFF
 _LARGEST_GEOMETRY = 65535 * 16 * 255
-_SIZED_BY_FIELD = (b"win ", b"qem2", b"d2v ", b"tap\0", b"CTXS", b"wa\0\0")
-"""The creators whose images are as large as the size field says, as in QEMU's block/vpc.c; others mean the geometry."""
+_SIZED_BY_GEOMETRY = (b"vpc ", b"qemu")
+"""Virtual PC, and QEMU without force_size, which imitates it: their guests saw a disk of the geometry's size. Every
+other creator means the size field (Hyper-V, Azure, VirtualBox, VMware, Xen, Disk2vhd). QEMU 7.2 knows that of five
+creators and takes the geometry for the rest, so it has to be told: force_size_calc in its block/vpc.c. The field is
+"Current Size" in the Virtual Hard Disk Image Format Specification."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,23 @@ class _Footer:
         )
 
     @property
+    def is_sized_by_geometry(self) -> bool:
+        """The largest geometry stands for any size from there on; one that is larger than the field is a mistake."""
+        geometry_bytes = self.geometry_sectors * SECTOR
+        return (
+            self.creator in _SIZED_BY_GEOMETRY
+            and self.geometry_sectors != _LARGEST_GEOMETRY
+            and 0 < geometry_bytes <= self.size_field
+        )
+
+    @property
     def size_bytes(self) -> int:
-        """As QEMU has it."""
-        if self.creator in _SIZED_BY_FIELD or self.geometry_sectors == _LARGEST_GEOMETRY:
-            return self.size_field // SECTOR * SECTOR
-        return self.geometry_sectors * SECTOR
+        return (self.geometry_sectors if self.is_sized_by_geometry else self.size_field // SECTOR) * SECTOR
+
+    @property
+    def image(self) -> Image:
+        rule = "chs" if self.is_sized_by_geometry else "current_size"
+        return Image("vpc", self.size_bytes, driver_options={"force_size_calc": rule})
 
 
 def fixed(source: Source, footer: bytes) -> Image | None:
@@ -57,7 +72,7 @@ def fixed(source: Source, footer: bytes) -> Image | None:
         return None
     parsed = _Footer.parse(footer)
     fits = parsed.size_field == source.size - SECTOR and 0 < parsed.size_bytes <= parsed.size_field
-    return Image("vpc", parsed.size_bytes) if parsed.is_intact and parsed.disk_type == _FIXED and fits else None
+    return parsed.image if parsed.is_intact and parsed.disk_type == _FIXED and fits else None
 
 
 def read(source: Source) -> Image:
@@ -70,7 +85,7 @@ def read(source: Source) -> Image:
     if footer.disk_type != _DYNAMIC:
         raise UnsupportedImage(f"VHD type {footer.disk_type} is not one that QEMU reads.")
     _check_blocks(source, footer)
-    return Image("vpc", footer.size_bytes)
+    return footer.image
 
 
 def _check_blocks(source: Source, footer: _Footer) -> None:

@@ -4,15 +4,14 @@ https://www.qemu.org/docs/master/interop/qemu-qmp-ref.html, BlockdevOptions
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cloudmanager.core.errors import ImageError
 
 Options: TypeAlias = dict[str, "str | int | bool | Options | None"]
 
-_SECTOR_BYTES = 512
 _DRIVERS = {
     "dmg": "dmg",
     "parallels": "parallels",
@@ -37,28 +36,36 @@ class Node:
     uses_page_cache: bool = True
     is_disposable: bool = False
     """Its bytes need not survive the machine, so a flush need not reach the disk."""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    """What the format's driver must be told."""
+    size_bytes: int | None = None
+    """Whole sectors. So many of its bytes are shown, never more, and QEMU refuses to open it if there are fewer."""
 
 
-def filename(nodes: Sequence[Node], limit_bytes: int | None = None) -> str:
+def filename(nodes: Sequence[Node]) -> str:
     """The argument for qemu-nbd: the first node is exported, each reads through the one after it.
 
-    With a limit only that many bytes of it are exported, up to the end of a sector, which is how QEMU counts.
     Raises ImageError for a format that QEMU has no driver for.
     """
     graph: Options | None = None
     for node in reversed(nodes):
-        graph = _options(node, graph)
-    if limit_bytes is not None:
-        size = -(-limit_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
-        graph = {"driver": "raw", **_common(nodes[0]), "size": size, "file": graph}
+        graph = _sized(node, _options(node, graph))
     return "json:" + json.dumps(graph)
+
+
+def _sized(node: Node, options: Options) -> Options:
+    if node.size_bytes is None:
+        return options
+    if options["driver"] == "raw":
+        return options | {"size": node.size_bytes}
+    return {"driver": "raw", **_common(node), "size": node.size_bytes, "file": options}
 
 
 def _options(node: Node, backing: Options | None) -> Options:
     driver = _DRIVERS.get(node.format)
     if driver is None:
         raise ImageError(f"The format {node.format!r} cannot be served; these can: {', '.join(sorted(_DRIVERS))}.")
-    options: Options = {"driver": driver, **_common(node), "file": _file(node)}
+    options: Options = {"driver": driver, **node.driver_options, **_common(node), "file": _file(node)}
     if driver != "raw":
         options["backing"] = backing
     return options

@@ -25,6 +25,9 @@ _CLIENT_FLAGS = struct.pack(">I", 0b11)
 """Fixed newstyle, no zeroes."""
 _OPT_GO = 7
 _REP_ACK = 1
+_REP_INFO = 3
+_INFO_EXPORT = struct.Struct(">HQ")
+"""Type 0, and the size in bytes."""
 _REP_ERROR = 1 << 31
 _REP_ERR_TLS_REQD = _REP_ERROR | 5
 _CMD_DISC = 2
@@ -51,6 +54,14 @@ class ProtocolError(Exception):
     """Whatever answered, it was not a server of this export."""
 
 
+class WrongSize(Exception):
+    """It serves the export, but not in the size that its disk has."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__()
+        self.size_bytes = size_bytes
+
+
 class _Occupied(Exception):
     """Other clients have taken every place."""
 
@@ -61,6 +72,8 @@ class Readiness:
 
     server: Process
     name: str
+    size_bytes: int
+    """That the export must have."""
     requires_tls: bool
     deadline: float
     """On the monotonic clock."""
@@ -71,7 +84,7 @@ class Readiness:
 def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
     """Returns when the server serves the export. The listener queues, so one connection is enough.
 
-    Raises ServerEnded, NoAnswer, ProtocolError.
+    Raises ServerEnded, NoAnswer, ProtocolError, WrongSize. A server that requires TLS says no size.
     """
     try:
         with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
@@ -94,6 +107,7 @@ class _Conversation:
         self._poll.register(connection, select.POLLIN)
         self._poll.register(readiness.server.fd, select.POLLIN)
         self._received = b""
+        self._size_bytes: int | None = None
 
     def negotiate(self) -> None:
         magic, option_magic, _ = _GREETING.unpack(self._receive(_GREETING.size))
@@ -103,8 +117,15 @@ class _Conversation:
         kind = self._last_reply()
         if kind == _REP_ACK and not self._readiness.requires_tls:
             self._connection.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _CMD_DISC, 0, 0, 0))
+            self._check_size()
         elif not (kind == _REP_ERR_TLS_REQD and self._readiness.requires_tls):
             raise ProtocolError(f"answered NBD_OPT_GO with {kind:#x}")
+
+    def _check_size(self) -> None:
+        if self._size_bytes is None:
+            raise ProtocolError("did not say the size of the export")
+        if self._size_bytes != self._readiness.size_bytes:
+            raise WrongSize(self._size_bytes)
 
     def _last_reply(self) -> int:
         """The kind of the reply that ends the option: an acknowledgement or an error."""
@@ -112,7 +133,9 @@ class _Conversation:
             magic, _, kind, length = _REPLY.unpack(self._receive(_REPLY.size))
             if magic != _REPLY_MAGIC or length > _LONGEST_REPLY:
                 raise ProtocolError("sent a malformed reply")
-            self._receive(length)
+            payload = self._receive(length)
+            if kind == _REP_INFO and len(payload) >= _INFO_EXPORT.size and not _INFO_EXPORT.unpack_from(payload)[0]:
+                self._size_bytes = _INFO_EXPORT.unpack_from(payload)[1]
             if kind == _REP_ACK or kind & _REP_ERROR:
                 return int(kind)
 

@@ -37,6 +37,7 @@ class Proof:
         readiness = Readiness(
             server,
             self.spec.name,
+            self.spec.served_bytes,
             requires_tls=self.settings.tls != "off",
             deadline=deadline,
             is_occupied=lambda: client_count(server.pid, self.listener_inode) >= self.settings.connections,

@@ -17,7 +17,7 @@ from cloudmanager.core.errors import DeviceMismatch, ServerFailed, TransferUnava
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
 from cloudmanager.core.nbd.confinement import is_privileged
-from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
+from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded, WrongSize
 from cloudmanager.core.nbd.launch import Launched
 from cloudmanager.core.nbd.listener import Endpoint, Ports
 from cloudmanager.core.nbd.process import Process
@@ -292,7 +292,7 @@ class Servers:
         deadline = time.monotonic() + self._settings.start_timeout_seconds
         try:
             proof.demand(running.server, deadline)
-        except (NoAnswer, ProtocolError, ServerEnded, DeviceMismatch, UnsafeImage, OSError) as error:
+        except (NoAnswer, ProtocolError, ServerEnded, WrongSize, DeviceMismatch, UnsafeImage, OSError) as error:
             log.warning("a server of export %s was found, but it is replaced: %r", spec.export_id, error)
             return False
         running.is_proven = True

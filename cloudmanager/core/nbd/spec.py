@@ -5,6 +5,8 @@ from pathlib import Path
 
 from cloudmanager.core.model import Access, Device
 
+_SECTOR_BYTES = 512
+
 
 @dataclass(frozen=True)
 class ServerSpec:
@@ -23,6 +25,11 @@ class ServerSpec:
     @property
     def size_bytes(self) -> int:
         return self.device.size_bytes if self.told_bytes is None else self.told_bytes
+
+    @property
+    def served_bytes(self) -> int:
+        """The size in whole sectors: QEMU counts in these."""
+        return -(-self.size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
 
 
 def scratch_file(directory: Path) -> Path:

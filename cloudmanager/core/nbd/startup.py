@@ -3,14 +3,14 @@
 import socket
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cloudmanager.core.errors import CloudManagerError, ServerFailed
+from cloudmanager.core.errors import CloudManagerError, ServerFailed, SizeMismatch
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph, images, listener, scratch, tls
 from cloudmanager.core.nbd.confinement import Bare, Bubblewrap, Confinement, executable
-from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded
+from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded, WrongSize
 from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.nbd.launch import Launch, Launched
 from cloudmanager.core.nbd.proof import Proof
@@ -78,16 +78,13 @@ class Startup:
             *(executable(PROGRAM, "qemu-utils"), "--persistent", f"--shared={self.settings.connections}"),
             *(name_option(self.spec.name), *self._tls(confinement)),
             *(["--read-only"] if self.spec.access is Access.READ_ONLY else []),
-            blockgraph.filename(
-                [*self._overlay(confinement), *(_node(image, confinement) for image in opened)], self._limit_bytes
-            ),
+            blockgraph.filename([*self._overlay(confinement), *self._disk(opened, confinement)]),
         ]
 
-    @property
-    def _limit_bytes(self) -> int | None:
-        """An overlay has the size that it was made with."""
-        has_grown = self.spec.device.size_bytes > self.spec.size_bytes
-        return self.spec.size_bytes if has_grown and not self._is_scratch else None
+    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[blockgraph.Node]:
+        """The disk itself has the size that clients are told; what it reads through may have any."""
+        top, *backing = (_node(image, confinement) for image in opened)
+        return [replace(top, size_bytes=self.spec.served_bytes), *backing]
 
     def _tls(self, confinement: Confinement) -> list[str]:
         directory = tls_directory(self.directory)
@@ -132,7 +129,7 @@ class Startup:
             launched.end(patience_seconds=0)
             status = launched.reap()
             launched.server.close()
-            if isinstance(error, ServerEnded | NoAnswer | ProtocolError):
+            if isinstance(error, ServerEnded | NoAnswer | ProtocolError | WrongSize):
                 raise self._explained(error, launch, status) from error
             raise
 
@@ -151,6 +148,11 @@ class Startup:
             seconds = self.settings.start_timeout_seconds
             return ServerFailed(
                 f"qemu-nbd did not answer within {seconds:g} s ([nbd] start_timeout_seconds).", retriable=True
+            )
+        if isinstance(error, WrongSize):
+            return SizeMismatch(
+                f"{self.spec.device.path} has {self.spec.served_bytes} bytes, but its server would show "
+                f"{error.size_bytes}. Convert it with `qemu-img convert -O qcow2`, or ask again if it was changed."
             )
         if isinstance(error, ProtocolError):
             return ServerFailed(f"qemu-nbd did not offer the export: it {error}.", retriable=True)
@@ -174,4 +176,5 @@ def _node(image: Image, confinement: Confinement) -> blockgraph.Node:
         device.is_block,
         image.is_writable,
         image.uses_page_cache,
+        driver_options=device.driver_options,
     )

@@ -4,7 +4,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 
-from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed
+from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed, SizeMismatch
 from cloudmanager.transfer.complaints import without_graphs
 
 _LIMIT_BYTES = 64 * 1024
@@ -13,6 +13,7 @@ _F_ADD_SEALS = 1033
 _F_SEAL_SHRINK, _F_SEAL_GROW = 0x2, 0x4
 
 _LOCKED = "Is another process using the image"
+_TOO_SMALL = "has to be smaller or equal to the"
 _PASSING = ("Cannot allocate memory", "Too many open files", "Resource temporarily unavailable")
 _KILLED = {-9, 128 + 9}
 """By the kernel, most likely, for want of memory: as seen directly, and as bubblewrap reports it."""
@@ -64,6 +65,11 @@ def failure(words: str, status: int | None, path: str, aliases: Mapping[str, str
         )
     if _LOCKED in said:
         return DiskInUse(f"{path} is being written by another program: {said}.")
+    if _TOO_SMALL in said:
+        return SizeMismatch(
+            f"QEMU reads {path} as smaller than it was found to be: {said}. Convert it with `qemu-img convert -O "
+            "qcow2`, or ask again if it was changed."
+        )
     if not said:
         return ServerFailed(
             f"qemu-nbd ended while opening {path} (status {status}) and said nothing.", retriable=status in _KILLED

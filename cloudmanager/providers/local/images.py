@@ -124,6 +124,7 @@ def _device(layers: Sequence[Layer], holders: Holders) -> Device:
         top.image.size_bytes,
         top.identity,
         format=top.image.format,
+        driver_options=top.image.driver_options,
         backing=_device(backing, holders) if backing else None,
         is_stable=not any(holder.writes for holder in holders.of(top.identity)),
     )
