@@ -18,6 +18,7 @@ class Quantity(StrEnum):
     SERVER_CPU = "server CPU s/GiB"
     CLIENT_CPU = "client CPU s/GiB"
     CPU = "CPU s"
+    SHARE = "% of one processor"
     MEMORY = "MiB"
     TYPICAL_LATENCY = "ms, median"
     HIGH_LATENCY = "ms, 99th percentile"

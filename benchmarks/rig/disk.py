@@ -32,6 +32,12 @@ class Disk:
             fcntl.ioctl(file, _BLKFLSBUF)
 
 
+def sparse_image(path: Path, size_bytes: int) -> Path:
+    with path.open("wb") as file:
+        file.truncate(size_bytes)
+    return path
+
+
 def random_image(path: Path, size_bytes: int) -> Path:
     with path.open("wb") as file:
         for _ in range(size_bytes // _CHUNK_BYTES):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from benchmarks.figures import Figures
 from benchmarks.section import Section
-from benchmarks.shown import building, control, deploying, reading, servers
+from benchmarks.shown import building, control, deploying, idle, reading, servers
 
 
 @dataclass(frozen=True)
@@ -21,5 +21,6 @@ SHOWN = {
     "building": Shown("Building: virt-builder, straight onto another machine", building.sections, building.meaning),
     "servers": Shown("Servers: ours, and what could serve instead", servers.sections, servers.meaning),
     "control": Shown("Control plane: from a request to a served disk", control.sections, control.meaning),
+    "idle": Shown("Idle: what exports cost that nobody uses", idle.sections, idle.meaning),
 }
 """In the order of the page."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.figures import Series
 from benchmarks.rounds import Effort
-from benchmarks.tables import building, control, deploying, reading, servers
+from benchmarks.tables import building, control, deploying, idle, reading, servers
 
 Measure = Callable[[Effort], Iterator[Series]]
 MEASURES: Mapping[str, Measure] = {
@@ -13,4 +13,5 @@ MEASURES: Mapping[str, Measure] = {
     "building": building.measure,
     "servers": servers.measure,
     "control": control.measure,
+    "idle": idle.measure,
 }

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -86,7 +86,7 @@ def _many(service: Service, shell: ByShell, count: int, case: str, rounds: int) 
         made = _exports(service, count)
         took = time.perf_counter() - began
         spent = cpu_seconds(service.pid) - before
-        _release(service, made)
+        release_all(service, made)
         return {Quantity.SECONDS: took, Quantity.CPU: spent}
 
     def plain() -> Measured:
@@ -172,22 +172,27 @@ def _export(service: Service) -> Export:
 
 
 def _exports(service: Service, count: int) -> list[Export]:
+    return request_all(service, ["local:small.raw"] * count)
+
+
+def request_all(service: Service, disks: Sequence[str]) -> list[Export]:
+    """An export of each, by several clients at once. Returns when all are ready."""
     with ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as pool:
         free: SimpleQueue[Callable[[str], Export]] = SimpleQueue()
         for _ in range(CLIENTS):
             free.put(stack.enter_context(service.connected()))
 
-        def ask(_: int) -> Export:
+        def ask(disk: str) -> Export:
             client = free.get()
             try:
-                return client("local:small.raw")
+                return client(disk)
             finally:
                 free.put(client)
 
-        return list(pool.map(ask, range(count)))
+        return list(pool.map(ask, disks))
 
 
-def _release(service: Service, made: list[Export]) -> None:
+def release_all(service: Service, made: list[Export]) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(service.release, made))
 
@@ -196,7 +201,7 @@ def _release(service: Service, made: list[Export]) -> None:
 def _holding(service: Service, count: int) -> Iterator[None]:
     made = _exports(service, count)
     yield
-    _release(service, made)
+    release_all(service, made)
 
 
 def resident_mib(pid: int) -> float:

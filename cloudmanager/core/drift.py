@@ -26,8 +26,9 @@ from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.records import ExportRecord
 
 Located: TypeAlias = Device | NotAttached | CloudManagerError
+AT_ONCE = 64
 LONGEST_PAUSE_SECONDS = 0.02
-"""Between two looks of one round."""
+"""After so many looks of one round."""
 log = logging.getLogger(__name__)
 
 
@@ -152,15 +153,16 @@ class Drift:
         """One round over all servers: whether they answer."""
         for served in self._spread(self._due()):
             before, now = self._heard(served), self._hear(served)
+            if now == before:
+                continue
             with self._lock:
                 if now.problem and self._served.get(served.export_id) is served:
                     self._silent[served.export_id] = (served, now)
                 else:
                     self._silent.pop(served.export_id, None)
-            if now != before:
-                words = now.problem.detail if now.problem else "Its server answers again."
-                log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
-                self._report(served, now)
+            words = now.problem.detail if now.problem else "Its server answers again."
+            log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
+            self._report(served, now)
 
     def look(self, provider: Provider) -> float:
         """One round over what is served of the provider's disks. Returns for how long it wants to be left alone."""
@@ -194,11 +196,12 @@ class Drift:
         return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
 
     def _spread(self, served: Sequence[_Served]) -> Iterator[_Served]:
-        """One after the other with pauses: whoever asks for something meanwhile would wait for all of them."""
-        pause = min(LONGEST_PAUSE_SECONDS, self._every_seconds / 2 / max(1, len(served)))
-        for each in served:
+        """A few at once, with pauses: whoever asks for something meanwhile would wait for all of them."""
+        pause = min(LONGEST_PAUSE_SECONDS, self._every_seconds / 2 * AT_ONCE / max(AT_ONCE, len(served)))
+        for number, each in enumerate(served, start=1):
             yield each
-            self._stopping.wait(pause)
+            if number % AT_ONCE == 0:
+                self._stopping.wait(pause)
 
     def _looks_sound(self, served: _Served) -> bool:
         """By the kernel's word; what is not is reported."""

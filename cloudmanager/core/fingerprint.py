@@ -1,5 +1,7 @@
 """What the kernel says of a device while a server has it open. It costs a few system calls, and nobody is asked.
 
+An image is looked at by its name, for as long as that leads to the very file that the server has open.
+
 A descriptor that is open never comes to mean another file, and a block device's number is not given away while it is
 open. So what can change underneath is: the device is taken out, its medium is changed (a loop device's file), the
 number of its bytes. The first shows in sysfs as a missing entry, the second as another count of disks (diskseq, since
@@ -18,7 +20,8 @@ from cloudmanager.core.model import Device, FileIdentity
 from cloudmanager.core.nbd.images import chain, identity_of, open_files
 
 SECTOR_BYTES = 512
-_BY_NUMBER = Path("/sys/dev/block")
+_BY_NUMBER = "/sys/dev/block"
+_LONGEST_ATTRIBUTE = 64
 
 
 class Change(Enum):
@@ -53,15 +56,15 @@ class Fingerprint:
         """`pid` is the server's that has it open."""
         if self.device.is_block:
             return self._change_of_device()
-        sizes = _open_sizes(pid)
+        sizes = _named_sizes(self.device) or _open_sizes(pid)
         before = zip(chain(self.device), self.sizes, strict=False)
         has_shrunk = any(sizes.get(image.identity, size) < size for image, size in before)
         return Change.SHRUNK if has_shrunk else Change.NONE
 
     def _change_of_device(self) -> Change:
-        if not self.sizes or not _BY_NUMBER.is_dir():
-            return Change.NONE  # nothing was known of it
         size = _block_size(self.device)
+        if not self.sizes or (size is None and not os.path.isdir(_BY_NUMBER)):  # noqa: PTH112 - no Path per look
+            return Change.NONE  # nothing was known of it
         if size is None or _sequence(self.device) != self.sequence:
             return Change.GONE
         return Change.SHRUNK if size < self.sizes[0] else Change.NONE
@@ -84,6 +87,23 @@ def _open_sizes(pid: int) -> dict[FileIdentity, int]:
     return {}
 
 
+def _named_sizes(device: Device) -> dict[FileIdentity, int] | None:
+    """What a name leads to is the open file if it has its identity: an inode that is open is not used again.
+
+    None where that is not so for all images of the chain, which says nothing of their bytes.
+    """
+    sizes = {}
+    for image in chain(device):
+        try:
+            status = os.stat(image.path)  # noqa: PTH116 - no Path per look
+        except OSError:
+            return None
+        if identity_of(status) != image.identity:
+            return None
+        sizes[image.identity] = status.st_size
+    return sizes
+
+
 def _sizes(device: Device) -> Iterator[int]:
     if device.is_block:
         if (size := _block_size(device)) is not None:
@@ -95,7 +115,7 @@ def _sizes(device: Device) -> Iterator[int]:
 
 
 def _block_size(device: Device) -> int | None:
-    size = _text(_directory(device) / "size")
+    size = _text(f"{_directory(device)}/size")
     return int(size) * SECTOR_BYTES if size else None
 
 
@@ -104,17 +124,20 @@ def _sequence(device: Device) -> str:
     if not device.is_block:
         return ""
     directory = _directory(device)
-    whole = directory.resolve().parent if (directory / "partition").exists() else directory
-    return _text(whole / "diskseq")
+    return _text(f"{directory}/diskseq") or _text(f"{directory}/../diskseq")
 
 
-def _directory(device: Device) -> Path:
+def _directory(device: Device) -> str:
     number = device.identity.device
-    return _BY_NUMBER / f"{os.major(number)}:{os.minor(number)}"
+    return f"{_BY_NUMBER}/{os.major(number)}:{os.minor(number)}"
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     try:
-        return path.read_text().strip()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, _LONGEST_ATTRIBUTE).decode().strip()
+        finally:
+            os.close(descriptor)
     except OSError:
         return ""

@@ -362,7 +362,7 @@ class Reconciler:
             self._queue.done(canonical_id)
 
     def _resync(self) -> None:
-        """Looks at every disk now and then, and forgets what is long over."""
+        """Looks now and then for disks that want work, and forgets what is long over."""
         next_heartbeat = 0.0
         while not self._stopping.wait(self._settings.reconcile_seconds):
             try:
@@ -377,9 +377,9 @@ class Reconciler:
                 log.warning("cannot look for work: %s", error.detail)
 
     def _look_at_all(self) -> None:
-        """At one disk after the other, until it is time again: requests would have to wait for all at once."""
-        disks = sorted(self._store.active_disks(self._node))
+        """At every disk that wants work, one after the other: requests would have to wait for all at once."""
         now = self._clock.boottime()
+        disks = sorted(self._store.unsettled_disks(self._node, now, self._servers.is_alive))
         for number, canonical_id in enumerate(disks):
             self._queue.put(canonical_id, now + self._settings.reconcile_seconds * number / len(disks))
 

@@ -28,18 +28,22 @@ _LOOP_CHANGE_FD = 0x4C06  # linux/loop.h
 class LocalBench:
     """A manager with the local provider on one directory, and on the block devices of this machine."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, reconcile_seconds: float = 0.1, before: Path | None = None, **local_settings: object
+    ) -> None:
+        """`before` is a directory of images in front of its own."""
         self.images = directory / "images"
         self.images.mkdir()
         settings = from_tables(
             {
                 "server": {"state_dir": str(directory / "state"), "node": "here"},
-                "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
+                "exports": {"drain_seconds": 0, "reconcile_seconds": reconcile_seconds},
                 "nbd": {"ports": "23000-23999"},
             }
         )
         plugins = Plugins([("local", local)])
-        plugins.configure({"local": {"type": "local", "images": [str(self.images)], "devices": True}})
+        images = [str(each) for each in (before, self.images) if each]
+        plugins.configure({"local": {"type": "local", "images": images, "devices": True, **local_settings}})
         self.manager = Manager.open(settings, plugins)
         self.manager.start()
 

@@ -5,12 +5,13 @@ places are taken. The kernel tells enough. A server hangs when clients wait in i
 accepts them, has not run once from one look to a later one. A slow disk keeps others of its threads waiting.
 """
 
+import re
 import socket
 import struct
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from cloudmanager.core.nbd import process
 from cloudmanager.core.nbd.process import Process
 
 HANGS_SECONDS = 2.0
@@ -24,6 +25,10 @@ _WAITS = {
     _ASLEEP: "it waits for something else than a client",
 }
 """By the letter of a process's state, as in proc(5)."""
+_STATUS = re.compile(
+    rb"^State:\t(.).*^voluntary_ctxt_switches:\t(\d+)\nnonvoluntary_ctxt_switches:\t(\d+)", re.MULTILINE | re.DOTALL
+)
+"""In /proc/PID/status, whose other fields depend on the kernel."""
 _LISTENER_INFO = struct.Struct("8B6I")
 """The beginning of Linux's struct tcp_info, up to tcpi_unacked and one more."""
 _QUEUE_LENGTH = 12
@@ -36,7 +41,7 @@ class Pulse:
 
     state: str
     turns: int
-    """How often the main loop has been given a processor."""
+    """How often the main loop has been given a processor. Counted only while clients wait."""
     queue: int
     """Clients that it could accept, and has not."""
     seconds: float = field(default_factory=time.monotonic)
@@ -45,10 +50,13 @@ class Pulse:
     @classmethod
     def take(cls, server: Process, queue: int) -> "Pulse":
         """Raises OSError when it has ended."""
-        lines = Path(f"/proc/{server.pid}/status").read_text(errors="replace").splitlines()
-        told = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        turns = int(told["voluntary_ctxt_switches"]) + int(told["nonvoluntary_ctxt_switches"])
-        return cls(told["State"][:1], turns, queue)
+        if not queue:
+            return cls(process.state(server.pid), 0, 0)
+        status = _STATUS.search(process.read(server.pid, "status"))
+        if status is None:
+            raise ProcessLookupError
+        state, voluntary, involuntary = status.groups()
+        return cls(state.decode(), int(voluntary) + int(involuntary), queue)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """The store as a whole, and what reaches across its tables."""
 
+from collections.abc import Callable
 from typing import Self
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ConfigurationError, StoreUnavailable
-from cloudmanager.core.model import CLAIMING_STATES, AttachmentState
+from cloudmanager.core.model import CLAIMING_STATES, AttachmentState, ExportState
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents
 from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.attachments import AttachmentTable, is_attachment
@@ -27,6 +28,10 @@ _LAST = (
 _LAST_EVENTS = select(schema.audit_events.c.export_id, schema.audit_events.c.event).where(
     schema.audit_events.c.id.in_(_LAST)
 )
+_CLAIMING = select(
+    schema.exports.c.id, schema.exports.c.canonical_id, schema.exports.c.state, schema.exports.c.expires_boottime
+).where(schema.exports.c.node == bindparam("on_node"), schema.exports.c.state.in_([s.value for s in CLAIMING_STATES]))
+_ATTACHED = select(schema.attachments.c.canonical_id).where(schema.attachments.c.node == bindparam("on_node"))
 
 
 class Store:
@@ -59,17 +64,25 @@ class Store:
 
     def active_disks(self, node: str) -> set[str]:
         """Canonical ids of the disks that the node has exports or an attachment of."""
-        table = schema.exports
         with self._read() as connection:
-            exported = connection.execute(
-                select(table.c.canonical_id)
-                .distinct()
-                .where(table.c.node == node, table.c.state.in_([s.value for s in CLAIMING_STATES]))
-            ).scalars()
-            attached = connection.execute(
-                select(schema.attachments.c.canonical_id).where(schema.attachments.c.node == node)
-            ).scalars()
-            return {*exported, *attached}
+            exported = {row.canonical_id for row in connection.execute(_CLAIMING, {"on_node": node})}
+            return exported.union(connection.execute(_ATTACHED, {"on_node": node}).scalars())
+
+    def unsettled_disks(self, node: str, boottime: float, is_served: Callable[[str], bool]) -> set[str]:
+        """Those of the active disks that want work: an export is not as it should be, or nobody needs the disk.
+
+        An export is as it should be that is ready, has not expired and is served. Of those, which may be a thousand, a
+        few columns are read and no record is made.
+        """
+        with self._read() as connection:
+            exports = connection.execute(_CLAIMING, {"on_node": node}).all()
+            attached = set(connection.execute(_ATTACHED, {"on_node": node}).scalars())
+        unneeded = attached.difference(canonical_id for _, canonical_id, _, _ in exports)
+        return unneeded | {
+            canonical_id
+            for export_id, canonical_id, state, expires in exports
+            if state != ExportState.READY.value or expires <= boottime or not is_served(export_id)
+        }
 
     def rename_node(self, former: str, name: str) -> None:
         """What is the node's stays the node's. Raises ConfigurationError when the new name is another node's."""

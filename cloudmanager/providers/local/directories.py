@@ -20,6 +20,8 @@ class Place:
     path: Path
     others: tuple[Path, ...] = ()
     """The same name in further directories, which only their absolute paths reach."""
+    before: tuple[Path, ...] = ()
+    """Where the name would lead if there were a file: none is there."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,11 @@ class ImageDirectories:
             raise InvalidDiskId(f"{native!a} is not the name of an image: write its path below an image directory.")
         if name.is_absolute():
             return Place(self._absolute(Path(name)))
-        found = [directory / name for directory in self.paths if os.path.lexists(directory / name)]
+        places = [directory / name for directory in self.paths]
+        found = [place for place in places if os.path.lexists(place)]
         if not found:
             raise DiskNotFound(f"There is no image {native!a} below {self._shown()}. List the disks to see them all.")
-        return Place(found[0], tuple(found[1:]))
+        return Place(found[0], tuple(found[1:]), tuple(places[: places.index(found[0])]))
 
     def have(self, path: Path) -> bool:
         """Whether an absolute path is below one of them, as they are configured or as they really are."""

@@ -1,12 +1,14 @@
 """Image files as disks."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ImageError
 from cloudmanager.core.inspection import inspect_raw, is_container
-from cloudmanager.core.model import Access, Device, Disk, DiskId
+from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
 from cloudmanager.providers.local.backing import Layer, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
 from cloudmanager.providers.local.file_id import file_id
@@ -14,6 +16,7 @@ from cloudmanager.providers.local.holders import Holders, identity_of
 from cloudmanager.providers.local.opened import OpenedImage, opened
 from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
+from cloudmanager.providers.local.unchanged import Unchanged, now
 
 RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".bin", ".iso", ".image", ".disk", ".000", ".001", ".vhd", ".dmg"})
 SMALLEST_UNNAMED_BYTES = 1024 * 1024
@@ -29,6 +32,8 @@ class ImageDisks:
         self._directories = ImageDirectories(settings.images)
         self._allow_backing_from = settings.allow_backing_from
         self._roots = roots
+        self._seen: dict[DiskId, Unchanged] = {}
+        """What was located in the last round, for the next one."""
 
     def describe(self, disk_id: DiskId) -> Disk:
         place = self._directories.place(disk_id.native)
@@ -54,6 +59,25 @@ class ImageDisks:
                 )
             layers = (_raw_layer(image, disk),) if disk.format == "raw" else self._layers(image)
         return _device(layers, holders or Holders(self._roots))
+
+    def locate_all(self, disks: Iterable[Disk], holders: Holders) -> dict[DiskId, Device]:
+        """As `locate`, every few seconds: what is as it was is not opened again. Leaves out what cannot be located."""
+        seen, self._seen = self._seen, {}
+        located: dict[DiskId, Device] = {}
+        for disk in disks:
+            with suppress(CloudManagerError):
+                located[disk.id] = self._look_again(disk, seen.get(disk.id), holders)
+        return located
+
+    def _look_again(self, disk: Disk, seen: Unchanged | None, holders: Holders) -> Device:
+        if seen is not None and seen.disk == disk and seen.is_so():
+            self._seen[disk.id] = seen
+            return _held(seen.device, holders)
+        began = now()
+        device = self.locate(disk, holders)
+        if unchanged := Unchanged.since(began, disk, device, self._directories.place(disk.id.native)):
+            self._seen[disk.id] = unchanged
+        return device
 
     def list(self, after: tuple[int, tuple[str, ...]]) -> Iterator[tuple[Disk, Entry]]:
         """What looks like a disk: a container by its bytes, or a raw image by its name or size.
@@ -126,8 +150,21 @@ def _device(layers: Sequence[Layer], holders: Holders) -> Device:
         format=top.image.format,
         driver_options=top.image.driver_options,
         backing=_device(backing, holders) if backing else None,
-        is_stable=not any(holder.writes for holder in holders.of(top.identity)),
+        is_stable=_is_stable(top.identity, holders),
     )
+
+
+def _held(device: Device, holders: Holders) -> Device:
+    """The device with what its holders make of it now."""
+    backing = _held(device.backing, holders) if device.backing else None
+    is_stable = _is_stable(device.identity, holders)
+    if is_stable == device.is_stable and backing is device.backing:
+        return device
+    return replace(device, is_stable=is_stable, backing=backing)
+
+
+def _is_stable(identity: FileIdentity, holders: Holders) -> bool:
+    return not any(holder.writes for holder in holders.of(identity))
 
 
 def _looks_like_a_disk(image: OpenedImage, path: Path) -> bool:

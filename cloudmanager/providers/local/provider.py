@@ -70,12 +70,14 @@ class LocalProvider:
 
     @hookimpl
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
-        """Whoever holds what is read once for all."""
+        """Whoever holds what is read once for all. What is left out, `locate` says what is the matter with it."""
         holders = Holders(self._roots)
-        located: dict[DiskId, Device] = {}
+        images = [disk for disk in disks if self._disks(disk.id) is self._images]
+        located = self._images.locate_all(images, holders)
         for disk in disks:
-            with suppress(CloudManagerError):  # `locate` says what is the matter
-                located[disk.id] = self._disks(disk.id).locate(disk, holders)
+            if self._disks(disk.id) is self._devices:
+                with suppress(CloudManagerError):
+                    located[disk.id] = self._devices.locate(disk, holders)
         return located
 
     @hookimpl
