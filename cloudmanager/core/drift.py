@@ -205,8 +205,8 @@ class Drift:
 
     def _looks_sound(self, served: _Served) -> bool:
         """By the kernel's word; what is not is reported."""
-        pid = self._servers.pid(served.export_id)
-        change = served.fingerprint.change(pid) if served.fingerprint and pid else Change.NONE
+        pid = partial(self._servers.pid, served.export_id)
+        change = served.fingerprint.change(pid) if served.fingerprint else Change.NONE
         if change is Change.GONE:
             error = DeviceNotReady(f"The device of {served.disk.id} was taken out of this machine, or replaced.")
             self._report(served, Finding.of(served.export_id, Verdict.MOVED, error))

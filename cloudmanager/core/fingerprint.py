@@ -9,7 +9,7 @@ Linux 5.15).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -52,11 +52,11 @@ class Fingerprint:
         """Another disk under the device's number would have another count."""
         return bool(self.sequence and self.sizes)
 
-    def change(self, pid: int) -> Change:
-        """`pid` is the server's that has it open."""
+    def change(self, pid: Callable[[], int | None]) -> Change:
+        """`pid` gives the server's that has it open, where it lives. It is asked only where names do not tell."""
         if self.device.is_block:
             return self._change_of_device()
-        sizes = _named_sizes(self.device) or _open_sizes(pid)
+        sizes = _named_sizes(self.device) or _open_sizes(pid() or 0)
         before = zip(chain(self.device), self.sizes, strict=False)
         has_shrunk = any(sizes.get(image.identity, size) < size for image, size in before)
         return Change.SHRUNK if has_shrunk else Change.NONE

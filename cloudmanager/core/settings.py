@@ -128,6 +128,13 @@ class NbdSettings(Table):
     advertise: str = Field("", description="Host name or address that clients are given. Default: listen.")
     ports: Annotated[str, AfterValidator(_ports)] = Field("10900-11899", description="Ports, one per export.")
     connections: int = Field(8, ge=1, le=64, description="Connections that one export accepts at the same time.")
+    client_timeout_seconds: int = Field(
+        120,
+        ge=1,
+        le=86400,
+        description="A client that cannot be reached for this long, or takes in nothing of what it asked for, has "
+        "vanished: its connection is ended, and another client can have its place.",
+    )
     tls: Literal["off", "psk", "x509"] = Field(
         "off",
         description='"psk": every export gets a key of its own, handed out in its credentials. "x509": clients and '

@@ -41,7 +41,7 @@ def test_a_graph_is_left_out(said, shown):
 def test_a_servers_last_words_have_no_piece_of_a_graph():
     words = Words()
     try:
-        with open(words.fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor
+        with open(words.fd, "wb", closefd=False) as file:
             file.write(f"qemu-nbd: Failed to blk_new_open '{GRAPH}': Broken\n".encode() * 3)
         assert words.last().endswith("Broken")
         assert NAME not in words.last()

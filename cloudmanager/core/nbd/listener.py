@@ -24,6 +24,10 @@ SO_BINDTOIFINDEX = 62
 """Linux 5.1; Python has no name for it."""
 NO_INTERFACE = 2**31 - 1
 
+_SMALLEST_INTERVAL = 1
+_PROBES = 4
+"""Of keepalive, within the time after which a client has vanished."""
+
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reach what listens everywhere
 
 
@@ -120,6 +124,22 @@ def reachable(host: str, port: int) -> tuple[str, int]:
 
 def inode(listener: socket.socket) -> int:
     return os.fstat(listener.fileno()).st_ino
+
+
+def give_up_vanished(listener: socket.socket, seconds: int) -> None:
+    """Connections that it accepts from now on end when their client has not been heard of for so long.
+
+    A client whose machine or network is gone never hangs up, and would hold its connection slot for ever. Linux hands
+    all of these options on to accepted sockets. Keepalive probes an idle client; while something is unacknowledged
+    there are no probes, and TCP_USER_TIMEOUT bounds that, and the probing too (tcp(7)). It also ends a client that
+    lives, but has taken in nothing for so long of what it asked for, as one that was stopped.
+    """
+    interval = max(_SMALLEST_INTERVAL, seconds // (2 * _PROBES))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(_SMALLEST_INTERVAL, seconds // 2))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 def refuse_clients(listener: socket.socket) -> None:

@@ -140,6 +140,8 @@ class Servers:
             self._retire(place)
             place.port = port
             place.listener = place.listener or listener.take_back(server, adopted.listener_inode)
+            if place.listener is not None:  # an earlier version, or other settings, may have made it
+                listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
             launched = Launched(server, record.launcher_of(server))
             is_proven = adopted is process
             self._keep(export_id, place, Running(adopted, launched, words=None, claims=(), is_proven=is_proven))
@@ -174,7 +176,7 @@ class Servers:
         """
         place = self._places.get(export_id)
         running = place and place.running
-        if not place or not running or not running.is_alive:
+        if not place or not running:
             return None
         silence = running.silence(place.listener, self._settings.connections)
         if silence is None:
@@ -277,6 +279,7 @@ class Servers:
     def _listen(self, place: _Place, port: int | None) -> socket.socket:
         if place.listener is None:
             place.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
+            listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
             place.port = place.listener.getsockname()[1]
         return place.listener
 

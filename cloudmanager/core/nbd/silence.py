@@ -25,10 +25,9 @@ _WAITS = {
     _ASLEEP: "it waits for something else than a client",
 }
 """By the letter of a process's state, as in proc(5)."""
-_STATUS = re.compile(
-    rb"^State:\t(.).*^voluntary_ctxt_switches:\t(\d+)\nnonvoluntary_ctxt_switches:\t(\d+)", re.MULTILINE | re.DOTALL
-)
-"""In /proc/PID/status, whose other fields depend on the kernel."""
+_ENDED = "ZX"
+_TURNS = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\t(\d+)", re.MULTILINE)
+"""In /proc/PID/status."""
 _LISTENER_INFO = struct.Struct("8B6I")
 """The beginning of Linux's struct tcp_info, up to tcpi_unacked and one more."""
 _QUEUE_LENGTH = 12
@@ -50,13 +49,12 @@ class Pulse:
     @classmethod
     def take(cls, server: Process, queue: int) -> "Pulse":
         """Raises OSError when it has ended."""
-        if not queue:
-            return cls(process.state(server.pid), 0, 0)
-        status = _STATUS.search(process.read(server.pid, "status"))
-        if status is None:
+        state, turns = process.state(server.pid), 0
+        if queue:
+            turns = sum(map(int, _TURNS.findall(process.read(server.pid, "status"))))
+        if state in _ENDED:
             raise ProcessLookupError
-        state, voluntary, involuntary = status.groups()
-        return cls(state.decode(), int(voluntary) + int(involuntary), queue)
+        return cls(state, turns, queue)
 
 
 @dataclass(frozen=True)
