@@ -16,7 +16,8 @@ from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
 from cloudmanager.confined.process import Process, remaining
 
 _IS_HELD = signal.SIGTRAP | kernel.PTRACE_EVENT_SECCOMP << 8
-_STOPPED_AS_A_GROUP = kernel.PTRACE_EVENT_STOP
+_FIRST_EVENT = 1 << 8
+"""Below are signals that it is about to get."""
 _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.0005, 0.01
 _PART_OF_THE_WAIT = 8
@@ -75,7 +76,7 @@ class Hold:
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | kernel.WAIT_FOR_THREADS_TOO)
 
     def _is_held(self) -> bool:
-        """Whether it is; it goes on from any other stop."""
+        """Whether it is; it goes on from any other stop, and is not to be stopped by signals until then."""
         try:
             stop = os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | kernel.WAIT_FOR_THREADS_TOO)
         except ChildProcessError:
@@ -85,11 +86,8 @@ class Hold:
         if stop.si_status == _IS_HELD:
             return True
         with suppress(ProcessLookupError):
-            number, event = stop.si_status & 0xFF, stop.si_status >> 8
-            if event == _STOPPED_AS_A_GROUP and number in _STOP_SIGNALS:
-                kernel.ptrace(kernel.PTRACE_LISTEN, self._process.pid)
-            else:
-                kernel.ptrace(kernel.PTRACE_CONT, self._process.pid, 0 if event else number)
+            is_for_it = stop.si_status < _FIRST_EVENT and stop.si_status not in _STOP_SIGNALS
+            kernel.ptrace(kernel.PTRACE_CONT, self._process.pid, stop.si_status if is_for_it else 0)
         return False
 
 

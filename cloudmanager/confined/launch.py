@@ -6,8 +6,8 @@ import re
 import signal
 import struct
 import termios
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 
@@ -52,7 +52,17 @@ class Launched:
     launcher: int | None = None
     """bubblewrap's pid. While we have not reaped it, nobody else can have the number."""
     hold: Hold | None = None
-    """The thread that has started the program is the one that calls it."""
+
+    @contextmanager
+    def held(self, deadline: float) -> Iterator[None]:
+        """It has opened everything and stands still; after the block, unless that raises, it goes on.
+
+        Raises Ended, NoAnswer. For a spawner that holds, in the thread that has started the program.
+        """
+        assert self.hold is not None  # noqa: S101 - see above
+        self.hold.await_call(deadline)
+        yield
+        self.hold.release()
 
     def end(self, patience_seconds: float) -> bool:
         """Asks it to end, then kills it; whether it is gone (one that waits for a dead device cannot be killed)."""

@@ -108,20 +108,22 @@ def new_path() -> str:
 
 
 def set_up() -> Abilities:
-    """Makes the namespace the calling thread's. Raises OSError."""
+    """Gives the calling thread a namespace of its own. Raises OSError."""
+    has_trees = _has_trees()  # that counts where the descriptors are from
+    kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount(None, "/", MS_REC | MS_SLAVE)
     _leave_others()
     kernel.mount("tmpfs", PLACE, MS_NOSUID | MS_NOEXEC, "mode=0700,size=16m")
     try:
         _make_node(NULL_DEVICE, stat.S_IFCHR, _NULL, 0o666)
     except PermissionError:
-        return Abilities(_has_trees(), has_null_device=False)
-    return Abilities(_has_trees(), has_null_device=True)
+        return Abilities(has_trees, has_null_device=False)
+    return Abilities(has_trees, has_null_device=True)
 
 
 def _has_trees() -> bool:
-    """Not before Linux 5.2, nor where a container's own filter forbids it."""
-    place = os.open(PLACE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Not before Linux 5.2, in a user namespace, nor where a container's own filter forbids it."""
+    place = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.close(kernel.open_tree(place))
     except OSError:

@@ -165,6 +165,7 @@ class Bubblewrap(Confinement):
         super().__init__(is_held=is_held)
         self._mounts: list[str] = []
         self._bound: list[int] = []
+        self._needs_proc = False
         self._writable: list[Shown] = []
         self._unguarded: list[Shown] = []
         """Read-only devices that only the filter keeps from being opened for writing."""
@@ -175,7 +176,7 @@ class Bubblewrap(Confinement):
             *(executable("bwrap", "bubblewrap"), *self._namespaces(), "--as-pid-1", "--clearenv"),
             *("--setenv", "LISTEN_PID", "1", "--setenv", "LISTEN_FDS", "1"),
             *(*system_mounts(program), "--dev-bind", self._null_device, "/dev/null"),
-            *(*(["--proc", "/proc"] if self.inherited else []), *self._mounts, "--chdir", _AWAY),
+            *(*(["--proc", "/proc"] if self._needs_proc else []), *self._mounts, "--chdir", _AWAY),
             *("--info-fd", str(INFO_FD), "--block-fd", str(GATE_FD), "--seccomp", str(FILTER_FD), "--", *command),
         ]
 
@@ -223,6 +224,7 @@ class Bubblewrap(Confinement):
         what is in the way; it also keeps anyone from changing the node.
         """
         self.inherited.append(shown.fd)
+        self._needs_proc = True
         self._mounts += ["--symlink", shown.own_path, shown.target]
         if not shown.is_writable and _may_be_written(shown):
             self._unguarded.append(shown)

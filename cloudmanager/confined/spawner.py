@@ -9,7 +9,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -61,6 +61,7 @@ class Spawner:
         self._thread = ThreadPoolExecutor(1, "spawn")
         self._cleaner = ThreadPoolExecutor(1, "unmount")
         self._abilities = self._thread.submit(self._live_apart)
+        wait([self._abilities])
 
     def confinement(self) -> Confinement:
         """For one program. Raises Unconfinable."""
@@ -68,7 +69,7 @@ class Spawner:
             return Bare(is_held=self._holds)
         if not self._is_privileged:
             return UserBubblewrap(is_held=self._holds)
-        return PrivilegedBubblewrap(self._live(), self._can_make_node, is_held=self._holds)
+        return PrivilegedBubblewrap(self._live(), self.can_make_node, is_held=self._holds)
 
     def spawn(
         self,
@@ -106,7 +107,7 @@ class Spawner:
 
     def _live_apart(self) -> mounts.Abilities:
         """Raises OSError, Unconfinable."""
-        kernel.unshare(kernel.CLONE_FS | (kernel.CLONE_NEWNET | kernel.CLONE_NEWNS if self._is_privileged else 0))
+        kernel.unshare(kernel.CLONE_FS | (kernel.CLONE_NEWNET if self._is_privileged else 0))
         abilities = mounts.set_up() if self._is_privileged else _NONE
         os.chdir("/")  # of this thread: a server keeps no directory of the service's from being unmounted
         self._cleaner.submit(_rest).result()  # a thread is in the namespaces of the one that starts it
@@ -126,8 +127,12 @@ class Spawner:
                 "with CAP_SYS_ADMIN."
             ) from error
 
-    def _can_make_node(self, device: int) -> bool:
-        return self._run(mounts.can_make_node, device)
+    def can_make_node(self, device: int) -> bool:
+        """Whether a device is shown by a node of its own, which keeps its program from more than it may.
+
+        Otherwise only the filter of system calls does. Raises Unconfinable.
+        """
+        return self._is_privileged and self._run(mounts.can_make_node, device)
 
     def _run(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:
         """In the thread. Raises Unconfinable, and what the function raises."""

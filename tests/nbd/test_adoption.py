@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.confined import Process
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import ServerProcess, process, record
-from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.record import name_option
 from tests.nbd import daemon
 from tests.nbd.exporter import WAIT_SECONDS, Exporter, MiB, Served, children, device, has_ended, wait_gone

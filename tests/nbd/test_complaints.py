@@ -8,7 +8,8 @@ import pytest
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.ways import qcow2_stub, tls
 from cloudmanager.client.ways.errors import WayFailed
-from cloudmanager.core.nbd.words import Words, clean
+from cloudmanager.confined import Stderr
+from cloudmanager.core.nbd.failure import clean, last_said
 from cloudmanager.transfer.complaints import without_graphs
 
 NAME = "0f3b6c8e-unguessable"
@@ -39,15 +40,15 @@ def test_a_graph_is_left_out(said, shown):
 
 
 def test_a_servers_last_words_have_no_piece_of_a_graph():
-    words = Words()
+    stderr = Stderr()
     try:
-        with open(words.fd, "wb", closefd=False) as file:
+        with open(stderr.fd, "wb", closefd=False) as file:
             file.write(f"qemu-nbd: Failed to blk_new_open '{GRAPH}': Broken\n".encode() * 3)
-        assert words.last().endswith("Broken")
-        assert NAME not in words.last()
-        assert clean(words.read(), {}) == "Broken; Broken; Broken"
+        assert last_said(stderr.read()).endswith("Broken")
+        assert NAME not in last_said(stderr.read())
+        assert clean(stderr.read(), {}) == "Broken; Broken; Broken"
     finally:
-        words.close()
+        stderr.close()
 
 
 def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path, monkeypatch):

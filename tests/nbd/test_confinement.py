@@ -68,7 +68,7 @@ def test_a_server_sees_only_its_own_disk(exporter: Exporter, raw: Path) -> None:
 
 def test_a_read_only_disk_is_mounted_read_only(exporter: Exporter, raw: Path) -> None:
     assert "ro" in mount_options(exporter.export(device(raw)), "/image-0")
-    assert "ro" in mount_options(exporter.export(device(raw), Access.SCRATCH), "/image-1")
+    assert "ro" in mount_options(exporter.export(device(raw), Access.SCRATCH), "/image-0")
     assert "rw" in mount_options(exporter.export(device(raw), Access.READ_WRITE), "/image-0")
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.confined import Launched, Process
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import silence
-from cloudmanager.core.nbd.launch import Launched
-from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.silence import HANGS_SECONDS, Hearing, Pulse, Silence

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.confined import Process
 from cloudmanager.core.errors import SizeMismatch
 from cloudmanager.core.model import Access, Device
 from cloudmanager.core.nbd.handshake import Readiness, WrongSize, await_ready
-from cloudmanager.core.nbd.process import Process
 from cloudmanager.images import inspect
 from tests.nbd.exporter import WAIT_SECONDS, Exporter, MiB, device
 

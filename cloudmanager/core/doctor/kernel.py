@@ -4,8 +4,8 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 
+from cloudmanager.confined import Process
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.core.nbd.process import Process
 
 NEWER = "Linux 5.6 or newer is needed, with this system call allowed (in a container: by its seccomp profile)."
 

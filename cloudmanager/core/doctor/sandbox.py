@@ -1,23 +1,22 @@
 """bubblewrap, tried as the export manager uses it."""
 
-import json
 import os
 import shutil
-import subprocess
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloudmanager.core.errors import ServerFailed
+from cloudmanager.confined import Ended, Launch, Launched, NoAnswer, Spawner, Stderr, Unconfinable
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.core.nbd.confinement import Bubblewrap
-from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.settings import Settings
 
 SUBJECT = "bubblewrap"
+DEVICES = "device nodes"
 OTHERWISE = 'or set [nbd] sandbox = "none", which lets qemu-nbd see this machine\'s files and network'
 TIMEOUT_SECONDS = 10
 _UBUNTU_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+_WAITING = ["/bin/sh", "-c", "cd /; exec sleep 60"]
+"""As a server does it: changes to the root directory, and waits."""
 
 
 def check_sandbox(settings: Settings) -> Iterator[Finding]:
@@ -32,43 +31,42 @@ def check_sandbox(settings: Settings) -> Iterator[Finding]:
     elif not shutil.which("bwrap"):
         yield Finding(SUBJECT, Severity.PROBLEM, "bwrap not found on PATH", f"apt-get install bubblewrap, {OTHERWISE}.")
     else:
-        with tempfile.TemporaryDirectory() as directory:
-            yield _try(Bubblewrap(Path(directory)))
+        with Spawner(is_sandboxed=True, holds=True) as spawner:
+            finding = _try(spawner)
+            yield finding
+            if finding.severity is not Severity.PROBLEM:
+                yield _devices(spawner)
 
 
-def _try(sandbox: Bubblewrap) -> Finding:
-    """Starts a confined process that waits, learns its pid and takes its standard input back out of it.
-
-    The pid is what the export manager signals; the descriptor is the listener that a restarted service adopts.
+def _try(spawner: Spawner) -> Finding:
+    """Starts a confined process as a server is started, and takes a descriptor back out of it, which for a server is
+    the listener that a restarted service adopts.
     """
-    reader, writer = os.pipe()
+    stderr = Stderr()
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
-        process = _start(sandbox.wrap(["cat"], writer), writer)
-    except (OSError, ServerFailed) as error:
-        os.close(reader)
+        with spawner.confinement() as confinement:
+            confinement.show(_root := os.open("/usr", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/usr")
+            os.close(_root)
+            launched = Launch(_WAITING, confinement, stderr).start(spawner, deadline)
+        try:
+            with launched.held(deadline):
+                return _judge(launched)
+        finally:
+            launched.end(patience_seconds=0)
+            launched.reap()
+            launched.server.close()
+    except Unconfinable as error:
         return _broken(str(error))
+    except (Ended, NoAnswer, OSError) as error:
+        return _broken(stderr.read() or str(error))
     finally:
-        os.close(writer)
-    with os.fdopen(reader) as info, process:
-        finding = _judge(info.read())
-        _, complaint = process.communicate(timeout=TIMEOUT_SECONDS)
-    return _broken(complaint.strip() or f"exit code {process.returncode}") if process.returncode else finding
+        stderr.close()
 
 
-def _start(command: list[str], info_fd: int) -> "subprocess.Popen[str]":
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, pass_fds=[info_fd], close_fds=True
-    )
-
-
-def _judge(told: str) -> Finding:
+def _judge(launched: Launched) -> Finding:
     try:
-        pid = json.loads(told)["child-pid"]
-    except (ValueError, KeyError):
-        return _broken("it does not tell the pid of what it runs (--info-fd)")
-    try:
-        _take_input(pid)
+        os.close(launched.server.take_descriptor(0))
     except OSError as error:
         return Finding(
             SUBJECT,
@@ -77,19 +75,32 @@ def _judge(told: str) -> Finding:
             "A service that is started again cannot drain the exports of the one before. Run it as root, or with "
             "CAP_SYS_PTRACE.",
         )
-    return Finding(SUBJECT, Severity.OK, "confines a process and gives its descriptors back")
+    return Finding(SUBJECT, Severity.OK, "confines a process, filters its system calls, and gives its descriptors back")
 
 
-def _take_input(pid: int) -> None:
-    process = Process(pid)
-    try:
-        os.close(process.take_descriptor(0))
-    finally:
-        process.close()
+def _devices(spawner: Spawner) -> Finding:
+    if spawner.can_make_node(_any_block_device()):
+        return Finding(DEVICES, Severity.OK, "a server sees a node of its own, which it can neither change nor exceed")
+    return Finding(
+        DEVICES,
+        Severity.OK,
+        "no nodes can be made: servers of read-only devices get a filter that lets them open nothing for writing",
+        "A scratch export of a device that the service's user may write is refused. Run the service as root with "
+        "CAP_MKNOD, outside of a user namespace.",
+    )
+
+
+def _any_block_device() -> int:
+    """The number of one of this machine's, or of a loop device."""
+    for name in sorted(Path("/sys/class/block").glob("*/dev")):
+        major, _, minor = name.read_text().strip().partition(":")
+        return os.makedev(int(major), int(minor))
+    return os.makedev(7, 0)
 
 
 def _broken(reason: str) -> Finding:
-    return Finding(SUBJECT, Severity.PROBLEM, f"cannot confine a process: {reason}", f"{_remedy()}, {OTHERWISE}.")
+    said = reason.strip().rstrip(".")
+    return Finding(SUBJECT, Severity.PROBLEM, f"cannot confine a process: {said}", f"{_remedy()}, {OTHERWISE}.")
 
 
 def _remedy() -> str:

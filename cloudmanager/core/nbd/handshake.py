@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloudmanager.core.nbd.process import Process, remaining
+from cloudmanager.confined.errors import Ended, NoAnswer
+from cloudmanager.confined.process import Process, remaining
 
 _GREETING = struct.Struct(">8s8sH")
 _OPTION = struct.Struct(">8sII")
@@ -35,19 +36,6 @@ _LONGEST_REPLY = 65536
 
 _LOOK_AROUND_SECONDS = 0.25
 """How often a server that has not answered is looked at: it may be serving others."""
-
-
-class ServerEnded(Exception):
-    """The process ended before it answered."""
-
-    def __init__(self, status: int | None = None) -> None:
-        """`status` is its exit status, where that is known."""
-        super().__init__()
-        self.status = status
-
-
-class NoAnswer(Exception):
-    """The deadline passed."""
 
 
 class ProtocolError(Exception):
@@ -84,7 +72,7 @@ class Readiness:
 def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
     """Returns when the server serves the export. The listener queues, so one connection is enough.
 
-    Raises ServerEnded, NoAnswer, ProtocolError, WrongSize. A server that requires TLS says no size.
+    Raises Ended, NoAnswer, ProtocolError, WrongSize. A server that requires TLS says no size.
     """
     try:
         with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
@@ -95,7 +83,7 @@ def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
         raise NoAnswer from error
     except OSError as error:
         if readiness.server.wait(1):
-            raise ServerEnded from error
+            raise Ended from error
         raise ProtocolError(str(error)) from error
 
 
@@ -156,7 +144,7 @@ class _Conversation:
             if self._connection.fileno() in ready:
                 return
             if ready:
-                raise ServerEnded
+                raise Ended
             if self._readiness.is_occupied():
                 raise _Occupied
             self._readiness.server.send(signal.SIGCONT)  # it may have been stopped

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse, UnsafeImage
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import process
-from cloudmanager.core.nbd.spawner import out_of_the_way
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +26,6 @@ class Image:
     is_exclusive: bool
     """A block device that nobody else can open exclusively or mount while the descriptor is open."""
     uses_page_cache: bool
-
-    @property
-    def real_path(self) -> str:
-        return os.readlink(f"/proc/self/fd/{self.fd}")  # noqa: PTH115 - text is what is wanted
-
-    @property
-    def own_path(self) -> str:
-        """Opens the very same file from a process that inherits the descriptor under its number."""
-        return f"/proc/self/fd/{self.fd}"
 
     def close(self) -> None:
         os.close(self.fd)
@@ -103,7 +93,7 @@ def _open(device: Device, *, writable: bool) -> Image:
     exclusive = writable and device.is_block
     flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_EXCL if exclusive else 0)
     # A path that has become a FIFO must not hang the open.
-    fd = out_of_the_way(_open_path(device, flags | os.O_CLOEXEC | os.O_NONBLOCK))
+    fd = _open_path(device, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = _checked_status(device, fd)
         return Image(device, fd, status, writable, exclusive, _uses_page_cache(device, fd, writable=writable))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.confined import Process
 from cloudmanager.core.errors import PortsExhausted, ServerFailed
 from cloudmanager.core.nbd import process
 from cloudmanager.core.settings import parse_ports
@@ -153,7 +154,7 @@ def refuse_clients(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
 
 
-def take_back(server: process.Process, listener_inode: int) -> socket.socket | None:
+def take_back(server: Process, listener_inode: int) -> socket.socket | None:
     """The listener that a running server was given; None where this user may not take it."""
     for number, held in process.sockets(server.pid).items():
         if held == listener_inode:
@@ -161,7 +162,7 @@ def take_back(server: process.Process, listener_inode: int) -> socket.socket | N
     return None
 
 
-def _duplicate(server: process.Process, number: int) -> socket.socket | None:
+def _duplicate(server: Process, number: int) -> socket.socket | None:
     try:
         return socket.socket(fileno=server.take_descriptor(number))
     except PermissionError:
@@ -171,7 +172,7 @@ def _duplicate(server: process.Process, number: int) -> socket.socket | None:
         return None
 
 
-def listening_on(server: process.Process, port: int) -> int | None:
+def listening_on(server: Process, port: int) -> int | None:
     """The inode of the socket with which a process listens on a port."""
     listeners = listening_inodes(port)
     return next((held for held in process.sockets(server.pid).values() if held in listeners), None)

@@ -1,91 +1,12 @@
-"""A process of this machine, held by a pidfd so that its number cannot come to mean another one."""
+"""What /proc tells of a process."""
 
-import ctypes
 import os
-import select
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Self
-
-_PIDFD_GETFD = 438
-"""The number of the system call, the same on every architecture (Linux 5.6); libc has no wrapper before glibc 2.36."""
 
 _LONGEST_READ = 1 << 16
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Process:
-    """Signals and waits for one process, whoever its parent is."""
-
-    def __init__(self, pid: int) -> None:
-        """Raises ProcessLookupError when there is none."""
-        self.pid = pid
-        self.fd = os.pidfd_open(pid)
-
-    @classmethod
-    def find(cls, pid: int) -> Self | None:
-        try:
-            return cls(pid)
-        except ProcessLookupError:
-            return None
-
-    @property
-    def is_alive(self) -> bool:
-        return not self.wait(0)
-
-    def wait(self, seconds: float) -> bool:
-        """Whether it has ended within that time."""
-        return is_readable(self.fd, seconds)
-
-    def send(self, number: signal.Signals) -> None:
-        """Does nothing when it has ended."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.fd, number)
-
-    def reap(self) -> int | None:
-        """Its exit status, negative for a signal, when it is an ended child of ours."""
-        try:
-            result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            return None
-        if result is None:
-            return None
-        return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-
-    def take_descriptor(self, number: int) -> int:
-        """A duplicate of one of its open descriptors. Raises PermissionError where ptrace would be refused."""
-        taken: int = _libc.syscall(_PIDFD_GETFD, self.fd, number, 0)
-        if taken < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return taken
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-def is_readable(fd: int, seconds: float) -> bool:
-    return _happens(fd, select.POLLIN, seconds)
-
-
-def is_hung_up(fd: int, seconds: float) -> bool:
-    """Whether nobody can write to a pipe any more, whatever was written to it."""
-    return _happens(fd, 0, seconds)
-
-
-def _happens(fd: int, events: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, events)
-    return bool(poll.poll(max(0.0, seconds) * 1000))
-
-
-def remaining(deadline: float) -> float:
-    """Seconds until a moment of the monotonic clock, at least 0."""
-    return max(0.0, deadline - time.monotonic())
 
 
 @cache

@@ -1,20 +1,24 @@
-"""The proof that a server serves what it was started for: a finished handshake, and the right files open."""
+"""The proof that a server serves what it was started for: the right files open, and a finished handshake.
+
+A server that we start stands still when it has opened its files (`confined.hold`), so that these are looked at before
+anybody is answered.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.confined import Ended, Process
 from cloudmanager.core.errors import DeviceMismatch
 from cloudmanager.core.model import Access, FileIdentity
 from cloudmanager.core.nbd import handshake, images
-from cloudmanager.core.nbd.handshake import Readiness, ServerEnded
-from cloudmanager.core.nbd.process import Process
+from cloudmanager.core.nbd.handshake import Readiness
 from cloudmanager.core.nbd.running import client_count
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.settings import NbdSettings
 
 _STANDARD_OUTPUTS = (1, 2)
-"""Descriptors that lead to where a server's words are kept."""
+"""Descriptors that lead to where its standard error is kept."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,21 @@ class Proof:
     """Where this machine reaches it."""
     listener_inode: int
 
-    def demand(self, server: Process, deadline: float, inherited: Sequence[int] = ()) -> None:
-        """Returns when it has been given. `inherited` are descriptors that say nothing of what it has opened.
+    def check_files(self, server: Process, inherited: Sequence[int] = ()) -> None:
+        """That it has opened the disk, and nothing else.
 
-        Raises ServerEnded, NoAnswer, ProtocolError, DeviceMismatch, UnsafeImage, OSError.
+        `inherited` are descriptors that say nothing of what it has opened.
+        Raises DeviceMismatch, UnsafeImage, Ended, OSError.
         """
+        try:
+            images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
+        except DeviceMismatch:
+            if server.is_alive:
+                raise
+            raise Ended from None  # nothing is open any more
+
+    def await_answer(self, server: Process, deadline: float) -> None:
+        """Returns when it has offered the export to us. Raises Ended, NoAnswer, ProtocolError, WrongSize, OSError."""
         readiness = Readiness(
             server,
             self.spec.name,
@@ -43,12 +57,6 @@ class Proof:
             is_occupied=lambda: client_count(server.pid, self.listener_inode) >= self.settings.connections,
         )
         handshake.await_ready(self.address, readiness)
-        try:
-            images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
-        except DeviceMismatch:
-            if server.is_alive:
-                raise
-            raise ServerEnded from None  # since the handshake: nothing is open any more
 
     def _overlay(self) -> list[FileIdentity]:
         if self.spec.access is not Access.SCRATCH:

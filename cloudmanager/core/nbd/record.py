@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cloudmanager.confined import Process
 from cloudmanager.core.nbd import listener, process
-from cloudmanager.core.nbd.process import Process
 
 PROGRAM = "qemu-nbd"
 _BEGINNINGS = ("bwrap", "sh", PROGRAM)

@@ -6,12 +6,11 @@ import socket
 import threading
 from contextlib import suppress
 
+from cloudmanager.confined import Launched, Process, Stderr
 from cloudmanager.core.nbd import process
-from cloudmanager.core.nbd.launch import Launched
-from cloudmanager.core.nbd.process import Process
+from cloudmanager.core.nbd.failure import last_said
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.silence import Hearing, Pulse, Silence, queue_length
-from cloudmanager.core.nbd.words import Words
 
 
 class Running:
@@ -21,7 +20,7 @@ class Running:
         self,
         record: ServerProcess,
         launched: Launched,
-        words: Words | None,
+        stderr: Stderr | None,
         claims: tuple[int, ...],
         *,
         is_proven: bool = True,
@@ -33,7 +32,7 @@ class Running:
         self.record = record
         self.is_proven = is_proven
         self._launched = launched
-        self._words = words
+        self._stderr = stderr
         self._claims = claims
         self._hearing = Hearing()
         self._is_buried = False
@@ -80,7 +79,7 @@ class Running:
                 return ""
             self._is_buried = True
             self._launched.reap()
-            return self._words.last() if self._words else ""
+            return last_said(self._stderr.read()) if self._stderr else ""
 
     def close(self) -> None:
         """Lets go of it; it goes on if it has not ended."""
@@ -89,8 +88,8 @@ class Running:
                 return
             self._is_closed = self._is_buried = True
             self._launched.server.close()
-            if self._words:
-                self._words.close()
+            if self._stderr:
+                self._stderr.close()
             for claim in self._claims:
                 os.close(claim)
 

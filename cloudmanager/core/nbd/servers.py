@@ -13,18 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from cloudmanager.confined import Ended, Launched, NoAnswer, Process, Spawner
 from cloudmanager.core.errors import DeviceMismatch, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
-from cloudmanager.core.nbd.confinement import is_privileged
-from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded, WrongSize
-from cloudmanager.core.nbd.launch import Launched
+from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
 from cloudmanager.core.nbd.listener import Endpoint, Ports
-from cloudmanager.core.nbd.process import Process
 from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.spawner import Spawner
 from cloudmanager.core.nbd.spec import ServerSpec
 from cloudmanager.core.nbd.startup import Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
@@ -89,7 +86,7 @@ class Servers:
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
         self._watcher = Watcher()
-        self._spawner = Spawner(has_network=settings.sandbox == "none" or not is_privileged())
+        self._spawner = Spawner(is_sandboxed=settings.sandbox != "none", holds=True)
 
     def reserve(self, export_id: str, port: int | None = None) -> int:
         """Listens for an export on this port, or on the next free one of the configured range.
@@ -144,7 +141,7 @@ class Servers:
                 listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
             launched = Launched(server, record.launcher_of(server))
             is_proven = adopted is process
-            self._keep(export_id, place, Running(adopted, launched, words=None, claims=(), is_proven=is_proven))
+            self._keep(export_id, place, Running(adopted, launched, stderr=None, claims=(), is_proven=is_proven))
             return adopted
 
     def is_alive(self, export_id: str) -> bool:
@@ -294,8 +291,9 @@ class Servers:
         proof = Proof(spec, self._settings, directory, address, running.record.listener_inode)
         deadline = time.monotonic() + self._settings.start_timeout_seconds
         try:
-            proof.demand(running.server, deadline)
-        except (NoAnswer, ProtocolError, ServerEnded, WrongSize, DeviceMismatch, UnsafeImage, OSError) as error:
+            proof.await_answer(running.server, deadline)
+            proof.check_files(running.server)
+        except (NoAnswer, ProtocolError, Ended, WrongSize, DeviceMismatch, UnsafeImage, OSError) as error:
             log.warning("a server of export %s was found, but it is replaced: %r", spec.export_id, error)
             return False
         running.is_proven = True

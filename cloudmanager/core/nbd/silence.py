@@ -11,8 +11,8 @@ import struct
 import time
 from dataclasses import dataclass, field
 
+from cloudmanager.confined import Process
 from cloudmanager.core.nbd import process
-from cloudmanager.core.nbd.process import Process
 
 HANGS_SECONDS = 2.0
 """A busy machine keeps a process waiting for less."""

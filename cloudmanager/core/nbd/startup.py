@@ -1,24 +1,34 @@
 """From a specification to a server that serves it."""
 
+import os
 import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudmanager.confined import (
+    Confinement,
+    Ended,
+    Launch,
+    Launched,
+    Limits,
+    NoAnswer,
+    Spawner,
+    Stderr,
+    Unconfinable,
+    executable,
+)
 from cloudmanager.core.errors import CloudManagerError, ServerFailed, SizeMismatch
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph, images, listener, scratch, tls
-from cloudmanager.core.nbd.confinement import Bare, Bubblewrap, Confinement, executable
-from cloudmanager.core.nbd.handshake import NoAnswer, ProtocolError, ServerEnded, WrongSize
+from cloudmanager.core.nbd.failure import failure
+from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
 from cloudmanager.core.nbd.images import Image
-from cloudmanager.core.nbd.launch import Launch, Launched
 from cloudmanager.core.nbd.proof import Proof
 from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, leave_name, name_option
 from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.spawner import Spawner
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
-from cloudmanager.core.nbd.words import Words, failure
 from cloudmanager.core.settings import NbdSettings
 
 _TLS = "tls"
@@ -47,31 +57,30 @@ class Startup:
             with ExitStack() as undo:
                 opened = images.open_images(self.spec.device, self.spec.access)
                 undo.callback(images.close_images, opened)
-                words = Words()
-                undo.callback(words.close)
-                launched, record = self._serve(self._prepare(opened, words))
+                stderr = Stderr()
+                undo.callback(stderr.close)
+                with self.spawner.confinement() as confinement:
+                    launched, record = self._serve(self._prepare(opened, confinement, stderr))
                 undo.pop_all()
+        except Unconfinable as error:
+            raise ServerFailed(str(error), retriable=error.is_passing) from error
         except OSError as error:
             raise ServerFailed(f"qemu-nbd cannot be started: {error.strerror}.", retriable=True) from error
         images.close_images([image for image in opened if not image.is_exclusive])
-        return Running(record, launched, words, tuple(image.fd for image in opened if image.is_exclusive))
+        return Running(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
 
-    def _prepare(self, opened: tuple[Image, ...], words: Words) -> Launch:
+    def _prepare(self, opened: tuple[Image, ...], confinement: Confinement, stderr: Stderr) -> Launch:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             leave_name(self.directory, self.spec.name)
-            confinement = self._confinement()
             command = self._command(opened, confinement)
         except OSError as error:
             raise ServerFailed(
                 f"{self.directory} cannot be used: {error.strerror}. Make room there, or give access to it.",
                 retriable=True,
             ) from error
-        limit = self.scratch_limit_bytes if self._is_scratch else None
-        return Launch(command, confinement, self.listener, words, limit)
-
-    def _confinement(self) -> Confinement:
-        return Bare() if self.settings.sandbox == "none" else Bubblewrap(self.directory)
+        limits = Limits(self.scratch_limit_bytes if self._is_scratch else None)
+        return Launch(command, confinement, stderr, self.listener.fileno(), limits)
 
     def _command(self, opened: tuple[Image, ...], confinement: Confinement) -> list[str]:
         return [
@@ -83,7 +92,7 @@ class Startup:
 
     def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[blockgraph.Node]:
         """The disk itself has the size that clients are told; what it reads through may have any."""
-        top, *backing = (_node(image, confinement) for image in opened)
+        top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
 
     def _tls(self, confinement: Confinement) -> list[str]:
@@ -91,7 +100,7 @@ class Startup:
         tls.prepare(self.settings, directory)
         if self.settings.tls == "off":
             return []
-        return tls.arguments(self.settings, confinement.show(directory, writable=False))
+        return tls.arguments(self.settings, _show_own(confinement, directory, os.O_RDONLY | os.O_DIRECTORY))
 
     def _overlay(self, confinement: Confinement) -> list[blockgraph.Node]:
         """A scratch export's; what an earlier server of the export has written is kept."""
@@ -99,7 +108,7 @@ class Startup:
             return []
         if not self._has_overlay():
             scratch.create_overlay(self._scratch, self.spec.size_bytes)
-        name = confinement.show(self._scratch, writable=True)
+        name = _show_own(confinement, self._scratch, os.O_RDWR)
         return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
     def _has_overlay(self) -> bool:
@@ -117,10 +126,10 @@ class Startup:
         deadline = time.monotonic() + self.settings.start_timeout_seconds
         try:
             launched = launch.start(self.spawner, deadline)
-        except (ServerEnded, NoAnswer) as error:
+        except (Ended, NoAnswer) as error:
             end_all(self.spec.name)
             raise self._explained(error, launch) from error
-        except OSError:
+        except (OSError, Unconfinable):
             end_all(self.spec.name)
             raise
         try:
@@ -129,7 +138,7 @@ class Startup:
             launched.end(patience_seconds=0)
             status = launched.reap()
             launched.server.close()
-            if isinstance(error, ServerEnded | NoAnswer | ProtocolError | WrongSize):
+            if isinstance(error, Ended | NoAnswer | ProtocolError | WrongSize):
                 raise self._explained(error, launch, status) from error
             raise
 
@@ -138,10 +147,12 @@ class Startup:
         address = listener.reachable_address(self.listener)
         proof = Proof(self.spec, self.settings, self.directory, address, inode)
         try:
-            proof.demand(launched.server, deadline, launch.confinement.inherited)
+            with launched.held(deadline):
+                proof.check_files(launched.server, launch.confinement.inherited)
+            proof.await_answer(launched.server, deadline)
             return ServerProcess.of(launched.server, inode)
         except OSError as error:
-            raise ServerEnded from error
+            raise Ended from error
 
     def _explained(self, error: Exception, launch: Launch, status: int | None = None) -> CloudManagerError:
         if isinstance(error, NoAnswer):
@@ -156,8 +167,8 @@ class Startup:
             )
         if isinstance(error, ProtocolError):
             return ServerFailed(f"qemu-nbd did not offer the export: it {error}.", retriable=True)
-        known = error.status if isinstance(error, ServerEnded) and error.status is not None else status
-        return failure(launch.words.read(), known, self.spec.device.path, launch.confinement.aliases)
+        known = error.status if isinstance(error, Ended) and error.status is not None else status
+        return failure(launch.stderr.read(), known, self.spec.device.path, launch.confinement.aliases)
 
     @property
     def _is_scratch(self) -> bool:
@@ -168,13 +179,24 @@ class Startup:
         return scratch_file(self.directory)
 
 
-def _node(image: Image, confinement: Confinement) -> blockgraph.Node:
+def _node(image: Image, confinement: Confinement, number: int) -> blockgraph.Node:
     device = image.device
+    if image.is_exclusive:
+        confinement.keep(image.fd)
     return blockgraph.Node(
-        confinement.show_image(image),
+        confinement.show(image.fd, device.path, is_writable=image.is_writable, name=f"image-{number}"),
         device.format,
         device.is_block,
         image.is_writable,
         image.uses_page_cache,
         driver_options=device.driver_options,
     )
+
+
+def _show_own(confinement: Confinement, path: Path, flags: int) -> str:
+    """A file or directory of the export's own. Raises OSError."""
+    fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return confinement.show(fd, str(path), is_writable=flags & os.O_ACCMODE == os.O_RDWR, name=path.name)
+    finally:
+        os.close(fd)

@@ -6,7 +6,7 @@ import select
 import threading
 from collections.abc import Callable
 
-from cloudmanager.core.nbd.process import is_readable
+from cloudmanager.confined.process import is_readable
 
 log = logging.getLogger(__name__)
 
