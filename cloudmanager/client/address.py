@@ -27,3 +27,5 @@ class NbdAddress:
     certificates: Path | None = None
     """A directory with ca-cert.pem, client-cert.pem and client-key.pem, for a server that asks for a certificate. None:
     that of the environment variable CLOUDMANAGER_CERTIFICATES, if it is set."""
+    logical_sector_bytes: int | None = None
+    """Of the disk, as its service says. None: not known."""

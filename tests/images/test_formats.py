@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,26 @@ def test_a_vhdx_with_an_unwritten_log_is_refused_as_qemu_refuses_to_read_it(make
         data[header + 48 : header + 64] = b"\x11" * 16
     with pytest.raises(ImageProblem, match="log"):
         inspect(io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("sector_bytes", "says"), [(4096, "logical sectors of 4096"), (520, "damaged"), (0, "damaged")]
+)
+def test_a_vhdx_with_other_sectors_is_refused_for_qemu_does_not_read_it(
+    make: Callable[[str], Path], tmp_path: Path, sector_bytes: int, says: str
+) -> None:
+    data = bytearray(make("vhdx").read_bytes())
+    assert inspect(io.BytesIO(data)).logical_sector_bytes == 512
+    metadata = data.index(b"metadata")
+    item = data.index(uuid.UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f").bytes_le, metadata)  # [MS-VHDX] 2.6.2.4
+    (offset,) = struct.unpack_from("<I", data, item + 16)
+    struct.pack_into("<I", data, metadata + offset, sector_bytes)
+    with pytest.raises(ImageProblem, match=says):
+        inspect(io.BytesIO(data))
+    image = tmp_path / "image"
+    image.write_bytes(data)
+    with pytest.raises((AssertionError, subprocess.CalledProcessError)):
+        assert qemu_size(image, "vhdx") == CONTENT_BYTES
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ MakeServing = Callable[..., Serving]
 NAME = "ip6-evidence"
 
 
-def six(make_serving: MakeServing, tmp_path: Path, kind: str, hosts: tuple[str, ...] = ("::1",), **more: str) -> Serving:
+def six(
+    make_serving: MakeServing, tmp_path: Path, kind: str, hosts: tuple[str, ...] = ("::1",), **more: str
+) -> Serving:
     """Exports on ::1 of that kind of TLS; a certificate is for the hosts."""
     if kind != "x509":
         return make_serving(listen="::1", tls=kind, **more)

@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cloudmanager.client import sector_size
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import GrowFailed, MissingTool
 from cloudmanager.client.deploy.result import Growth
@@ -16,12 +17,12 @@ from cloudmanager.client.ways import file as disk_file
 from cloudmanager.client.ways.command import SYSTEM_PATH, find
 from cloudmanager.client.ways.errors import WayFailed
 
-_SECTOR = 512
 _ATTEMPTS = 5
 _MAY_FAIL = (0, 1)
 """e2fsck: nothing found, or mended."""
 _NEEDED = {"sfdisk": "fdisk", "losetup": "mount", "blkid": "util-linux"}
 _EXTENDED = ("5", "f", "85")
+_PROTECTIVE = "ee"
 _PRIVATELY = ("unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-ec")
 """A mount that nobody else sees, and that ends with its process."""
 _MOUNTED = 'mount -t "$1" -o nosuid,nodev,noexec"$4" "$2" "$3"; shift 4; "$@"'
@@ -56,15 +57,23 @@ def check_tools() -> None:
 def grow(target: TargetLike) -> Growth:
     """Raises GrowFailed; what was deployed is whole, whether it was grown or not."""
     if not isinstance(target, NbdAddress):
-        return _grow(Path(target))
+        return _grow(Path(target), None)
     try:
         with disk_file(replace(target, is_writable=True)) as file:
-            return _grow(file.path)
+            return _grow(file.path, target.logical_sector_bytes)
     except WayFailed as error:
         raise GrowFailed(f"The target cannot be reached as a file: {error.detail}") from error
 
 
-def _grow(disk: Path) -> Growth:
+def _grow(disk: Path, logical_sector_bytes: int | None) -> Growth:
+    """`logical_sector_bytes` is what the disk's server says."""
+    with _as_disk(disk, sector_size.of_path(disk, logical_sector_bytes)) as whole:
+        growth = _grow_disk(whole)
+    _reread(disk)
+    return growth
+
+
+def _grow_disk(disk: Path) -> Growth:
     table = _table(disk)
     if table is None:
         size = _size(disk)
@@ -74,7 +83,6 @@ def _grow(disk: Path) -> Growth:
     grown = _table(disk)
     after = grown.last if grown else before
     file_system = _grow_file_system(disk, after.start_bytes, after.size_bytes)
-    _reread(disk)
     return Growth(after.number, before.size_bytes, after.size_bytes, file_system)
 
 
@@ -91,8 +99,10 @@ def _table(disk: Path) -> _Table | None:
     if answer.returncode:
         return None
     table = json.loads(answer.stdout)["partitiontable"]
-    sector = int(table.get("sectorsize", _SECTOR))
+    sector = int(table["sectorsize"])
     entries = table.get("partitions", [])
+    if table["label"] == "dos" and any(entry["type"] == _PROTECTIVE for entry in entries):
+        raise GrowFailed("The image is deployed, but it was not grown: its GPT cannot be read.")
     if not entries:
         raise GrowFailed("The image has a partition table without partitions.")
     return _Table(
@@ -136,10 +146,29 @@ def _run_mounted(kind: str, device: str, options: str, *command: str) -> None:
 
 
 @contextmanager
-def _as_device(disk: Path, start: int, size: int) -> Iterator[str]:
-    """A loop device over a range: there need be no device node for the partition."""
-    attach = ("losetup", "--find", "--show", "--offset", str(start), "--sizelimit", str(size), str(disk))
-    device = _retried(*attach).strip()
+def _as_disk(disk: Path, sector_bytes: int) -> Iterator[Path]:
+    """What sfdisk takes for a disk with those sectors: it believes a block device, and counts in 512 in a file."""
+    if _sectors_of(disk) == sector_bytes:
+        yield disk
+        return
+    with _looped(disk, "--sector-size", str(sector_bytes)) as device:
+        yield Path(device)
+
+
+def _sectors_of(disk: Path) -> int:
+    with disk.open("rb") as file:
+        return sector_size.of_device(file.fileno()) or sector_size.SMALL
+
+
+def _as_device(disk: Path, start: int, size: int) -> AbstractContextManager[str]:
+    """Over a range: there need be no device node for the partition."""
+    return _looped(disk, "--offset", str(start), "--sizelimit", str(size))
+
+
+@contextmanager
+def _looped(disk: Path, *options: str) -> Iterator[str]:
+    """A loop device."""
+    device = _retried("losetup", "--find", "--show", *options, str(disk)).strip()
     try:
         yield device
         _sync(Path(device))  # what the kernel could not write back is said here, and by no close

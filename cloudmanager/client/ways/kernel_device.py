@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloudmanager.client import sector_size
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.ways import nbd_driver
 from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.client.ways.errors import NotPossibleHere, WayFailed, WayLost
-from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, Served, negotiate
+from cloudmanager.client.ways.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, Served, negotiate, read
 from cloudmanager.client.ways.nbd_driver import Attachment, ConnectionUnread, Nbd
 
 CONNECTIONS = 2
@@ -34,13 +35,15 @@ _NO_CERTIFICATES = (
 
 @dataclass(frozen=True)
 class DiskDevice:
-    """A block device, in sectors of 512 bytes."""
+    """A block device, with the sectors of the disk."""
 
     path: Path
     size_bytes: int
     is_writable: bool
     partitions: dict[int, Path]
     """First byte → the partition's own device."""
+    logical_sector_bytes: int
+    """Those that the disk's partition table was made for; else as its service says, else 512."""
     _nbd: Nbd = field(repr=False)
 
     @property
@@ -76,7 +79,9 @@ def device(
     if reason := obstacle(address):
         raise NotPossibleHere(reason)
     may_write = address.is_writable and not read_only
-    wish = _Wish(Endpoint.of(address), may_write, ready_seconds, request_seconds, read_ahead_bytes)
+    wish = _Wish(
+        Endpoint.of(address), address.logical_sector_bytes, may_write, ready_seconds, request_seconds, read_ahead_bytes
+    )
     with ExitStack() as undo:
         found = _connected(undo, wish, connections)
         yield found
@@ -89,6 +94,8 @@ class _Wish:
     """What is to be connected, and how."""
 
     endpoint: Endpoint
+    logical_sector_bytes: int | None
+    """As the disk's service says."""
     may_write: bool
     ready_seconds: float
     request_seconds: int
@@ -99,11 +106,30 @@ class _Wish:
         with ExitStack() as attempt:
             served, sockets = _connect(attempt, self.endpoint, connections, self.ready_seconds)
             flags = served.flags | (0 if self.may_write else FLAG_READ_ONLY)
-            attachment = Attachment(sockets, served.size_bytes, flags, self.request_seconds, self.read_ahead_bytes)
+            sector_bytes = self._sector_bytes(sockets[0], served.size_bytes)
+            attachment = Attachment(
+                sockets, served.size_bytes, sector_bytes, flags, self.request_seconds, self.read_ahead_bytes
+            )
             nbd = Nbd(attachment, self.ready_seconds)
             attempt.callback(nbd.disconnect)
             undo.push(attempt.pop_all())
-        return DiskDevice(nbd.path, served.size_bytes, not flags & FLAG_READ_ONLY, nbd.partitions(), nbd)
+        is_writable = not flags & FLAG_READ_ONLY
+        return DiskDevice(nbd.path, served.size_bytes, is_writable, nbd.partitions(), sector_bytes, nbd)
+
+    def _sector_bytes(self, connection: socket.socket, size_bytes: int) -> int:
+        """Raises WayFailed."""
+
+        def read_some(offset: int, length: int) -> bytes:
+            length = min(length, max(0, size_bytes - offset))
+            return read(connection, offset, length) if length else b""
+
+        connection.settimeout(self.ready_seconds)
+        try:
+            return sector_size.chosen(read_some, self.logical_sector_bytes)
+        except OSError as error:
+            raise WayFailed(f"the NBD server cannot be read: {error}") from error
+        finally:
+            connection.settimeout(None)  # the kernel wants a blocking one
 
 
 def _connected(undo: ExitStack, wish: _Wish, connections: int) -> DiskDevice:

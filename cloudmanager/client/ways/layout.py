@@ -9,11 +9,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.client import sector_size
 from cloudmanager.client.ways import lvm
 from cloudmanager.client.ways.command import run
 
-_SECTOR_BYTES = 512
-"""libblkid counts in these, whatever the device does."""
+_UNIT_BYTES = 512
+"""partx counts in these, whatever the sectors of the table are."""
 _NOTHING_FOUND = 2
 _AMBIGUOUS = 8
 _NO_TABLE = 1
@@ -64,32 +65,39 @@ class Layout:
     """`gpt`, `dos`; empty without a partition table."""
     parts: tuple[Part, ...]
     """In the order of the table; the logical volumes at the end."""
+    logical_sector_bytes: int = sector_size.SMALL
+    """That the table was read with."""
 
     def part(self, name: str) -> Part | None:
         return next((part for part in self.parts if part.name == name), None)
 
 
-def read_layout(disk: Path) -> Layout:
-    """Of a file or a block device. Raises WayFailed; OSError when it cannot be read."""
+def read_layout(disk: Path, logical_sector_bytes: int | None = None) -> Layout:
+    """Of a file or a block device. Raises WayFailed; OSError when it cannot be read.
+
+    `logical_sector_bytes` is what the disk's server says; a table that was made for other sectors is read with those.
+    """
+    sector_bytes = sector_size.of_path(disk, logical_sector_bytes)
     size = _size(disk)
     content = _content(disk, 0, None)
-    scheme, partitions = _partitions(disk)
+    scheme, partitions = _partitions(disk, sector_bytes)
     parts = list(partitions)
     if content or not partitions:
         parts.insert(0, Part("disk", 0, size, content))
     parts += [volume for part in parts for volume in _logical_volumes(disk, part)]
-    return Layout(scheme, tuple(parts))
+    return Layout(scheme, tuple(parts), sector_bytes)
 
 
-def _partitions(disk: Path) -> tuple[str, list[Part]]:
+def _partitions(disk: Path, sector_bytes: int) -> tuple[str, list[Part]]:
     columns = "NR,START,SECTORS,NAME,TYPE,SCHEME"
-    table = run("partx", "--pairs", "--output", columns, disk, accept=(0, _NO_TABLE))
+    how = ("--sector-size", str(sector_bytes), "--pairs", "--output", columns)
+    table = run("partx", *how, disk, accept=(0, _NO_TABLE))
     rows = [dict(re.findall(r'(\w+)="([^"]*)"', line)) for line in table.splitlines()]
     return rows[0]["SCHEME"] if rows else "", [_partition(disk, row) for row in rows]
 
 
 def _partition(disk: Path, row: dict[str, str]) -> Part:
-    start, size = int(row["START"]) * _SECTOR_BYTES, int(row["SECTORS"]) * _SECTOR_BYTES
+    start, size = int(row["START"]) * _UNIT_BYTES, int(row["SECTORS"]) * _UNIT_BYTES
     return Part(row["NR"], start, size, _content(disk, start, size), row["TYPE"], _plain(row["NAME"]))
 
 

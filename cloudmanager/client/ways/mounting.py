@@ -55,7 +55,7 @@ def mount(
     """
     chosen = way or choose(address, (Way.DEVICE, Way.FILE)).way
     with _disk(address, chosen) as (path, devices), recorded() as record:
-        layout = read_layout(path)
+        layout = read_layout(path, address.logical_sector_bytes)
         chosen_part = choose_part(layout, part)
         point = _mount(record, path, devices, chosen_part)
         if where is not None:

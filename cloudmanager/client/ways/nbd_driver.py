@@ -37,8 +37,8 @@ _BLKRRPART = 0x125F  # linux/fs.h
 _BLKRASET = 0x1262
 
 _CAP_SYS_ADMIN = 21  # linux/capability.h
-SECTOR_BYTES = 512
-"""What a disk's own partition table counts in; the driver's default of 1024 would move it."""
+UNIT_BYTES = 512
+"""What the kernel counts in, whatever the sectors of a device are."""
 _LOOK_SECONDS = 0.01
 _CLEAR_SECONDS = 2.0
 
@@ -50,9 +50,16 @@ class Attachment:
     connections: Sequence[socket.socket]
     """Each negotiated."""
     size_bytes: int
+    logical_sector_bytes: int
+    """What the disk's own partition table counts in; the driver's default of 1024 would move it."""
     flags: int
     request_timeout_seconds: int
     read_ahead_bytes: int
+
+    @property
+    def sectors(self) -> int:
+        """What is behind the last whole one is not seen."""
+        return self.size_bytes // self.logical_sector_bytes
 
 
 class ConnectionUnread(WayFailed):
@@ -106,7 +113,7 @@ class Nbd:
         """First byte → device, as the kernel found them."""
         found = {}
         for partition in _partitions(self.path):
-            found[int((partition / "start").read_text()) * SECTOR_BYTES] = Path("/dev", partition.name)
+            found[int((partition / "start").read_text()) * UNIT_BYTES] = Path("/dev", partition.name)
         return dict(sorted(found.items()))
 
     def _serve(self) -> None:
@@ -164,16 +171,16 @@ class Nbd:
         wanted = self._attachment
         for connection in wanted.connections[1:]:
             fcntl.ioctl(descriptor, _SET_SOCK, connection.fileno())
-        fcntl.ioctl(descriptor, _SET_BLKSIZE, SECTOR_BYTES)
-        fcntl.ioctl(descriptor, _SET_SIZE_BLOCKS, wanted.size_bytes // SECTOR_BYTES)
+        fcntl.ioctl(descriptor, _SET_BLKSIZE, wanted.logical_sector_bytes)
+        fcntl.ioctl(descriptor, _SET_SIZE_BLOCKS, wanted.sectors)
         fcntl.ioctl(descriptor, _SET_FLAGS, wanted.flags)
         fcntl.ioctl(descriptor, _SET_TIMEOUT, wanted.request_timeout_seconds)
 
     def _await_size(self, deadline: float) -> None:
         """The driver announces a connected device to udev alone, which a container does not hear."""
         shown = Path("/sys/block", self.path.name)
-        sectors = self._attachment.size_bytes // SECTOR_BYTES
-        while not ((shown / "pid").exists() and int((shown / "size").read_text()) == sectors):
+        units = self._attachment.sectors * self._attachment.logical_sector_bytes // UNIT_BYTES
+        while not ((shown / "pid").exists() and int((shown / "size").read_text()) == units):
             if self._is_over.is_set() or time.monotonic() > deadline:
                 raise WayFailed(f"the kernel did not connect {self.path}; its log (dmesg) says why")
             time.sleep(_LOOK_SECONDS)
@@ -187,7 +194,7 @@ class Nbd:
         """Read-ahead, and the partitions: the kernel looks for them only when asked."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(descriptor, _BLKRASET, self._attachment.read_ahead_bytes // SECTOR_BYTES)
+            fcntl.ioctl(descriptor, _BLKRASET, self._attachment.read_ahead_bytes // UNIT_BYTES)
             with suppress(OSError):  # busy: somebody looks at the new device, which made the kernel look too
                 fcntl.ioctl(descriptor, _BLKRRPART)
         finally:

@@ -1,0 +1,165 @@
+"""The logical sector size that the content of a disk is laid out for: partition tables count in it.
+
+A disk says its own (BLKSSZGET); an image file and most NBD servers say none. What a table or a file system was made for
+can be told from where it is: a GPT header is in the second sector (UEFI 2.10, 5.3.2), whatever that means in bytes.
+"""
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+SMALL, LARGE = 512, 4096
+SIZES = (SMALL, LARGE)
+"""Of the disks that there are: 512n and 512e, 4Kn."""
+
+Read: TypeAlias = Callable[[int, int], bytes]
+"""Bytes at an offset; fewer at the end of the disk, zeros for what is not known yet."""
+
+_BLKSSZGET = 0x1268
+"""linux/fs.h"""
+_GPT = struct.Struct("<8s4sII4xQ")
+_GPT_ENTRIES = struct.Struct("<QIII")
+_GPT_ENTRIES_OFFSET = 72
+_GPT_CRC_OFFSET = 16
+_MOST_ENTRIES_BYTES = 1024 * 1024
+_MBR_ENTRIES_OFFSET = 446
+_MBR_ENTRY = struct.Struct("<B3xB3xII")
+_MBR_SIGNATURE = b"\x55\xaa"
+_PROTECTIVE = 0xEE
+_EXTENDED = (0x05, 0x0F, 0x85)
+_BOOT_SECTOR_JUMPS = (0xEB, 0xE9)
+_XFS_SECTOR_SIZE = struct.Struct(">H")
+_XFS_SECTOR_SIZE_OFFSET = 102
+_HEADS: tuple[tuple[int, bytes], ...] = (
+    (0, b"XFSB"),
+    (0, b"LUKS\xba\xbe"),
+    (512, b"LABELONE"),
+    (1080, b"\x53\xef"),
+    (3, b"NTFS    "),
+    (3, b"EXFAT   "),
+    (3, b"-FVE-FS-"),
+    (4086, b"SWAPSPACE2"),
+    (32769, b"CD001"),
+    (65600, b"_BHRfS_M"),
+)
+"""What a partition begins with: where, and which bytes."""
+
+
+def laid_out_for(read: Read) -> frozenset[int]:
+    """The sizes with which the content can be used as it is. Empty: it has no table or file system that tells."""
+    return _gpt(read) or _mbr(read) or _whole_disk(read)
+
+
+def chosen(read: Read, said: int | None) -> int:
+    """With which size a disk is to be read: as its content is laid out; where that does not tell, as the disk says.
+
+    Investigators get disks in a form that their own sector size was lost in: what the content shows is believed.
+    """
+    sizes = laid_out_for(read)
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    return said or SMALL
+
+
+def of_device(descriptor: int) -> int | None:
+    """What the kernel says of a block device; None for a file."""
+    try:
+        return int.from_bytes(fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)), "little")
+    except OSError:
+        return None
+
+
+def of_path(path: Path, said: int | None = None) -> int:
+    """With which size a file or block device is to be read. `said`: what its server says. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return chosen(lambda offset, length: _some(descriptor, offset, length), said or of_device(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _some(descriptor: int, offset: int, length: int) -> bytes:
+    """Nothing where the disk is damaged."""
+    try:
+        return os.pread(descriptor, length, offset)
+    except OSError:
+        return b""
+
+
+def _gpt(read: Read) -> frozenset[int]:
+    """Where there is more than one header, those that are whole: an old one may be left between the new sectors."""
+    found = [size for size in SIZES if _header(read, size) is not None]
+    if len(found) > 1:
+        found = [size for size in found if _is_whole(read, size)] or found
+    return frozenset(found)
+
+
+def _header(read: Read, sector: int) -> bytes | None:
+    """That of a GPT, if it says of itself that it is where it is."""
+    header = read(sector, SMALL)
+    if len(header) < SMALL:
+        return None
+    signature, _revision, length, _crc, own_sector = _GPT.unpack_from(header)
+    return header[:length] if signature == b"EFI PART" and own_sector == 1 and 92 <= length <= SMALL else None
+
+
+def _is_whole(read: Read, sector: int) -> bool:
+    header = bytearray(_header(read, sector) or b"")
+    (crc,) = struct.unpack_from("<I", header, _GPT_CRC_OFFSET)
+    struct.pack_into("<I", header, _GPT_CRC_OFFSET, 0)
+    first, count, length, entries_crc = _GPT_ENTRIES.unpack_from(header, _GPT_ENTRIES_OFFSET)
+    entries_bytes = count * length
+    if zlib.crc32(header) != crc or entries_bytes > _MOST_ENTRIES_BYTES:
+        return False
+    return bool(zlib.crc32(read(first * sector, entries_bytes)) == entries_crc)
+
+
+def _mbr(read: Read) -> frozenset[int]:
+    """With which size the partitions begin with something. A boot sector without partitions has none."""
+    boot = read(0, SMALL)
+    if boot[510:] != _MBR_SIGNATURE:
+        return frozenset()
+    entries = [_MBR_ENTRY.unpack_from(boot, _MBR_ENTRIES_OFFSET + 16 * number) for number in range(4)]
+    if any(status & 0x7F for status, *_ in entries):  # no table, but the code of a boot sector
+        return frozenset()
+    starts = [(kind, start) for _, kind, start, count in entries if kind not in (0, _PROTECTIVE) and start and count]
+    counts = {size: sum(_begins(read, kind, start, size) for kind, start in starts) for size in SIZES}
+    best = max(counts.values())
+    return frozenset(size for size, count in counts.items() if count == best) if best else frozenset()
+
+
+def _begins(read: Read, kind: int, start: int, sector: int) -> bool:
+    """Whether something known begins at that sector."""
+    head = read(start * sector, _longest_head())
+    if kind in _EXTENDED:
+        return head[510:512] == _MBR_SIGNATURE
+    if any(head[at : at + len(magic)] == magic for at, magic in _HEADS):
+        return True
+    return _boot_sector_size(head) is not None
+
+
+def _longest_head() -> int:
+    return max(at + len(magic) for at, magic in _HEADS)
+
+
+def _whole_disk(read: Read) -> frozenset[int]:
+    """Of a file system without a table. One that was made for small sectors is not mounted from large ones."""
+    head = read(0, SMALL)
+    made_for = _boot_sector_size(head)
+    if head.startswith(b"XFSB"):
+        (made_for,) = _XFS_SECTOR_SIZE.unpack_from(head, _XFS_SECTOR_SIZE_OFFSET)
+    if made_for not in SIZES:
+        return frozenset()
+    return frozenset(SIZES) if made_for == LARGE else frozenset({SMALL})
+
+
+def _boot_sector_size(head: bytes) -> int | None:
+    """The bytes per sector in the BIOS parameter block of FAT or NTFS; None for anything else."""
+    if len(head) < SMALL or head[0] not in _BOOT_SECTOR_JUMPS or head[510:512] != _MBR_SIGNATURE:
+        return None
+    (size,) = struct.unpack_from("<H", head, 11)
+    return size if size in SIZES else None
