@@ -309,9 +309,11 @@ def test_an_export_that_changed_between_the_runs_leaves_no_mixture(image, server
     assert images.same(copy, server.disk)
 
 
-def test_an_address_that_tells_no_version_is_not_gone_on_from(image, server, relay, journals, put):
+def test_an_address_that_tells_no_version_is_read_again_and_compared(image, server, relay, journals, put):
     with serving_web(image) as site:
         site.etag = ""
         _interrupt(site.url, relay, journals, put)
-        assert put(site.url, relay.address, target_id="the disk", overwrite=True).resumed_bytes == 0
+        before = len(site.asked)
+        assert put(site.url, relay.address, target_id="the disk").resumed_bytes
+        assert len(site.asked) == before + 3  # its start, all of it, and whether it is still that long
     assert images.same(image, server.disk)

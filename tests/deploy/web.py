@@ -2,11 +2,12 @@
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 
 
 @dataclass
@@ -19,6 +20,19 @@ class Site:
     url: str = ""
     asked: list[str] = field(default_factory=list)
     cut_after: int | None = None
+    """Bytes of an answer, after which the connection ends."""
+    cuts: int = 1 << 30
+    """How many answers are cut."""
+    announces_ranges: bool = True
+    """Whether it has Accept-Ranges."""
+    leads_to: str = ""
+    """Where /elsewhere is."""
+    secret: str = ""
+    """A query without which nothing is answered but 403; HEAD is not answered either."""
+    says_length: bool = True
+    then: Callable[[], object] = lambda: None
+    """Called when an answer is cut."""
+    credentials: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -48,12 +62,17 @@ def serving_web(image: Path) -> Iterator[Site]:
 
 def _answer(request: BaseHTTPRequestHandler, site: Site, *, with_body: bool) -> None:
     site.asked.append(request.headers.get("Range", ""))
-    if request.path == "/moved":
+    site.credentials.append(request.headers.get("Authorization", ""))
+    path, _, query = request.path.partition("?")
+    if path in ("/moved", "/elsewhere"):
         request.send_response(302)
-        request.send_header("Location", site.url)
+        request.send_header("Location", site.url if path == "/moved" else site.leads_to)
         request.end_headers()
         return
-    if request.path != "/image":
+    if query != site.secret or (site.secret and not with_body):
+        request.send_error(403)
+        return
+    if path != "/image":
         request.send_error(404)
         return
     size = site.image.stat().st_size
@@ -62,8 +81,11 @@ def _answer(request: BaseHTTPRequestHandler, site: Site, *, with_body: bool) -> 
     request.send_response(206 if match else 200)
     if site.etag:
         request.send_header("ETag", site.etag)
-    request.send_header("Content-Length", str(end - start + 1))
-    if site.has_ranges:
+    if site.says_length:
+        request.send_header("Content-Length", str(end - start + 1))
+    else:
+        request.close_connection = True
+    if site.has_ranges and site.announces_ranges:
         request.send_header("Accept-Ranges", "bytes")
     if match:
         request.send_header("Content-Range", f"bytes {start}-{end}/{size}")
@@ -73,15 +95,19 @@ def _answer(request: BaseHTTPRequestHandler, site: Site, *, with_body: bool) -> 
 
 
 def _send(request: BaseHTTPRequestHandler, site: Site, start: int, length: int) -> None:
-    if site.cut_after is not None and length > site.cut_after:
-        length = site.cut_after
-        request.close_connection = True
-    try:
-        with site.image.open("rb") as file:
-            file.seek(start)
-            while length:
-                chunk = file.read(min(length, 1 << 20))
-                request.wfile.write(chunk)
-                length -= len(chunk)
-    except (BrokenPipeError, ConnectionResetError):
-        request.close_connection = True
+    with suppress(BrokenPipeError, ConnectionResetError), site.image.open("rb") as file:
+        file.seek(start)
+        is_cut = site.cut_after is not None and length > site.cut_after and site.cuts > 0
+        if is_cut:
+            site.cuts -= 1
+        _copy(request, file, site.cut_after or 0 if is_cut else length)
+        if is_cut:
+            site.then()
+            request.close_connection = True
+
+
+def _copy(request: BaseHTTPRequestHandler, file: BinaryIO, length: int) -> None:
+    while length:
+        chunk = file.read(min(length, 1 << 20))
+        request.wfile.write(chunk)
+        length -= len(chunk)

@@ -25,6 +25,12 @@ class MountWay(StrEnum):
     FILE = "file"
 
 
+class ImageFormat(StrEnum):
+    """What an image can be said to be."""
+
+    RAW = "raw"
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 DiskArgument = Annotated[str, typer.Argument(metavar="DISK", help="`provider:name`, as `cloudmanager disks` lists it.")]
 ExportsArgument = Annotated[
@@ -154,6 +160,9 @@ def deploy(
     target: Annotated[
         str, typer.Argument(metavar="TARGET", help="`provider:name`, an NBD URL, a block device, or a file.")
     ],
+    format: Annotated[
+        ImageFormat | None, typer.Option(help="raw: the image's bytes are the disk, whatever they look like.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also if the target is not empty.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read the target back and compare checksums.")] = False,
     grow: Annotated[
@@ -178,6 +187,10 @@ def deploy(
         "resume": resume,
         "connections": connections,
     }
+    if format is ImageFormat.RAW:
+        from cloudmanager.client.deploy.options import Format
+
+        options["image_format"] = Format.RAW
     deploy_image(image, target, options, holder=holder, as_json=json)
 
 

@@ -1,7 +1,7 @@
-"""Compressed streams, known by their first bytes, and the programs that read them.
+"""The programs that read compressed streams.
 
-The programs run beside ours, on another processor, and are the ones that people know; each refuses a stream that was
-cut off.
+They run beside ours, on another processor, and are the ones that people know; each refuses a stream that was cut off or
+whose checksum is wrong.
 """
 
 import shutil
@@ -9,15 +9,13 @@ from dataclasses import dataclass
 
 from cloudmanager.client.deploy.errors import MissingTool
 
-LONGEST_MAGIC = 9
-
 
 @dataclass(frozen=True)
 class Compression:
     """A format of compressed streams."""
 
     name: str
-    magic: bytes
+    """As `cloudmanager.images` calls it."""
     command: tuple[str, ...]
     package: str
 
@@ -29,12 +27,18 @@ class Compression:
 
 
 _ALL = (
-    Compression("gzip", b"\x1f\x8b", ("gzip", "-dc"), "gzip"),
-    Compression("xz", b"\xfd7zXZ\0", ("xz", "-dc", "-T0"), "xz-utils"),
-    Compression("zstd", b"\x28\xb5\x2f\xfd", ("zstd", "-dcq"), "zstd"),
-    Compression("lzop", b"\x89LZO\0\r\n\x1a\n", ("lzop", "-dc"), "lzop"),
+    Compression("gzip", ("gzip", "-dc"), "gzip"),
+    Compression("compress", ("gzip", "-dc"), "gzip"),
+    Compression("bzip2", ("bzip2", "-dc"), "bzip2"),
+    Compression("xz", ("xz", "-dc", "-T0"), "xz-utils"),
+    Compression("lzma", ("xz", "-dc", "--format=lzma"), "xz-utils"),
+    Compression("lzip", ("xz", "-dc", "--format=lzip"), "xz-utils"),
+    Compression("zstd", ("zstd", "-dcq"), "zstd"),
+    Compression("lz4", ("lz4", "-dcq"), "lz4"),
+    Compression("lzop", ("lzop", "-dc"), "lzop"),
 )
 
 
-def detect(head: bytes) -> Compression | None:
-    return next((compression for compression in _ALL if head.startswith(compression.magic)), None)
+def compression_of(name: str) -> Compression | None:
+    """None for what is not compressed, or by what nothing here reads."""
+    return next((each for each in _ALL if each.name == name), None)

@@ -21,6 +21,11 @@ class Crew:
     """Set by the caller, from anywhere."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _errors: list[BaseException] = field(default_factory=list)
+    _wakers: list[Callable[[], None]] = field(default_factory=list)
+
+    def on_stop(self, wake: Callable[[], None]) -> None:
+        """Called when the threads have to end early: it wakes those that wait for something else than `check`."""
+        self._wakers.append(wake)
 
     def check(self) -> None:
         """Called by the threads. Raises Stopped."""
@@ -44,7 +49,13 @@ class Crew:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_TELL_SECONDS)
+                    if self.cancelled.is_set() or self._stop.is_set():
+                        self._wake()
                     tell()
+        except BaseException:
+            self._stop.set()
+            self._wake()
+            raise
         finally:
             self._stop.set()
             for thread in threads:
@@ -55,6 +66,10 @@ class Crew:
             raise Cancelled("The deployment was cancelled.")
         self._stop.clear()
         tell()
+
+    def _wake(self) -> None:
+        for wake in self._wakers:
+            wake()
 
     def _guarded(self, task: Callable[[], None]) -> None:
         try:

@@ -55,7 +55,7 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
     patience = Patience(check=crew.check)
     try:
         with (
-            sources.opened(source, patience, options.source_id) as image,
+            sources.opened(source, patience, options, crew.on_stop) as image,
             targets.opened(target, patience, options.target_id) as disk,
         ):
             if isinstance(disk, LocalTarget):

@@ -2,11 +2,21 @@
 
 import threading
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import TypedDict
 
 from cloudmanager.client.deploy.progress import Listener, Progress
 from cloudmanager.client.through import Through
+
+
+class Format(StrEnum):
+    """How an image's bytes are to be taken."""
+
+    FOUND = "found"
+    """As what they look like. What is no disk is refused."""
+    RAW = "raw"
+    """As a disk, whatever they look like."""
 
 
 def _tell_nobody(progress: Progress) -> None:
@@ -17,6 +27,8 @@ def _tell_nobody(progress: Progress) -> None:
 class Options:
     """What `deploy` accepts besides its source and target."""
 
+    image_format: Format = Format.FOUND
+    """What the image is. By default its bytes decide."""
     overwrite: bool = False
     """Write to a target that is not empty."""
     verify: bool = False
@@ -46,6 +58,7 @@ class Options:
 class DeployOptions(TypedDict, total=False):
     """The keywords of `deploy`, as Options describes them."""
 
+    image_format: Format
     overwrite: bool
     verify: bool
     grow: bool

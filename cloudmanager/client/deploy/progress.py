@@ -15,6 +15,8 @@ class Phase(StrEnum):
 
     CHECKING = "checking"
     """The image and the target are looked at; nothing is written."""
+    FETCHING = "fetching"
+    """An image that cannot be read from its start to its end is stored first."""
     WRITING = "writing"
     FLUSHING = "flushing"
     VERIFYING = "verifying"

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import MissingTool, SourceError
+from cloudmanager.images import Image
 from cloudmanager.transfer.complaints import without_graphs
 
 READERS = 8
@@ -43,10 +44,14 @@ class Served:
         return SourceError(f"The image cannot be read: {said[-1] if said else error}")
 
 
-def graph(image_format: str, file: BlockOptions) -> BlockOptions:
+def graph(image: Image, file: BlockOptions) -> BlockOptions:
     """Everything is said, so that QEMU finds out nothing by itself: not the format, and no backing file."""
-    options: dict[str, str | bool | int | BlockOptions | None] = {"driver": image_format, "read-only": True}
-    if image_format == "qcow2":
+    options: dict[str, str | bool | int | BlockOptions | None] = {
+        "driver": image.format,
+        "read-only": True,
+        **image.driver_options,
+    }
+    if image.format == "qcow2":
         options["backing"] = None
     return options | {"file": file}
 

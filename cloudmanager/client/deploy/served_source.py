@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cloudmanager.client.deploy.connection import Connection
-from cloudmanager.client.deploy.errors import ConnectionLost, SourceError
+from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource
+from cloudmanager.client.deploy.file_source import OpenFile
 from cloudmanager.client.deploy.nbd_ends import NbdReader
 from cloudmanager.client.deploy.served import READERS, BlockOptions, Served, graph, served
+from cloudmanager.images import Image
 from cloudmanager.transfer.libnbd import Patience
 
 
@@ -38,22 +40,18 @@ class ServedSource:
 
 
 @contextmanager
-def served_source(
-    image_format: str,
-    file: BlockOptions,
-    identity: str,
-    check_unchanged: Callable[[], None],
-    patience: Patience,
-    descriptors: tuple[int, ...] = (),
-) -> Iterator[ServedSource]:
+def served_source(image: Image, file: OpenFile, patience: Patience) -> Iterator[ServedSource]:
     """Raises SourceError with QEMU's words, MissingTool."""
-    with served(graph(image_format, file), descriptors) as server:
+    driver: BlockOptions = {"driver": "file", "filename": f"/proc/self/fd/{file.descriptor}", "read-only": True}
+    with served(graph(image, driver), (file.descriptor,)) as server:
         with _explaining(server):
             lasting = Connection(server.address, patience)
         with lasting:
-            if not lasting.size_bytes:
-                raise SourceError("The image's virtual size is 0: there is nothing to deploy.")
-            yield ServedSource(server, lasting.size_bytes, identity, check_unchanged)
+            if lasting.size_bytes != image.size_bytes:
+                raise DamagedSource(
+                    f"QEMU reads the image as {lasting.size_bytes} bytes, and its headers say {image.size_bytes}."
+                )
+            yield ServedSource(server, lasting.size_bytes, file.identity, file.check_unchanged)
 
 
 @contextmanager

@@ -1,108 +1,294 @@
-"""From what a caller names as the image to a source."""
+"""From what a caller names as the image to a source: its bytes are looked at, and unpacked as often as needed."""
 
 import io
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
+from cloudmanager import images
+from cloudmanager.client import network
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy import file_source, web
-from cloudmanager.client.deploy.compression import LONGEST_MAGIC, detect
+from cloudmanager.client.deploy import archives, file_source, web
+from cloudmanager.client.deploy.compression import Compression, compression_of
 from cloudmanager.client.deploy.ends import Source
-from cloudmanager.client.deploy.errors import SourceError
+from cloudmanager.client.deploy.errors import DamagedSource, SourceError, UnsafeSource, UnsupportedSource
 from cloudmanager.client.deploy.file_source import FileSource, OpenFile
-from cloudmanager.client.deploy.formats import RAW
-from cloudmanager.client.deploy.formats import detect as detect_format
 from cloudmanager.client.deploy.nbd_ends import NbdSource
-from cloudmanager.client.deploy.served import BlockOptions
+from cloudmanager.client.deploy.options import Format, Options
 from cloudmanager.client.deploy.served_source import served_source
+from cloudmanager.client.deploy.spool import spooled
 from cloudmanager.client.deploy.stream import Pump, Stream, StreamSource, decompressed
+from cloudmanager.client.deploy.web import Received, WebImage, WebSource
+from cloudmanager.client.deploy.web_server import WebServer
+from cloudmanager.images.recognition import FileKind, Group
 from cloudmanager.transfer.libnbd import Patience
 
 STANDARD_INPUT = "-"
-_CHUNK_BYTES = 256 * 1024
+_MOST_LAYERS = 4
+"""An image in a tar in a gzip file has two."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_TARS = ("tar", "ova")
+_ON_PURPOSE = "To deploy its bytes as they are, say so: --format raw."
 
 SourceLike: TypeAlias = "Path | str | NbdAddress"
 """A file or block device; `-` for standard input; an http or https URL; an NBD address."""
 
 
 @contextmanager
-def opened(source: SourceLike, patience: Patience, source_id: str = "") -> Iterator[Source]:
-    """Raises SourceError, MissingTool, ConnectionLost."""
-    with ExitStack() as stack:
-        yield _opened(source, patience, source_id, stack)
+def opened(
+    source: SourceLike,
+    patience: Patience,
+    options: Options | None = None,
+    on_stop: Callable[[Callable[[], None]], None] = lambda _wake: None,
+) -> Iterator[Source]:
+    """`on_stop` is given what wakes threads that wait for a web server.
+
+    Raises SourceError, MissingTool, ConnectionLost.
+    """
+    with ExitStack() as stack, _translated():
+        yield _Opening(patience, options or Options(), stack, on_stop).source(source)
 
 
-def _opened(source: SourceLike, patience: Patience, source_id: str, stack: ExitStack) -> Source:
-    if isinstance(source, NbdAddress):
-        return stack.enter_context(NbdSource.opened(source, patience, source_id or source.uri))
-    text = str(source)
-    if text == STANDARD_INPUT:
-        return _standard_input(patience, stack)
-    if web.is_url(text):
-        return stack.enter_context(web.opened(text, patience))
-    return _file(Path(text), patience, stack)
+@dataclass(frozen=True)
+class _Origin:
+    """What is known of where a stream comes from."""
+
+    identity: str = ""
+    check_unchanged: Callable[[], None] = lambda: None
+    fraction: Callable[[], float | None] = lambda: None
+    size_bytes: int | None = None
+    """Of what is not unpacked yet."""
+    layers: int = 0
+
+    def unpacked(self) -> "_Origin":
+        """Raises UnsupportedSource."""
+        if self.layers == _MOST_LAYERS:
+            raise UnsupportedSource(f"The image is packed more than {_MOST_LAYERS} times. Unpack it first.")
+        return replace(self, size_bytes=None, layers=self.layers + 1)
 
 
-def _standard_input(patience: Patience, stack: ExitStack) -> Source:
-    descriptor = sys.stdin.fileno()
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return _file(Path(f"/proc/self/fd/{descriptor}"), patience, stack)
-    plain = io.FileIO(descriptor, closefd=False)
-    head = _head(plain)
-    compression = detect(head)
-    if compression is None:
-        return _checked(StreamSource(Stream(plain, head)), patience)
-    pump = Pump(_chunks(plain, head))
-    stack.callback(pump.close)
-    stream = stack.enter_context(decompressed(compression, pump.file, pump.check))
-    return _checked(StreamSource(stream), patience)
+@dataclass(frozen=True)
+class _Opening:
+    """What it takes to open a source."""
+
+    patience: Patience
+    options: Options
+    stack: ExitStack
+    on_stop: Callable[[Callable[[], None]], None]
+
+    def source(self, source: SourceLike) -> Source:
+        if isinstance(source, NbdAddress):
+            identity = self.options.source_id or source.uri
+            return self.stack.enter_context(NbdSource.opened(source, self.patience, identity))
+        text = str(source)
+        if text == STANDARD_INPUT:
+            return self._standard_input()
+        if web.is_url(text):
+            return self._web(text)
+        if _SCHEME.match(text) and not Path(text).exists():
+            raise SourceError(f"{network.without_secrets(text)} is of a kind that is not read: http and https are.")
+        return self._path(Path(text))
+
+    @property
+    def _is_raw(self) -> bool:
+        return self.options.image_format is Format.RAW
+
+    def _standard_input(self) -> Source:
+        descriptor = sys.stdin.fileno()
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return self._path(Path(f"/proc/self/fd/{descriptor}"))
+        return self._stream(Stream(io.FileIO(descriptor, closefd=False)), _Origin())
+
+    def _web(self, url: str) -> Source:
+        server = WebServer(url, self.patience.check, self.options.reconnect_seconds)
+        self.stack.callback(server.close)
+        self.on_stop(server.end)
+        image = WebImage(server, server.look())
+        whole = self._whole(image)
+        if whole is not None and whole.format in ("raw", "vpc"):
+            return WebSource(image, min(whole.size_bytes, image.resource.length or 0))
+        received = Received(image)
+        pump = self._pumped(received)
+        stream = Stream(pump.file, at_end=pump.check)
+        origin = _Origin(image.identity, image.check_unchanged, received.fraction, image.resource.length)
+        return self._stream(stream, origin) if whole is None else self._spooled(stream, origin)
+
+    def _whole(self, image: WebImage) -> images.Image | None:
+        """What can be told by the first sectors and, as some formats have their mark there, the last one.
+
+        None where there is more to look at, or no way to read it in another order than from its start.
+        """
+        head, length = image.resource.head, image.resource.length
+        if not image.resource.has_ranges or not length:
+            return None
+        if self._is_raw:
+            return images.Image("raw", length)
+        if images.recognise(head[: images.HEAD_BYTES], length) is not None:
+            return None
+        return images.inspect(_ends(head, image.last_sector(), length))
+
+    def _path(self, path: Path) -> Source:
+        file = self.stack.enter_context(file_source.opened(path))
+        if self._is_raw or path.is_block_device():
+            return FileSource(file)
+        return self._file(file, 0)
+
+    def _file(self, file: OpenFile, layers: int) -> Source:
+        """A file that can be read anywhere, and again."""
+        kind = images.recognise(file.fetch(0, images.HEAD_BYTES), file.length)
+        origin = _Origin(file.identity, file.check_unchanged, _read_so_far(file), file.length, layers)
+        compression = compression_of(kind.name) if kind else None
+        if kind and (compression or kind.name in _TARS):
+            return self._packed_file(file, compression, origin)
+        if kind and kind.name == "zip":
+            zipped = self.stack.enter_context(archives.zipped(_file_object(file)))
+            pump = self._pumped(zipped.chunks)
+            return self._stream(Stream(pump.file, at_end=pump.check), origin.unpacked())
+        image = images.inspect(file.descriptor)
+        if image.format == "raw":
+            return FileSource(file)
+        return self.stack.enter_context(served_source(image, file, self.patience))
+
+    def _packed_file(self, file: OpenFile, compression: Compression | None, origin: _Origin) -> Source:
+        """What is in it is read from the descriptor's position on."""
+        if compression is None:
+            archives.refuse_several_in_tar(_file_object(file))
+        os.lseek(file.descriptor, 0, os.SEEK_SET)
+        packed = self.stack.enter_context(io.FileIO(file.descriptor, closefd=False))
+        if compression is None:
+            return self._untarred(Stream(packed), origin)
+        stream = self.stack.enter_context(decompressed(compression, packed))
+        return self._stream(stream, origin.unpacked())
+
+    def _stream(self, stream: Stream, origin: _Origin) -> Source:
+        """Bytes that come once."""
+        head = stream.peek(images.HEAD_BYTES, self.patience.check)
+        if not head:
+            raise DamagedSource("The image is empty. Check that whatever wrote it has finished.")
+        kind = None if self._is_raw else images.recognise(head, origin.size_bytes)
+        if kind is None:
+            size_of = _size_of_all if self._is_raw else _size_with(head)
+            return StreamSource(stream, origin.identity, origin.check_unchanged, origin.fraction, size_of)
+        compression = compression_of(kind.name)
+        if compression is not None:
+            pump = self._pumped(stream.chunks(self.patience.check))
+            inner = self.stack.enter_context(decompressed(compression, pump.file, pump.check))
+            return self._stream(inner, origin.unpacked())
+        if kind.name in _TARS:
+            return self._untarred(stream, origin)
+        if kind.name == "zip" or kind.group is Group.IMAGE:
+            return self._spooled(stream, origin)
+        raise _no_disk(kind)
+
+    def _untarred(self, stream: Stream, origin: _Origin) -> Source:
+        pump = self._pumped(archives.tar_chunks(_Readable(stream, self.patience.check)))
+        return self._stream(Stream(pump.file, at_end=pump.check), origin.unpacked())
+
+    def _spooled(self, stream: Stream, origin: _Origin) -> Source:
+        def fill(view: memoryview) -> int:
+            return stream.fill(view, self.patience.check)
+
+        made = spooled(fill, origin.size_bytes, self.options.progress)
+        descriptor = self.stack.enter_context(made)
+        length = os.lseek(descriptor, 0, os.SEEK_END)
+        path = Path(f"/proc/self/fd/{descriptor}")
+        return self._file(OpenFile(path, descriptor, length, origin.identity, origin.check_unchanged), origin.layers)
+
+    def _pumped(self, chunks: Iterable[bytes]) -> Pump:
+        pump = Pump(chunks)
+        self.stack.callback(pump.close)
+        return pump
 
 
-def _file(path: Path, patience: Patience, stack: ExitStack) -> Source:
-    file = stack.enter_context(file_source.opened(path))
-    if detect(file.fetch(0, LONGEST_MAGIC)) is not None and not path.is_block_device():
-        return _compressed_file(file, patience, stack)
-    image_format = RAW if path.is_block_device() else detect_format(file.fetch, file.length)
-    if image_format == RAW:
-        return FileSource(file)
-    driver: BlockOptions = {"driver": "file", "filename": f"/proc/self/fd/{file.descriptor}", "read-only": True}
-    return stack.enter_context(
-        served_source(image_format, driver, file.identity, file.check_unchanged, patience, (file.descriptor,))
-    )
+@dataclass(frozen=True)
+class _Readable:
+    """A stream, as tarfile reads it."""
+
+    stream: Stream
+    check: Callable[[], None]
+
+    def read(self, length: int, /) -> bytes:
+        found = bytearray(length)
+        count = self.stream.fill(memoryview(found), self.check)
+        return bytes(memoryview(found)[:count])
 
 
-def _compressed_file(file: OpenFile, patience: Patience, stack: ExitStack) -> Source:
-    compression = detect(file.fetch(0, LONGEST_MAGIC))
-    if compression is None:
-        raise SourceError(f"{file.path} was changed while it was looked at.")
+@dataclass
+class _Ends:
+    head: bytes
+    last: bytes
+    length: int
+    _position: int = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = self.length if whence == os.SEEK_END else offset
+        return self._position
+
+    def read(self, length: int) -> bytes:
+        before_last = self.length - len(self.last)
+        if self._position >= before_last:
+            start = self._position - before_last
+            return self.last[start : start + length]
+        return self.head[self._position : self._position + length]
+
+
+def _ends(head: bytes, last: bytes, length: int) -> BinaryIO:
+    """A file of which only the start and the end are known, for who looks nowhere else."""
+    return cast(BinaryIO, _Ends(head, last, length))
+
+
+def _size_of_all(length: int, last: bytes) -> int:
+    del last
+    return length
+
+
+def _size_with(head: bytes) -> Callable[[int, bytes], int]:
+    def size_of(length: int, last: bytes) -> int:
+        """Of a stream that was taken for a raw disk by its start. A fixed VHD is one with a footer."""
+        image = images.inspect(_ends(head, last, length))
+        if image.format not in ("raw", "vpc"):
+            raise UnsupportedSource(
+                f"The stream was an image of the format {image.format}, which only its end tells. Save it to a file, "
+                "and deploy that."
+            )
+        return length if image.format == "raw" else image.size_bytes
+
+    return size_of
+
+
+def _file_object(file: OpenFile) -> io.BufferedReader:
+    """From its start."""
     os.lseek(file.descriptor, 0, os.SEEK_SET)
-    compressed = stack.enter_context(io.FileIO(file.descriptor, closefd=False))
-    stream = stack.enter_context(decompressed(compression, compressed))
-
-    def fraction() -> float | None:
-        return os.lseek(file.descriptor, 0, os.SEEK_CUR) / file.length  # the program moves the same position
-
-    return _checked(StreamSource(stream, file.identity, file.check_unchanged, fraction), patience)
+    return io.BufferedReader(io.FileIO(file.descriptor, closefd=False))
 
 
-def _checked(source: StreamSource, patience: Patience) -> StreamSource:
-    source.refuse_container(patience.check)
-    return source
+def _read_so_far(file: OpenFile) -> Callable[[], float | None]:
+    """A program that was given the descriptor moves the same position."""
+    return lambda: min(1.0, os.lseek(file.descriptor, 0, os.SEEK_CUR) / file.length)
 
 
-def _head(plain: io.FileIO) -> bytes:
-    head = b""
-    while len(head) < LONGEST_MAGIC and (part := plain.read(LONGEST_MAGIC - len(head))):
-        head += part
-    return head
+def _no_disk(kind: FileKind) -> UnsupportedSource:
+    return UnsupportedSource(f"This is {kind.words}, which is no disk and cannot be unpacked here. {_ON_PURPOSE}")
 
 
-def _chunks(plain: io.FileIO, head: bytes) -> Iterator[bytes]:
-    yield head
-    while chunk := plain.read(_CHUNK_BYTES):
-        yield chunk
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What the reader of image headers says, as the errors of a deployment."""
+    try:
+        yield
+    except images.NotADisk as problem:
+        raise UnsupportedSource(f"{problem.detail} {_ON_PURPOSE}") from problem
+    except images.UnsafeImage as problem:
+        raise UnsafeSource(problem.detail) from problem
+    except images.UnsupportedImage as problem:
+        raise UnsupportedSource(problem.detail) from problem
+    except (images.DamagedImage, images.EmptyImage) as problem:
+        raise DamagedSource(problem.detail) from problem
+    except images.ImageProblem as problem:
+        raise SourceError(problem.detail) from problem

@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from cloudmanager.client.deploy.compression import Compression
-from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError, UnsupportedSource
-from cloudmanager.client.deploy.formats import SECTOR, is_container
+from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
 from cloudmanager.transfer.libnbd import Patience
@@ -21,7 +20,9 @@ from cloudmanager.transfer.libnbd import Patience
 UNIT_BYTES = 8 * 1024 * 1024
 """Each thread holds one in memory."""
 _READERS = 64
+_SECTOR = 512
 _PIPE_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
 _LOOK_AROUND_SECONDS = 0.25
 
 
@@ -60,6 +61,12 @@ class Stream:
             done += count
         return done
 
+    def chunks(self, check: Callable[[], None]) -> Iterator[bytes]:
+        """What is left of it. Raises what the early end of it is."""
+        view = memoryview(bytearray(_CHUNK_BYTES))
+        while count := self.fill(view, check):
+            yield bytes(view[:count])
+
 
 class StreamReader:
     """The unit that its thread has in memory."""
@@ -76,6 +83,18 @@ class StreamReader:
         padded = -(-length // GRAIN_BYTES) * GRAIN_BYTES
         self._memory[length:padded] = bytes(padded - length)
         return length
+
+    def is_at_end(self, stream: Stream) -> bool:
+        """Whether nothing follows what was loaded."""
+        return not stream.peek(1, self._check)
+
+    def last(self, length: int) -> bytes:
+        """The last sector of so many bytes."""
+        return bytes(self._memory[max(0, length - _SECTOR) : length])
+
+    def cut(self, length: int, end: int) -> None:
+        """What lies between is no part of the image."""
+        self._memory[length:end] = bytes(end - length)
 
     def extents(self, extent: Extent) -> list[Extent]:
         """Zeros are found when the pieces are looked at."""
@@ -98,6 +117,8 @@ class StreamSource:
     check_unchanged: Callable[[], None] = _nothing
     fraction: Callable[[], float | None] = field(default=lambda: None)
     """How much of it was read, where that can be told."""
+    size_of: Callable[[int, bytes], int] = field(default=lambda length, _last: length)
+    """How large the disk is, by the number of bytes that came and the last sector of them. Raises SourceError."""
     readers: int = _READERS
     size_bytes: None = None
     tells_changes: bool = True
@@ -106,17 +127,6 @@ class StreamSource:
     @contextmanager
     def reader(self, patience: Patience) -> Iterator[StreamReader]:
         yield StreamReader(patience)
-
-    def refuse_container(self, check: Callable[[], None]) -> None:
-        """Raises UnsupportedSource, DamagedSource."""
-        head = self.stream.peek(SECTOR, check)
-        if not head:
-            raise DamagedSource("The image is empty. Check that whatever wrote it has finished.")
-        if is_container(head):
-            raise UnsupportedSource(
-                "The stream holds an image in a format that cannot be read from start to end. Save it to a file, "
-                "decompressed, and deploy that."
-            )
 
 
 class Pump:

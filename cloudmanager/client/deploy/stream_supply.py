@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 
-from cloudmanager.client.deploy.stream import UNIT_BYTES, Stream, StreamReader
+from cloudmanager.client.deploy.stream import UNIT_BYTES, StreamReader, StreamSource
 from cloudmanager.client.deploy.units import Unit, covered
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.reading import Reader
@@ -12,9 +12,9 @@ from cloudmanager.transfer.reading import Reader
 class StreamSupply:
     """Each unit is in the memory of the reader that took it, and nowhere else."""
 
-    def __init__(self, stream: Stream, reserve: Callable[[int], None], target_bytes: Callable[[], int]) -> None:
+    def __init__(self, source: StreamSource, reserve: Callable[[int], None], target_bytes: Callable[[], int]) -> None:
         """`reserve` is told how far the image reaches so far, and raises if the target does not."""
-        self._stream = stream
+        self._source = source
         self._reserve = reserve
         self._target_bytes = target_bytes
         self._lock = threading.Lock()
@@ -31,8 +31,10 @@ class StreamSupply:
             if self._has_ended:
                 return None
             offset = self._next * UNIT_BYTES
-            length = reader.load(self._stream, offset)
-            self._has_ended = length < UNIT_BYTES
+            length = reader.load(self._source.stream, offset)
+            self._has_ended = reader.is_at_end(self._source.stream)
+            if self._has_ended:
+                length = self._end(reader, offset, length)
             if not length:
                 return None
             self.size_bytes = -(-(offset + length) // 512) * 512
@@ -41,6 +43,12 @@ class StreamSupply:
             unit = Unit(self._next, Extent(offset, end - offset))
             self._next += 1
             return unit
+
+    def _end(self, reader: StreamReader, offset: int, length: int) -> int:
+        """How much of the last unit is the disk's: some formats end with a mark of their own."""
+        whole = self._source.size_of(offset + length, reader.last(length)) - offset
+        reader.cut(whole, length)
+        return whole
 
     def put_back(self, units: Iterable[Unit]) -> None:
         with self._lock:

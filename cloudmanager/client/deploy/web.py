@@ -1,157 +1,128 @@
-"""An image behind an http or https URL: read by ranges if its server has them, else once from start to end."""
+"""An image behind an http or https URL as a source: of ranges, or as a stream."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from cloudmanager.client.deploy.compression import LONGEST_MAGIC, detect
-from cloudmanager.client.deploy.errors import SourceChanged, SourceError
-from cloudmanager.client.deploy.formats import RAW
-from cloudmanager.client.deploy.formats import detect as detect_format
-from cloudmanager.client.deploy.served_source import served_source
-from cloudmanager.client.deploy.stream import Pump, Stream, StreamSource, decompressed
+from cloudmanager.client.deploy.web_server import Body, Resource, WebServer
+from cloudmanager.transfer.buffers import Buffer
+from cloudmanager.transfer.extents import Extent
+from cloudmanager.transfer.libnbd import Patience
 
-if TYPE_CHECKING:
-    import httpx
-
-    from cloudmanager.client.deploy.ends import Source
-    from cloudmanager.transfer.libnbd import Patience
-
-_TIMEOUT_SECONDS = 60.0
+_SECTOR = 512
+_READERS = 8
 _CHUNK_BYTES = 256 * 1024
-_READ_AHEAD_BYTES = 1024 * 1024
 
 
 def is_url(text: str) -> bool:
-    return text.startswith(("http://", "https://"))
+    return urlsplit(text).scheme in ("http", "https") if "://" in text else False
 
 
 @dataclass(frozen=True)
-class Resource:
-    """What the server says of the image."""
+class WebImage:
+    """What was found at a URL."""
 
-    url: str
-    """Where redirections ended."""
-    length: int | None
-    version: str
-    """Its ETag, or when it was changed; empty if the server says neither."""
-    has_ranges: bool
-    head: bytes
+    server: WebServer
+    resource: Resource
 
     @property
     def identity(self) -> str:
-        return f"{self.url.partition('?')[0]} {self.length} {self.version}" if self.version else ""
+        """Without the query: a signature that is made anew is for the same image."""
+        resource = self.resource
+        return f"{self.server.name} {resource.length} {resource.version}" if resource.version else ""
+
+    def check_unchanged(self) -> None:
+        self.server.check_unchanged(self.resource)
+
+    def last_sector(self) -> bytes:
+        """Where there are ranges."""
+        length = self.resource.length or 0
+        start = max(0, length - _SECTOR)
+        last = bytearray(length - start)
+        Body(self.server, self.resource, start).fill(memoryview(last))
+        return bytes(last)
 
 
-@contextmanager
-def opened(url: str, patience: "Patience") -> Iterator["Source"]:
-    """Raises SourceError, MissingTool, DamagedSource, UnsafeSource."""
-    resource = _look(url)
-    with ExitStack() as stack:
-        if resource.has_ranges and detect(resource.head) is None:
-            yield stack.enter_context(_by_ranges(url, resource, patience))
-        else:
-            yield _streamed(url, resource, patience, stack)
+@dataclass(frozen=True)
+class WebSource:
+    """A raw image, read by ranges: a request for each unit, whose answer is read as it comes."""
+
+    image: WebImage
+    length: int
+    readers: int = _READERS
+    tells_changes: bool = True
+
+    @property
+    def size_bytes(self) -> int:
+        return -(-self.length // _SECTOR) * _SECTOR
+
+    @property
+    def identity(self) -> str:
+        return self.image.identity
+
+    @contextmanager
+    def reader(self, patience: Patience) -> Iterator["WebReader"]:
+        del patience  # the server's own is used
+        reader = WebReader(self.image, self.length)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def check_unchanged(self) -> None:
+        self.image.check_unchanged()
 
 
-@contextmanager
-def _by_ranges(url: str, resource: Resource, patience: "Patience") -> Iterator["Source"]:
-    image_format = detect_format(_fetcher(resource.url), resource.length or 0)
-    driver = {
-        "driver": "https" if resource.url.startswith("https:") else "http",
-        "url": resource.url,
-        "readahead": _READ_AHEAD_BYTES,
-        "timeout": int(_TIMEOUT_SECONDS),
-        "read-only": True,
-    }
-    with served_source(image_format or RAW, driver, resource.identity, _check(url, resource), patience) as source:
-        yield source
+class WebReader:
+    """One thread's. Raises SourceError."""
+
+    def __init__(self, image: WebImage, length: int) -> None:
+        self._image = image
+        self._length = length
+        self._expected = Extent(0, 0)
+        self._body: Body | None = None
+
+    def extents(self, extent: Extent) -> list[Extent]:
+        """Zeros are found when the pieces are looked at. What is asked about is what will be read."""
+        self._expected = extent
+        return [extent]
+
+    def begin(self, buffer: Buffer, piece: Extent) -> None:
+        wanted = max(0, min(piece.length, self._length - piece.offset))
+        count = self._body_at(piece).fill(buffer.view[:wanted]) if wanted else 0
+        buffer.view[count : piece.length] = bytes(piece.length - count)
+
+    def finish(self, buffer: Buffer) -> None:
+        """Nothing is under way."""
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+
+    def _body_at(self, piece: Extent) -> Body:
+        if self._body is None or self._body.position != piece.offset:
+            self.close()
+            expected = self._expected
+            end = expected.end if expected.offset <= piece.offset < expected.end else piece.end
+            self._body = Body(self._image.server, self._image.resource, piece.offset, min(end, self._length))
+        return self._body
 
 
-def _streamed(url: str, resource: Resource, patience: "Patience", stack: ExitStack) -> "Source":
-    received = _Received(url)
-    pump = Pump(received)
-    stack.callback(pump.close)
-    compression = detect(resource.head)
-    if compression is None:
-        stream = Stream(pump.file, at_end=pump.check)
-    else:
-        stream = stack.enter_context(decompressed(compression, pump.file, pump.check))
+class Received:
+    """All of it, in chunks, counted."""
 
-    def fraction() -> float | None:
-        return received.count / resource.length if resource.length and compression else None
-
-    source = StreamSource(stream, resource.identity, _check(url, resource), fraction)
-    source.refuse_container(patience.check)
-    return source
-
-
-class _Received:
-    """The body, in chunks, counted."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self.count = 0
+    def __init__(self, image: WebImage) -> None:
+        self._body = Body(image.server, image.resource)
+        self._length = image.resource.length
 
     def __iter__(self) -> Iterator[bytes]:
-        with _asking(), _get(self._url, {"Accept-Encoding": "identity"}) as response:
-            for chunk in response.iter_raw(_CHUNK_BYTES):
-                self.count += len(chunk)
-                yield chunk
+        view = memoryview(bytearray(_CHUNK_BYTES))
+        try:
+            while count := self._body.fill(view):
+                yield bytes(view[:count])
+        finally:
+            self._body.close()
 
-
-def _look(url: str) -> Resource:
-    headers = {"Range": f"bytes=0-{LONGEST_MAGIC - 1}", "Accept-Encoding": "identity"}
-    with _asking(), _get(url, headers) as response:
-        head = b""
-        for chunk in response.iter_raw():
-            head += chunk
-            if len(head) >= LONGEST_MAGIC:
-                break
-        total = response.headers.get("content-range", "").rpartition("/")[2]
-        has_ranges = response.status_code == 206 and total.isdigit()
-        length = total if has_ranges else response.headers.get("content-length", "")
-        version = response.headers.get("etag") or response.headers.get("last-modified") or ""
-        return Resource(
-            str(response.url), int(length) if length.isdigit() else None, version, has_ranges, head[:LONGEST_MAGIC]
-        )
-
-
-def _fetcher(url: str) -> Callable[[int, int], bytes]:
-    def fetch(offset: int, length: int) -> bytes:
-        headers = {"Range": f"bytes={offset}-{offset + length - 1}", "Accept-Encoding": "identity"}
-        with _asking(), _get(url, headers) as response:
-            return response.read()[:length]
-
-    return fetch
-
-
-def _check(url: str, resource: Resource) -> Callable[[], None]:
-    def check() -> None:
-        now = _look(url)
-        if (now.version, now.length) != (resource.version, resource.length):
-            raise SourceChanged(f"{url} was changed while it was read, so the target holds a mixture. Deploy it again.")
-
-    return check
-
-
-@contextmanager
-def _get(url: str, headers: dict[str, str]) -> Iterator["httpx.Response"]:
-    import httpx  # noqa: PLC0415 # takes a while, and most images are files
-
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=_TIMEOUT_SECONDS) as response:
-        response.raise_for_status()
-        yield response
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    import httpx  # noqa: PLC0415 # as above
-
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        raise SourceError(f"{error.request.url} answered {error.response.status_code}.") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise SourceError(f"The URL cannot be read: {error or type(error).__name__}.") from error
+    def fraction(self) -> float | None:
+        return self._body.position / self._length if self._length else None

@@ -122,7 +122,7 @@ def _to_write(run: Run) -> tuple[list[Unit], int]:
 
 def _supply(run: Run, todo: list[Unit]) -> DiskSupply | StreamSupply:
     if isinstance(run.source, StreamSource):
-        return StreamSupply(run.source.stream, run.target.reserve, lambda: run.target.size_bytes)
+        return StreamSupply(run.source, run.target.reserve, lambda: run.target.size_bytes)
     return DiskSupply(todo)
 
 

@@ -1,0 +1,77 @@
+"""A file without a name, for an image that comes as a stream but has to be read in another order."""
+
+import errno
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cloudmanager.client.deploy.errors import SourceError
+from cloudmanager.client.deploy.progress import Listener, Meter, Phase
+from cloudmanager.transfer.buffers import Buffer, is_zero
+
+_TELL_SECONDS = 0.2
+_LARGE_FILES = "/var/tmp"  # noqa: S108 # where the Filesystem Hierarchy Standard wants large ones; this has no name there
+
+
+@contextmanager
+def spooled(fill: Callable[[memoryview], int], length: int | None, progress: Listener) -> Iterator[int]:
+    """A descriptor of all that `fill` gives. The file is gone with this process.
+
+    Raises SourceError when there is no room.
+    """
+    directory = _directory()
+    try:
+        made = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 # closed by the block below
+    except OSError as error:
+        raise SourceError(f"The image cannot be kept in {directory}: {error.strerror}. Set TMPDIR.") from error
+    with made as file:
+        _refuse_lack_of_room(directory, length)
+        try:
+            _write(fill, file.fileno(), length, progress)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise _no_room(directory, length) from error
+        yield file.fileno()
+
+
+def _write(fill: Callable[[memoryview], int], descriptor: int, length: int | None, progress: Listener) -> None:
+    meter, told, buffer, done = Meter(Phase.FETCHING, length), 0.0, Buffer(), 0
+    while count := fill(buffer.view):
+        if not is_zero(buffer.address, count):
+            view = buffer.view[:count]
+            while view:
+                view = view[os.pwrite(descriptor, view, done + count - len(view)) :]
+        done += count
+        if time.monotonic() - told >= _TELL_SECONDS:
+            told = time.monotonic()
+            progress(meter.read(done))
+    os.ftruncate(descriptor, done)
+
+
+def _directory() -> str:
+    """TMPDIR, or where there is more room than in memory."""
+    if "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK):
+        return _LARGE_FILES
+    return tempfile.gettempdir()
+
+
+def _refuse_lack_of_room(directory: str, length: int | None) -> None:
+    if length is not None and length > _free(directory):
+        raise _no_room(directory, length)
+
+
+def _no_room(directory: str, length: int | None) -> SourceError:
+    needed = f"{length} bytes are needed, and there are" if length is not None else "there are"
+    return SourceError(
+        f"The image has to be stored in {directory} before it can be read: {needed} {_free(directory)} bytes free. "
+        "Name a directory with more room in TMPDIR."
+    )
+
+
+def _free(directory: str) -> int:
+    status = os.statvfs(Path(directory))
+    return status.f_bavail * status.f_frsize
