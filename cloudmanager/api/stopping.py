@@ -11,15 +11,16 @@ from types import FrameType
 
 ORDERLY_SHARE = 0.9
 """Of the bound: what an orderly end may take. The rest is for whoever only has to notice that time is over."""
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 log = logging.getLogger(__name__)
 
 
 class Stop:
-    """What SIGTERM and SIGINT ask for. Of the main thread.
+    """What SIGTERM, SIGINT and SIGHUP (unless nohup has it ignored) ask for. Of the main thread.
 
     The first one begins an orderly end, and the process ends `seconds` later in any case: as by a crash, which the
-    next start can cope with. The second one has the kernel end it at once, even while Python is busy.
+    next start can cope with. The second one has the kernel end it at once, even while Python is busy; but SIGHUP comes
+    more than once when a terminal is lost.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -38,7 +39,9 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._asked) for number in _SIGNALS}
+        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        asking = [number for number in _SIGNALS if number is not signal.SIGHUP or not is_nohup]
+        before = {number: signal.signal(number, self._asked) for number in asking}
         try:
             yield
         finally:
@@ -49,7 +52,7 @@ class Stop:
     def _asked(self, _number: int, _frame: FrameType | None) -> None:
         self._asked_at = time.monotonic()
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_IGN if number is signal.SIGHUP else signal.SIG_DFL)
         threading.Thread(target=self._expire, name="shutdown bound", daemon=True).start()
         if self._begin is None:
             raise KeyboardInterrupt

@@ -25,7 +25,7 @@ def report(findings: "Iterable[Finding]", as_json: bool) -> Exit:
 
 def _print_json(findings: "Iterable[Finding]") -> "list[Finding]":
     seen = list(findings)
-    print(json.dumps({"findings": list(map(dataclasses.asdict, seen))}, indent=2, ensure_ascii=False))
+    print(json.dumps({"findings": list(map(dataclasses.asdict, seen))}, indent=2))
     return seen
 
 

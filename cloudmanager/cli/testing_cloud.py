@@ -15,14 +15,14 @@ EXTRAS = {"gce": "gce", "ec2": "aws", "azure": "azure"}
 
 
 def run(kind: str, directory: Path | None, *, port: int, pace: float) -> None:
-    """Returns at SIGINT or SIGTERM, with everything undone. Raises SetupError, CloudManagerError."""
+    """Returns at SIGINT, SIGTERM or SIGHUP, with everything undone. Raises SetupError, CloudManagerError."""
     require_block_devices()
     with extra(EXTRAS[kind]):
         from cloudmanager.testing import cloud
 
         import_module(cloud.KINDS[kind])
     # From here on they end the emulator, and not the program in the middle of what must be undone.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     with ExitStack() as cleanup:
         if directory is None:
             directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f"cloudmanager-{kind}-")))

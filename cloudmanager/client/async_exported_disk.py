@@ -83,5 +83,4 @@ class AsyncExportedDisk(KeptDisk):
         look = error is None or isinstance(error, Exception)
         keeper.cancel()
         await asyncio.wait({keeper})
-        await self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look))
-        self._end()
+        self._end(await self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look)))

@@ -1,11 +1,13 @@
 """What the service offers, one function for each route."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
+from cloudmanager.client.errors import UnexpectedAnswer
 from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request
 from cloudmanager.client.model import (
     Access,
@@ -17,6 +19,7 @@ from cloudmanager.client.model import (
     Health,
     Node,
     Provider,
+    Tls,
 )
 from cloudmanager.client.patience import patiently
 from cloudmanager.client.reading import parse, read
@@ -26,6 +29,11 @@ Item = TypeVar("Item")
 LONGEST_WAIT_SECONDS = 300
 """The service waits no longer in one request."""
 PAGE_SIZE = "500"
+_ADDRESS = re.compile(r"nbds?://(?:[\w.-]+@)?(?:\[[\w:.%]+\]|[^\s/?#@:%\[\]\\\x00-\x1f]+)(?::\d{1,5})?/[\w.~%-]+")
+"""No query, which could name files of this machine; no socket, no file, no other protocol."""
+_KEY = re.compile(r"[0-9A-Fa-f]{16,1024}")
+_USER = re.compile(r"[\w.-]{1,256}")
+_NOT_ASKED = "What answers is no cloudmanager, or it was tampered with on the way."
 Query: TypeAlias = tuple[tuple[str, str], ...]
 
 
@@ -75,24 +83,24 @@ class ListPage(Generic[Item]):
 
 
 def claim(wanted: Wanted, patience_seconds: float) -> Call[Export]:
-    return read_export((yield from patiently(wanted.request(), patience_seconds)))
+    return read_wanted((yield from patiently(wanted.request(), patience_seconds)), wanted)
 
 
 def get(export_id: str, patience_seconds: float, wait_seconds: int = 0) -> Call[Export]:
-    return read_export((yield from patiently(look_request(export_id, wait_seconds), patience_seconds)))
+    return read_export((yield from patiently(look_request(export_id, wait_seconds), patience_seconds)), export_id)
 
 
 def renew(export_id: str, ttl_seconds: int | None, patience_seconds: float) -> Call[Export]:
-    return read_export((yield from patiently(renew_request(export_id, ttl_seconds), patience_seconds)))
+    return read_export((yield from patiently(renew_request(export_id, ttl_seconds), patience_seconds)), export_id)
 
 
 def release(export_id: str, patience_seconds: float) -> Call[Export]:
-    return read_export((yield from patiently(release_request(export_id), patience_seconds)))
+    return read_export((yield from patiently(release_request(export_id), patience_seconds)), export_id)
 
 
 def force_release(export_id: str, by: str, reason: str, patience_seconds: float) -> Call[Export]:
     reply = yield from _order(f"exports/{_segment(export_id)}/force-release", by, reason, patience_seconds)
-    return read_export(reply)
+    return read_export(reply, export_id)
 
 
 def order_provider(order: str, name: str, by: str, reason: str, patience_seconds: float) -> Call[Provider]:
@@ -124,6 +132,11 @@ def page(wanted: ListRequest[Item], token: str | None, patience_seconds: float) 
     reply = yield from patiently(Request("GET", wanted.path, query), patience_seconds)
     content = read(_Page, parse(reply.body), "list")
     items = tuple(read(wanted.kind, item, wanted.kind.__name__.lower()) for item in content.items)
+    for item in items:
+        if isinstance(item, Export):
+            _checked(item)
+    if content.next_page is not None and content.next_page == token:
+        raise UnexpectedAnswer("The list goes on with the page that was just read, and would never end.")
     return ListPage(items, content.next_page)
 
 
@@ -156,8 +169,37 @@ def audit(export_id: str) -> ListRequest[AuditEvent]:
     return ListRequest("/v1/audit", AuditEvent, (*_given(export_id=export_id), ("limit", PAGE_SIZE)))
 
 
-def read_export(reply: Reply) -> Export:
-    return read(Export, parse(reply.body), "export")
+def read_export(reply: Reply, export_id: str = "") -> Export:
+    """Raises UnexpectedAnswer, also for another export than `export_id`."""
+    export = _checked(read(Export, parse(reply.body), "export"))
+    if export_id and export.id != export_id:
+        raise UnexpectedAnswer(f"The answer is about another export than {export_id}. {_NOT_ASKED}")
+    return export
+
+
+def read_wanted(reply: Reply, wanted: Wanted) -> Export:
+    """The export that was asked for. Raises UnexpectedAnswer: another access or disk would be the wrong bytes."""
+    export = read_export(reply)
+    if (export.disk, export.access) != (wanted.disk, wanted.access):
+        raise UnexpectedAnswer(f"The answer is not an export of {wanted.disk}, {wanted.access}. {_NOT_ASKED}")
+    return export
+
+
+def _checked(export: Export) -> Export:
+    """Refuses an address that no service gives: of another kind, in the clear, or with files of this machine in it."""
+    if export.uri is None:
+        return export
+    is_encrypted = export.uri.startswith("nbds:")
+    if not _ADDRESS.fullmatch(export.uri):
+        raise UnexpectedAnswer(f"The export's address is none of the form nbd://host:port/name. {_NOT_ASKED}")
+    if export.tls is not None and is_encrypted is (export.tls is Tls.OFF):
+        raise UnexpectedAnswer(f"The export's address does not fit its TLS, {export.tls}. {_NOT_ASKED}")
+    credentials = export.credentials
+    if credentials and not (is_encrypted and credentials.type == "tls-psk" and _KEY.fullmatch(credentials.key)):
+        raise UnexpectedAnswer(f"The export's credentials are no key for TLS. {_NOT_ASKED}")
+    if credentials and not _USER.fullmatch(credentials.username):
+        raise UnexpectedAnswer(f"The export's credentials have an impossible name. {_NOT_ASKED}")
+    return export
 
 
 def look_request(export_id: str, wait_seconds: int = 0, answer_seconds: float = ANSWER_SECONDS) -> Request:

@@ -61,7 +61,7 @@ class Claim:
             self._refused(error_of(reply))
             return
         try:
-            self.saw(read_export(reply))
+            self.saw(read_export(reply, self.export.id))
         except ClientError as error:
             self.missed(error)
             return

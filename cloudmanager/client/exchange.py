@@ -41,16 +41,20 @@ class Reply:
     """Their names in lower case."""
     body: bytes = field(repr=False)
     sent_at: float
+    proxy: str = ""
+    """Through which it came: it may be the proxy's own."""
 
 
 class TransportFailed(Exception):
     """No answer. `detail` is a clause that says what was tried and what happened."""
 
-    def __init__(self, detail: str, *, was_sent: bool) -> None:
+    def __init__(self, detail: str, *, was_sent: bool, is_unfit: bool = False) -> None:
         super().__init__(detail)
         self.detail = detail
         self.was_sent = was_sent
         """The service may have got the request."""
+        self.is_unfit = is_unfit
+        """What came is no answer of a service: too long, or packed."""
 
 
 @dataclass(frozen=True)

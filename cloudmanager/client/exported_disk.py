@@ -80,8 +80,7 @@ class ExportedDisk(KeptDisk):
             return
         look = error is None or isinstance(error, Exception)
         keeper.stop()
-        self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look))
-        self._end()
+        self._end(self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look)))
         keeper.join(ANSWER_SECONDS)
 
     def _on_loss(self, lost: ExportLost) -> None:

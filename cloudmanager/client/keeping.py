@@ -29,7 +29,7 @@ def begin(wanted: Wanted, patience_seconds: float, look_seconds: float) -> Call[
     """Asks for an export."""
     asked_at = now()
     reply = yield from patiently(wanted.request(), patience_seconds)
-    return Claim(calls.read_export(reply), wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds)
+    return Claim(calls.read_wanted(reply, wanted), wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds)
 
 
 def until_ready(
@@ -54,7 +54,7 @@ def until_ready(
             raise _not_ready(export)
         seconds = max(1, math.floor(min(longest, left)))
         reply = yield from patiently(calls.look_request(export.id, seconds), patience_seconds, after)
-        export = calls.read_export(reply)
+        export = calls.read_export(reply, export.id)
         after = max(0.0, SHORTEST_ROUND_SECONDS - (now() - began))
 
 
@@ -71,8 +71,11 @@ def keep(claim: Claim) -> Call[ExportLost]:
     return claim.lost
 
 
-def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[None]:
-    """Releases the export. With `look`, it is seen first whether it has been there until now."""
+def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[bool]:
+    """Releases the export. With `look`, it is seen first whether it has been there until now.
+
+    Returns whether it is over: one that could not be released ends by itself.
+    """
     if look and claim.lost is None:
         try:
             reply = yield Step(claim.look())
@@ -81,7 +84,7 @@ def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[None
         else:
             claim.heard(Step(claim.look()), reply)
     if claim.lost and claim.lost.reason is not LostReason.EXPIRED:
-        return
+        return True
     patience_seconds = 0 if claim.lost else min(patience_seconds, RELEASE_PATIENCE_SECONDS)
     try:
         yield from patiently(calls.release_request(claim.export.id, ANSWER_SECONDS), patience_seconds)
@@ -91,6 +94,8 @@ def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[None
         log.warning(
             "export %s of %s was not released; it ends by itself: %s", claim.export.id, claim.export.disk, error.detail
         )
+        return False
+    return True
 
 
 def disown(wanted: Wanted) -> Call[None]:

@@ -143,17 +143,22 @@ class KeptDisk:
         """From here on this process has to give the export back."""
         self._pid = os.getpid()
         self._claim = claim
-        last_resort.hold(self._service, claim.export.id)
+        last_resort.hold(self._service, claim.export)
 
-    def _end(self) -> None:
-        """It is given back."""
+    def _end(self, is_over: bool) -> None:
+        """It is given back, or as good as possible."""
         self._address = None
-        last_resort.let_go(self._begun().export.id)
+        last_resort.let_go(self._begun().export.id, is_over=is_over)
 
     def _set_ready(self, export: Export) -> None:
         """Raises ExportLost if that was over at once, UnexpectedAnswer."""
         if export.address is None or export.size_bytes is None:
             raise UnexpectedAnswer(f"Export {export.id} is ready, but the answer has no address or no size.")
+        if self._service.certificates and not export.address.uri.startswith("nbds:"):
+            raise UnexpectedAnswer(
+                f"Export {export.id} is served in the clear, though certificates were given for its encryption. Set "
+                "[nbd] tls of the service, or give none."
+            )
         self._address = replace(export.address, certificates=self._service.certificates)
         self._begun().saw(export)
         self.check()

@@ -33,7 +33,8 @@ class ExportOptions(TypedDict, total=False):
     """Stop the block as soon as the loss is noticed, so that it raises ExportLost. For threads: as Ctrl-C does, in the
     main thread only, and False by default. For coroutines: the task is cancelled, and True by default."""
     release_on_sigterm: bool
-    """SIGTERM ends the block by SystemExit instead of ending the process on the spot. Main thread only."""
+    """SIGTERM, and SIGHUP where it is not ignored or handled, end the block by SystemExit instead of ending the process
+    on the spot. Main thread only."""
 
 
 @dataclass(frozen=True)

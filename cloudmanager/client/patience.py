@@ -3,9 +3,9 @@
 import random
 from collections.abc import Iterator
 
-from cloudmanager.client.errors import ClientError, ServiceError, Unreachable
+from cloudmanager.client.errors import ClientError, ServiceError, UnexpectedAnswer, Unreachable
 from cloudmanager.client.exchange import Call, Reply, Request, Step, TransportFailed, now
-from cloudmanager.client.problems import error_of, is_problem
+from cloudmanager.client.problems import error_of, is_foreign, is_problem
 
 PATIENCE_SECONDS = 60.0
 """Longer than a restart of the service takes."""
@@ -33,9 +33,9 @@ def patiently(request: Request, patience_seconds: float, after: float = 0.0) -> 
             reply = yield Step(request, after)
         except TransportFailed as failure:
             error: ClientError = unreachable(failure)
-            may_repeat = request.is_repeatable or not failure.was_sent
+            may_repeat = (request.is_repeatable or not failure.was_sent) and not failure.is_unfit
         else:
-            if reply.status in request.expected and not is_problem(reply):
+            if reply.status in request.expected and not is_problem(reply) and not is_foreign(reply):
                 return reply
             error = error_of(reply)
             may_repeat = request.is_repeatable and isinstance(error, ServiceError) and error.retriable
@@ -44,7 +44,9 @@ def patiently(request: Request, patience_seconds: float, after: float = 0.0) -> 
             raise error
 
 
-def unreachable(failure: TransportFailed) -> Unreachable:
+def unreachable(failure: TransportFailed) -> Unreachable | UnexpectedAnswer:
+    if failure.is_unfit:
+        return UnexpectedAnswer(f"{failure.detail}. Does the address lead to a cloudmanager?")
     return Unreachable(f"{failure.detail}. Is the service running, and is this its address?")
 
 

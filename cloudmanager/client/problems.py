@@ -11,13 +11,24 @@ PASSING_STATUSES = frozenset({429, 502, 503, 504})
 
 
 def is_problem(reply: Reply) -> bool:
-    return reply.headers.get("content-type", "").partition(";")[0] == MEDIA_TYPE
+    return _media_type(reply) == MEDIA_TYPE
+
+
+def _media_type(reply: Reply) -> str:
+    return reply.headers.get("content-type", "").partition(";")[0].strip()
+
+
+def is_foreign(reply: Reply) -> bool:
+    """Whether it came through a proxy and is no JSON: it is that one's own page."""
+    return bool(reply.proxy) and not _media_type(reply).endswith("json")
 
 
 def error_of(reply: Reply) -> ClientError:
     """What an answer says that is not a success."""
     if is_problem(reply):
         return _problem(reply)
+    if reply.proxy:
+        return _from_proxy(reply)
     if reply.status in PASSING_STATUSES:
         return ServiceError(
             f"HTTP {reply.status} without a reason, as from a proxy whose service is away. Try again later.",
@@ -30,6 +41,21 @@ def error_of(reply: Reply) -> ClientError:
         target = reply.headers.get("location", "nowhere")
         return UnexpectedAnswer(f"The address leads on to {target}. If that is the service, use its address.")
     return UnexpectedAnswer(f"HTTP {reply.status} without a reason. Does the address lead to a cloudmanager?")
+
+
+def _from_proxy(reply: Reply) -> ClientError:
+    """What is no problem of the service's own came from the proxy, or from where that has led."""
+    came = f"HTTP {reply.status} without a reason came through the proxy {reply.proxy}"
+    advice = "If the service is to be reached without it, except its host in NO_PROXY."
+    if reply.status not in PASSING_STATUSES:
+        return UnexpectedAnswer(f"{came}. {advice}")
+    return ServiceError(
+        f"{came}. Try again later. {advice}",
+        given_code=f"http_{reply.status}",
+        status=reply.status,
+        retriable=True,
+        retry_after=_retry_after(reply),
+    )
 
 
 def error_of_export(export: Export) -> ServiceError:

@@ -21,7 +21,7 @@ def parse(text: bytes) -> object:
     """Raises UnexpectedAnswer."""
     try:
         return cast(object, json.loads(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UnexpectedAnswer(
             f"The answer is not JSON: {text[:80]!r}. Does the address lead to a cloudmanager?"
         ) from None

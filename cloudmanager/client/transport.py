@@ -10,6 +10,8 @@ from cloudmanager.client.exchange import Reply, Request, TransportFailed, now
 from cloudmanager.client.service import Service
 
 CONNECT_SECONDS = 5.0
+LONGEST_ANSWER_BYTES = 16 * 1024 * 1024
+"""Five hundred exports with long notes are a tenth of it."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -18,19 +20,22 @@ class Transport:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        trust, proxy, path = _trust(service), _proxy(service), service.socket_path
+        self._proxy = _proxy(service)
+        trust, proxy, path = _trust(service), _for_httpx(self._proxy), service.socket_path
         transport = httpx.HTTPTransport(uds=path, verify=trust, proxy=proxy, trust_env=False)
-        self._client = httpx.Client(
-            base_url=service.base_url, headers=service.headers, transport=transport, trust_env=False
-        )
+        self._client = httpx.Client(**_setup(service), transport=transport)
 
     def send(self, request: Request) -> Reply:
         """Raises TransportFailed."""
         sent_at = now()
         try:
-            return _reply(self._client.request(**_arguments(request)), sent_at)
+            with self._client.stream(**_arguments(request)) as response:
+                answer = _Answer(response, request, sent_at)
+                for chunk in response.iter_raw():
+                    answer.take(chunk)
         except httpx.HTTPError as error:
-            raise _failure(self._service, request, error) from error
+            raise _failure(self._service, self._proxy, request, error) from error
+        return answer.reply(self._proxy)
 
     def close(self) -> None:
         self._client.close()
@@ -41,22 +46,57 @@ class AsyncTransport:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        trust, proxy, path = _trust(service), _proxy(service), service.socket_path
+        self._proxy = _proxy(service)
+        trust, proxy, path = _trust(service), _for_httpx(self._proxy), service.socket_path
         transport = httpx.AsyncHTTPTransport(uds=path, verify=trust, proxy=proxy, trust_env=False)
-        self._client = httpx.AsyncClient(
-            base_url=service.base_url, headers=service.headers, transport=transport, trust_env=False
-        )
+        self._client = httpx.AsyncClient(**_setup(service), transport=transport)
 
     async def send(self, request: Request) -> Reply:
         """Raises TransportFailed."""
         sent_at = now()
         try:
-            return _reply(await self._client.request(**_arguments(request)), sent_at)
+            async with self._client.stream(**_arguments(request)) as response:
+                answer = _Answer(response, request, sent_at)
+                async for chunk in response.aiter_raw():
+                    answer.take(chunk)
         except httpx.HTTPError as error:
-            raise _failure(self._service, request, error) from error
+            raise _failure(self._service, self._proxy, request, error) from error
+        return answer.reply(self._proxy)
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+class _Answer:
+    """An answer while it comes: bounded, and as it was sent. Packed ones, which may be bombs, were not asked for."""
+
+    def __init__(self, response: httpx.Response, request: Request, sent_at: float) -> None:
+        """Raises TransportFailed, as `take` does."""
+        self._response = response
+        self._what = f"to {request.method} {request.path}"
+        self._sent_at = sent_at
+        self._give_up_at = now() + request.answer_seconds
+        self._body = bytearray()
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            raise _unfit(f"The answer {self._what} is packed ({encoding[:40]!a}), which nobody has asked for")
+
+    def take(self, chunk: bytes) -> None:
+        self._body += chunk
+        if len(self._body) > LONGEST_ANSWER_BYTES:
+            raise _unfit(f"The answer {self._what} is longer than {LONGEST_ANSWER_BYTES // 1024**2} MiB")
+        if now() > self._give_up_at:
+            raise TransportFailed(f"The answer {self._what} came too slowly to be waited for", was_sent=True)
+
+    def reply(self, proxy: network.Proxy | None) -> Reply:
+        headers = {name.lower(): value for name, value in self._response.headers.items()}
+        body = bytes(self._body)
+        return Reply(self._response.status_code, headers, body, self._sent_at, proxy.name if proxy else "")
+
+
+def _setup(service: Service) -> dict[str, Any]:
+    headers = {**service.headers, "Accept-Encoding": "identity"}
+    return {"base_url": service.base_url, "headers": headers, "trust_env": False}
 
 
 def _arguments(request: Request) -> dict[str, Any]:
@@ -70,15 +110,17 @@ def _arguments(request: Request) -> dict[str, Any]:
     }
 
 
-def _reply(response: httpx.Response, sent_at: float) -> Reply:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Reply(response.status_code, headers, response.content, sent_at)
+def _unfit(detail: str) -> TransportFailed:
+    return TransportFailed(detail, was_sent=True, is_unfit=True)
 
 
-def _failure(service: Service, request: Request, error: httpx.HTTPError) -> TransportFailed:
+def _failure(
+    service: Service, proxy: network.Proxy | None, request: Request, error: httpx.HTTPError
+) -> TransportFailed:
     why = str(error) or type(error).__name__
+    through = f" through the proxy {proxy.name} that the environment names" if proxy else ""
     return TransportFailed(
-        f"{service.url} gave no answer to {request.method} {request.path} ({why})",
+        f"{service.url} gave no answer to {request.method} {request.path}{through} ({why})",
         was_sent=not isinstance(error, _NEVER_SENT),
     )
 
@@ -90,9 +132,12 @@ def _trust(service: Service) -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _proxy(service: Service) -> httpx.Proxy | None:
+def _proxy(service: Service) -> network.Proxy | None:
     """Raises InvalidSetup."""
-    proxy = None if service.socket_path else network.proxy_for(service.base_url)
+    return None if service.socket_path else network.proxy_for(service.base_url)
+
+
+def _for_httpx(proxy: network.Proxy | None) -> httpx.Proxy | None:
     if proxy is None:
         return None
     headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}

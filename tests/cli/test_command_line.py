@@ -100,12 +100,12 @@ def test_wrong_usage_exits_with_2(cli):
 
 
 @pytest.mark.parametrize("command", [("serve",), ("plugins",), ("config", "check")], ids=" ".join)
-def test_a_missing_configuration_file_is_an_error_of_two_lines(cli, command):
+def test_a_missing_configuration_file_is_an_error_of_one_line(cli, command):
     answer = cli(*command, "--config", "absent.toml")
     assert answer.returncode == 1
     assert answer.stdout == ""
     assert answer.stderr == (
-        "cloudmanager: The configuration is not valid.\n"
+        "cloudmanager: The configuration is not valid: "
         "absent.toml does not exist. `cloudmanager config example > absent.toml` writes one to start from.\n"
     )
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 async def test_an_export_outlives_a_restart(client, daemon, soon, tmp_path, number):
     content = daemon.image("case.img")
-    async with client.export("local:case.img", ttl_seconds=6, look_seconds=0.1) as disk:
+    async with client.export("local:case.img", ttl_seconds=12, look_seconds=0.1) as disk:
         daemon.stop(number)
         before = disk.expires_at
         daemon.start()

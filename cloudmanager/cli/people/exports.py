@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from rich.text import Text
 
@@ -10,18 +11,31 @@ from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.remarks import remark
 from cloudmanager.cli.people.service import service
 from cloudmanager.cli.people.sizes import bytes_in_words
-from cloudmanager.client import CloudManager, certificates
+from cloudmanager.cli.streams import OutputFailed, flush
+from cloudmanager.client import certificates
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access, Export, ExportState, Tls
+from cloudmanager.client.sigterm import unwinding_on_sigterm
 
 _COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
 
 
 def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, note: str, as_json: bool) -> None:
     """The address on standard output, alone, so that a script can take it; what a person wants to know beside it."""
-    with service() as manager:
+    with unwinding_on_sigterm(), service() as manager:
         made = manager.claim(disk, access, ttl_seconds=ttl, holder=named(holder), note=note)
-        ready = _awaited(manager, made)
+        try:
+            with waiting.shown(disk) as show:
+                ready = manager.wait(made.id, on_progress=show)
+            _tell(ready, as_json=as_json)
+            flush()
+        except (KeyboardInterrupt, SystemExit, OutputFailed):  # nobody has its address
+            with suppress(ClientError):
+                manager.release(made.id)
+            raise
+
+
+def _tell(ready: Export, *, as_json: bool) -> None:
     if as_json:
         output.print_json(ready)
         return
@@ -37,16 +51,6 @@ def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, no
                 f"${certificates.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
             )
     remark(f"When you are done: cloudmanager release {ready.id}")
-
-
-def _awaited(manager: CloudManager, made: Export) -> Export:
-    """Ctrl-C gives it back."""
-    try:
-        with waiting.shown(made.disk) as show:
-            return manager.wait(made.id, on_progress=show)
-    except KeyboardInterrupt:
-        manager.release(made.id)
-        raise
 
 
 def exports(*, disk: str, holder: str, over_too: bool, as_json: bool) -> None:

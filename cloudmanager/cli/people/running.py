@@ -81,6 +81,7 @@ class _Command:
         self._lost: ExportLost | None = None
         self._error: OSError | None = None
         self._starting: threading.Thread | None = None
+        self._is_started = threading.Event()
 
     def __enter__(self) -> "_Command":
         return self
@@ -99,10 +100,13 @@ class _Command:
         return status if status >= 0 else Exit.SIGNALLED - status
 
     def _start(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """In a thread: a signal interrupts this one only, which would not know of the process then."""
+        """In a thread: a signal interrupts this one only, which would not know of the process then.
+
+        It is not joined: `join` that a signal has interrupted takes the thread for ended (CPython's bpo-45274).
+        """
         self._starting = threading.Thread(target=self._spawn, args=(command,))
         self._starting.start()
-        self._starting.join()
+        self._is_started.wait()
         if self._process is None:
             why = self._error.strerror if self._error else "it was not started"
             raise typer.BadParameter(f"{command[0]} cannot be run: {why}.") from self._error
@@ -115,11 +119,12 @@ class _Command:
             self._process = subprocess.Popen(command)
         except OSError as error:
             self._error = error
+        finally:
+            self._is_started.set()
 
     def _finish_starting(self) -> None:
         if self._starting is not None:
-            with suppress(RuntimeError):  # it was not begun
-                self._starting.join()
+            self._is_started.wait(_END_SECONDS)  # it may not have been begun
 
     def end(self, lost: ExportLost | None = None) -> None:
         """Its disk is not there any more."""

@@ -4,33 +4,48 @@ device   /dev/nbdN: the kernel is the client      root, the module nbd
 file     an ordinary file, by nbdfuse             /dev/fuse
 stub     a qcow2 image that refers to the address nothing
 mount    a file system of the disk, read-only     root, and the device or the file
+
+Names are loaded when they are first used: who only notes an export for `cleanup` needs few of them.
 """
 
-from cloudmanager.client.ways.choice import Choice, Way, choose, open_disk
-from cloudmanager.client.ways.fuse_file import DiskFile, file
-from cloudmanager.client.ways.kernel_device import DiskDevice, device
-from cloudmanager.client.ways.layout import Content, Layout, Part, read_layout
-from cloudmanager.client.ways.mounting import MountedDisk, mount
-from cloudmanager.client.ways.qcow2_stub import Stub, stub
-from cloudmanager.client.ways.record import Outcome, cleanup
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Choice",
-    "Content",
-    "DiskDevice",
-    "DiskFile",
-    "Layout",
-    "MountedDisk",
-    "Outcome",
-    "Part",
-    "Stub",
-    "Way",
-    "choose",
-    "cleanup",
-    "device",
-    "file",
-    "mount",
-    "open_disk",
-    "read_layout",
-    "stub",
-]
+if TYPE_CHECKING:
+    from cloudmanager.client.ways.choice import Choice as Choice
+    from cloudmanager.client.ways.choice import Way as Way
+    from cloudmanager.client.ways.choice import choose as choose
+    from cloudmanager.client.ways.choice import open_disk as open_disk
+    from cloudmanager.client.ways.fuse_file import DiskFile as DiskFile
+    from cloudmanager.client.ways.fuse_file import file as file
+    from cloudmanager.client.ways.kernel_device import DiskDevice as DiskDevice
+    from cloudmanager.client.ways.kernel_device import device as device
+    from cloudmanager.client.ways.layout import Content as Content
+    from cloudmanager.client.ways.layout import Layout as Layout
+    from cloudmanager.client.ways.layout import Part as Part
+    from cloudmanager.client.ways.layout import read_layout as read_layout
+    from cloudmanager.client.ways.mounting import MountedDisk as MountedDisk
+    from cloudmanager.client.ways.mounting import mount as mount
+    from cloudmanager.client.ways.qcow2_stub import Stub as Stub
+    from cloudmanager.client.ways.qcow2_stub import stub as stub
+    from cloudmanager.client.ways.record import Outcome as Outcome
+    from cloudmanager.client.ways.record import cleanup as cleanup
+
+_HOMES = {
+    "choice": ("Choice", "Way", "choose", "open_disk"),
+    "fuse_file": ("DiskFile", "file"),
+    "kernel_device": ("DiskDevice", "device"),
+    "layout": ("Content", "Layout", "Part", "read_layout"),
+    "mounting": ("MountedDisk", "mount"),
+    "qcow2_stub": ("Stub", "stub"),
+    "record": ("Outcome", "cleanup"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - made from the table above
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"cloudmanager.client.ways.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,17 +13,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from cloudmanager.client.ways.errors import NotUndone, WayError, WayFailed
+from cloudmanager.client.errors import ClientError
+from cloudmanager.client.ways.errors import NotUndone, WayFailed
 from cloudmanager.client.ways.steps import KINDS, Step, mount_points_below
 
 RUN_DIRECTORY = "CLOUDMANAGER_RUN_DIR"
 """The environment variable that names where records are kept."""
 _STEPS = "steps"
+_OF_EXPORT = "export-"
+"""Sorted behind the names of the other records, which begin with a number."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Record:
         self._pid = os.getpid()
 
     @classmethod
-    def begin(cls) -> Self:
-        """Raises WayFailed when there is no place for it."""
+    def begin(cls, *, of_export: bool = False) -> Self:
+        """Raises WayFailed when there is no place for it. An export's is undone after those of the ways to it."""
+        kind = _OF_EXPORT if of_export else ""
         with _locked_run_directory() as run:
-            directory = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=run))
+            directory = Path(tempfile.mkdtemp(prefix=f"{kind}{os.getpid()}-", dir=run))
             return cls(directory, _lock(directory))
 
     @classmethod
@@ -73,8 +77,19 @@ class Record:
         outcomes = [_undone(step) for step in reversed(self._steps())]
         if all(outcome.is_undone for outcome in outcomes):
             outcomes += self._remove()
-        os.close(self._lock)
+        self.leave()
         return outcomes
+
+    def forget(self) -> None:
+        """There is nothing to undo any more."""
+        if os.getpid() == self._pid:
+            with suppress(OSError):  # then `cleanup` finds that it was undone
+                self._remove()
+            self.leave()
+
+    def leave(self) -> None:
+        """To whoever cleans up."""
+        os.close(self._lock)
 
     def _steps(self) -> list[Step]:
         try:
@@ -112,6 +127,8 @@ def recorded() -> Iterator[Record]:
 
 def cleanup() -> list[Outcome]:
     """Undoes what workers of this user left behind that ended without doing it themselves. Leaves live ones alone.
+
+    Exports are released too, with the token of CLOUDMANAGER_TOKEN: none is kept on the machine.
 
     Returns what was undone and what could not be. Kernel NBD connections and loop devices are not among it: the kernel
     ends those with the process or the mount that had them.
@@ -167,7 +184,7 @@ def _lock(directory: Path) -> int:
 def _undone(step: Step) -> Outcome:
     try:
         step.undo()
-    except (WayError, OSError) as error:
+    except (ClientError, OSError) as error:
         return Outcome(str(step), str(error))
     return Outcome(str(step))
 

@@ -13,6 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.client import calls
+from cloudmanager.client.connection import Connection
+from cloudmanager.client.errors import ExportNotFound
+from cloudmanager.client.service import Service
 from cloudmanager.client.ways.command import find, run
 from cloudmanager.client.ways.errors import WayFailed
 
@@ -28,7 +32,7 @@ class Step(ABC):
 
     @abstractmethod
     def undo(self) -> None:
-        """Raises WayFailed, OSError."""
+        """Raises ClientError, OSError."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,25 @@ class MadeFile(Step):
                 Path(self.path).unlink()
 
 
-KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in (MountPoint, BoundMount, FuseFile, MadeFile)}
+@dataclass(frozen=True)
+class HeldExport(Step):
+    """An export that a process had to give back. `path` is the address of its service."""
+
+    export_id: str
+    disk: str
+
+    def __str__(self) -> str:
+        return f"export {self.export_id} of {self.disk} at {self.path}"
+
+    def undo(self) -> None:
+        """Raises ClientError: while its service is away, for example. Then it ends by itself, too."""
+        connection = Connection(Service.of(self.path, None))
+        with suppress(ExportNotFound):
+            connection.run(calls.release(self.export_id, patience_seconds=0))
+
+
+_KINDS = (MountPoint, BoundMount, FuseFile, MadeFile, HeldExport)
+KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def mount_points_below(directory: Path) -> list[str]:

@@ -11,7 +11,7 @@ KINDS = {
 
 
 def run(kind: str, directory: Path, *, port: int = 0, pace: float = 1.0) -> None:
-    """Runs the emulated cloud `kind` in `directory` until SIGINT or SIGTERM, and prints how to use it.
+    """Runs the emulated cloud `kind` in `directory` until SIGINT, SIGTERM or SIGHUP, and prints how to use it.
 
     `pace` 1.0 takes the cloud's time for everything, 0.0 none. Raises ValueError for an unknown kind.
     """

@@ -9,11 +9,11 @@ from pathlib import Path
 from cloudmanager.testing.cloud.emulator import Emulator
 
 INSTANCES = ("worker-1", "worker-2")
-ENDS = {signal.SIGINT, signal.SIGTERM}
+ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def run_in_foreground(module: str, directory: Path, *, port: int, pace: float) -> None:
-    """Starts with two machines and a disk, prints what a provider needs, and ends at SIGINT or SIGTERM."""
+    """Starts with two machines and a disk, prints what a provider needs, and ends at SIGINT, SIGTERM or SIGHUP."""
     make = importlib.import_module(module).Emulation
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # before there are threads: one of them would die of the signal
     with make(directory, port=port, pace=pace) as cloud:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,25 @@ def test_a_signal_that_comes_while_the_tool_is_being_started_ends_it_too(monkeyp
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(SystemExit), unwinding_on_sigterm(), running._Command() as command:
+        command.run(["sleep", "600"])
+    assert started[0].poll() == -signal.SIGTERM
+
+
+def test_a_signal_before_the_tool_is_there_ends_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted `Thread.join` would take the thread for ended that starts it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str]) -> None:
+            handler = signal.getsignal(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            eventually(lambda: signal.getsignal(signal.SIGTERM) is not handler)
+            time.sleep(0.3)  # nothing tells that the main thread waits for this
+            super().__init__(command)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
     with pytest.raises(SystemExit), unwinding_on_sigterm(), running._Command() as command:
         command.run(["sleep", "600"])
     assert started[0].poll() == -signal.SIGTERM
