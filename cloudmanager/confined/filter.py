@@ -103,7 +103,12 @@ def hold_only() -> bytes:
 
 def _by_arguments(*, opens_to_read: bool) -> Iterable[tuple[str, Sequence[Argument]]]:
     for call, flags in _OPENING.items():
-        yield call, [Argument(flags, 0, _WRITING_FLAGS)] if opens_to_read else []
+        if opens_to_read:
+            yield call, [Argument(flags, os.O_RDONLY, _WRITING_FLAGS)]
+        else:
+            # Not with both bits, which a read-only mount does not refuse.
+            for access in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR):
+                yield call, [Argument(flags, access, os.O_ACCMODE)]
     yield "clone", [Argument(_CLONE_FLAGS, _CLONE_THREAD, _CLONE_THREAD | _NEW_NAMESPACES)]
     yield "prlimit64", [Argument(0, 0)]
     # Sent with MSG_FASTOPEN or to an address, bytes connect a socket that was disconnected by `shutdown`.

@@ -7,8 +7,8 @@ import signal
 import struct
 import termios
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from io import FileIO
 
 from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
@@ -25,8 +25,13 @@ _LIMIT_UNIT = 512
 _KILL_SECONDS = 5.0
 _GO = b"\n"
 _ATTEMPTS = 20
-_RACES = ("bwrap: Race condition binding", "bwrap: Can't get type of source", "bwrap: Can't bind mount")
-"""What bubblewrap says when a path that it was about to bind was exchanged."""
+_RACES = (
+    "bwrap: Race condition binding",
+    "bwrap: Can't get type of source",
+    "bwrap: Can't bind mount",
+    "bwrap: Can't find source path",
+)
+"""What bubblewrap says when a path that it was about to bind was exchanged, or is no more."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Launch:
                     raise
                 self.stderr.clear()
         raise Unconfinable(
-            "A file of the disk is exchanged again and again while it is opened; nothing is served.", is_passing=True
+            "A file of the disk was deleted, or is exchanged again and again while it is opened: nothing is served.",
+            is_passing=True,
         )
 
     def _attempt(self, spawner: Spawner, deadline: float) -> Launched:
@@ -119,39 +125,31 @@ class Launch:
             ends.callback(spawner.forget, things)
             report_end.close()
             gate_end.close()
+            launched = self._found(pid, report, deadline)
             try:
-                return self._begin(pid, report, gate, deadline)
-            except BaseException:
-                kill_child(pid)
-                raise
+                if self.confinement.is_held:
+                    launched = replace(launched, hold=Hold(launched.server))
+                _open_gate(gate)
+                if launched.launcher is not None:
+                    _await_passage(gate, deadline)
+            except BaseException as error:
+                launched.end(patience_seconds=0)
+                status = launched.reap()
+                launched.server.close()
+                raise Ended(status) if isinstance(error, Ended) else error from None
+            return launched
 
-    def _begin(self, pid: int, report: FileIO, gate: FileIO, deadline: float) -> Launched:
-        """From the child that was made to the program that runs, with whoever watches over it in his place."""
-        if not self.confinement.has_launcher:
-            server = Process(pid)
-            hold = self._held(server)
-            _open_gate(gate)
-            return Launched(server, None, hold)
+    def _found(self, pid: int, report: FileIO, deadline: float) -> Launched:
+        """The program's process, by way of our child. Raises Ended, NoAnswer, OSError; then there is none."""
         try:
-            server = Process(_reported_pid(report, deadline))
-        except (Ended, ProcessLookupError):
+            if not self.confinement.has_launcher:
+                return Launched(Process(pid))
+            return Launched(_process(_reported_pid(report, deadline)), pid)
+        except Ended:
             raise Ended(reap_child(pid)) from None
-        launched = Launched(server, pid)
-        try:
-            launched = Launched(server, pid, self._held(server))
-            _open_gate(gate)
-            _await_passage(gate, deadline)
-        except BaseException as error:
-            launched.end(patience_seconds=0)
-            status = launched.reap()
-            server.close()
-            if isinstance(error, Ended):
-                raise Ended(status) from None
+        except BaseException:
+            kill_child(pid)
             raise
-        return launched
-
-    def _held(self, server: Process) -> Hold | None:
-        return Hold(server) if self.confinement.is_held else None
 
     def _given(self, ends: ExitStack, report_end: FileIO, gate_end: FileIO) -> dict[int, int]:
         given = {1: self.stderr.fd, 2: self.stderr.fd}
@@ -186,6 +184,16 @@ def _file_of(content: bytes, ends: ExitStack) -> int:
     return fd
 
 
+def _process(pid: int) -> Process:
+    try:
+        return Process(pid)
+    except ProcessLookupError:
+        raise Ended from None
+    except OSError:
+        os.kill(pid, signal.SIGKILL)  # its parent, which waits for it, is our child
+        raise
+
+
 def _reported_pid(report: FileIO, deadline: float) -> int:
     """Of the process that bubblewrap says it has made; read when it is complete, for it comes in many pieces."""
     if not is_hung_up(report.fileno(), remaining(deadline)):
@@ -197,8 +205,11 @@ def _reported_pid(report: FileIO, deadline: float) -> int:
 
 
 def _open_gate(gate: FileIO) -> None:
-    with suppress(BrokenPipeError):  # it has ended
+    """Raises Ended."""
+    try:
         gate.write(_GO)
+    except BrokenPipeError:
+        raise Ended from None
 
 
 def _await_passage(gate: FileIO, deadline: float) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.confined import kernel
+from cloudmanager.confined.errors import Unconfinable
 from cloudmanager.confined.kernel import MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE
 
 PLACE = "/sys"
@@ -28,10 +29,6 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/pro
 _WORK = ("/etc", "/tmp")  # noqa: S108 - bubblewrap builds its sandboxes there
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _numbers = itertools.count()
-
-
-class NotMountable(Exception):
-    """An open file that no mount can be made of: its file system is the kernel's own, or no longer mounted."""
 
 
 @dataclass(frozen=True)
@@ -50,31 +47,36 @@ class Tree:
 
     path: str
     """Where it will be."""
+    title: str
     fd: int
     is_directory: bool
 
     @classmethod
     @contextmanager
-    def of(cls, fd: int, path: str, *, is_writable: bool) -> Iterator["Tree"]:
-        """Raises NotMountable."""
+    def of(cls, fd: int, path: str, title: str, *, is_writable: bool) -> Iterator["Tree"]:
+        """Raises Unconfinable."""
         try:
             tree = kernel.open_tree(fd)
         except OSError as error:
-            raise NotMountable("its file system is not mounted here") from error
+            raise _not_mountable(title, "its file system is not mounted here") from error
         try:
             barred = kernel.NO_SETUID | kernel.NO_DEVICE | kernel.NO_EXECUTION
             with suppress(OSError):  # before Linux 5.12: then bubblewrap does all of it but the last
                 kernel.set_mount_attributes(tree, barred | (0 if is_writable else kernel.READ_ONLY))
-            yield cls(path, tree, stat.S_ISDIR(os.fstat(fd).st_mode))
+            yield cls(path, title, tree, stat.S_ISDIR(os.fstat(fd).st_mode))
         finally:
             os.close(tree)
 
     def place(self) -> None:
+        """Raises Unconfinable, OSError."""
         if self.is_directory:
             os.mkdir(self.path, 0o700)  # noqa: PTH102 - this thread's paths are text, as the kernel takes them
         else:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        kernel.move_mount(self.fd, self.path)
+        try:
+            kernel.move_mount(self.fd, self.path)
+        except FileNotFoundError as error:
+            raise _not_mountable(self.title, "it was deleted") from error
 
     def remove(self) -> None:
         with suppress(OSError):  # it was never placed
@@ -146,7 +148,7 @@ def can_make_node(device: int) -> bool:
 
 
 def place(things: Sequence[Tree | Node]) -> None:
-    """All of them, or none. Raises OSError."""
+    """All of them, or none. Raises Unconfinable, OSError."""
     try:
         for thing in things:
             thing.place()
@@ -158,6 +160,10 @@ def place(things: Sequence[Tree | Node]) -> None:
 def remove(things: Sequence[Tree | Node]) -> None:
     for thing in things:
         thing.remove()
+
+
+def _not_mountable(title: str, reason: str) -> Unconfinable:
+    return Unconfinable(f"{title} cannot be shown to a sandbox: {reason}.", is_passing=True)
 
 
 def _make_node(path: str, kind: int, device: int, mode: int) -> None:

@@ -264,7 +264,7 @@ class PrivilegedBubblewrap(Bubblewrap):
             yield [
                 mounts.Node(path, shown.status.st_rdev, shown.is_writable)
                 if shown.is_device
-                else trees.enter_context(_tree(shown, path))
+                else trees.enter_context(mounts.Tree.of(shown.fd, path, shown.title, is_writable=shown.is_writable))
                 for shown, path in self._placed
             ]
 
@@ -338,15 +338,6 @@ def _require_binds_of_descriptors(bubblewrap: str) -> None:
             "This bubblewrap cannot show open files (--ro-bind-fd): install version 0.10 or an update of this "
             "distribution's, or run the service as root."
         )
-
-
-@contextmanager
-def _tree(shown: Shown, path: str) -> Iterator[mounts.Tree]:
-    try:
-        with mounts.Tree.of(shown.fd, path, is_writable=shown.is_writable) as tree:
-            yield tree
-    except mounts.NotMountable as error:
-        raise Unconfinable(f"{shown.title} cannot be shown to a sandbox: {error}.", is_passing=True) from error
 
 
 def _may_be_written(shown: Shown) -> bool:
