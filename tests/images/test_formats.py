@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.images import DamagedImage, EmptyImage, Image, ImageProblem, inspect, inspect_raw, is_container
-from tests.images.conftest import FLAVOURS, is_same_disk, qemu_cluster_size, qemu_img, qemu_size
+from tests.images.conftest import CONTENT_BYTES, FLAVOURS, is_same_disk, qemu_cluster_size, qemu_img, qemu_size
 
 
 def inspected(path: Path) -> Image:
