@@ -69,6 +69,11 @@ class Export(Answer):
     )
     size_bytes: int | None = Field(description="What a client sees.", examples=[1073741824])
     format: str | None = Field(description="Format of the disk's bytes where they are stored.", examples=["qcow2"])
+    logical_sector_bytes: int | None = Field(
+        description="What partition tables on the disk count in, once it was ready: 512 or 4096. A client that makes a "
+        "block device of the export gives it sectors of that size.",
+        examples=[512],
+    )
     created_at: datetime = Field(examples=["2026-01-31T12:00:00Z"])
     expires_at: datetime = Field(examples=["2026-01-31T13:00:00Z"])
     node: str = Field(examples=["worker-1"])
@@ -95,6 +100,7 @@ class Export(Answer):
             uri=export.uri,
             size_bytes=export.size_bytes,
             format=export.format,
+            logical_sector_bytes=export.logical_sector_bytes,
             tls=export.tls,
             created_at=export.created_at,
             expires_at=export.expires_at,
@@ -120,6 +126,10 @@ class Disk(Answer):
     backing: list[str] = Field(description="Canonical ids of the disks that this one reads through.")
     actual_size_bytes: int | None
     created_at: datetime | None
+    logical_sector_bytes: int | None = Field(
+        description="What partition tables on it count in: 512 or 4096. null: not known before it is exported.",
+        examples=[512],
+    )
 
     @classmethod
     def of(cls, disk: model.Disk) -> Self:
@@ -136,6 +146,7 @@ class Disk(Answer):
             backing=list(disk.backing),
             actual_size_bytes=disk.actual_size_bytes,
             created_at=disk.created_at,
+            logical_sector_bytes=disk.logical_sector_bytes,
         )
 
 

@@ -104,13 +104,21 @@ class Export:
     error: Problem | None
     tls: Tls | None = None
     """Set while it is ready."""
+    logical_sector_bytes: int | None = None
+    """What partition tables on the disk count in, once it was ready. None: a service of an older version."""
 
     @property
     def address(self) -> NbdAddress | None:
         """None unless it is ready."""
         if self.uri is None:
             return None
-        return NbdAddress(self.uri, self.credentials, self.size_bytes, self.access.can_write)
+        return NbdAddress(
+            self.uri,
+            self.credentials,
+            self.size_bytes,
+            self.access.can_write,
+            logical_sector_bytes=self.logical_sector_bytes,
+        )
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,8 @@ class Disk:
     """Canonical ids of the disks that this one reads through."""
     actual_size_bytes: int | None
     created_at: datetime | None
+    logical_sector_bytes: int | None = None
+    """What partition tables on it count in. None: not known before it is exported."""
 
 
 @dataclass(frozen=True)

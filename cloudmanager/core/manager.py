@@ -393,6 +393,7 @@ class Manager:
             uri=self._servers.uri(record.name, record.port, tls) if is_ready and record.port else None,
             size_bytes=record.size_bytes,
             format=record.format,
+            logical_sector_bytes=record.disk.logical_sector_bytes if record.size_bytes is not None else None,
             tls=tls,
             credentials=self._servers.credentials(record.id) if is_ready else None,
             error=record.error,

@@ -99,6 +99,8 @@ class Disk:
     actual_size_bytes: int | None = None
     """The space it takes where it is stored, where that is known and differs from its size."""
     created_at: datetime | None = None
+    logical_sector_bytes: int | None = None
+    """What partition tables on it count in: 512 or 4096. None: not known before its device is."""
     incarnation: str = ""
     """What its source gives to this one disk and never again, though a later disk may have the same name; a partition
     has its disk's. Empty where the source has nothing of the kind, and in what an older version has stored."""
@@ -129,6 +131,8 @@ class Device:
     """What QEMU's driver of the format must be told, by its own names, to read the image as it was inspected."""
     is_block: bool = False
     """A block device, not a file."""
+    logical_sector_bytes: int = 512
+    """As the kernel says of a block device (BLKSSZGET). An image file has those that QEMU gives it."""
     backing: "Device | None" = None
     """The next image of an allowed backing chain."""
     is_stable: bool = True
@@ -287,6 +291,8 @@ class Export:
     """Set when the export is ready."""
     size_bytes: int | None = None
     format: str | None = None
+    logical_sector_bytes: int | None = None
+    """Of the disk, once it was ready: a client that wants a block device gives it those."""
     tls: Tls | None = None
     """Set when the export is ready."""
     credentials: Credentials | None = None

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
 
@@ -283,7 +284,9 @@ class Reconciler:
             size = self._drift.starting(record, device)
             spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
             process = self._servers.start(spec)
-            if ready := self._store.exports.set_ready(record.id, process, size, device.format):
+            learned = replace(record.disk, logical_sector_bytes=device.logical_sector_bytes)
+            disk = None if learned == record.disk else learned
+            if ready := self._store.exports.set_ready(record.id, process, size, device.format, disk):
                 self._on_ready(ready)
         except CloudManagerError as error:
             return error

@@ -10,6 +10,7 @@ from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
 from cloudmanager.core.model import Device, FileIdentity
 
 SECTOR_BYTES = 512
+"""What sysfs counts sizes in, whatever the sectors of a device are."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class BlockDevice:
         return int(size) * SECTOR_BYTES if size.isdecimal() else 0
 
     @property
+    def logical_sector_bytes(self) -> int:
+        size = self.text("queue/logical_block_size")
+        return int(size) if size.isdecimal() else SECTOR_BYTES
+
+    @property
     def is_read_only(self) -> bool:
         return self.text("ro") == "1"
 
@@ -59,7 +65,8 @@ class BlockDevice:
             raise DeviceNotReady(f"{self.node} is there and has no size yet.")
         if size_bytes is not None and size != size_bytes:
             raise DeviceMismatch(f"{self.node} has {size} bytes, and the disk has {size_bytes}.")
-        return Device(str(self.node), size, FileIdentity(number, 0), is_block=True)
+        identity = FileIdentity(number, 0)
+        return Device(str(self.node), size, identity, is_block=True, logical_sector_bytes=self.logical_sector_bytes)
 
     def as_ready_device(self, size_bytes: int | None = None) -> Device | None:
         """As `as_device`, and None while node or size are missing: for those who wait for them."""

@@ -71,3 +71,25 @@ def test_a_disk_is_found_shared_read_and_let_go(cloud: AzureEmulation, manager: 
     assert [key for key in guest.plugged if "evidence-7" in key] == []
     assert guest.surprises == []
     assert len([call for call in cloud.calls.mutations() if call.target == "evidence-7"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("sku", "asked", "sectors"),
+    [
+        ("PremiumV2_LRS", None, 4096),
+        ("UltraSSD_LRS", 4096, 4096),
+        ("UltraSSD_LRS", 512, 512),
+        ("Premium_LRS", None, 512),
+    ],
+)
+def test_a_disk_has_the_sectors_that_azure_gave_it(
+    cloud: AzureEmulation, manager: Manager, sku: str, asked: int | None, sectors: int
+) -> None:
+    cloud.make_disk("evidence-7", size_bytes=4 * MIB, sku=sku, sector_bytes=asked)
+    described = manager.disk("prod:evidence-7")
+    assert described.logical_sector_bytes == sectors
+    export = manager.export("prod:evidence-7", Access.READ_ONLY, "plaso-7")
+    export = manager.wait(export.id, DEADLINE_SECONDS)
+    assert (export.state, export.logical_sector_bytes) == (ExportState.READY, sectors)
+    manager.release(export.id)
+    wait_until_free(cloud, "evidence-7")

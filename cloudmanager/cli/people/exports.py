@@ -40,7 +40,8 @@ def _tell(ready: Export, *, as_json: bool) -> None:
         output.print_json(ready)
         return
     print(ready.uri)
-    remark(f"{ready.disk}, {ready.access}, {bytes_in_words(ready.size_bytes)}; export {ready.id}")
+    sectors = f" in sectors of {ready.logical_sector_bytes}" if ready.logical_sector_bytes not in (None, 512) else ""
+    remark(f"{ready.disk}, {ready.access}, {bytes_in_words(ready.size_bytes)}{sectors}; export {ready.id}")
     remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
     match ready.tls:
         case Tls.PSK:

@@ -22,7 +22,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ExportNotFound
-from cloudmanager.core.model import CLAIMING_STATES, LIVE_STATES, OVER_STATES, Access, ExportState, Page, Problem
+from cloudmanager.core.model import CLAIMING_STATES, LIVE_STATES, OVER_STATES, Access, Disk, ExportState, Page, Problem
 from cloudmanager.core.nbd import ServerProcess
 from cloudmanager.core.records import ExportFilter, ExportRecord, Start
 from cloudmanager.core.store import schema, trail
@@ -168,11 +168,18 @@ class ExportTable:
                 if connection.execute(statement, _attaching(start)).one_or_none() is not None
             )
 
-    def set_ready(self, export_id: str, server: ServerProcess, size_bytes: int, format: str) -> ExportRecord | None:
-        """The export as it is then. None if it is not wanted any more."""
+    def set_ready(
+        self, export_id: str, server: ServerProcess, size_bytes: int, format: str, disk: Disk | None = None
+    ) -> ExportRecord | None:
+        """The export as it is then. None if it is not wanted any more. `disk`: what was learned of it meanwhile."""
         ready = {"state": ExportState.READY.value, "server": server, "size_bytes": size_bytes, "format": format}
+        learned = {} if disk is None else {"disk": disk}
         with self._write() as connection:
-            row = connection.execute(_READY, {"of_export": export_id, "error": None} | ready).mappings().one_or_none()
+            row = (
+                connection.execute(_READY, {"of_export": export_id, "error": None} | ready | learned)
+                .mappings()
+                .one_or_none()
+            )
             if row is None:
                 return None
             record = export_record(row)

@@ -9,7 +9,7 @@ from cloudmanager.core.model import Disk, DiskId, Snapshot
 from cloudmanager.providers.aws.attaching import Attaching
 from cloudmanager.providers.aws.copies import Copies
 from cloudmanager.providers.aws.ec2 import Ec2, Regions
-from cloudmanager.providers.aws.facts import Volume, VolumeSnapshot
+from cloudmanager.providers.aws.facts import SECTOR_BYTES, Volume, VolumeSnapshot
 from cloudmanager.providers.aws.identity import Machine
 from cloudmanager.providers.aws.listing import Listing
 from cloudmanager.providers.aws.locating import Locating
@@ -91,6 +91,7 @@ class Ebs:
             id=DiskId(self._provider, id.native(self.machine.region)),
             canonical_id=id.canonical,
             size_bytes=volume.size_bytes,
+            logical_sector_bytes=SECTOR_BYTES,
             location=volume.zone,
             description=volume.name,
             labels=dict(volume.tags),

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 GIB = 1024**3
+SECTOR_BYTES = 512
+"""Of every volume. https://docs.aws.amazon.com/ebs/latest/userguide/volume_constraints.html"""
 Document = Mapping[str, Any]  # an answer of boto3, whose shapes are made at run time
 
 

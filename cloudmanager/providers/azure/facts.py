@@ -6,6 +6,7 @@ from datetime import datetime
 
 from cloudmanager.providers.azure.resource_id import ResourceId
 
+_LARGE_SECTORS = frozenset({"ultrassd_lrs", "premiumv2_lrs"})
 _SETTLED = frozenset({"succeeded", "failed", "canceled"})
 
 
@@ -79,6 +80,16 @@ class DiskFacts:
     tags: Mapping[str, str] = field(default_factory=dict)
     source: ResourceId | None = None
     created_at: datetime | None = None
+    said_sector_bytes: int | None = None
+    """What Azure says; it says nothing of most disks."""
+
+    @property
+    def logical_sector_bytes(self) -> int:
+        """Ultra disks and Premium SSD v2 have 4096 unless 512 was asked for, the others 512.
+
+        https://learn.microsoft.com/rest/api/compute/disks/get (CreationData.logicalSectorSize)
+        """
+        return self.said_sector_bytes or (4096 if self.sku.casefold() in _LARGE_SECTORS else 512)
 
     def others(self, machine: ResourceId) -> tuple[ResourceId, ...]:
         """The machines that have it, without this one."""

@@ -48,6 +48,7 @@ def disk(model: models.Disk) -> DiskFacts:
         dict(model.tags or {}),
         _source(properties.creation_data),
         properties.time_created.astimezone(UTC) if properties.time_created else None,
+        said_sector_bytes=properties.creation_data.logical_sector_size if properties.creation_data else None,
     )
 
 

@@ -160,6 +160,7 @@ class AzureProvider:
             access=frozenset(Access),
             held_by=tuple(owner.name for owner in facts.others(self._machine.id)),
             created_at=facts.created_at,
+            logical_sector_bytes=facts.logical_sector_bytes,
         )
 
     def _snapshot(self, facts: SnapshotFacts) -> Snapshot:

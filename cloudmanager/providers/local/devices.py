@@ -38,7 +38,12 @@ class DeviceDisks:
             raise DeviceNotReady(f"The kernel knows {device.name}, but {node} is not its node. Check udev or devtmpfs.")
         users = self._users(device, holders or Holders(self._roots))
         return Device(
-            str(node), device.size_bytes, identity, is_block=True, is_stable=not any(user.writes for user in users)
+            str(node),
+            device.size_bytes,
+            identity,
+            is_block=True,
+            logical_sector_bytes=device.logical_sector_bytes,
+            is_stable=not any(user.writes for user in users),
         )
 
     def list(self, after: str) -> Iterator[tuple[Disk, str]]:
@@ -70,6 +75,7 @@ class DeviceDisks:
             access=frozenset(Access) - ({Access.READ_WRITE} if held_by or device.is_read_only else set()),
             held_by=held_by,
             backing=ids_below(device, self._roots),
+            logical_sector_bytes=device.logical_sector_bytes,
         )
 
     def _users(self, device: BlockDevice, holders: Holders) -> tuple[Holder, ...]:

@@ -21,6 +21,8 @@ from cloudmanager.providers.local.unchanged import Unchanged, now
 RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".bin", ".iso", ".image", ".disk", ".000", ".001", ".vhd", ".dmg"})
 SMALLEST_UNNAMED_BYTES = 1024 * 1024
 UNKNOWN_FORMAT = "unknown"
+_SECTOR_BYTES = 512
+"""What QEMU gives a disk that is an image. What is in it may have been made for others: clients look."""
 log = logging.getLogger(__name__)
 
 
@@ -134,6 +136,7 @@ class ImageDisks:
             held_by=held_by,
             backing=tuple(layer.canonical_id for layer in backing),
             actual_size_bytes=image.stored_bytes,
+            logical_sector_bytes=_SECTOR_BYTES,
         )
 
 

@@ -22,6 +22,7 @@ class BlockDevice:
     number: int
     """As st_rdev has it."""
     size_bytes: int
+    logical_sector_bytes: int
     is_read_only: bool
     whole_disk: str
     """The name of the disk that a partition is on, else its own."""
@@ -61,6 +62,7 @@ def read(roots: Roots, name: str) -> BlockDevice | None:
         name,
         os.makedev(int(number[1]), int(number[2])),
         _size_bytes(directory) if _size_bytes(whole) else 0,  # a loop device's partitions can outlive its medium
+        int(read_text(whole / "queue/logical_block_size") or SECTOR),
         read_text(directory / "ro") == "1",
         whole.name,
         _serial(whole),

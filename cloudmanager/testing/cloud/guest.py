@@ -15,7 +15,7 @@ from cloudmanager.testing.cloud.timeline import Timeline
 
 NULL_DEVICE = os.makedev(1, 3)
 """Stands for a controller's character device, which needs a number and is never opened."""
-MIRRORED = ("dev", "size", "ro", "holders", "stat", "inflight")
+MIRRORED = ("dev", "size", "ro", "holders", "stat", "inflight", "queue")
 """Attributes of the loop device that the guest shows as its own, so that `blockdev --setro` is seen."""
 SECTOR = 512
 MIB = 1024 * 1024
@@ -110,7 +110,7 @@ class Guest:
             if key not in self._expected or key in self._plugged:
                 return
             placement = hardware.place({disk.name for disk in self._plugged.values()})
-            loop = loop_device.attach(backing, read_only=read_only)
+            loop = loop_device.attach(backing, read_only=read_only, sector_bytes=placement.sector_bytes)
             node = self.dev / placement.name
             os.mknod(node, 0o600 | stat.S_IFBLK, loop.stat().st_rdev)
             plugged = Plugged(placement.name, loop, node, placement, links, backing)

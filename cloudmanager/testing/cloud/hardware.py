@@ -30,6 +30,7 @@ class Placement:
     """Further symbolic links: path → path."""
     token: str = ""
     """The text in those files that names the disk: what `Effect.WRONG_IDENTITY` falsifies."""
+    sector_bytes: int = 512
     controller: str = ""
     """Name of the character device of the controller, `nvme1`, where there is one."""
 
@@ -55,6 +56,8 @@ class ScsiDisk:
     """For example `device_id` of a VMBus controller."""
     page83: bytes = b""
     """The whole VPD page; empty: the serial as a vendor specific designator in ASCII, as GCE and QEMU send."""
+    sector_bytes: int = 512
+    """Logical ones."""
 
     def place(self, taken: Collection[str]) -> Placement:
         host, channel, target, lun = self.address
@@ -75,7 +78,8 @@ class ScsiDisk:
             **identity,
         }
         links = {f"bus/scsi/devices/{address}": parent, f"class/scsi_disk/{address}/device": parent}
-        return Placement(name, parent, f"{parent}/block/{name}", files, frozenset(identity), links, self.serial)
+        block = f"{parent}/block/{name}"
+        return Placement(name, parent, block, files, frozenset(identity), links, self.serial, self.sector_bytes)
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,8 @@ class NvmeNamespace:
     """Answer of the controller to Identify (06h), CNS 01h."""
     token: str = ""
     """What names the disk in the identify data, where that is not the serial."""
+    sector_bytes: int = 512
+    """Logical ones."""
 
     def place(self, taken: Collection[str]) -> Placement:
         number = self.controller if self.controller is not None else self._free_controller(taken)
@@ -116,7 +122,8 @@ class NvmeNamespace:
         }
         links = {f"class/nvme/nvme{number}": parent, f"{parent}/device": pci}
         token = self.token or self.serial
-        return Placement(name, parent, block, files, frozenset(identity), links, token, controller=f"nvme{number}")
+        identifying, sectors = frozenset(identity), self.sector_bytes
+        return Placement(name, parent, block, files, identifying, links, token, sectors, controller=f"nvme{number}")
 
     @staticmethod
     def _free_controller(taken: Collection[str]) -> int:

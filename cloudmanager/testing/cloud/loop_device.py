@@ -17,9 +17,9 @@ TIMEOUT_SECONDS = 30
 IN_USE_AFTER_SECONDS = 1.0
 
 
-def attach(file: Path, *, read_only: bool = False, part: range | None = None) -> Path:
-    """The device with the bytes of `file`, or of a `part` of them."""
-    options = ["--read-only"] if read_only else []
+def attach(file: Path, *, read_only: bool = False, part: range | None = None, sector_bytes: int = 512) -> Path:
+    """The device with the bytes of `file`, or of a `part` of them, in logical sectors of that size."""
+    options = ["--sector-size", str(sector_bytes), *(["--read-only"] if read_only else [])]
     if part is not None:
         options += ["--offset", str(part.start), "--sizelimit", str(len(part))]
     loop = Path(_finished(["losetup", "--find", "--show", *options, str(file)]).strip())

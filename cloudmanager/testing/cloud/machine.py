@@ -91,6 +91,7 @@ def _device(hardware: Hardware, slot: str) -> Mapping[str, str]:
     match hardware:
         case ScsiDisk(page83=b"") if not hardware.controller_attributes:
             return {
+                **_sectors(hardware.sector_bytes),
                 "driver": "scsi-hd",
                 "bus": f"{SCSI_BUS}.0",
                 "vendor": hardware.vendor,
@@ -99,5 +100,9 @@ def _device(hardware: Hardware, slot: str) -> Mapping[str, str]:
                 "device_id": hardware.serial,
             }
         case NvmeNamespace(controller=None, nsid=1) if len(hardware.serial) <= LONGEST_NVME_SERIAL:
-            return {"driver": "nvme", "bus": slot, "serial": hardware.serial}
+            return {"driver": "nvme", "bus": slot, "serial": hardware.serial, **_sectors(hardware.sector_bytes)}
     raise ValueError(f"QEMU has no device like this: {hardware}")
+
+
+def _sectors(sector_bytes: int) -> Mapping[str, str]:
+    return {"logical_block_size": str(sector_bytes), "physical_block_size": str(max(512, sector_bytes))}

@@ -217,7 +217,10 @@ class AzureEmulation(Emulator[Inventory]):
         labels: Mapping[str, str] | None = None,
         is_shared: bool = False,
         sku: str = "Premium_LRS",
+        sector_bytes: int | None = None,
     ) -> str:
+        """`sector_bytes`: 512 or 4096, of an Ultra disk or a Premium SSD v2."""
+        sectors = {"logicalSectorSize": sector_bytes} if sector_bytes else {}
         record = ManagedDisk(
             self.resource(name, "disks"),
             Place.parse(location or HOME),
@@ -225,6 +228,7 @@ class AzureEmulation(Emulator[Inventory]):
             sku=sku,
             max_shares=3 if is_shared else 1,
             tags=dict(labels or {}),
+            creation_data={"createOption": "Empty", **sectors},
         )
         with self.lock:
             self.state.add_group(record.id.subscription, record.id.group, record.place.region)
@@ -321,7 +325,7 @@ class AzureEmulation(Emulator[Inventory]):
     def _plug(self, machine: Machine, entry: DataDisk) -> None:
         disk = self.state.disks.get(entry.disk.key)
         if disk is not None:
-            hardware = layout.data_disk(machine.controller, entry.lun, disk.unique_id)
+            hardware = layout.data_disk(machine.controller, entry.lun, disk.unique_id, disk.sector_bytes)
             self.guests[machine.id.name].plug(disk.id.key, disk.file, hardware, layout.data_links(entry.lun))
 
     def _unplug(self, machine: Machine, entry: DataDisk) -> None:

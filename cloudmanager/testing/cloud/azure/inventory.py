@@ -76,6 +76,10 @@ class Machine:
         return next((entry for entry in self.data_disks if entry.lun == lun), None)
 
 
+LARGE_SECTORS = frozenset({"UltraSSD_LRS", "PremiumV2_LRS"})
+"""The kinds of disks that may have sectors of 512 or 4096 bytes; 4096 unless 512 is asked for."""
+
+
 @dataclass
 class ManagedDisk:
     id: ResourceId
@@ -93,6 +97,15 @@ class ManagedDisk:
     version: int = 1
     unique_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if self.sku in LARGE_SECTORS:
+            self.creation_data = {"logicalSectorSize": 4096, **self.creation_data}
+
+    @property
+    def sector_bytes(self) -> int:
+        """Logical ones."""
+        return int(str(self.creation_data.get("logicalSectorSize", 512)))
 
     @property
     def is_zone_redundant(self) -> bool:

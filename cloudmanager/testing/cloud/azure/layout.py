@@ -4,6 +4,7 @@ The identifiers of the controllers are those that the udev rules of WALinuxAgent
 """
 
 import hashlib
+from dataclasses import replace
 
 from cloudmanager.testing.cloud.azure.inventory import Controller
 from cloudmanager.testing.cloud.hardware import Hardware, NvmeNamespace, ScsiDisk, vpd_page
@@ -18,11 +19,11 @@ OS_NSID = 1
 FIRST_DATA_NSID = 2
 
 
-def data_disk(controller: Controller, lun: int, key: str) -> Hardware:
+def data_disk(controller: Controller, lun: int, key: str, sector_bytes: int = 512) -> Hardware:
     """`key` makes an identity up: as in Azure, it has nothing to do with the disk's id."""
     if controller is Controller.NVME:
-        return _namespace(FIRST_DATA_NSID + lun)
-    return _scsi(DATA_CONTROLLER, 1, lun, key)
+        return replace(_namespace(FIRST_DATA_NSID + lun), sector_bytes=sector_bytes)
+    return replace(_scsi(DATA_CONTROLLER, 1, lun, key), sector_bytes=sector_bytes)
 
 
 def system_disk(controller: Controller, lun: int, key: str) -> Hardware:
