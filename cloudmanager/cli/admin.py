@@ -94,9 +94,9 @@ def status(json: JsonOption = False) -> None:
 
 @contextmanager
 def _service() -> "Iterator[CloudManager]":
-    from cloudmanager.client import CloudManager
+    from cloudmanager.cli.people.service import service as asked
 
-    with CloudManager() as service:
+    with asked() as service:
         yield service
 
 

@@ -1,9 +1,12 @@
-"""The service that a person asks."""
+"""The service that a person asks: the one that is named, or else this machine's own, where it listens."""
 
+import os
 import sys
 from importlib import import_module
 
+from cloudmanager.cli import configuration
 from cloudmanager.client import CloudManager
+from cloudmanager.client.service import URL_VARIABLE
 
 _PATIENCE_SECONDS = 3
 
@@ -22,12 +25,20 @@ def _import_httpx() -> None:
 def service() -> CloudManager:
     """For one answer: a person would rather hear soon that there is none."""
     _import_httpx()
+    _choose()
     return CloudManager(patience_seconds=_PATIENCE_SECONDS)
 
 
 def lasting_service() -> CloudManager:
     """For as long as a disk is used: once it has answered, it may be away for a while. Raises Unreachable."""
     _import_httpx()
+    _choose()
     manager = CloudManager()
     manager.health()
     return manager
+
+
+def _choose() -> None:
+    """For this process and what it starts. Raises ConfigurationError."""
+    if not os.environ.get(URL_VARIABLE) and (url := configuration.own_service()):
+        os.environ[URL_VARIABLE] = url
