@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from cloudmanager.images import dmg, parallels, qcow2, vdi, vhdx, vmdk, vpc
-from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnsupportedImage
+from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnreasonableImage, UnsupportedImage
 from cloudmanager.images.image import Image
 from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
-from cloudmanager.images.source import ImageFile, Source, round_up
+from cloudmanager.images.source import ImageFile, Source, TimeIsUp, round_up
 
 FOOTER_BYTES = 512
 _READERS: dict[str, Callable[[Source], Image]] = {
@@ -34,7 +34,12 @@ def inspect(file: ImageFile, *, allow_backing: bool = False) -> Image:
     """
     source = Source(file)
     _refuse_empty(source)
-    image = _read(source)
+    try:
+        image = _read(source)
+    except TimeIsUp:
+        raise UnreasonableImage(
+            "The image's tables are too large to be checked in time. Convert it with `qemu-img convert -O qcow2`."
+        ) from None
     if image.size_bytes == 0:
         raise EmptyImage("The image's virtual size is 0: there is nothing in it.")
     if image.backing is not None and not allow_backing:

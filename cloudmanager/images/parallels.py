@@ -2,6 +2,7 @@
 
 import struct
 
+from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
 from cloudmanager.images.image import Image
 from cloudmanager.images.source import SECTOR, Source
@@ -29,7 +30,8 @@ def read(source: Source) -> Image:
 
 
 def _check_not_truncated(source: Source, entries: int, unit_sectors: int, cluster_bytes: int) -> None:
-    table = source.exactly(_HEADER_BYTES, entries * 4, "block table")
-    last = max((entry for (entry,) in struct.iter_unpack("<I", table)), default=0)
-    if last and last * unit_sectors * SECTOR + cluster_bytes > source.size:
-        raise source.truncated("data")
+    last_start = (source.size - cluster_bytes) // (unit_sectors * SECTOR)
+    for piece in source.table(_HEADER_BYTES, entries * 4, "block table"):
+        clusters = Entries(piece.data, 4, "little")
+        if clusters.at_least(clusters.field(0, 32), max(1, last_start + 1)):
+            raise source.truncated("data")

@@ -1,23 +1,32 @@
 """QEMU's qcow2 (docs/interop/qcow2.txt in QEMU)."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from cloudmanager.images import second_opinion
-from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.entries import Entries
+from cloudmanager.images.errors import DamagedImage, UnreasonableImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source
+from cloudmanager.images.source import SECTOR, TIME_LIMIT_SECONDS, Source, TimeIsUp, merged, round_up
 
-MAGIC = b"QFI\xfb"
-_HEADER = struct.Struct(">4sIQIIQIIQQI12x")
+_HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _HEADER_V3 = struct.Struct(">QQQII")
+_EXTENSION = struct.Struct(">II")
+_BITMAPS = struct.Struct(">I4xQQ")
+_BITMAP = struct.Struct(">QIIBBHI")
+_BITMAPS_EXTENSION = 0x23852875
 _OFFSET_MASK = 0x00FFFFFFFFFFFE00
-_COMPRESSED = 1 << 62
-_READS_AS_ZERO = 1
+_COMPRESSED_BIT = 62
 _MAX_BACKING_NAME = 1023
 _MAX_L1_BYTES = 32 * 1024 * 1024
 _MAX_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024
-_MAX_TABLES_WALKED = 2048
+_MAX_EXTENSIONS_BYTES = 64 * 1024
+_MAX_SNAPSHOTS = 65536
+_MAX_BITMAPS_BYTES = 256 * 1024 * 1024
+"""In QEMU's memory: it loads all persistent bitmaps when it opens an image."""
+_CHECK_SECONDS = 0.25
+"""For looking at what the reference counts vouch for too."""
 
 _DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
 _KNOWN_FEATURES = _DIRTY | _CORRUPT | _DATA_FILE | _COMPRESSION | _EXTENDED_L2
@@ -35,8 +44,12 @@ class _Header:
     l1_offset: int
     refcount_offset: int
     refcount_clusters: int
+    snapshots: int
+    snapshots_offset: int
     features: int = 0
+    autoclear: int = 0
     refcount_order: int = 4
+    length: int = _HEADER.size
 
     @classmethod
     def parse(cls, sector: bytes) -> "_Header":
@@ -44,8 +57,8 @@ class _Header:
         header = cls(*fields)
         if header.version == 2:
             return header
-        features, _compatible, _autoclear, refcount_order, _length = _HEADER_V3.unpack_from(sector, _HEADER.size)
-        return replace(header, features=features, refcount_order=refcount_order)
+        features, _compatible, autoclear, refcount_order, length = _HEADER_V3.unpack_from(sector, _HEADER.size)
+        return replace(header, features=features, autoclear=autoclear, refcount_order=refcount_order, length=length)
 
     @property
     def cluster_bytes(self) -> int:
@@ -62,8 +75,9 @@ def read(source: Source) -> Image:
     _refuse_unsupported(header)
     _refuse_references(header, sector)
     _check_geometry(header)
-    l1_table = _l1_table(source, header)
-    _check_not_truncated(source, header, l1_table)
+    _check_snapshots(source, header)
+    _check_bitmaps(source, header)
+    _check_not_truncated(source, header)
     damaged = "QEMU marked the image as corrupt, so it is read-only until `qemu-img check -r all` repairs it."
     return Image(
         "qcow2",
@@ -118,52 +132,127 @@ def _check_geometry(header: _Header) -> None:
         raise DamagedImage("The image is damaged: one of its tables does not start at a cluster.")
 
 
-def _l1_table(source: Source, header: _Header) -> list[int]:
-    """The offsets of the second-level tables. QEMU writes these in whole clusters, so each must be inside the file."""
-    data = source.exactly(header.l1_offset, header.l1_entries * 8, "first-level table")
-    offsets = sorted({entry & _OFFSET_MASK for (entry,) in struct.iter_unpack(">Q", data)} - {0})
-    if offsets and offsets[-1] + header.cluster_bytes > source.size:
-        raise source.truncated("second-level table")
-    return offsets
+def _check_snapshots(source: Source, header: _Header) -> None:
+    if header.snapshots > _MAX_SNAPSHOTS:
+        raise UnreasonableImage(f"The image claims {header.snapshots} snapshots: it is damaged.")
+    if header.snapshots and header.snapshots_offset >= source.size:
+        raise source.truncated("snapshot table")
 
 
-def _check_not_truncated(source: Source, header: _Header, l1_table: list[int]) -> None:
+def _check_bitmaps(source: Source, header: _Header) -> None:
+    """Raises UnreasonableImage where QEMU would need more memory for them than it should have."""
+    directory = next((data for kind, data in _extensions(source, header) if kind == _BITMAPS_EXTENSION), b"")
+    if not header.autoclear & 1 or len(directory) < _BITMAPS.size:
+        return
+    count, length, offset = _BITMAPS.unpack_from(directory)
+    entries = source.exactly(offset, length, "directory of bitmaps")
+    at = total_bytes = 0
+    for _ in range(count):
+        if at + _BITMAP.size > len(entries):
+            raise DamagedImage("The image is damaged: its directory of bitmaps is shorter than it says.")
+        *_table, granularity_bits, name_bytes, extra_bytes = _BITMAP.unpack_from(entries, at)
+        at += round_up(_BITMAP.size + name_bytes + extra_bytes, 8)
+        total_bytes += (header.size_bytes >> granularity_bits) // 8
+        if total_bytes > _MAX_BITMAPS_BYTES:
+            raise UnreasonableImage(
+                "The image's bitmaps are larger than any backup needs. Remove them with `qemu-img bitmap --remove`."
+            )
+
+
+def _extensions(source: Source, header: _Header) -> Iterator[tuple[int, bytes]]:
+    end = min(header.backing_offset or header.cluster_bytes, _MAX_EXTENSIONS_BYTES)
+    data = source.up_to(0, end)
+    at = header.length
+    while at + _EXTENSION.size <= len(data):
+        kind, length = _EXTENSION.unpack_from(data, at)
+        at += _EXTENSION.size
+        if not kind:
+            return
+        yield kind, data[at : at + length]
+        at += round_up(length, 8)
+
+
+def _check_not_truncated(source: Source, header: _Header) -> None:
     """QEMU reads zeros where a truncated image ends, without a word: that must not pass as the disk's content.
 
-    The reference counts tell at once how far the file should reach. A count without a cluster can also be left over
-    from a crash, which harms nothing, so only a mapped cluster beyond the end condemns the image.
+    Every mapped cluster must be inside the file. Where there are too many to look at them all, the reference counts
+    tell at once how far the file should reach; but a count can also be left over from a crash, and while the image is
+    dirty the counts say nothing.
     """
-    if header.features & _DIRTY or _last_counted_cluster(source, header) < source.size:
-        return
-    for offset in l1_table[:_MAX_TABLES_WALKED]:
-        table = source.exactly(offset, header.cluster_bytes, "second-level table")
-        if _furthest_cluster(table, header) >= source.size:
-            raise source.truncated("data")
+    is_counted_within = not header.features & _DIRTY and _last_counted_cluster(source, header) < source.size
+    try:
+        _check_mapped(source, header, _CHECK_SECONDS if is_counted_within else TIME_LIMIT_SECONDS)
+    except TimeIsUp:
+        if not is_counted_within:
+            raise UnreasonableImage(
+                "The image's tables are too large to be checked in time, and its reference counts do not say that it "
+                "is whole. Run `qemu-img check -r all` on it, or convert it with larger clusters."
+            ) from None
+
+
+def _check_mapped(source: Source, header: _Header, seconds: float) -> None:
+    """Raises TimeIsUp."""
+    l1_end = header.l1_offset + header.l1_entries * 8
+    if l1_end > source.size:
+        raise source.truncated("first-level table")
+    for piece in source.pieces([(header.l1_offset, l1_end)], seconds):
+        tables = _l2_tables(piece.data)
+        if tables and tables[-1] + header.cluster_bytes > source.size:
+            raise source.truncated("second-level table")
+        for l2_piece in source.pieces(merged(tables, header.cluster_bytes), seconds):
+            if _leads_beyond_the_end(l2_piece.data, header, source.size):
+                raise source.truncated("data")
+
+
+def _l2_tables(l1_piece: bytes) -> list[int]:
+    """Where they start, in rising order; QEMU writes them, and clusters of data, whole."""
+    return sorted({entry & _OFFSET_MASK for (entry,) in struct.iter_unpack(">Q", l1_piece)} - {0})
+
+
+def _leads_beyond_the_end(l2_piece: bytes, header: _Header, size: int) -> bool:
+    entries = Entries(l2_piece, header.l2_entry_bytes, "big")
+    base = header.l2_entry_bytes * 8 - 64
+    """An extended entry has a bitmap of its subclusters behind the same number."""
+    compressed = entries.flags(base + _COMPRESSED_BIT)
+    last_start = max(0, size - header.cluster_bytes)
+    beyond = entries.at_least(entries.field(base + 9, 47), last_start // SECTOR + 1) & entries.but(compressed)
+    if header.features & _EXTENDED_L2:
+        if any(_end_of_subclusters(entry, header) > size for entry in entries.chosen(beyond).values()):
+            return True
+    elif beyond & (entries.but(entries.flags(0)) if header.version >= 3 else beyond):
+        return True
+    return bool(compressed and compressed & _compressed_beyond(entries, base, header, size))
+
+
+def _compressed_beyond(entries: Entries, base: int, header: _Header, size: int) -> int:
+    """Where the compressed data, if that is what the entry is of, ends behind the file's last sector.
+
+    The number of its sectors is in the highest bits, as many as a cluster of data may need.
+    """
+    length_bits = header.cluster_bits - 8
+    first = entries.field(base + 9, 53 - length_bits)
+    further = entries.field(base + 62 - length_bits, length_bits)
+    return entries.at_least(first + further, round_up(size) // SECTOR)
+
+
+def _end_of_subclusters(entry: int, header: _Header) -> int:
+    """Where the last one ends that has data."""
+    allocated = entry & 0xFFFFFFFF
+    return (entry >> 64 & _OFFSET_MASK) + allocated.bit_length() * header.cluster_bytes // 32 if allocated else 0
 
 
 def _last_counted_cluster(source: Source, header: _Header) -> int:
     """Where the last cluster starts that has a reference count."""
     table_bytes = header.refcount_clusters * header.cluster_bytes
-    table = source.exactly(header.refcount_offset, table_bytes, "reference count table")
-    blocks = [entry & ~0x1FF for (entry,) in struct.iter_unpack(">Q", table)]
-    last = max((index for index, offset in enumerate(blocks) if offset), default=None)
-    if last is None:
+    table = source.exactly(header.refcount_offset, table_bytes, "reference count table").rstrip(b"\0")
+    if not table:
         return 0
-    counts = source.exactly(blocks[last], header.cluster_bytes, "reference counts").rstrip(b"\0")
+    last = (len(table) - 1) // 8
+    (block,) = struct.unpack(">Q", table[last * 8 :].ljust(8, b"\0"))
+    counts = source.exactly(block & ~511, header.cluster_bytes, "reference counts").rstrip(b"\0")
     last_bit = (len(counts) - 1) * 8 + counts[-1].bit_length() - 1 if counts else 0
     bits_before = last * header.cluster_bytes * 8
     return (bits_before + last_bit) >> header.refcount_order << header.cluster_bits
-
-
-def _furthest_cluster(table: bytes, header: _Header) -> int:
-    compressed_mask = (1 << (62 - (header.cluster_bits - 8))) - 1
-    furthest = 0
-    for entry, *_bitmap in struct.iter_unpack(">QQ" if header.l2_entry_bytes == 16 else ">Q", table):
-        if entry & _COMPRESSED:
-            furthest = max(furthest, entry & compressed_mask)
-        elif not (entry & _READS_AS_ZERO and header.version == 3):
-            furthest = max(furthest, entry & _OFFSET_MASK)
-    return furthest
 
 
 def _backing(source: Source, header: _Header) -> str | None:

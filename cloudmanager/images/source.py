@@ -4,6 +4,7 @@ import errno
 import io
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from time import monotonic
 from typing import BinaryIO, TypeAlias
 
@@ -19,6 +20,15 @@ TIME_LIMIT_SECONDS = 5.0
 
 ImageFile: TypeAlias = "BinaryIO | int"
 """A seekable binary file, or the descriptor of one."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Of a table."""
+
+    offset: int
+    """In the file."""
+    data: bytes
 
 
 class TimeIsUp(Exception):
@@ -62,21 +72,28 @@ class Source:
                 "exhaust whoever reads it."
             )
 
-    def pieces(self, ranges: Iterable[tuple[int, int]], seconds: float = TIME_LIMIT_SECONDS) -> Iterator[bytes]:
+    def pieces(self, ranges: Iterable[tuple[int, int]], seconds: float = TIME_LIMIT_SECONDS) -> Iterator[Piece]:
         """The data in ranges (start, end), a bounded piece at a time, without what the file system knows to be holes.
 
-        A piece begins a multiple of 8 bytes behind the start of its range. Raises TimeIsUp when so much time has passed
-        since the inspection began.
+        A piece begins a multiple of 16 bytes, a whole entry, behind the start of its range. Raises TimeIsUp when so
+        much time has passed since the inspection began.
         """
         for start, end in ranges:
             at = start
             while at < end:
                 if monotonic() - self._began > seconds:
                     raise TimeIsUp
-                at += max(0, self._file.next_data(at) - at) // 8 * 8
-                if at < end and (piece := self.up_to(at, min(PIECE_BYTES, end - at))):
-                    yield piece
+                at += max(0, self._file.next_data(at) - at) // 16 * 16
+                if at < end and (data := self.up_to(at, min(PIECE_BYTES, end - at))):
+                    yield Piece(at, data)
                 at += PIECE_BYTES
+
+    def table(self, offset: int, length: int, what: str) -> Iterator[Piece]:
+        """As `pieces`, of one table that a reader has in memory. Raises UnreasonableImage, DamagedImage."""
+        self.check_table(length, what)
+        if offset + length > self.size:
+            raise self.truncated(what)
+        return self.pieces([(offset, offset + length)])
 
     def truncated(self, what: str) -> TruncatedImage:
         return TruncatedImage(
@@ -130,6 +147,19 @@ def _file(file: BinaryIO) -> _Descriptor | _Seekable:
         return _Descriptor(file.fileno())
     except (AttributeError, io.UnsupportedOperation):
         return _Seekable(file)
+
+
+def merged(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
+    """The ranges (start, end) that tables of one length cover, given where they start in rising order."""
+    first = last = -1
+    for start in starts:
+        if start > last:
+            if last > 0:
+                yield first, last
+            first = start
+        last = start + length
+    if last > 0:
+        yield first, last
 
 
 def round_up(value: int, unit: int = SECTOR) -> int:

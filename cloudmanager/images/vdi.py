@@ -2,6 +2,7 @@
 
 import struct
 
+from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
 from cloudmanager.images.source import SECTOR, Source, round_up
@@ -12,7 +13,8 @@ _VERSION = 0x00010001
 _BLOCK_BYTES = 1024 * 1024
 _LAYOUT = struct.Struct("<II12xI4xQIIII32x32s")
 _LAYOUT_OFFSET = 340
-_MAX_BLOCKS = 0x3FFFFFFF // 4
+_DISCARDED = 0xFFFFFFFE
+"""From here on an entry means that there is no block."""
 
 
 def read(source: Source) -> Image:
@@ -26,10 +28,12 @@ def read(source: Source) -> Image:
         raise UnsafeImage("The image is a difference to a parent VDI. Merge them in VirtualBox.")
     if sector_bytes != SECTOR or block_bytes != _BLOCK_BYTES or (map_offset | data_offset) % SECTOR:
         raise DamagedImage("The image is damaged: its sector, block and table sizes are not those of a VDI.")
-    if blocks > _MAX_BLOCKS or size > blocks * block_bytes or allocated > blocks:
+    if size > blocks * block_bytes or allocated > blocks:
         raise DamagedImage("The image is damaged: its size does not fit its number of blocks.")
-    if map_offset + blocks * 4 > source.size:
-        raise source.truncated("block map")
-    if data_offset + allocated * block_bytes > source.size:
-        raise source.truncated("data")
+    whole_blocks = max(0, source.size - data_offset) // block_bytes
+    for piece in source.table(map_offset, blocks * 4, "block map"):
+        entries = Entries(piece.data, 4, "little")
+        numbers = entries.field(0, 32)
+        if entries.at_least(numbers, whole_blocks) & entries.but(entries.at_least(numbers, _DISCARDED)):
+            raise source.truncated("data")
     return Image("vdi", round_up(size))

@@ -3,9 +3,10 @@
 import struct
 from uuid import UUID
 
+from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import MAX_TABLE_BYTES, SECTOR, Source, round_up
+from cloudmanager.images.source import SECTOR, Source
 
 MAGIC = b"vhdxfile"
 _HEADER_OFFSETS = (64 * 1024, 128 * 1024)
@@ -21,9 +22,9 @@ _FILE_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
 _VIRTUAL_DISK_SIZE = UUID("2fa54224-cd1b-4876-b211-5dbed83bf4b8").bytes_le
 _LOGICAL_SECTOR_SIZE = UUID("8141bf1d-a96f-4709-ba47-f233a8faab5f").bytes_le
 _HAS_PARENT = 1 << 1
-_STATE_MASK = 0x7
-_PRESENT = (6, 7)
-_OFFSET_MASK = ~0xFFFFF
+_MEGABYTE = 1 << 20
+_SMALLEST_BLOCK_BYTES = 1 << 20
+_SECTORS_PER_CHUNK = 1 << 23
 _LARGE_SECTOR = 4096
 _MAX_SIZE_BYTES = 64 * 1024**4
 
@@ -42,7 +43,7 @@ def read(source: Source) -> Image:
         raise DamagedImage(f"The image is damaged: a VHDX cannot have {size} bytes.")
     sector_bytes = _item(source, offset, items, _LOGICAL_SECTOR_SIZE, "<I")
     _refuse_large_sectors(sector_bytes)
-    _check_not_truncated(source, *regions[_BLOCK_TABLE], block_bytes)
+    _check_not_truncated(source, regions, size, block_bytes)
     return Image("vhdx", size, logical_sector_bytes=sector_bytes)
 
 
@@ -95,10 +96,23 @@ def _item(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, in
     return int(value)
 
 
-def _check_not_truncated(source: Source, offset: int, length: int, block_bytes: int) -> None:
-    table = source.exactly(offset, min(length // 8 * 8, MAX_TABLE_BYTES), "block table")
-    used = table[: round_up(len(table.rstrip(b"\0")), 8)]  # the table of a small disk is mostly padding
-    present = (entry & _OFFSET_MASK for (entry,) in struct.iter_unpack("<Q", used) if entry & _STATE_MASK in _PRESENT)
-    last = max(present, default=None)
-    if last is not None and last + block_bytes > source.size:
-        raise source.truncated("data")
+def _check_not_truncated(source: Source, regions: dict[bytes, tuple[int, int]], size: int, block_bytes: int) -> None:
+    """Every block is inside the file; the last one may end with the disk, as QEMU writes fixed images."""
+    if block_bytes < _SMALLEST_BLOCK_BYTES or block_bytes & (block_bytes - 1):
+        raise DamagedImage(f"The image is damaged: blocks of {block_bytes} bytes do not exist in VHDX.")
+    blocks_per_chunk = _SECTORS_PER_CHUNK * SECTOR // block_bytes
+    blocks = -(-size // block_bytes)
+    used = blocks + (blocks - 1) // blocks_per_chunk  # a bitmap of sectors follows each chunk of blocks
+    offset, length = regions[_BLOCK_TABLE]
+    if used * 8 > length:
+        raise DamagedImage("The image is damaged: its block table is smaller than its virtual size needs.")
+    for piece in source.table(offset, used * 8, "block table"):
+        entries = Entries(piece.data, 8, "little")
+        is_present = entries.flags(1) & entries.flags(2)  # states 6 and 7
+        megabytes = (source.size - block_bytes) // _MEGABYTE
+        beyond = is_present & entries.at_least(entries.field(20, 44), max(0, megabytes + 1))
+        for number, entry in entries.chosen(beyond).items():
+            index = (piece.offset - offset) // 8 + number
+            start_on_disk = (index - index // (blocks_per_chunk + 1)) * block_bytes
+            if (entry >> 20) * _MEGABYTE + min(block_bytes, max(0, size - start_on_disk)) > source.size:
+                raise source.truncated("data")

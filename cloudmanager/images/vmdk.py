@@ -2,15 +2,19 @@
 
 import re
 import struct
+import sys
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloudmanager.images import second_opinion
+from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source
+from cloudmanager.images.source import SECTOR, Piece, Source, merged
 
 MAGIC = b"KDMV"
-_HEADER = struct.Struct("<4sIIQQQQIQQ")
+_HEADER = struct.Struct("<4sIIQQQQIQQQ")
 _GRAIN_MARKER = struct.Struct("<QI")
 _REDUNDANT_DIRECTORY = 1 << 1
 _COMPRESSED = 1 << 16
@@ -20,7 +24,10 @@ _DESCRIPTOR_OFFSET = SECTOR
 _MAX_DESCRIPTOR_BYTES = (1 << 20) - 1
 _MAX_GRAIN_SECTORS = 0x200000
 _MAX_TABLE_ENTRIES = 512
-_MAX_TABLES_WALKED = 16384
+_MAX_DIRECTORY_BYTES = 16 * 1024 * 1024
+"""Of 128 TiB with the usual grains; VMware makes disks of up to 62 TiB. QEMU keeps two directories in memory."""
+_SELF_CONTAINED = ("monolithicsparse", "streamoptimized")
+_OWN_EXTENT = re.compile(r'\w+\s+\d+\s+sparse\s+"[^"/]*"', re.IGNORECASE)
 _NO_PARENT = "ffffffff"
 
 
@@ -35,6 +42,7 @@ class _Header:
     table_entries: int
     redundant_directory_sector: int
     directory_sector: int
+    data_sector: int
 
     @classmethod
     def parse(cls, data: bytes) -> "_Header":
@@ -63,7 +71,7 @@ def read(source: Source) -> Image:
     header = _Header.parse(source.exactly(0, SECTOR, "header"))
     _check_header(header)
     descriptor = _descriptor(source, header)
-    _refuse_references(source, header)
+    _refuse_references(source, header, descriptor)
     if header.directory_sector == _DIRECTORY_AT_END:
         header = _Header.parse(source.up_to(source.size - 2 * SECTOR, SECTOR).ljust(SECTOR, b"\0"))
         _check_header(header)
@@ -98,19 +106,29 @@ def _descriptor(source: Source, header: _Header) -> str:
     return data.split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def _refuse_references(source: Source, header: _Header) -> None:
-    """oslo's check lets a parent through (`_parent` does not), and finds a footer only in a stream's last bytes."""
+def _refuse_references(source: Source, header: _Header, descriptor: str) -> None:
+    """But for a parent, which is left to the caller. oslo's check finds a footer only in a stream's last bytes."""
+    kinds = re.findall(r'^\s*createtype\s*=\s*"?([^"\n]*)', descriptor, re.IGNORECASE | re.MULTILINE)
+    extents = re.findall(r"^\s*(?:rw|rdonly|noaccess)\s.*", descriptor, re.IGNORECASE | re.MULTILINE)
+    if not kinds or any(kind.lower() not in _SELF_CONTAINED for kind in kinds):
+        raise _refers_elsewhere(f"createType {', '.join(kinds)[:80] or 'missing'}")
+    if len(extents) != 1 or not _OWN_EXTENT.fullmatch(extents[0].strip()):
+        raise _refers_elsewhere("extents in other files")
     end = _DESCRIPTOR_OFFSET + min(header.descriptor_sectors * SECTOR, _MAX_DESCRIPTOR_BYTES)
     start = max(end, source.size - _FOOTER_BYTES)
-    chunks = [source.up_to(0, end), source.up_to(start, _FOOTER_BYTES)]
-    objections = second_opinion.refusals("vmdk", chunks)
+    head = source.up_to(0, SECTOR) + descriptor.encode("ascii", "replace").ljust(end - SECTOR, b"\0")
+    objections = second_opinion.refusals("vmdk", [head, source.up_to(start, _FOOTER_BYTES)])
     if "footer" in objections:
         raise DamagedImage(f"The image is damaged or truncated: {objections['footer']}.")
     if objections:
-        raise UnsafeImage(
-            f"The image's descriptor is not that of a self-contained VMDK ({', '.join(objections.values())}). Export "
-            "one image without extents, made with `qemu-img convert -O qcow2`."
-        )
+        raise _refers_elsewhere(", ".join(objections.values()))
+
+
+def _refers_elsewhere(reason: str) -> UnsafeImage:
+    return UnsafeImage(
+        f"The image's descriptor is not that of a self-contained VMDK ({reason}). Make one image without extents with "
+        "`qemu-img convert -O qcow2`."
+    )
 
 
 def _parent(descriptor: str) -> str | None:
@@ -123,22 +141,46 @@ def _parent(descriptor: str) -> str | None:
 
 
 def _check_not_truncated(source: Source, header: _Header) -> None:
-    """Every grain table, and every grain as far as a bounded number of tables says, starts inside the file."""
+    """Every grain table and every grain is inside the file."""
+    if header.data_sector * SECTOR > source.size:
+        raise source.truncated("data")
     sector = header.redundant_directory_sector if header.flags & _REDUNDANT_DIRECTORY else header.directory_sector
-    directory = source.exactly(sector * SECTOR, header.tables * 4, "grain directory")
-    tables = sorted({entry for (entry,) in struct.iter_unpack("<I", directory)} - {0})
-    if tables and tables[-1] * SECTOR >= source.size:
-        raise source.truncated("grain table")
-    for table_sector in tables[:_MAX_TABLES_WALKED]:
-        table = source.exactly(table_sector * SECTOR, header.table_entries * 4, "grain table")
-        last = max(struct.unpack(f"<{header.table_entries}I", table)) * SECTOR
-        if _end_of_grain(source, header, last) > source.size:
+    source.check_table(header.tables * 4, "grain directory", _MAX_DIRECTORY_BYTES)
+    tables = source.pieces(_grain_table_ranges(source, sector * SECTOR, header))
+    if header.flags & _COMPRESSED:
+        _check_compressed_grains(source, tables)
+    else:
+        _check_grains(source, header, tables)
+
+
+def _grain_table_ranges(source: Source, directory_offset: int, header: _Header) -> Iterator[tuple[int, int]]:
+    """Raises TruncatedImage."""
+    table_bytes = header.table_entries * 4
+    for piece in source.table(directory_offset, header.tables * 4, "grain directory"):
+        starts = sorted({entry * SECTOR for (entry,) in struct.iter_unpack("<I", piece.data)} - {0})
+        if starts and starts[-1] + table_bytes > source.size:
+            raise source.truncated("grain table")
+        yield from merged(starts, table_bytes)
+
+
+def _check_grains(source: Source, header: _Header, tables: Iterator[Piece]) -> None:
+    """0 and 1 stand for grains that are not there."""
+    last_start = source.size // SECTOR - header.grain_sectors
+    for piece in tables:
+        grains = Entries(piece.data, 4, "little")
+        if grains.at_least(grains.field(0, 32), max(2, last_start + 1)):
             raise source.truncated("data")
 
 
-def _end_of_grain(source: Source, header: _Header, start: int) -> int:
-    """At least; a compressed grain says how long it is, another may be cut short at the end of the disk."""
-    if not header.flags & _COMPRESSED or start <= SECTOR:
-        return start + 1
-    _sector, length = _GRAIN_MARKER.unpack(source.exactly(start, _GRAIN_MARKER.size, "data"))
-    return start + _GRAIN_MARKER.size + int(length)
+def _check_compressed_grains(source: Source, tables: Iterator[Piece]) -> None:
+    """Grains do not overlap: the one that starts last ends last, and says how long it is."""
+    last = 1
+    for piece in tables:
+        starts = array("I", piece.data[: len(piece.data) // 4 * 4])
+        if sys.byteorder == "big":
+            starts.byteswap()
+        last = max(last, max(starts, default=0))
+    if last > 1:
+        _sector, length = _GRAIN_MARKER.unpack(source.exactly(last * SECTOR, _GRAIN_MARKER.size, "data"))
+        if last * SECTOR + _GRAIN_MARKER.size + int(length) > source.size:
+            raise source.truncated("data")

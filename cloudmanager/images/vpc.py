@@ -3,9 +3,10 @@
 import struct
 from dataclasses import dataclass
 
+from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source
+from cloudmanager.images.source import SECTOR, Source, round_up
 
 MAGIC = b"conectix"
 _FOOTER = struct.Struct(">8sIIQ4x4s4x4s8xQHBBII")
@@ -95,10 +96,15 @@ def _check_blocks(source: Source, footer: _Footer) -> None:
         raise DamagedImage("The image is damaged: its dynamic disk header is not valid.")
     if block_bytes < SECTOR or block_bytes & (block_bytes - 1) or entries * block_bytes < footer.size_bytes:
         raise DamagedImage("The image is damaged: its size does not fit its blocks.")
-    table = source.exactly(table_offset, entries * 4, "block table")
-    last = max((entry for (entry,) in struct.iter_unpack(">I", table) if entry != _UNALLOCATED), default=None)
-    if last is not None and last * SECTOR + block_bytes > source.size:
-        raise source.truncated("data")
+    bitmap_bytes = round_up(block_bytes // SECTOR // 8)
+    last_start = source.size - bitmap_bytes - block_bytes
+    for piece in source.table(table_offset, entries * 4, "block table"):
+        sectors = Entries(piece.data, 4, "big")
+        starts = sectors.field(0, 32)
+        if sectors.at_least(starts, max(0, last_start // SECTOR + 1)) & sectors.but(
+            sectors.at_least(starts, _UNALLOCATED)
+        ):
+            raise source.truncated("data")
 
 
 def _checksum(data: bytes, field_offset: int) -> int:
