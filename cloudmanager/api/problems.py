@@ -53,6 +53,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.Conflict: 409,
     core.AccessConflict: 409,
     core.DiskInUse: 409,
+    core.ForeignAttachment: 409,
     core.ExportNotReady: 409,
     core.ExportOver: 409,
     # The disk's bytes.

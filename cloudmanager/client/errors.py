@@ -33,6 +33,7 @@ ClientError
     ├── Conflict                    `holder` names whose claim stands in the way
     │   ├── AccessConflict
     │   ├── DiskInUse
+    │   ├── ForeignAttachment           on an attachment only: it is not proved to be the service's
     │   ├── ExportNotReady
     │   └── ExportOver                  it cannot be renewed: ask for a new one
     ├── ImageError
@@ -280,6 +281,10 @@ class AccessConflict(Conflict):
 
 class DiskInUse(Conflict):
     code = "disk_in_use"
+
+
+class ForeignAttachment(Conflict):
+    code = "foreign_attachment"
 
 
 class ExportNotReady(Conflict):

@@ -11,10 +11,21 @@ from cloudmanager.core.errors import (
     DeviceNotReady,
     DiskNotFound,
     DiskReplaced,
+    ForeignAttachment,
     NameClash,
 )
 from cloudmanager.core.incarnation import is_replaced, refuse_device_of_other, refuse_other
-from cloudmanager.core.model import Access, AttachmentState, AttachPlan, Device, Disk, NotAttached, Problem
+from cloudmanager.core.model import (
+    CONFIRMED,
+    Access,
+    Attachment,
+    AttachmentState,
+    AttachPlan,
+    Device,
+    Disk,
+    NotAttached,
+    Problem,
+)
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import AttachmentRecord, ExportRecord
 from cloudmanager.core.store import Store
@@ -130,25 +141,44 @@ class Attachments:
 
     def _attach(self, record: AttachmentRecord) -> None:
         record = self._store.attachments.set_state(record, AttachmentState.ATTACHING)
+
+        def keep(proof: str) -> None:
+            nonlocal record
+            record = self._store.attachments.keep_proof(record, proof)
+
         try:
-            attachment = self._plugins[record.plan.disk.id.provider].attach(record.plan)
+            attachment = self._plugins[record.plan.disk.id.provider].attach(record.plan, keep)
         except NameClash:
             self._store.attachments.forget(record)  # nothing was attached: the next plan takes another name
             raise
         except CloudManagerError as error:
             self._store.attachments.set_state(record, AttachmentState.ATTACHING, Problem.of(error))
             raise
-        is_ours = attachment.request_id == record.plan.request_id  # else somebody was faster
-        self._store.attachments.set_state(record, AttachmentState.ATTACHED if is_ours else AttachmentState.FOREIGN)
+        if attachment.request_id != record.plan.request_id:
+            self._leave_to_others(record, attachment)
+            return
+        if not record.plan.proof:
+            keep(CONFIRMED)
+        self._store.attachments.set_state(record, AttachmentState.ATTACHED)
+
+    def _leave_to_others(self, record: AttachmentRecord, attachment: Attachment) -> None:
+        """The disk is exported as it is, and never detached."""
+        problem = _unproved(record, attachment.reason)
+        log.warning("%s is not taken for ours: %s", record.plan.disk.id, problem.detail)
+        self._store.attachments.set_state(record, AttachmentState.FOREIGN, problem)
 
     def _detach(self, record: AttachmentRecord) -> None:
         record = self._store.attachments.set_state(record, AttachmentState.DETACHING, record.error)
         try:
-            self._flush(record.plan.disk)
+            if record.plan.proof:  # else nothing was served of it, and it may be somebody else's
+                self._flush(record.plan.disk)
             self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
         except DiskReplaced:
             self._disown(record)
             return
+        except ForeignAttachment as error:  # an attach was cut short, and nothing proves that it had any effect
+            log.warning("%s is left attached: %s", record.plan.disk.id, error.detail)
+            record = self._store.attachments.set_state(record, AttachmentState.FOREIGN, Problem.of(error))
         except CloudManagerError as error:
             log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
             self._store.attachments.set_state(record, AttachmentState.STUCK, Problem.of(error))
@@ -200,6 +230,15 @@ class Attachments:
 def _is_of_another(record: AttachmentRecord, disk: Disk) -> bool:
     """The attachment is of a disk that had the same name before, or has it since."""
     return is_replaced(record.plan.disk, disk.incarnation, disk.created_at)
+
+
+def _unproved(record: AttachmentRecord, reason: str) -> Problem:
+    reason = reason or f"{record.plan.disk.id} was attached by somebody else after it was planned."
+    return Problem.of(
+        ForeignAttachment(
+            f"{reason} So cloudmanager exports it and never detaches it: do so by hand when nobody uses it any more."
+        )
+    )
 
 
 def _needed(exports: Sequence[ExportRecord]) -> Access:

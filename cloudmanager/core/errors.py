@@ -19,6 +19,7 @@ CloudManagerError
 ├── Conflict                    somebody else's claim stands in the way
 │   ├── AccessConflict          another export, or an attachment in another mode
 │   ├── DiskInUse               attached to another node, or held by this machine
+│   ├── ForeignAttachment       attached here by somebody else, or so that nothing proves the contrary
 │   ├── ExportNotReady          not yet: retriable
 │   └── ExportOver              the export is closing, closed or failed
 ├── ImageError                  the bytes of an image file
@@ -183,6 +184,11 @@ class AccessConflict(Conflict):
 class DiskInUse(Conflict):
     code = "disk_in_use"
     title = "The disk is in use"
+
+
+class ForeignAttachment(Conflict):
+    code = "foreign_attachment"
+    title = "Nothing proves that cloudmanager attached the disk"
 
 
 class ExportNotReady(Conflict):

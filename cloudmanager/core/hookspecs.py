@@ -8,7 +8,7 @@ Hooks are synchronous and are called from several threads at once. Only errors o
 them, with the cloud's own code, `retriable` and `retry_after` kept.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,14 @@ class ProviderSpec:
         raise NotImplementedError
 
     @hookspec(firstresult=True)
-    def attach(self, provider: str, plan: AttachPlan) -> Attachment:
+    def attach(self, provider: str, plan: AttachPlan, keep: Callable[[str], None]) -> Attachment:
         """Attaches as planned; does nothing if that was done. Returns when the cloud's own describe confirms it.
 
-        The answer carries the plan's request id if the plan made the attachment, none if somebody else did meanwhile.
+        The answer carries the plan's request id if it is proved that the plan made the attachment, else none, and the
+        reason. That the disk is where the plan wanted it proves nothing: anybody may have put it there. The cloud's own
+        record of the request does, or its answer. `keep(proof)` commits what an answer leaves; the next call for the
+        plan finds it in `plan.proof`, also after a crash. Call it as soon as the cloud has taken the request, before
+        waiting; with an empty text to withdraw it.
         """
         raise NotImplementedError
 
@@ -113,7 +117,11 @@ class ProviderSpec:
 
     @hookspec(firstresult=True)
     def detach(self, provider: str, attachment: Attachment) -> None:
-        """Detaches from this node only; does nothing if that was done. Returns when it is gone."""
+        """Detaches from this node only; does nothing if that was done. Returns when it is gone.
+
+        Raises ForeignAttachment where the disk is attached, `attachment.proof` is empty and the cloud does not know
+        the request either.
+        """
 
     @hookspec(firstresult=True)
     def diagnose(self, provider: str) -> Iterable[Finding]:

@@ -162,10 +162,13 @@ class AttachPlan:
     """What the cloud knows the attachment by on this node: GCE's deviceName, EBS's device, Azure's LUN."""
     is_present: bool = False
     """The disk was attached here when the plan was made, so the attachment is not ours and is never detached."""
+    proof: str = ""
+    """What `attach` has kept of its request, in the provider's own words: by it the attachment is known as the plan's
+    after a crash. Empty until something was kept."""
 
     def attachment(self) -> "Attachment":
         """What the plan makes when it is carried out."""
-        return Attachment(self.disk, self.node, self.access, self.slot, self.request_id)
+        return Attachment(self.disk, self.node, self.access, self.slot, self.request_id, self.proof)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,11 @@ class Attachment:
     access: Access
     slot: str = ""
     request_id: str = ""
-    """That of the plan that made it; empty when somebody else did, so that it is never detached."""
+    """That of the plan that made it; empty when that is not proved, so that it is never detached."""
+    proof: str = ""
+    """That of the plan. Empty: nothing was kept, so only what the cloud itself knows of the request can prove it."""
+    reason: str = ""
+    """Why it is not proved to be the plan's, in a sentence for people. Empty where it is."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +198,10 @@ class Snapshot:
     location: str = ""
 
 
+CONFIRMED = "confirmed"
+"""The proof of an attachment that `attach` said is the plan's, where the provider kept nothing of its own."""
+
+
 class AttachmentState(StrEnum):
     PLANNED = "planned"
     ATTACHING = "attaching"
@@ -199,7 +210,7 @@ class AttachmentState(StrEnum):
     STUCK = "stuck"
     """A detach was refused, or the device is held: it is retried, and `error` says why."""
     FOREIGN = "foreign"
-    """Attached by somebody else: may be exported, is never detached."""
+    """Not proved to be attached by us: may be exported, is never detached. `error` says why, where that is known."""
 
 
 class NodeState(StrEnum):

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -75,8 +75,8 @@ class Provider:
     def plan_attach(self, disk: Disk, access: Access) -> AttachPlan:
         return cast(AttachPlan, self._call("plan_attach", disk=disk, access=access))
 
-    def attach(self, plan: AttachPlan) -> Attachment:
-        return cast(Attachment, self._call("attach", plan=plan))
+    def attach(self, plan: AttachPlan, keep: Callable[[str], None] = lambda _: None) -> Attachment:
+        return cast(Attachment, self._call("attach", plan=plan, keep=keep))
 
     def locate(self, disk: Disk) -> Device | NotAttached:
         return cast("Device | NotAttached", self._call("locate", disk=disk))

@@ -1,6 +1,8 @@
 """The AWS provider detaches its own attachment, and nothing else."""
 
 import os
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -108,22 +110,38 @@ def test_a_pending_attach_is_waited_for_before_the_detach(cloud: Emulation, prov
     cloud.faults.add(Fault("AttachVolume", Effect.HANG))
     volume = cloud.make_disk("evidence-7")
     planned = plan(provider, volume)
-    for hook in (lambda: provider.attach(planned), lambda: provider.detach(planned.attachment())):
-        with pytest.raises(CloudUnavailable):
-            hook()
+    kept: list[str] = []
+    with pytest.raises(CloudUnavailable):
+        provider.attach(planned, kept.append)
+    ours = replace(planned.attachment(), proof=kept[-1])
+    with pytest.raises(CloudUnavailable):
+        provider.detach(ours)
     assert changes(cloud) == ["AttachVolume"]
     cloud.timeline.release()
-    provider.detach(planned.attachment())
+    provider.detach(ours)
     assert cloud.holders(volume) == []
 
 
 def test_an_attach_that_is_stuck_can_be_detached(cloud: Emulation, node: str, credentials: None) -> None:
     cloud.faults.add(Fault("AttachVolume", Effect.HANG))
     planned = plan(make_provider(cloud), cloud.make_disk("evidence-7"))
+    kept: list[str] = []
     with pytest.raises(CloudUnavailable):
-        make_provider(cloud).attach(planned)
-    make_provider(cloud, stuck_seconds=0.1).detach(planned.attachment())
+        make_provider(cloud).attach(planned, kept.append)
+    make_provider(cloud, stuck_seconds=0.1).detach(replace(planned.attachment(), proof=kept[-1]))
     assert cloud.holders(planned.disk.id.native) == []
+
+
+def test_what_somebody_has_attached_again_under_the_same_name_stays(cloud: Emulation, provider: Provider) -> None:
+    """The time of the attach tells it from ours."""
+    volume = cloud.make_disk("evidence-7")
+    attachment = attach(provider, volume)
+    cloud.detach_by_hand(volume, "worker-1")
+    cloud.attach_by_hand(volume, "worker-1", slot=attachment.slot)
+    cloud.volume(volume).attachments[0].since += timedelta(seconds=10)
+    provider.detach(attachment)
+    assert cloud.holders(volume) == ["worker-1"]
+    assert changes(cloud) == ["AttachVolume"]
 
 
 def test_one_throttled_detach_does_not_keep_the_volume(cloud: Emulation, node: str, credentials: None) -> None:

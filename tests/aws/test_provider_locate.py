@@ -85,8 +85,9 @@ def test_a_device_without_a_size_is_waited_for(
         size.unlink()
         size.symlink_to(real)
 
-    monkeypatch.setattr(time, "sleep", has_its_size)
-    assert first_bytes(provider.locate(disk)) == disk.id.native
+    with monkeypatch.context() as patched:  # what ends the test pauses too
+        patched.setattr(time, "sleep", has_its_size)
+        assert first_bytes(provider.locate(disk)) == disk.id.native
 
 
 def test_a_device_that_does_not_come_is_not_ready(cloud: Emulation, provider: Provider) -> None:
@@ -187,8 +188,9 @@ def test_on_xen_an_attachment_that_changes_while_it_is_looked_at_is_not_ready(cl
     disk = attached(cloud, xen)
     cloud.faults.add(Fault("DescribeVolumes", Effect.STALE))
     volume = disk.id.native
+    slot = cloud.volume(volume).attachments[0].device
     cloud.detach_by_hand(volume, "worker-1")
-    cloud.attach_by_hand(cloud.make_disk("intruder"), "worker-1", slot="/dev/xvdaa")
+    cloud.attach_by_hand(cloud.make_disk("intruder"), "worker-1", slot=slot)
     with pytest.raises(DeviceNotReady, match="changes at this moment"):
         xen.locate(disk)
 

@@ -1,10 +1,12 @@
 """The Azure provider attaches, on the real SDK, with real block devices."""
 
 import os
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -127,14 +129,54 @@ def test_a_second_attach_of_an_attached_disk_changes_nothing(cloud: AzureEmulati
     first = provider.attach(plan)
     cloud.calls.clear()
     assert provider.attach(plan) == first
-    assert operations(cloud) == ["VirtualMachines_Get"]
+    assert operations(cloud) == ["VirtualMachines_Get", "Operations_Get", "Disks_Get"]  # by which it is known as ours
 
 
 def test_a_new_process_recognises_its_own_attachment_by_the_plan(cloud: AzureEmulation, provider: Provider) -> None:
     cloud.make_disk("evidence-7")
     plan = plan_for(provider, "evidence-7")
-    provider.attach(plan)
-    assert make_provider(cloud).attach(plan).request_id == plan.request_id
+    kept: list[str] = []
+    provider.attach(plan, kept.append)
+    assert [proof.partition(" ")[0] for proof in kept] == ["asked", "operation"]
+    assert make_provider(cloud).attach(replace(plan, proof=kept[-1])).request_id == plan.request_id
+
+
+def test_what_was_detached_and_attached_again_by_hand_at_the_same_lun_is_not_ours(
+    cloud: AzureEmulation, provider: Provider
+) -> None:
+    cloud.make_disk("evidence-7")
+    plan = plan_for(provider, "evidence-7")
+    kept: list[str] = []
+    provider.attach(plan, kept.append)
+    cloud.detach_by_hand("evidence-7", "worker-1")
+    cloud.attach_by_hand("evidence-7", "worker-1", slot=plan.slot)
+    cloud.state.disk(cloud.resource("evidence-7", "disks")).owned_since += timedelta(minutes=1)
+    again = make_provider(cloud).attach(replace(plan, proof=kept[-1]))
+    assert (again.request_id, again.reason) == (
+        "",
+        "prod:evidence-7 is attached at LUN 63, and nothing proves that a request of this service did that.",
+    )
+
+
+def test_a_request_that_was_cut_short_is_known_by_the_time_and_for_no_longer(
+    cloud: AzureEmulation, provider: Provider
+) -> None:
+    """The process was killed after it had asked, and before it knew of an answer."""
+    cloud.make_disk("evidence-7")
+    plan = plan_for(provider, "evidence-7")
+    kept: list[str] = []
+    provider.attach(plan, kept.append)
+    asked = replace(plan, proof=kept[0])
+    assert make_provider(cloud).attach(asked).request_id == plan.request_id
+    cloud.state.disk(cloud.resource("evidence-7", "disks")).owned_since += timedelta(minutes=5)
+    assert make_provider(cloud).attach(asked).request_id == ""
+
+
+def test_a_link_to_an_operation_is_kept_without_what_signs_it(cloud: AzureEmulation, provider: Provider) -> None:
+    cloud.make_disk("evidence-7")
+    kept: list[str] = []
+    provider.attach(plan_for(provider, "evidence-7"), kept.append)
+    assert re.fullmatch(r"operation /subscriptions/[^?]+/[0-9a-f-]+\?p=[0-9a-f]+&api-version=[0-9-]+", kept[-1])
 
 
 def test_an_attachment_by_hand_between_plan_and_attach_is_not_ours(cloud: AzureEmulation, provider: Provider) -> None:
@@ -310,16 +352,25 @@ def test_a_success_that_the_machine_denies_is_an_error(cloud: AzureEmulation, pr
         attach(provider, "evidence-7")
 
 
-def test_a_broken_connection_is_retriable_and_the_next_attach_finds_the_disk(
+def test_an_attach_whose_answer_is_lost_is_looked_up_and_not_asked_again(
     cloud: AzureEmulation, provider: Provider
 ) -> None:
     cloud.faults.add(Fault(f"{ATTACH}/attach", Effect.CUT_AFTER))
     cloud.make_disk("evidence-7")
     plan = plan_for(provider, "evidence-7")
-    with pytest.raises(CloudUnavailable):
-        provider.attach(plan)
     assert provider.attach(plan).request_id == plan.request_id
     assert len(cloud.calls.mutations()) == 1
+
+
+def test_a_request_that_never_arrived_proves_nothing(cloud: AzureEmulation, provider: Provider) -> None:
+    cloud.faults.add(Fault(f"{ATTACH}/attach", Effect.CUT_BEFORE))
+    cloud.make_disk("evidence-7")
+    plan = plan_for(provider, "evidence-7")
+    kept: list[str] = []
+    with pytest.raises(CloudUnavailable):
+        provider.attach(plan, kept.append)
+    cloud.attach_by_hand("evidence-7", "worker-1", slot=plan.slot)
+    assert provider.attach(replace(plan, proof=kept[-1])).request_id == ""
 
 
 def test_a_look_at_the_operation_that_is_throttled_is_made_again(cloud: AzureEmulation, provider: Provider) -> None:

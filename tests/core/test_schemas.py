@@ -15,7 +15,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, create_engine, inspect, select
 
-from cloudmanager.core.model import Severity
+from cloudmanager.core.model import CONFIRMED, Severity
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.store import Store, schema
 from cloudmanager.core.store.check import check
@@ -90,6 +90,23 @@ def test_every_row_of_a_kept_store_is_read_back_after_the_upgrade(kept: Kept, ne
             assert [each for each in found if _has(each, row, table)], f"{table} has lost {row}"
     store.close()
     assert [finding for finding in check(url) if finding.severity is not Severity.OK] == []
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_what_was_ours_before_proofs_were_kept_is_still_ours(engine: str, new_database: NewDatabase) -> None:
+    url = new_database(engine)
+    Kept("0002", engine).load(url)
+    store = Store.open(url, StoppedClock())
+    proofs = {str(record.state): record.plan.proof for record in store.attachments.all()}
+    store.close()
+    assert proofs == {
+        "planned": "",
+        "attaching": "",
+        "attached": CONFIRMED,
+        "detaching": CONFIRMED,
+        "stuck": CONFIRMED,
+        "foreign": "",
+    }
 
 
 def test_every_table_is_read_back() -> None:

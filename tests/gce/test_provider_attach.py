@@ -15,7 +15,7 @@ from cloudmanager.core.errors import (
     Throttled,
     WrongZone,
 )
-from cloudmanager.core.model import Access, Device, NotAttached
+from cloudmanager.core.model import CONFIRMED, Access, Device, NotAttached
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.hardware import ScsiDisk
@@ -53,8 +53,11 @@ def test_no_more_calls_are_made_than_the_protocol_needs(harness: GceHarness, pro
     assert operations(harness) == [ATTACH, "zoneOperations.wait", "instances.get"]
     provider.locate(disk)
     assert operations(harness) == ["instances.get"]
-    provider.attach(made)
+    provider.attach(replace(made, proof=CONFIRMED))
     assert operations(harness) == ["instances.get", "zoneOperations.list"]
+    provider.attach(made)
+    assert operations(harness) == ["instances.get", "zoneOperations.list", "zoneOperations.list"]
+    attachment = replace(attachment, proof=CONFIRMED)
     provider.detach(attachment)
     assert operations(harness) == ["instances.get", DETACH, "zoneOperations.wait", "instances.get"]
 

@@ -24,6 +24,7 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.core.model import (
+    CONFIRMED,
     Access,
     Attachment,
     AttachPlan,
@@ -326,6 +327,21 @@ class DetachesWhateverIsThere(Broken):
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
         super().detach(replace(attachment, slot=""))
+
+
+@_failing(
+    "test_what_was_attached_by_hand_at_the_very_slot_of_the_plan_is_foreign_and_stays",
+    "test_a_request_that_came_too_late_proves_nothing",
+)
+class TakesThePlaceForProof(Broken):
+    @hookimpl
+    def attach(self, plan: AttachPlan) -> Attachment:
+        done = super().attach(plan)
+        return plan.attachment() if done.slot == plan.slot else done
+
+    @hookimpl
+    def detach(self, attachment: Attachment) -> None:
+        super().detach(replace(attachment, proof=CONFIRMED))
 
 
 @_failing("test_what_is_attached_before_the_plan_is_noted_as_present")

@@ -65,6 +65,13 @@ class AttachmentTable:
                 trail.about_disk(connection, record.node, record.plan.disk, f"attachment.{state}", at, detail)
         return replace(record, state=state, since=at, error=problem)
 
+    def keep_proof(self, record: AttachmentRecord, proof: str) -> AttachmentRecord:
+        """Commits what `attach` has kept of its request."""
+        plan = replace(record.plan, proof=proof)
+        with self._write() as connection:
+            connection.execute(update(schema.attachments).where(is_attachment(record)).values(plan=plan))
+        return replace(record, plan=plan)
+
     def set_idle(self, record: AttachmentRecord, idle_boottime: float | None) -> None:
         """Notes when the last export ended, or with None that there is one again."""
         with self._write() as connection:

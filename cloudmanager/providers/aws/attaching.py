@@ -1,24 +1,39 @@
 """Attaches volumes to this machine and detaches them. DescribeVolumes is the truth: no answer to an attach is."""
 
+import random
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from cloudmanager.core.errors import CloudUnavailable, DiskInUse, NameClash, WrongZone
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    CloudUnavailable,
+    DiskInUse,
+    ForeignAttachment,
+    NameClash,
+    WrongZone,
+)
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk
+from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import TimedOut, wait_for
 from cloudmanager.providers.aws.device_name import NAMES, taken_on
 from cloudmanager.providers.aws.ec2 import Ec2, filter_by
+from cloudmanager.providers.aws.errors import is_unanswered
 from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
 from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.proof import Proof, lasting, proves
 from cloudmanager.providers.aws.settings import AwsSettings
 from cloudmanager.providers.aws.turns import Turns
 from cloudmanager.providers.aws.volume_id import ResourceId
 
 Seen = TypeVar("Seen")
+Keep = Callable[[str], None]
 FIRST_PAUSE_SECONDS = 0.25
+UNPROVED = "nothing proves that a request of this service did that."
 
 
 class Attaching:
@@ -31,6 +46,8 @@ class Attaching:
         self._machine = machine
         self._turns = Turns()
         self._slots = settings.slots(machine.node.native_id)
+        self._answers = LatestProofs()
+        self._dice = random.SystemRandom()
 
     def plan(self, disk: Disk, id: ResourceId) -> AttachPlan:
         """Asks once for the machine's volumes, under the lock that names are chosen under."""
@@ -44,27 +61,36 @@ class Attaching:
             here = next((item for volume in mine if volume.id == id.id and (item := self._here(volume))), None)
             if here is not None and not here.state.is_leaving:
                 return self._plan(disk, here.device, is_present=True)
-            return self._plan(disk, memory.choose(NAMES, taken_on(self._machine.instance_id, mine)))
+            names = self._dice.sample(NAMES, len(NAMES))  # so that nobody takes the same one by chance
+            return self._plan(disk, memory.choose(names, taken_on(self._machine.instance_id, mine)))
 
-    def attach(self, plan: AttachPlan, id: ResourceId) -> Attachment:
+    def attach(self, plan: AttachPlan, id: ResourceId, keep: Keep) -> Attachment:
         """Changes nothing when the volume is here already."""
         with self._turns.of(id.id):  # hooks run in several threads: one asks, the others find what it did
+            plan = replace(plan, proof=self._answers.get(plan))
             volume = self._settled(plan, id)
             if self._here(volume) is None:
-                self._request(plan, volume)
+                plan = self._request(plan, volume, keep)
         here = self._awaited(plan, id)
-        request_id = plan.request_id if _is_ours(plan, here) else ""
-        return Attachment(plan.disk, plan.node, Access.READ_WRITE, here.device, request_id)
+        attachment = replace(plan.attachment(), access=Access.READ_WRITE, slot=here.device)
+        return attachment if self._is_ours(plan, here) else replace(attachment, request_id="", reason=_why(plan, here))
 
     def detach(self, attachment: Attachment, id: ResourceId) -> None:
-        """Of a volume under another name than the attachment's nothing is touched: somebody else attached it."""
+        """Of a volume that is attached under another name, or was at another time, nothing is touched.
+
+        Raises ForeignAttachment where no request of ours is known.
+        """
         asked: list[VolumeAttachment] = []
         stuck_at = time.monotonic() + self._settings.stuck_seconds
 
         def look() -> bool | None:
             here = self._here(self._ec2.volume(id.id))
-            if here is None or attachment.slot not in ("", here.device):
+            if here is None or here.device != attachment.slot:
                 return True
+            if not self._proves(attachment.proof, here, attachment.slot):
+                if attachment.proof:
+                    return True  # ours was detached, and somebody has attached it again
+                raise ForeignAttachment(f"{attachment.disk.id} is attached as {here.device}, and {UNPROVED}")
             is_due = here.state is AttachmentState.ATTACHED or _is_stuck(here, stuck_at)
             if is_due and here not in asked:  # asked once: what EC2 does not carry out, the timeout reports
                 asked.append(here)
@@ -97,21 +123,45 @@ class Attaching:
             raise NameClash(f"{plan.disk.id} was attached as {plan.slot}, and is not any more: it needs a new plan.")
         return volume
 
-    def _request(self, plan: AttachPlan, volume: Volume) -> None:
-        """Asks EC2 to attach, once. It is asked again only after a look at what became of the first request."""
+    def _request(self, plan: AttachPlan, volume: Volume, keep: Keep) -> AttachPlan:
+        """Asks EC2 to attach, once. It is asked again only after a look at what became of the first request.
+
+        The plan with what proves that the attachment is its own.
+        """
         looked = [volume]
+        before = lasting(plan.proof)
+
+        def kept(text: str) -> None:
+            self._answers.keep(plan, text)
+            keep(text)
 
         def ask() -> None:
             seen = looked.pop() if looked else self._ec2.volume(volume.id)
             if self._here(seen) is not None:
                 return
             self._refuse_held(plan, seen)
+            kept(str(Proof.asked(seen.seen_at or datetime.now(UTC))))
             try:
-                self._ec2.attach(volume.id, self._machine.instance_id, plan.slot)
-            except DiskInUse as error:
+                answer = self._ec2.attach(volume.id, self._machine.instance_id, plan.slot)
+            except CloudManagerError as error:
+                if is_unanswered(error) and self._here(self._ec2.volume(volume.id)) is not None:
+                    return  # it was carried out all the same
+                kept(before)
+                if not isinstance(error, DiskInUse):
+                    raise
                 self._explain(plan, self._ec2.volume(volume.id), error)
+            else:
+                if answer.since:
+                    kept(str(Proof.attached(answer.since)))
 
         retrying(ask, attempts=self._settings.retry_attempts, timeout=self._settings.request_timeout_seconds)
+        return replace(plan, proof=self._answers.get(plan))
+
+    def _is_ours(self, plan: AttachPlan, here: VolumeAttachment) -> bool:
+        return not plan.is_present and self._proves(plan.proof, here, plan.slot)
+
+    def _proves(self, proof: str, here: VolumeAttachment, slot: str) -> bool:
+        return proves(proof, here, slot, timedelta(seconds=self._settings.request_timeout_seconds))
 
     def _refuse_held(self, plan: AttachPlan, volume: Volume, cloud_code: str | None = None) -> None:
         others = volume.elsewhere(self._machine.instance_id)
@@ -123,7 +173,7 @@ class Attaching:
             )
 
     def _explain(self, plan: AttachPlan, volume: Volume, error: DiskInUse) -> None:
-        """Why EC2 says that the volume is in use. By us is no error."""
+        """Why EC2 says that the volume is in use. Somebody who attached it to this very instance is no error."""
         if self._here(volume) is not None:
             return
         self._refuse_held(plan, volume, error.cloud_code)
@@ -148,7 +198,7 @@ class Attaching:
                     raise CloudUnavailable(f"EC2 began to attach {id.id} and gave it up, or somebody detached it.")
                 return None
             was_here = True
-            if _is_stuck(here, stuck_at) and _is_ours(plan, here):
+            if _is_stuck(here, stuck_at) and self._is_ours(plan, here):
                 self._undo(plan, id)
             return here if here.state is AttachmentState.ATTACHED else None
 
@@ -156,7 +206,7 @@ class Attaching:
 
     def _undo(self, plan: AttachPlan, id: ResourceId) -> None:
         """EC2 leaves a volume `attaching` for ever when it did not let go of the name: only another name helps."""
-        self.detach(Attachment(plan.disk, plan.node, plan.access, plan.slot, plan.request_id), id)
+        self.detach(plan.attachment(), id)
         raise NameClash(
             f"{plan.disk.id} was stuck attaching as {plan.slot} for {self._settings.stuck_seconds:g} s and was "
             "detached again; another device name is tried."
@@ -175,9 +225,14 @@ class Attaching:
             ) from None
 
 
-def _is_ours(plan: AttachPlan, here: VolumeAttachment) -> bool:
-    """The plan was made, and committed, while the volume was not here, and nobody else takes such a name."""
-    return not plan.is_present and here.device == plan.slot
+def _why(plan: AttachPlan, here: VolumeAttachment) -> str:
+    """Why the attachment is not taken for the plan's."""
+    if plan.is_present:
+        return f"{plan.disk.id} was attached as {here.device} before it was planned."
+    if here.device != plan.slot:
+        return f"{plan.disk.id} is attached as {here.device}, and was planned as {plan.slot}: somebody was faster."
+    since = f", since {here.since.isoformat()}" if here.since else ""
+    return f"{plan.disk.id} is attached as {here.device}{since}, and {UNPROVED}"
 
 
 def _is_stuck(here: VolumeAttachment, stuck_at: float) -> bool:

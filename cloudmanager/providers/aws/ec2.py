@@ -16,7 +16,7 @@ from botocore.loaders import Loader, create_loader
 from cloudmanager.core.errors import CloudManagerError, ConfigurationError
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers.aws.errors import translated
-from cloudmanager.providers.aws.facts import Document, Volume, VolumeSnapshot
+from cloudmanager.providers.aws.facts import Document, Volume, VolumeAttachment, VolumeSnapshot, answered_at
 from cloudmanager.providers.aws.settings import AwsSettings
 
 Answer = TypeVar("Answer")
@@ -105,7 +105,7 @@ class Ec2:
     def volume(self, volume_id: str) -> Volume:
         """Raises DiskNotFound."""
         answer = self._read(self._client.describe_volumes, VolumeIds=[volume_id])
-        return Volume.of(answer["Volumes"][0], self.region)
+        return Volume.of(answer["Volumes"][0], self.region, answered_at(answer))
 
     def volumes(self, filters: Sequence[Document], token: str | None = None) -> tuple[list[Volume], str | None]:
         """A page of them, and the token of the next one."""
@@ -143,8 +143,10 @@ class Ec2:
                 return found
             more = {"NextToken": answer["NextToken"]}
 
-    def attach(self, volume_id: str, instance_id: str, device: str) -> None:
-        self._ask(self._client.attach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
+    def attach(self, volume_id: str, instance_id: str, device: str) -> VolumeAttachment:
+        """As EC2 answers: attaching."""
+        answer = self._ask(self._client.attach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
+        return VolumeAttachment.of(answer)
 
     def detach(self, volume_id: str, instance_id: str, device: str) -> None:
         """Of this instance only: without one, EC2 would detach the volume from whichever has it. Never forced.

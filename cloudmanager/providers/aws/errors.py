@@ -104,6 +104,16 @@ def translated(error: ClientError | BotoCoreError, action: str) -> CloudManagerE
     return ConfigurationError(f"boto3 cannot ask EC2 for {action}: {type(error).__name__}.")
 
 
+def is_unanswered(error: CloudManagerError) -> bool:
+    """A request of which it is not known whether EC2 has carried it out; it has, and said Unavailable, in one case
+    (aws-sdk-java#1623).
+    """
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        return _status(cause) >= 500
+    return isinstance(cause, (ConnectionError, HTTPClientError))
+
+
 def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 

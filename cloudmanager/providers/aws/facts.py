@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -65,9 +66,11 @@ class Volume:
     tags: Mapping[str, str] = field(default_factory=dict)
     is_multi_attach: bool = False
     created_at: datetime | None = None
+    seen_at: datetime | None = None
+    """When EC2 said so, by its own clock, to the second."""
 
     @classmethod
-    def of(cls, answer: Document, region: str) -> Self:
+    def of(cls, answer: Document, region: str, seen_at: datetime | None = None) -> Self:
         every = (VolumeAttachment.of(item) for item in answer.get("Attachments", ()))
         return cls(
             id=answer["VolumeId"],
@@ -79,6 +82,7 @@ class Volume:
             tags=_tags(answer),
             is_multi_attach=answer.get("MultiAttachEnabled", False),
             created_at=_utc(answer.get("CreateTime")),
+            seen_at=seen_at,
         )
 
     def on(self, instance_id: str) -> VolumeAttachment | None:
@@ -123,6 +127,15 @@ class VolumeSnapshot:
             tags=_tags(answer),
             why=answer.get("StateMessage", ""),
         )
+
+
+def answered_at(answer: Document) -> datetime | None:
+    """EC2's clock when it answered (RFC 9110, 6.6.1), None where the answer has no such header."""
+    text = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return parsedate_to_datetime(text).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _utc(time: datetime | None) -> datetime | None:

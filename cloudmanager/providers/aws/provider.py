@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudmanager.core.errors import DiskNotFound, MissingExtra
@@ -56,8 +56,8 @@ class AwsProvider:
         return self._ebs.attaching.plan(disk, self._ebs.resolve(disk.id))
 
     @hookimpl
-    def attach(self, plan: AttachPlan) -> Attachment:
-        return self._ebs.attaching.attach(plan, self._ebs.resolve(plan.disk.id))
+    def attach(self, plan: AttachPlan, keep: Callable[[str], None]) -> Attachment:
+        return self._ebs.attaching.attach(plan, self._ebs.resolve(plan.disk.id), keep)
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:

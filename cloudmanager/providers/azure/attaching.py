@@ -1,19 +1,27 @@
 """Attaches disks to this machine. What Azure says of the machine is the truth, not what a call returns."""
 
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 
-from cloudmanager.core.errors import CloudUnavailable, DiskInUse, NameClash, WrongZone
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DiskInUse, NameClash, WrongZone
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
+from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._slots import Slots
 from cloudmanager.providers._waiting import TimedOut
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers.azure.errors import is_unanswered
 from cloudmanager.providers.azure.facts import DataDisk, MachineFacts, Place
+from cloudmanager.providers.azure.proof import Accepted, Asked, Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
 from cloudmanager.providers.azure.turn import Turn
 
 LUNS = range(63, -1, -1)
 """From the top: people, and Azure itself, take the lowest one that is free."""
+Keep = Callable[[str], None]
+UNPROVED = "nothing proves that a request of this service did that."
 AGREEMENT_SECONDS = 30.0
 """How long what Azure says of a machine may lag behind an operation that has ended."""
 
@@ -21,8 +29,10 @@ AGREEMENT_SECONDS = 30.0
 class Attaching:
     """Attaches to one machine."""
 
-    def __init__(self, compute: Compute, machine: ResourceId, slots: Slots, turn: Turn) -> None:
+    def __init__(self, compute: Compute, machine: ResourceId, slots: Slots, turn: Turn, proofs: Proofs) -> None:
         self._compute = compute
+        self._proofs = proofs
+        self._answers = LatestProofs()
         self._machine = machine
         self._slots = slots
         self._turn = turn
@@ -37,16 +47,29 @@ class Attaching:
             taken = {str(entry.lun) for entry in machine.data_disks}
             return _plan(disk, node, memory.choose(map(str, LUNS), taken), is_present=False)
 
-    def attach(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> Attachment:
+    def attach(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, keep: Keep) -> Attachment:
         """Changes nothing when the disk is attached already."""
         with self._turn.taken(deadline):
-            entry = self._found(id, deadline)
+            plan = replace(plan, proof=self._answers.get(plan))
+            machine, entry = self._found(id, deadline)
+            is_done = False
             if entry is None:
-                self._change(plan, id, deadline)
+                is_done = self._change(plan, id, deadline, machine, keep)
+                plan = replace(plan, proof=self._answers.get(plan))
                 entry = self._confirmed(plan, id, deadline)
-        is_ours = str(entry.lun) == plan.slot and not plan.is_present
-        request_id = plan.request_id if is_ours else ""
-        return Attachment(plan.disk, plan.node, Access.READ_WRITE, str(entry.lun), request_id)
+        reason = "" if is_done else self._why(plan, id, entry)
+        attachment = replace(plan.attachment(), access=Access.READ_WRITE, slot=str(entry.lun))
+        return replace(attachment, request_id="", reason=reason) if reason else attachment
+
+    def _why(self, plan: AttachPlan, id: ResourceId, entry: DataDisk) -> str:
+        """Why the disk that is there is not taken for the plan's; empty where it is."""
+        if plan.is_present:
+            return f"{plan.disk.id} was attached at LUN {entry.lun} before it was planned."
+        if str(entry.lun) != plan.slot:
+            return f"{plan.disk.id} is attached at LUN {entry.lun}, and was planned at LUN {plan.slot}."
+        if self._proofs.proves(plan.proof, id):
+            return ""
+        return f"{plan.disk.id} is attached at LUN {entry.lun}, and {UNPROVED}"
 
     def _refuse_hopeless(self, disk: Disk, id: ResourceId, machine: MachineFacts) -> None:
         if disk.location and Place.parse(disk.location).excludes(machine.place):
@@ -64,27 +87,26 @@ class Attaching:
                 holder=others[0].name,
             )
 
-    def _found(self, id: ResourceId, deadline: Deadline) -> DataDisk | None:
+    def _found(self, id: ResourceId, deadline: Deadline) -> tuple[MachineFacts, DataDisk | None]:
         """The disk's entry when it is attached, None when it is not; waits while a pending change may alter that."""
 
-        def look() -> tuple[DataDisk | None] | None:
+        def look() -> tuple[MachineFacts, DataDisk | None] | None:
             machine = self._compute.machine(self._machine)
             entry = machine.entry(id)
             if entry is None:
-                return (None,) if machine.is_settled else None
+                return (machine, None) if machine.is_settled else None
             if entry.is_leaving:
                 _refuse_failed_detach(machine, entry)
                 return None
-            return (entry,) if self._is_attached(machine, id) else None
+            return (machine, entry) if self._is_attached(machine, id) else None
 
         try:
-            (entry,) = deadline.wait_for(look)
+            return deadline.wait_for(look)
         except TimedOut:
             raise CloudUnavailable(
                 f"For {deadline.seconds:g} s, another change to {self._machine.name} has not ended; Azure makes one at "
                 "a time."
             ) from None
-        return entry
 
     def _is_attached(self, machine: MachineFacts, id: ResourceId) -> bool:
         """An entry proves it where the last change has succeeded; else the disk itself must name its owner."""
@@ -92,15 +114,31 @@ class Attaching:
             return True
         return self._compute.disk(id).is_owned_by(self._machine)
 
-    def _change(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> None:
+    def _change(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, machine: MachineFacts, keep: Keep) -> bool:
+        """Whether Azure reports that the request has attached the disk. If not, it is attached all the same."""
         if plan.is_present:
             raise NameClash(f"Somebody else had attached {plan.disk.id}, and has detached it.")
+
+        def kept(proof: object) -> None:
+            self._answers.keep(plan, str(proof))
+            keep(str(proof))
+
+        def accepted(operation: str) -> None:
+            kept(Accepted(operation))
+
+        asked = Asked(machine.seen_at or datetime.now(UTC))
+        kept(asked)
         try:
-            self._compute.attach(self._machine, id, int(plan.slot), deadline.left)
-        except DiskInUse as error:
-            if (error.holder or "").casefold() != self._machine.name.casefold():
+            self._compute.attach(self._machine, id, int(plan.slot), deadline.left, accepted)
+        except CloudManagerError as error:
+            if is_unanswered(error) and self._compute.machine(self._machine).entry(id) is not None:
+                return False  # it is being carried out
+            if self._answers.get(plan) == str(asked):
+                kept("")  # it was refused
+            if not isinstance(error, DiskInUse) or (error.holder or "").casefold() != self._machine.name.casefold():
                 raise
-            # somebody attached it to this very machine a moment ago: what the machine says counts
+            return False  # somebody attached it to this very machine a moment ago: what the machine says counts
+        return True
 
     def _confirmed(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> DataDisk:
         def look() -> DataDisk | None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline import policies
+from azure.core.rest import HttpRequest
 from azure.identity import DefaultAzureCredential
 from azure.mgmt.compute import ComputeManagementClient, models
 from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
@@ -14,7 +15,7 @@ from cloudmanager.core.errors import CloudUnavailable, DiskNotFound
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers.azure import from_sdk
 from cloudmanager.providers.azure.errors import MachineGone, is_missing_machine, translate
-from cloudmanager.providers.azure.facts import DiskFacts, MachineFacts, Place, SnapshotFacts
+from cloudmanager.providers.azure.facts import DiskFacts, MachineFacts, Outcome, Place, SnapshotFacts
 from cloudmanager.providers.azure.operation import Operation, OperationRuns
 from cloudmanager.providers.azure.resource_id import ResourceId
 from cloudmanager.providers.azure.settings import AzureSettings
@@ -48,8 +49,12 @@ class Compute:
 
     def machine(self, id: ResourceId) -> MachineFacts:
         """Raises MachineGone."""
-        machines = self._client.virtual_machines
-        return self._read(lambda: from_sdk.machine(_of_machine(lambda: machines.get(id.group, id.name))))
+
+        def with_clock(pipeline: Any, model: Any, _: object) -> MachineFacts:
+            return from_sdk.machine(model, from_sdk.clock(pipeline.http_response.headers))
+
+        get: Callable[..., MachineFacts] = self._client.virtual_machines.get  # type: ignore[assignment] # `cls` decides
+        return self._read(lambda: _of_machine(lambda: get(id.group, id.name, cls=with_clock)))
 
     def disk(self, id: ResourceId) -> DiskFacts:
         """Raises DiskNotFound."""
@@ -79,14 +84,33 @@ class Compute:
         sizes = self._read(lambda: list(self._client.virtual_machine_sizes.list(machine.place.region)))
         return next((size.max_data_disk_count for size in sizes if size.name == machine.size), None)
 
-    def attach(self, machine: ResourceId, disk: ResourceId, lun: int, timeout: float) -> None:
+    def attach(
+        self, machine: ResourceId, disk: ResourceId, lun: int, timeout: float, on_accepted: Callable[[str], None]
+    ) -> None:
         """Without a host cache: it would serve old bytes of a disk that several machines write to.
 
-        Raises MachineGone, and CloudUnavailable when it takes longer than `timeout` seconds; so do the other changes.
+        `on_accepted` is called with what `outcome` takes. Raises MachineGone, and CloudUnavailable when it takes
+        longer than `timeout` seconds; so do the other changes.
         """
         wanted = models.DataDisksToAttach(disk_id=str(disk), lun=lun, caching=models.CachingTypes.NONE)
         request = models.AttachDetachDataDisksRequest(data_disks_to_attach=[wanted])
-        self._change(machine, request, timeout)
+        self._change(machine, request, timeout, on_accepted)
+
+    def outcome(self, operation: str) -> Outcome | None:
+        """Of an operation by its path and query; None where Azure does not know it, or not any more.
+
+        Raises CloudUnavailable while it runs.
+        """
+        url = self._settings.endpoint + operation
+
+        def ask() -> Outcome | None:
+            answer = self._client.send_request(HttpRequest("GET", url))
+            if answer.status_code in (404, 410):
+                return None
+            answer.raise_for_status()
+            return from_sdk.outcome(answer.json()) or _runs()
+
+        return self._read(ask)
 
     def detach(self, machine: ResourceId, disk: ResourceId, timeout: float) -> None:
         """Never forced: that is for an operator to decide."""
@@ -138,21 +162,38 @@ class Compute:
             lambda: _translated(call), attempts=settings.retry_attempts, timeout=settings.request_timeout_seconds
         )
 
-    def _change(self, machine: ResourceId, request: models.AttachDetachDataDisksRequest, timeout: float) -> None:
+    def _change(
+        self,
+        machine: ResourceId,
+        request: models.AttachDetachDataDisksRequest,
+        timeout: float,
+        on_accepted: Callable[[str], None] = lambda _: None,
+    ) -> None:
         begin = self._client.virtual_machines.begin_attach_detach_data_disks
         self._run(
-            lambda it: _of_machine(lambda: begin(machine.group, machine.name, request, polling=it).result()), timeout
+            lambda it: _of_machine(lambda: begin(machine.group, machine.name, request, polling=it).result()),
+            timeout,
+            on_accepted,
         )
 
-    def _run(self, call: Callable[[Operation], object], timeout: float) -> None:
+    def _run(
+        self,
+        call: Callable[[Operation], object],
+        timeout: float,
+        on_accepted: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Returns when the operation has succeeded."""
-        operation = Operation(timeout=timeout, longest_pause=self._settings.poll_seconds)
+        operation = Operation(timeout=timeout, longest_pause=self._settings.poll_seconds, on_accepted=on_accepted)
         try:
             _translated(lambda: call(operation))
         except OperationRuns as error:
             raise CloudUnavailable(
                 f"Azure has not finished within {timeout:.3g} s; it goes on, and is looked at again."
             ) from error
+
+
+def _runs() -> NoReturn:
+    raise CloudUnavailable("An operation that Azure has accepted has not ended yet; it is looked at again.")
 
 
 def _pipeline(credential: DefaultAzureCredential, endpoint: str) -> list[object]:

@@ -1,13 +1,14 @@
 """Detaches from this machine what was attached to it here, and nothing else."""
 
-from cloudmanager.core.errors import CloudUnavailable
+from cloudmanager.core.errors import CloudUnavailable, ForeignAttachment
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import TimedOut
-from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS
+from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS, UNPROVED
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.deadline import Deadline
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
+from cloudmanager.providers.azure.proof import Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
 from cloudmanager.providers.azure.turn import Turn
 
@@ -15,19 +16,22 @@ from cloudmanager.providers.azure.turn import Turn
 class Detaching:
     """Detaches from one machine."""
 
-    def __init__(self, compute: Compute, machine: ResourceId, turn: Turn) -> None:
+    def __init__(self, compute: Compute, machine: ResourceId, turn: Turn, proofs: Proofs) -> None:
         self._compute = compute
+        self._proofs = proofs
         self._machine = machine
         self._turn = turn
 
     def detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         """Returns when the machine does not have the disk, also because it, or the disk, is gone.
 
-        A disk at another LUN than the attachment's was attached by somebody else, and stays.
+        A disk at another LUN than the attachment's was attached by somebody else, and stays. Raises ForeignAttachment
+        where no request of ours is known.
         """
         try:
             with self._turn.taken(deadline):
                 if _has(self._settled(deadline), attachment, id):
+                    self._check_proof(attachment, id)
                     self._compute.detach(self._machine, id, deadline.left)
                     self._await_gone(attachment, id, deadline)
         except MachineGone:
@@ -48,6 +52,13 @@ class Detaching:
                 "a time."
             ) from None
 
+    def _check_proof(self, attachment: Attachment, id: ResourceId) -> None:
+        """An accepted request is enough: a machine that was stopped and started hides when the disk was attached."""
+        if attachment.proof and not attachment.proof.startswith("asked"):
+            return
+        if not self._proofs.proves(attachment.proof, id):
+            raise ForeignAttachment(f"{attachment.disk.id} is attached at LUN {attachment.slot}, and {UNPROVED}")
+
     def _await_gone(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         def look() -> bool | None:
             return None if _has(self._compute.machine(self._machine), attachment, id) else True
@@ -62,4 +73,4 @@ class Detaching:
 
 def _has(machine: MachineFacts, attachment: Attachment, id: ResourceId) -> bool:
     entry = machine.entry(id)
-    return entry is not None and attachment.slot in ("", str(entry.lun))
+    return entry is not None and attachment.slot == str(entry.lun)

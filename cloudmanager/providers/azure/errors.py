@@ -105,6 +105,14 @@ def translate(error: AzureError) -> Ours:
     return CloudError(f"The Azure SDK failed: {error.message}", cloud_code=type(error).__name__)
 
 
+def is_unanswered(error: Ours) -> bool:
+    """A request of which it is not known whether Azure has carried it out."""
+    cause = error.__cause__
+    if isinstance(cause, HttpResponseError):
+        return (cause.status_code or 0) >= 500
+    return isinstance(cause, ServiceRequestError | ServiceResponseError)
+
+
 def is_missing_machine(error: HttpResponseError) -> bool:
     """Told from a missing disk by what Azure names."""
     if error.status_code != 404:

@@ -50,6 +50,8 @@ class MachineFacts:
     size: str
     provisioning_state: str
     data_disks: tuple[DataDisk, ...]
+    seen_at: datetime | None = None
+    """When Azure said so, by its own clock, to the second."""
 
     @property
     def is_settled(self) -> bool:
@@ -80,6 +82,8 @@ class DiskFacts:
     tags: Mapping[str, str] = field(default_factory=dict)
     source: ResourceId | None = None
     created_at: datetime | None = None
+    owned_since: datetime | None = None
+    """When it was last attached or detached, or its machine deallocated or started."""
     said_sector_bytes: int | None = None
     """What Azure says; it says nothing of most disks."""
 
@@ -97,6 +101,15 @@ class DiskFacts:
 
     def is_owned_by(self, machine: ResourceId) -> bool:
         return any(owner.key == machine.key for owner in self.owners)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of an operation that has ended."""
+
+    is_success: bool
+    started: datetime
+    ended: datetime
 
 
 @dataclass(frozen=True)

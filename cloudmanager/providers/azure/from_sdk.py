@@ -1,18 +1,19 @@
 """The SDK's models, reduced to facts."""
 
-from collections.abc import Iterable
-from datetime import UTC
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from azure.mgmt.compute import models
 
-from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place, SnapshotFacts
+from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Outcome, Place, SnapshotFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 GIB = 1024**3
 
 
-def machine(model: models.VirtualMachine) -> MachineFacts:
+def machine(model: models.VirtualMachine, seen_at: datetime | None = None) -> MachineFacts:
     properties = model.properties or models.VirtualMachineProperties()
     profile = properties.storage_profile
     hardware = properties.hardware_profile
@@ -22,7 +23,24 @@ def machine(model: models.VirtualMachine) -> MachineFacts:
         _text(hardware.vm_size if hardware else None),
         properties.provisioning_state or "",
         tuple(_entries(profile.data_disks or [] if profile else [])),
+        seen_at,
     )
+
+
+def clock(headers: Mapping[str, str]) -> datetime | None:
+    """Azure's, when it answered (RFC 9110, 6.6.1)."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def outcome(document: Mapping[str, str]) -> Outcome | None:
+    """None of an operation that runs."""
+    if not document.get("endTime"):
+        return None
+    started, ended = (datetime.fromisoformat(document[key]).astimezone(UTC) for key in ("startTime", "endTime"))
+    return Outcome(document["status"].casefold() == "succeeded", started, ended)
 
 
 def _entries(disks: Iterable[models.DataDisk]) -> Iterable[DataDisk]:
@@ -49,6 +67,9 @@ def disk(model: models.Disk) -> DiskFacts:
         _source(properties.creation_data),
         properties.time_created.astimezone(UTC) if properties.time_created else None,
         said_sector_bytes=properties.creation_data.logical_sector_size if properties.creation_data else None,
+        owned_since=properties.last_ownership_update_time.astimezone(UTC)
+        if properties.last_ownership_update_time
+        else None,
     )
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineResponse
@@ -27,16 +28,24 @@ class Operation(PollingMethod[None]):
     one look at it is throttled.
     """
 
-    def __init__(self, *, timeout: float, longest_pause: float) -> None:
-        """Both in seconds. A pause that Azure asks for may be longer than `longest_pause`."""
+    def __init__(
+        self, *, timeout: float, longest_pause: float, on_accepted: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Both in seconds. A pause that Azure asks for may be longer than `longest_pause`.
+
+        `on_accepted` is called at once with the operation's path and query, by which its status is looked up later.
+        """
         self._deadline = time.monotonic() + timeout
         self._longest_pause = longest_pause
+        self._on_accepted = on_accepted
         self._client: Any = None
         self._initial: PipelineResponse[Any, HttpResponse] | None = None
 
     def initialize(self, client: Any, initial_response: Any, _: Callable[[Any], None]) -> None:
         self._client = client
         self._initial = initial_response
+        if url := self._url():
+            self._on_accepted(_status_path(url))
 
     def finished(self) -> bool:
         """Yes, so that the SDK starts no thread: `resource` is where it waits."""
@@ -50,13 +59,11 @@ class Operation(PollingMethod[None]):
 
     def resource(self) -> None:
         """Raises HttpResponseError when the operation fails (status 200), OperationRuns at the bound."""
-        if self._initial is None:
+        url = self._url()
+        if not url or self._initial is None:
             return
-        headers = self._initial.http_response.headers
-        url = headers.get("Azure-AsyncOperation") or headers.get("Location")
-        if not url:
-            return
-        is_ended = _has_status_ended if "Azure-AsyncOperation" in headers else _has_location_ended
+        has_status = "Azure-AsyncOperation" in self._initial.http_response.headers
+        is_ended = _has_status_ended if has_status else _has_location_ended
         pause = FIRST_PAUSE_SECONDS
         while True:
             answer = self._client.send_request(HttpRequest("GET", url))
@@ -65,11 +72,23 @@ class Operation(PollingMethod[None]):
             self._sleep(retry_after(answer.headers) or pause)
             pause = min(2 * pause, self._longest_pause)
 
+    def _url(self) -> str:
+        """Where it is told how the operation goes on; empty where it has ended already."""
+        headers = self._initial.http_response.headers if self._initial else {}
+        return headers.get("Azure-AsyncOperation") or headers.get("Location") or ""
+
     def _sleep(self, seconds: float) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise OperationRuns
         time.sleep(min(seconds, left))
+
+
+def _status_path(url: str) -> str:
+    """Of the status document, without what signs the link for a while (`t`, `c`, `s`, `h`)."""
+    parts = urlsplit(url)
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name in ("p", "api-version")]
+    return f"{parts.path}?{urlencode(query)}"
 
 
 def _has_status_ended(answer: HttpResponse) -> bool:

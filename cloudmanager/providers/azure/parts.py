@@ -1,6 +1,7 @@
 """Puts the provider together for the machine that it runs on. Imports the SDK."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 from cloudmanager.providers.azure.attaching import Attaching
@@ -10,6 +11,7 @@ from cloudmanager.providers.azure.detaching import Detaching
 from cloudmanager.providers.azure.finding import Finding
 from cloudmanager.providers.azure.locating import Locating
 from cloudmanager.providers.azure.machine import ThisMachine
+from cloudmanager.providers.azure.proof import Proofs
 from cloudmanager.providers.azure.settings import AzureSettings
 from cloudmanager.providers.azure.turn import Turn
 
@@ -32,10 +34,11 @@ class Parts:
         compute = Compute(settings, subscription)
         slots = settings.slots(id.key)
         turn = Turn(settings.lock_dir, id.key)
+        proofs = Proofs(compute, timedelta(seconds=settings.request_timeout_seconds))
         return cls(
             compute,
-            Attaching(compute, id, slots, turn),
-            Detaching(compute, id, turn),
+            Attaching(compute, id, slots, turn, proofs),
+            Detaching(compute, id, turn, proofs),
             Locating(compute, id, settings.block_devices),
             Finding(compute, settings.endpoint, subscription, settings.find_in),
             Copies(compute),

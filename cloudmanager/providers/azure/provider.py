@@ -2,7 +2,7 @@
 
 import importlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
@@ -70,10 +70,10 @@ class AzureProvider:
             return self._parts().attaching.plan(disk, self._resource(disk), self._machine.node())
 
     @hookimpl
-    def attach(self, plan: AttachPlan) -> Attachment:
+    def attach(self, plan: AttachPlan, keep: Callable[[str], None]) -> Attachment:
         with self._existing_machine():
             deadline = self._deadline(self._settings.attach_timeout_seconds)
-            return self._parts().attaching.attach(plan, self._resource(plan.disk), deadline)
+            return self._parts().attaching.attach(plan, self._resource(plan.disk), deadline, keep)
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:

@@ -6,7 +6,7 @@ raise for an operation that failed.
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -101,6 +101,22 @@ class Compute:
             filter=f'(targetLink = "{link}") (status != "DONE")',
         )
         return list(self._call(_first_page(self._zone_operations.list), request).items)
+
+    def request_of(self, instance: Resource, link: str, request_ids: Collection[str]) -> compute_v1.Operation | None:
+        """The attach of a disk to an instance that was asked for under one of the ids, if Compute Engine knows of it.
+
+        "clientOperationId: the value of requestId if you provided it" (discovery document of compute.v1). Operations
+        that have ended are kept for some days at least; the newest 500 of the instance are looked at.
+        """
+        request = compute_v1.ListZoneOperationsRequest(
+            project=instance.project,
+            zone=instance.location,
+            filter=f'(targetLink = "{link}") (operationType = "attachDisk")',
+            order_by="creationTimestamp desc",
+            max_results=500,
+        )
+        found = self._call(_first_page(self._zone_operations.list), request).items
+        return next((each for each in found if each.client_operation_id in request_ids), None)
 
     def finish(self, operation: compute_v1.Operation, deadline: Deadline, doing: str) -> None:
         """Returns when the operation has succeeded. Raises what it failed with, CloudUnavailable at the deadline."""

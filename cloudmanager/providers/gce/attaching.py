@@ -1,6 +1,7 @@
 """Attaches disks to this instance. Success is what Compute Engine's own description of the instance says."""
 
 import uuid
+from dataclasses import replace
 from typing import NoReturn
 
 from google.cloud import compute_v1
@@ -19,7 +20,7 @@ from cloudmanager.providers.gce.api import DONE, Compute
 from cloudmanager.providers.gce.facts import users
 from cloudmanager.providers.gce.resource import Resource, is_region
 from cloudmanager.providers.gce.settings import GceSettings
-from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View
+from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View, again
 
 MODES = {Access.READ_ONLY: "READ_ONLY", Access.READ_WRITE: "READ_WRITE"}
 
@@ -49,25 +50,42 @@ class Attaching:
     def attach(self, plan: AttachPlan, resource: Resource, *, is_fresh: bool) -> Attachment:
         """`is_fresh`: the plan was made by this very process a moment ago, so the disk need not be looked for again."""
         deadline = Deadline(self._settings.attach_timeout_seconds)
-        present = None if is_fresh else self._settled(resource, deadline)
-        if present is None:
-            present = self._attach(plan, resource, deadline)
+        view = None if is_fresh else self._settled(deadline)
+        if view is None or resource.path not in view.slots:
+            present, view = self._attach(plan, resource, deadline)
+        else:
+            present = view.slots[resource.path]
         _check_access(plan.disk, present, plan.access)
-        is_ours = present.device_name == plan.slot and not plan.is_present
-        return Attachment(plan.disk, self._node, plan.access, present.device_name, plan.request_id if is_ours else "")
+        reason = self._why(plan, present, view)
+        attachment = replace(plan.attachment(), node=self._node, slot=present.device_name)
+        return replace(attachment, request_id="", reason=reason) if reason else attachment
 
-    def _settled(self, resource: Resource, deadline: Deadline) -> Slot | None:
+    def _why(self, plan: AttachPlan, present: Slot, view: View | None) -> str:
+        """Why the disk that is there is not taken for the plan's; empty where it is.
+
+        `view` is what it was found in; None: a request of this call put it there.
+        """
+        if plan.is_present:
+            return f"{plan.disk.id} was attached as {present.device_name} before it was planned."
+        if present.device_name != plan.slot:
+            return f"{plan.disk.id} is attached as {present.device_name}, and was planned as {plan.slot}."
+        if view is None or plan.proof or self._instance.was_asked(view.link, plan.request_id):
+            return ""
+        return f"{plan.disk.id} is attached as {plan.slot}, and Compute Engine knows no request of ours that did that."
+
+    def _settled(self, deadline: Deadline) -> View:
         view = self._instance.settle(deadline)
         self._check_exists(view)
-        return view.slots.get(resource.path)
+        return view
 
-    def _attach(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+    def _attach(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> tuple[Slot, View | None]:
+        """As `_why` takes them."""
         try:
-            return self._request(plan, resource, deadline)
+            return self._request(plan, resource, deadline), None
         except DiskInUse as error:
-            present = self._settled(resource, deadline)
-            if present is not None:
-                return present  # attached here in the meantime
+            view = self._settled(deadline)
+            if resource.path in view.slots:
+                return view.slots[resource.path], view  # attached here in the meantime
             self._refuse(plan, resource, error)
 
     def _request(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
@@ -77,9 +95,9 @@ class Attaching:
         operation = self._compute.attach(self._me, wanted, plan.request_id)
         if operation.status == DONE:  # an earlier request with this id: what it did may have been undone since
             present = self._instance.look().slots.get(resource.path)
-            if present is not None:
+            if present is not None and not operation.error.errors:
                 return present
-            operation = self._compute.attach(self._me, wanted, str(uuid.uuid4()))
+            operation = self._compute.attach(self._me, wanted, again(plan.request_id))
         self._compute.finish(operation, deadline, f"attaching {plan.disk.id}")
         return self._confirmed(plan, resource, deadline)
 

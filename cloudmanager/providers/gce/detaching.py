@@ -1,6 +1,6 @@
 """Detaches disks from this instance, and from no other."""
 
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DeviceError
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DeviceError, ForeignAttachment
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
@@ -22,17 +22,27 @@ class Detaching:
     def detach(self, attachment: Attachment, resource: Resource) -> None:
         """Returns when neither the cloud nor this machine has it any more.
 
-        A disk that is attached under another device name was attached by somebody else, and stays.
+        A disk that is attached under another device name was attached by somebody else, and stays. Raises
+        ForeignAttachment where nothing was kept of the attach, and Compute Engine knows of no request for it.
         """
         deadline = Deadline(self._settings.detach_timeout_seconds)
         view = self._instance.look()
         present = _ours(view, attachment, resource)
         if present is None:  # an attach that is under way would bring it back
             present = _ours(self._instance.settle(deadline, view), attachment, resource)
+        if present is not None and not attachment.proof:
+            self._check_asked(view, attachment)
         if present is not None:
             self._detach(attachment, resource, present, deadline)
         if device_name := (present.device_name if present else attachment.slot):
             self._await_removal(device_name)
+
+    def _check_asked(self, view: View, attachment: Attachment) -> None:
+        if not self._instance.was_asked(view.link, attachment.request_id):
+            raise ForeignAttachment(
+                f"{attachment.disk.id} is attached as {attachment.slot}, and Compute Engine knows no request of ours "
+                "that did that."
+            )
 
     def _detach(self, attachment: Attachment, resource: Resource, present: Slot, deadline: Deadline) -> None:
         try:

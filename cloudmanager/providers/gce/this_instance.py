@@ -1,5 +1,6 @@
 """This instance as Compute Engine describes it: which disks it has, and what is being done to it."""
 
+import uuid
 from dataclasses import dataclass
 
 from google.cloud import compute_v1
@@ -67,6 +68,14 @@ class ThisInstance:
         """An attach or a detach is under way."""
         return bool(self._changes(view))
 
+    def was_asked(self, link: str, request_id: str) -> bool:
+        """Compute Engine has carried out an attach to the instance that was asked for under the id, or is about to.
+
+        `link` is the instance's self-link.
+        """
+        operation = self._compute.request_of(self._instance, link, (request_id, again(request_id)))
+        return operation is not None and not operation.error.errors
+
     def _wait_for_changes(self, view: View, deadline: Deadline) -> bool:
         """Waits for the operations that run; false when there are none. How they end is not ours to judge."""
         changes = self._changes(view)
@@ -81,6 +90,11 @@ class ThisInstance:
     def _changes(self, view: View) -> list[compute_v1.Operation]:
         running = self._compute.pending(self._instance, view.link)
         return [operation for operation in running if operation.operation_type in CHANGES]
+
+
+def again(request_id: str) -> str:
+    """The id of a second request by the same plan. Compute Engine answers a repeated id with what came of the first."""
+    return str(uuid.uuid5(uuid.UUID(request_id), "again"))
 
 
 def _slot(disk: compute_v1.AttachedDisk) -> Slot:

@@ -5,16 +5,20 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from cloudmanager.core.errors import (
     AccessConflict,
     AttachLimit,
+    CloudManagerError,
     DiskInUse,
+    ForeignAttachment,
     NameClash,
 )
-from cloudmanager.core.model import Access, Attachment, AttachPlan, Device
+from cloudmanager.core.model import CONFIRMED, Access, Attachment, AttachPlan, Device
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.conformance.checks import (
     SLACK_SECONDS,
@@ -24,6 +28,7 @@ from cloudmanager.testing.conformance.checks import (
     assert_free,
     assert_is,
     attach,
+    commit,
     describe,
     plan,
 )
@@ -46,7 +51,7 @@ class AttachingChecks(Checks):
         done = attach(provider, native)
         harness.calls.clear()
         again = [provider.attach(done.plan), harness.make_provider().attach(done.plan)]
-        assert again == [done.attachment] * 2
+        assert [replace(each, proof=done.plan.proof) for each in again] == [done.attachment] * 2
         assert harness.calls.mutations() == []
         assert_is(provider.locate(done.disk), harness, native)
 
@@ -119,7 +124,7 @@ class AttachingChecks(Checks):
         with an_error():
             provider.attach(made)
         harness.recover()
-        attachment = provider.attach(made)
+        attachment = replace(provider.attach(made), proof=CONFIRMED)
         harness.inject(Trouble.DESCRIBE_IS_STALE)
         with an_error():
             provider.detach(attachment)
@@ -184,7 +189,38 @@ class AttachingChecks(Checks):
         harness.attach_by_hand(native)
         provider = harness.make_provider()
         assert provider.attach(made).request_id == ""
-        provider.detach(Attachment(made.disk, made.node, made.access, made.slot, made.request_id))
+        provider.detach(replace(made.attachment(), proof=CONFIRMED))
+        assert_attached_here(harness, native)
+
+    def test_what_was_attached_by_hand_at_the_very_slot_of_the_plan_is_foreign_and_stays(
+        self, harness: Harness
+    ) -> None:
+        """The same place proves nothing: somebody may have chosen it by chance, or have read the plan."""
+        native = harness.make_disk()
+        made = plan(harness.make_provider(), native)
+        harness.attach_by_hand(native, slot=made.slot)
+        provider = harness.make_provider()
+        done = provider.attach(made)
+        assert (done.slot, done.request_id) == (made.slot, "")
+        assert done.reason, "it is not said why the disk is not taken for ours"
+        with pytest.raises(ForeignAttachment):
+            provider.detach(made.attachment())
+        assert_attached_here(harness, native)
+
+    def test_a_request_that_came_too_late_proves_nothing(self, harness: Harness) -> None:
+        """It was refused, because somebody attached the disk at the very slot a moment earlier."""
+        provider, native = harness.make_provider(), harness.make_disk()
+        made = plan(provider, native)
+        committed = commit(harness, made)
+        harness.inject(Trouble.DESCRIBE_IS_STALE)
+        harness.attach_by_hand(native, slot=made.slot)
+        with suppress(CloudManagerError):
+            assert committed.attach(provider).request_id == ""
+        harness.recover()
+        with suppress(NameClash):
+            assert committed.attach(harness.make_provider()).request_id == ""
+        with pytest.raises(ForeignAttachment):
+            harness.make_provider().detach(committed.ours)
         assert_attached_here(harness, native)
 
     def test_what_is_attached_before_the_plan_is_noted_as_present(self, harness: Harness) -> None:
@@ -205,7 +241,7 @@ def _meet(harness: Harness, provider: Provider, made: AttachPlan, native: str, c
     else:
         attachment = provider.attach(made)
         case.arrange(harness, native)
-        provider.detach(attachment)
+        provider.detach(replace(attachment, proof=CONFIRMED))
 
 
 def _together(provider: Provider, plans: Sequence[AttachPlan]) -> list[Attachment]:

@@ -4,14 +4,14 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from cloudmanager.core.errors import CloudManagerError, ProviderFailure
-from cloudmanager.core.model import Access, Attachment, AttachPlan, Device, Disk, DiskId
+from cloudmanager.core.model import CONFIRMED, Access, Attachment, AttachPlan, Device, Disk, DiskId
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.conformance.harness import Harness
 
@@ -35,12 +35,44 @@ class Checks:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """A plan in a store: what its attach keeps is there for the next process, as in the core."""
+
+    _made: AttachPlan
+    _file: Path
+
+    @property
+    def plan(self) -> AttachPlan:
+        return replace(self._made, proof=self._file.read_text() if self._file.exists() else "")
+
+    @property
+    def ours(self) -> Attachment:
+        """What the core would have detached."""
+        return self.plan.attachment()
+
+    def attach(self, provider: Provider) -> Attachment:
+        done = provider.attach(self.plan, self._keep)
+        if done.request_id and not self.plan.proof:
+            self._keep(CONFIRMED)
+        return replace(done, proof=self.plan.proof)
+
+    def _keep(self, proof: str) -> None:
+        unfinished = self._file.with_suffix(".new")
+        unfinished.write_text(proof)
+        unfinished.replace(self._file)
+
+
+@dataclass(frozen=True)
 class Attached:
     """A disk that was attached as planned."""
 
     disk: Disk
     plan: AttachPlan
     attachment: Attachment
+
+
+def commit(harness: Harness, made: AttachPlan) -> Committed:
+    return Committed(made, harness.directory / f"plan-{made.request_id}")
 
 
 def describe(provider: Provider, native: str) -> Disk:
@@ -52,8 +84,12 @@ def plan(provider: Provider, native: str, access: Access = Access.READ_WRITE) ->
 
 
 def attach(provider: Provider, native: str, access: Access = Access.READ_WRITE) -> Attached:
+    """What comes of it has the proof that the store would have by then."""
     made = plan(provider, native, access)
-    return Attached(made.disk, made, provider.attach(made))
+    kept = [""]
+    done = provider.attach(made, kept.append)
+    proof = kept[-1] or (CONFIRMED if done.request_id else "")
+    return Attached(made.disk, replace(made, proof=proof), replace(done, proof=proof))
 
 
 def assert_is(device: object, harness: Harness, disk: str) -> None:

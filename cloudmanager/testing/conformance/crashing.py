@@ -9,13 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-from cloudmanager.core.model import Attachment, AttachPlan
+from cloudmanager.core.model import Attachment
 from cloudmanager.testing.cloud.calls import Call
 from cloudmanager.testing.conformance.checks import (
     Checks,
+    Committed,
     assert_free,
     assert_is,
     attach,
+    commit,
     plan,
 )
 from cloudmanager.testing.conformance.harness import Harness
@@ -32,9 +34,10 @@ class CrashingChecks(Checks):
         for calls in range(1, MOST_CALLS):
             native = harness.make_disk()
             made = plan(harness.make_provider(), native)
-            was_killed = _killed_after(harness, calls, partial(_attach, harness, made))
+            committed = commit(harness, made)
+            was_killed = _killed_after(harness, calls, partial(_attach, harness, committed))
             provider = harness.make_provider()
-            attachment = provider.attach(made)
+            attachment = committed.attach(provider)
             assert (attachment.slot, attachment.request_id) == (made.slot, made.request_id)
             assert_is(provider.locate(made.disk), harness, native)
             provider.detach(attachment)
@@ -46,9 +49,9 @@ class CrashingChecks(Checks):
     def test_killed_after_any_call_of_an_attach_a_detach_leaves_nothing(self, harness: Harness) -> None:
         for calls in range(1, MOST_CALLS):
             native = harness.make_disk()
-            made = plan(harness.make_provider(), native)
-            was_killed = _killed_after(harness, calls, partial(_attach, harness, made))
-            harness.make_provider().detach(made.attachment())
+            committed = commit(harness, plan(harness.make_provider(), native))
+            was_killed = _killed_after(harness, calls, partial(_attach, harness, committed))
+            harness.make_provider().detach(committed.ours)
             assert_free(harness, native)
             if not was_killed:
                 return
@@ -66,8 +69,8 @@ class CrashingChecks(Checks):
         raise AssertionError(f"a detach takes more than {MOST_CALLS} calls")
 
 
-def _attach(harness: Harness, made: AttachPlan) -> None:
-    harness.make_provider().attach(made)
+def _attach(harness: Harness, committed: Committed) -> None:
+    committed.attach(harness.make_provider())
 
 
 def _detach(harness: Harness, attachment: Attachment) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from cloudmanager.core.errors import CloudManagerError, NameClash
-from cloudmanager.core.model import Attachment, NotAttached
+from cloudmanager.core.model import NotAttached
 from cloudmanager.testing.conformance.checks import (
     SLACK_SECONDS,
     Attached,
@@ -16,6 +16,7 @@ from cloudmanager.testing.conformance.checks import (
     assert_free,
     assert_is,
     attach,
+    commit,
     plan,
 )
 from cloudmanager.testing.conformance.harness import Harness, Trouble
@@ -39,7 +40,7 @@ class DetachingChecks(Checks):
         provider = harness.make_provider()
         made = plan(provider, harness.make_disk())
         harness.calls.clear()
-        provider.detach(Attachment(made.disk, made.node, made.access, made.slot, made.request_id))
+        provider.detach(made.attachment())
         assert harness.calls.mutations() == []
 
     def test_detaching_a_disk_that_is_gone_succeeds(self, harness: Harness) -> None:
@@ -91,16 +92,15 @@ class DetachingChecks(Checks):
     def test_a_detach_after_an_attach_that_timed_out_leaves_nothing(self, harness: Harness) -> None:
         """Not even when that attach is carried out in between."""
         provider, native = harness.make_provider(), harness.make_disk()
-        made = plan(provider, native)
-        ours = Attachment(made.disk, made.node, made.access, made.slot, made.request_id)
+        committed = commit(harness, plan(provider, native))
         harness.inject(Trouble.ATTACH_HANGS)
         with an_error():
-            provider.attach(made)
-        says_gone = _says_done(lambda: harness.make_provider().detach(ours))
+            committed.attach(provider)
+        says_gone = _says_done(lambda: harness.make_provider().detach(committed.ours))
         harness.recover()
         if says_gone:
             assert_free(harness, native)
-        harness.make_provider().detach(ours)
+        harness.make_provider().detach(committed.ours)
         assert_free(harness, native)
 
     def test_an_attach_after_a_detach_that_timed_out_is_not_undone_by_it(self, harness: Harness) -> None:

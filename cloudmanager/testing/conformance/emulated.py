@@ -146,8 +146,8 @@ class EmulatorHarness(Harness):
         """How an error names an instance."""
         return instance
 
-    def attach_by_hand(self, disk: str) -> None:
-        self.cloud.attach_by_hand(self.emulated_id(disk), NODE)
+    def attach_by_hand(self, disk: str, *, slot: str = "") -> None:
+        self.cloud.attach_by_hand(self.emulated_id(disk), NODE, slot=slot)
 
     def detach_by_hand(self, disk: str) -> None:
         self.cloud.detach_by_hand(self.emulated_id(disk), NODE)

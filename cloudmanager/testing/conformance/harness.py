@@ -129,8 +129,11 @@ class Harness(ABC):
         """Attaches the disk to another machine by hand, and names that machine as an error should name it."""
         raise NotImplementedError
 
-    def attach_by_hand(self, disk: str) -> None:
-        """Attaches the disk to the node under test, as an administrator would with the cloud's console."""
+    def attach_by_hand(self, disk: str, *, slot: str = "") -> None:
+        """Attaches the disk to the node under test, as an administrator would with the cloud's console.
+
+        Under the device name or LUN `slot`, or, where it is empty, the one that the console proposes.
+        """
         raise NotImplementedError
 
     def detach_by_hand(self, disk: str) -> None:

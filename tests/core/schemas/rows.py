@@ -61,6 +61,8 @@ def _fill_attachments(store: Store) -> None:
     for number, state in enumerate(AttachmentState):
         plan = AttachPlan(_disk(number), Node("vm-1", "zone-a", "instances/1"), Access.READ_ONLY, f"uuid-{number}", "7")
         record = store.attachments.plan(NODE, plan, AttachmentState.PLANNED)
+        if state is AttachmentState.ATTACHED:
+            record = store.attachments.keep_proof(record, f"attached {NOW.isoformat()}")
         problem = Problem("disk_in_use", "The disk is in use", "Something has it open.") if state == "stuck" else None
         store.attachments.set_state(record, state, problem)
         store.attachments.set_idle(record, BOOTTIME if number % 2 else None)

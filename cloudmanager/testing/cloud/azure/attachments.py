@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from cloudmanager.testing.cloud.azure import words
@@ -76,6 +77,7 @@ class Attachments:
         for entry in change.attached:
             if (disk := self._inventory.disks.get(entry.disk.key)) is not None:
                 disk.owners.append(change.machine.id)
+                disk.owned_since = datetime.now(UTC)
         for entry in change.detached:
             change.machine.data_disks.remove(entry)
             self._disown(entry.disk, change.machine)
@@ -117,6 +119,7 @@ class Attachments:
         record = self._inventory.disks.get(disk.key)
         if record is not None:
             record.owners = [owner for owner in record.owners if owner.key != machine.id.key]
+            record.owned_since = datetime.now(UTC)
 
     @staticmethod
     def _leaving(machine: Machine, disk: ResourceId) -> DataDisk:

@@ -86,6 +86,7 @@ def disk(record: ManagedDisk) -> Shown:
             "diskState": record.state,
             "uniqueId": record.unique_id,
             "networkAccessPolicy": "AllowAll",
+            **({"LastOwnershipUpdateTime": time(record.owned_since)} if record.owned_since else {}),
             **shares,
         },
     }

@@ -97,6 +97,8 @@ class ManagedDisk:
     version: int = 1
     unique_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    owned_since: datetime | None = None
+    """When it was last attached or detached."""
 
     def __post_init__(self) -> None:
         if self.sku in LARGE_SECTORS:

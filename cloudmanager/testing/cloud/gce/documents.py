@@ -107,6 +107,8 @@ def operation(item: Operation) -> Document:
         "selfLink": link(item.path),
         **_scope(item.project, item.scope),
     }
+    if item.request_id:
+        document["clientOperationId"] = item.request_id
     if item.ended_at is not None:
         document["endTime"] = _time(item.ended_at)
     if item.error is not None:

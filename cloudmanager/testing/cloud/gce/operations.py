@@ -39,6 +39,7 @@ class Operations:
         number = self._cloud.new_id()
         name = f"operation-{number}-emulated"
         operation = Operation(asked.project, asked.scope, name, number, kind, target[0], target[1], disk)
+        operation.request_id = asked.parameters.get("requestId", "")
         self._cloud.operations[operation.path] = operation
         accepted = Response.of_json(200, documents.operation(operation))
         self._schedule(asked.fault, seconds, lambda: self._finish(operation, work, asked.fault))
@@ -57,6 +58,8 @@ class Operations:
         matches = filters.parse(asked.parameters.get("filter", ""))
         prefix = f"projects/{asked.project}/{asked.scope}/"
         found = [op for path, op in asked.seen.operations.items() if path.startswith(prefix)]
+        if asked.parameters.get("orderBy") == "creationTimestamp desc":
+            found.sort(key=lambda op: op.started_at, reverse=True)
         shown: Sequence[documents.Document] = [doc for doc in map(documents.operation, found) if matches(doc)]
         items, token = page(shown, asked)
         link = HOST + prefix + "operations"

@@ -141,6 +141,8 @@ class Operation:
     http_status: int = 0
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended_at: datetime | None = None
+    request_id: str = ""
+    """The `requestId` of the request, if it had one."""
 
     @property
     def path(self) -> str:

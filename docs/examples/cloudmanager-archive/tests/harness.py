@@ -16,6 +16,7 @@ from file_calls import FileCalls
 
 MOST_COPIES = 6
 BY_HAND = "by-hand"
+SECRET_SLOT = "a slot is a new UUID of the plan's own: a copy with that name proves who made it"
 NO_CLOUD = "the provider makes the copy itself: there is nobody else who could hang, be late, lie or be out of date"
 NO_LINKS = "a copy is found by its name in the workspace, not by a link"
 NO_IDENTITY = "a copy says nothing of itself but its size, and tests/test_copies.py checks that"
@@ -67,6 +68,8 @@ class ArchiveHarness(Harness):
         "test_attached_in_another_mode_is_a_conflict": "copies are read-only, so there is no other mode",
         "test_attached_elsewhere_names_the_holder_and_detaches_nothing": "every machine may have a copy of its own",
         "test_a_slot_that_is_taken_by_a_stranger_is_left_to_it": "a slot is a new UUID, which nobody else can take",
+        "test_what_was_attached_by_hand_at_the_very_slot_of_the_plan_is_foreign_and_stays": SECRET_SLOT,
+        "test_a_request_that_came_too_late_proves_nothing": SECRET_SLOT,
         "test_a_read_only_attachment_is_read_only_or_says_that_it_is_not": "a copy is a file: the core never writes it",
         "test_an_attach_that_takes_its_time_is_waited_for": NO_CLOUD,
         "test_an_attach_that_hangs_is_an_error_within_its_bound": NO_CLOUD,

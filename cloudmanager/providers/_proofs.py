@@ -1,0 +1,24 @@
+"""What this process got of its requests to attach, for other threads and later calls by the same plan."""
+
+from collections import OrderedDict
+
+from cloudmanager.core.model import AttachPlan
+
+MOST = 256
+
+
+class LatestProofs:
+    """By request id. A plan that was read before its proof was kept is completed here."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    def get(self, plan: AttachPlan) -> str:
+        """The plan's own where nothing newer is known."""
+        return self._known.get(plan.request_id, plan.proof)
+
+    def keep(self, plan: AttachPlan, proof: str) -> None:
+        """Callers see to it that one thread at a time works on a disk."""
+        self._known[plan.request_id] = proof
+        while len(self._known) > MOST:
+            self._known.popitem(last=False)
