@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import DamagedSource, SourceError, UnsafeSource
-from cloudmanager.client.deploy.served import graph, served
+from cloudmanager.client.deploy.served import served
 from cloudmanager.images import Image
 from tests.deploy import images
 from tests.deploy.servers import serving
@@ -155,7 +155,7 @@ def test_a_qcow2_with_a_backing_file_is_refused(secret, blank, put, tmp_path):
 
 def test_a_backing_file_that_an_image_names_after_the_check_is_not_opened(secret, tmp_path):
     image = _qcow2(tmp_path / "image", "-b", str(secret), "-F", "raw")
-    with served(graph(Image("qcow2", images.MIB), {"driver": "file", "filename": str(image)})) as server:
+    with image.open("rb") as file, served(Image("qcow2", images.MIB), file.fileno(), "image") as server:
         read = subprocess.run(["nbdcopy", server.address.uri, "-"], check=True, capture_output=True).stdout
     assert secret.read_bytes().strip(b"\0")
     assert len(read) == images.MIB
@@ -208,7 +208,7 @@ def test_a_server_of_ours_ends_when_its_process_is_killed(image_of):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == images.SIZE
-        (server,) = _children(process.pid)
+        (server,) = _qemu_nbd_below(process.pid)
         watched = os.pidfd_open(server)
         process.kill()
     try:
@@ -219,5 +219,9 @@ def test_a_server_of_ours_ends_when_its_process_is_killed(image_of):
         os.close(watched)
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _qemu_nbd_below(pid: int) -> list[int]:
+    below = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+    found = [child for child in below if Path(f"/proc/{child}/comm").read_text() == "qemu-nbd\n"]
+    return found + [child for each in below for child in _qemu_nbd_below(each)]

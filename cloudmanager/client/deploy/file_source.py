@@ -1,6 +1,5 @@
 """A raw image in a file, or a block device of this machine."""
 
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from cloudmanager.transfer.libnbd import Patience
 
 _SECTOR = 512
 _READERS = 64
-_LOWEST_DESCRIPTOR = 10
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class OpenFile:
 def opened(path: Path) -> Iterator[OpenFile]:
     """Raises SourceError."""
     try:
-        descriptor = _open(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}.") from error
     try:
@@ -65,15 +63,6 @@ def opened(path: Path) -> Iterator[OpenFile]:
         yield OpenFile(path, descriptor, length, _identity(path, status, length))
     finally:
         os.close(descriptor)
-
-
-def _open(path: Path) -> int:
-    """Not one of the first descriptors, which a server that inherits it has other uses for."""
-    low = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
-    finally:
-        os.close(low)
 
 
 @dataclass(frozen=True)

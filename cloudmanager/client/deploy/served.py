@@ -1,14 +1,11 @@
-"""An image in a format of its own, or behind a URL, served to us by a qemu-nbd of our own on a private socket."""
+"""An image in a format of its own, served to us by a qemu-nbd of our own that sees nothing but that open file."""
 
 import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -16,17 +13,23 @@ from urllib.parse import quote
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import MissingTool, SourceError
+from cloudmanager.confined import (
+    Confinement,
+    Ended,
+    Launch,
+    Launched,
+    NoAnswer,
+    Spawner,
+    Stderr,
+    Unconfinable,
+    executable,
+)
 from cloudmanager.images import Image
-from cloudmanager.transfer.complaints import without_graphs
 
 READERS = 8
 _NAME = "image"
+_START_SECONDS = 30.0
 _END_SECONDS = 5.0
-_ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec "$@" 3<&0 </dev/null'
-"""The listener is handed down as descriptor 3, for the pid that qemu-nbd has: no race for a socket or for readiness.
-
-https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html
-"""
 
 BlockOptions: TypeAlias = Mapping[str, "str | bool | int | BlockOptions | None"]
 
@@ -36,74 +39,82 @@ class Served:
     """A running server."""
 
     address: NbdAddress
-    log: Path
+    stderr: Stderr
+    aliases: Mapping[str, str]
+    """What it calls the files that it sees, and what we call them."""
 
     def explained(self, error: Exception) -> SourceError:
         """What the server itself says about it."""
-        said = without_graphs(self.log.read_text(errors="replace").strip()).splitlines()
-        return SourceError(f"The image cannot be read: {said[-1] if said else error}")
+        said = self.stderr.read().strip().splitlines()
+        words = said[-1] if said else str(error)
+        for name, title in self.aliases.items():
+            words = words.replace(f"'{name}'", f"'{title}'")
+        return SourceError(f"The image cannot be read: {words}")
 
 
-def graph(image: Image, file: BlockOptions) -> BlockOptions:
-    """Everything is said, so that QEMU finds out nothing by itself: not the format, and no backing file."""
-    options: dict[str, str | bool | int | BlockOptions | None] = {
+def graph(image: Image, filename: str) -> BlockOptions:
+    """Everything is said, so that QEMU finds out nothing by itself: not the format, no backing file, not the size."""
+    driver: dict[str, str | bool | int | BlockOptions | None] = {
         "driver": image.format,
         "read-only": True,
         **image.driver_options,
     }
     if image.format == "qcow2":
-        options["backing"] = None
-    return options | {"file": file}
+        driver["backing"] = None
+    driver["file"] = {"driver": "file", "filename": filename, "read-only": True}
+    return {"driver": "raw", "read-only": True, "size": image.size_bytes, "file": driver}
 
 
 @contextmanager
-def served(options: BlockOptions, descriptors: tuple[int, ...] = ()) -> Iterator[Served]:
+def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
     """Ends with the block, and by itself when this process is killed: the last connection ends it then.
 
-    Raises MissingTool.
+    `title` is what a person calls the file. Raises MissingTool, SourceError.
     """
-    program = shutil.which("qemu-nbd")
-    if program is None:
-        raise MissingTool("qemu-nbd is not installed: the package qemu-utils.")
-    private = tempfile.TemporaryDirectory(prefix="cloudmanager-image-")
-    with private as directory, socket.socket(socket.AF_UNIX) as listener:
-        path, log = Path(directory) / "socket", Path(directory) / "log"
-        listener.bind(str(path))
-        listener.listen(READERS)
-        command = [
-            program,
-            "--read-only",
-            f"--shared={READERS}",
-            f"--export-name={_NAME}",
-            f"json:{json.dumps(options)}",
-        ]
-        server = _start(command, listener, log, descriptors)
-        listener.close()  # it is the server's alone: when that ends, who waits is told
+    with ExitStack() as stack:
         try:
-            yield Served(NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}"), log)
-        finally:
-            _end(server)
+            spawner = stack.enter_context(Spawner(is_sandboxed=True, holds=False))
+            confinement = stack.enter_context(spawner.confinement())
+            stderr = Stderr()
+            stack.callback(stderr.close)
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-image-"))) / "socket"
+            listener.bind(str(path))
+            listener.listen(READERS)
+            command = _command(image, confinement, descriptor, title)
+            launch = Launch(command, confinement, stderr, listener.fileno())
+            address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
+            server = Served(address, stderr, dict(confinement.aliases))
+            launched = _started(launch, spawner, server)
+            stack.callback(_end, launched)
+            listener.close()  # it is the server's alone: when that ends, who waits is told
+        except Unconfinable as error:
+            raise MissingTool(f"The image cannot be opened safely: {error}") from error
+        except OSError as error:
+            raise SourceError(f"The image cannot be opened: {error.strerror}.") from error
+        yield server
 
 
-def _start(
-    command: list[str], listener: socket.socket, log: Path, descriptors: tuple[int, ...]
-) -> subprocess.Popen[bytes]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            ["/bin/sh", "-c", _ACTIVATE, "sh", *command],
-            stdin=listener.fileno(),
-            stdout=output,
-            stderr=output,
-            pass_fds=descriptors,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-            start_new_session=True,  # Ctrl-C is for us
-        )
+def _command(image: Image, confinement: Confinement, descriptor: int, title: str) -> list[str]:
+    """Raises Unconfinable."""
+    filename = confinement.show(descriptor, title)
+    return [
+        executable("qemu-nbd", "qemu-utils"),
+        "--read-only",
+        f"--shared={READERS}",
+        f"--export-name={_NAME}",
+        f"json:{json.dumps(graph(image, filename))}",
+    ]
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
-    server.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        server.wait(_END_SECONDS)
-        return
-    server.kill()
-    server.wait()
+def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:
+    try:
+        return launch.start(spawner, time.monotonic() + _START_SECONDS)
+    except (Ended, NoAnswer) as error:
+        raise server.explained(error) from error
+
+
+def _end(launched: Launched) -> None:
+    launched.end(_END_SECONDS)
+    launched.reap()
+    launched.server.close()

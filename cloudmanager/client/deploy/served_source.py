@@ -8,7 +8,7 @@ from cloudmanager.client.deploy.connection import Connection
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource
 from cloudmanager.client.deploy.file_source import OpenFile
 from cloudmanager.client.deploy.nbd_ends import NbdReader
-from cloudmanager.client.deploy.served import READERS, BlockOptions, Served, graph, served
+from cloudmanager.client.deploy.served import READERS, Served, served
 from cloudmanager.images import Image
 from cloudmanager.transfer.libnbd import Patience
 
@@ -42,8 +42,7 @@ class ServedSource:
 @contextmanager
 def served_source(image: Image, file: OpenFile, patience: Patience) -> Iterator[ServedSource]:
     """Raises SourceError with QEMU's words, MissingTool."""
-    driver: BlockOptions = {"driver": "file", "filename": f"/proc/self/fd/{file.descriptor}", "read-only": True}
-    with served(graph(image, driver), (file.descriptor,)) as server:
+    with served(image, file.descriptor, str(file.path)) as server:
         with _explaining(server):
             lasting = Connection(server.address, patience)
         with lasting:

@@ -22,7 +22,7 @@ from cloudmanager.client.deploy.file_source import FileSource, OpenFile
 from cloudmanager.client.deploy.nbd_ends import NbdSource
 from cloudmanager.client.deploy.options import Format, Options
 from cloudmanager.client.deploy.served_source import served_source
-from cloudmanager.client.deploy.spool import spooled
+from cloudmanager.client.deploy.spool import named, spooled
 from cloudmanager.client.deploy.stream import Pump, Stream, StreamSource, decompressed
 from cloudmanager.client.deploy.web import Received, WebImage, WebSource
 from cloudmanager.client.deploy.web_server import WebServer
@@ -195,10 +195,12 @@ class _Opening:
             return stream.fill(view, self.patience.check)
 
         made = spooled(fill, origin.size_bytes, self.options.progress)
-        descriptor = self.stack.enter_context(made)
-        length = os.lseek(descriptor, 0, os.SEEK_END)
-        path = Path(f"/proc/self/fd/{descriptor}")
-        return self._file(OpenFile(path, descriptor, length, origin.identity, origin.check_unchanged), origin.layers)
+        with named(self.stack.enter_context(made)) as descriptor:
+            self.stack.callback(os.close, descriptor)
+            length = os.lseek(descriptor, 0, os.SEEK_END)
+            path = Path(f"/proc/self/fd/{descriptor}")
+            file = OpenFile(path, descriptor, length, origin.identity, origin.check_unchanged)
+            return self._file(file, origin.layers)
 
     def _pumped(self, chunks: Iterable[bytes]) -> Pump:
         pump = Pump(chunks)

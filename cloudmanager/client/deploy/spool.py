@@ -24,18 +24,56 @@ def spooled(fill: Callable[[memoryview], int], length: int | None, progress: Lis
     """
     directory = _directory()
     try:
-        made = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 # closed by the block below
+        descriptor = _nameless(directory)
     except OSError as error:
         raise SourceError(f"The image cannot be kept in {directory}: {error.strerror}. Set TMPDIR.") from error
-    with made as file:
+    try:
         _refuse_lack_of_room(directory, length)
         try:
-            _write(fill, file.fileno(), length, progress)
+            _write(fill, descriptor, length, progress)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
             raise _no_room(directory, length) from error
-        yield file.fileno()
+        yield descriptor
+    finally:
+        _forget_name(descriptor)
+        os.close(descriptor)
+
+
+@contextmanager
+def named(descriptor: int) -> Iterator[int]:
+    """Another descriptor, which the caller closes, of the same file, which has a name for a moment.
+
+    What has no name cannot be shown to a confined program.
+    """
+    if os.fstat(descriptor).st_nlink:
+        try:
+            yield os.dup(descriptor)
+        finally:
+            _forget_name(descriptor)
+        return
+    path = Path(_directory()) / f".cloudmanager-{os.urandom(16).hex()}"
+    os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)  # as linkat(2) says
+    try:
+        yield os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _nameless(directory: str) -> int:
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+            raise
+    descriptor, _path = tempfile.mkstemp(dir=directory)  # a file system without them
+    return descriptor
+
+
+def _forget_name(descriptor: int) -> None:
+    if os.fstat(descriptor).st_nlink:
+        Path(f"/proc/self/fd/{descriptor}").readlink().unlink(missing_ok=True)
 
 
 def _write(fill: Callable[[memoryview], int], descriptor: int, length: int | None, progress: Listener) -> None:
