@@ -164,7 +164,9 @@ def deploy(
         ImageFormat | None, typer.Option(help="raw: the image's bytes are the disk, whatever they look like.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also if the target is not empty.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read the target back and compare checksums.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the target back: it must hold what was read of the image.")
+    ] = False,
     grow: Annotated[
         bool,
         typer.Option("--grow", help="Let the last partition and its file system fill the target. Needs root."),

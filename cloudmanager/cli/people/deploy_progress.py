@@ -83,7 +83,7 @@ def _summary(result: "Result") -> str:
     if result.resumed_bytes:
         parts.append(f"{bytes_in_words(result.resumed_bytes)} were there from an earlier run")
     if result.is_verified:
-        parts.append("verified")
+        parts.append("verified: the target holds what was read of the image")
     return "; ".join(parts) + "."
 
 
