@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.confined import Confinement, Spawner, Unconfinable, mounts
+from cloudmanager.confined import Confinement, Spawner, Unconfinable, libseccomp, mounts
+from cloudmanager.confined import filter as system_calls
 from tests.confined.runs import PYTHON, opened, run
 
 STARTS = 60
@@ -178,18 +179,23 @@ def test_a_bubblewrap_that_cannot_show_open_files_is_refused(
             run(spawner, [PYTHON, "-c", READ, "FILE"], showing(fd))
 
 
-def test_without_the_library_of_filters_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cloudmanager.confined import filter as system_calls
-    from cloudmanager.confined import libseccomp
-
-    for cached in (system_calls.allow_list, libseccomp._library):
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """What was loaded and made before is not used."""
+    caches = (system_calls.allow_list, system_calls.hold_only, libseccomp._library)
+    for cached in caches:
         cached.cache_clear()
-        monkeypatch.setattr(cached, "__wrapped__", cached.__wrapped__, raising=False)
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize(("is_sandboxed", "holds"), [(True, False), (True, True), (False, True)])
+def test_without_the_library_of_filters_nothing_starts(
+    is_sandboxed: bool, holds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(libseccomp, "_LIBRARY", "libseccomp-not-here.so.2")
-    try:
-        with Spawner(is_sandboxed=True, holds=False) as spawner:
-            with pytest.raises(Unconfinable, match="install the package libseccomp2"):
-                run(spawner, ["/bin/true"])
-    finally:
-        for cached in (system_calls.allow_list, libseccomp._library):
-            cached.cache_clear()
+    with Spawner(is_sandboxed=is_sandboxed, holds=holds) as spawner:
+        with pytest.raises(Unconfinable, match="install the package libseccomp2"):
+            run(spawner, ["/bin/true"])

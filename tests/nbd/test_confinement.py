@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,108 @@ def test_a_server_without_write_access_cannot_open_its_device_for_writing(export
     assert subprocess.run([*command, ": < /image-0"], check=False).returncode == 0
     for attempt in (": >> /image-0", "chmod 666 /image-0"):
         assert subprocess.run([*command, attempt], check=False, capture_output=True).returncode != 0
+
+
+@pytest.fixture
+def nodev(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system on which no device can be opened."""
+    place = tmp_path / "nodev"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nodev", "none", place], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@as_root
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH])
+def test_a_device_is_guarded_wherever_the_state_directory_is(nodev: Path, loop: Path, access: Access) -> None:
+    before = loop.stat()
+    exporter = Exporter(nodev / "exports")
+    try:
+        served = exporter.export(device(loop), access)
+        node = Path(f"/proc/{served.pid}/root/image-0").stat()
+        assert (stat.S_IMODE(node.st_mode), node.st_ino) != (stat.S_IMODE(before.st_mode), before.st_ino)
+        assert (stat.S_IMODE(node.st_mode), node.st_uid != os.geteuid()) == (0o040, True)
+    finally:
+        exporter.stop_all()
+    assert (loop.stat().st_mode, loop.stat().st_uid) == (before.st_mode, before.st_uid)
+
+
+BY_ACCESS = """
+import encodings.idna, os, sys  # what is imported late may be out of reach for that user
+from pathlib import Path
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.model import Access
+from tests.nbd.exporter import Exporter, device
+directory, disk, user = Path(sys.argv[1]), device(Path(sys.argv[2])), int(sys.argv[3])
+if user:
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+exporter = Exporter(directory / "exports")
+for access in Access:
+    try:
+        served = exporter.export(disk, access)
+    except CloudManagerError as error:
+        print(f"{access.value}: {error.detail}")
+        continue
+    root = Path(f"/proc/{served.pid}/root/image-0")
+    with served.connect() as client:
+        print(f"{access.value}: served, {'link' if root.is_symlink() else 'node'}, {client.read(0, 4).decode()}")
+    exporter.servers.stop(served.id)
+exporter.stop_all()
+"""
+REFUSED = "nothing would keep a server that may write the one from writing the other"
+
+
+def exported_by_access(device_node: Path, *, user: int = 0, without: str | None = None) -> dict[str, str]:
+    """What comes of each access to a device, for a user, or for root without a capability."""
+    limited = ["setpriv", f"--bounding-set=-{without}", f"--inh-caps=-{without}"] if without else []
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to other users
+        os.chown(directory, user, user)
+        command = [*limited, sys.executable, "-c", BY_ACCESS, directory, str(device_node), str(user)]
+        ran = subprocess.run(
+            command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=100
+        )
+    return dict(line.split(": ", 1) for line in ran.stdout.splitlines())
+
+
+@pytest.fixture
+def lettered(raw: Path, loop: Path) -> Path:
+    """A block device that begins with AAAA."""
+    with loop.open("r+b") as file:
+        file.write(b"A" * 4096)
+    return loop
+
+
+@as_root
+def test_where_no_node_can_be_made_a_filter_guards_the_device_or_the_export_is_refused(lettered: Path) -> None:
+    found = exported_by_access(lettered, without="mknod")
+    assert found["read-only"] == "served, link, AAAA"
+    assert found["read-write"] == "served, link, AAAA"
+    assert f"{lettered} is read-only here" in found["scratch"]
+    assert REFUSED in found["scratch"]
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("mode", "scratch", "writing"),
+    [(0o640, "served, link, AAAA", "cannot be opened by user 65534"), (0o660, REFUSED, "served, link, AAAA")],
+)
+def test_an_ordinary_user_exports_a_device_with_no_more_than_its_access(
+    lettered: Path, mode: int, scratch: str, writing: str
+) -> None:
+    """What the user itself may not write, its servers may not either; what it may, only the filter is in the way of."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        node = Path(directory) / "node"
+        os.mknod(node, stat.S_IFBLK, lettered.stat().st_rdev)
+        os.chown(node, 0, 65534)
+        node.chmod(mode)
+        found = exported_by_access(node, user=65534)
+    assert found["read-only"] == "served, link, AAAA"
+    assert scratch in found["scratch"]
+    assert writing in found["read-write"]
 
 
 def test_without_the_sandbox_there_is_none(make_exporter: Callable[..., Exporter], raw: Path) -> None:
