@@ -31,6 +31,7 @@ _LOOK_AROUND_MILLISECONDS = 250
 _ALLOCATION = b"base:allocation"
 _STATE_ZERO = 2
 _TLS_REQUIRED = 2
+_SIZE_MINIMUM = 0
 LONGEST_RANGE = 1 << 30
 """Of one request without data."""
 _NOTHING = -1
@@ -74,6 +75,7 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "nbd_can_flush": (_Int, _Pointer),
     "nbd_is_read_only": (_Int, _Pointer),
     "nbd_get_size": (_I64, _Pointer),
+    "nbd_get_block_size": (_I64, _Pointer, _Int),
     "nbd_poll": (_Int, _Pointer, _Int),
     "nbd_set_export_name": (_Int, _Pointer, _Text),
     "nbd_aio_connect_uri": (_Int, _Pointer, _Text),
@@ -180,6 +182,8 @@ class Connection:
             self._close()
             raise
         self.size_bytes: int = self._call("nbd_get_size")
+        self.smallest_request_bytes: int = self._call("nbd_get_block_size", _SIZE_MINIMUM)
+        """That the server takes; 0 where it does not say."""
         self.is_read_only = bool(self._call("nbd_is_read_only"))
         self.has_several = bool(self._call("nbd_can_multi_conn"))
         """Whether further connections see what this one has written, and its flush covers theirs."""

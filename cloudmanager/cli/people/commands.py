@@ -164,6 +164,9 @@ def deploy(
         ImageFormat | None, typer.Option(help="raw: the image's bytes are the disk, whatever they look like.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Also if the target is not empty.")] = False,
+    any_sector_size: Annotated[
+        bool, typer.Option("--any-sector-size", help="Also if it is laid out for other sectors than the target's.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read the target back: it must hold what was read of the image.")
     ] = False,
@@ -184,6 +187,7 @@ def deploy(
 
     options: DeployOptions = {
         "overwrite": overwrite,
+        "any_sector_size": any_sector_size,
         "verify": verify,
         "grow": grow,
         "resume": resume,

@@ -11,6 +11,7 @@ EDGE_BYTES = 1024 * 1024
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (512, b"EFI PART", "a GPT partition table"),
+    (4096, b"EFI PART", "a GPT partition table"),
     (0, b"QFI\xfb", "a qcow2 image"),
     (0, b"KDMV", "a VMDK image"),
     (0, b"LUKS\xba\xbe", "LUKS encryption"),

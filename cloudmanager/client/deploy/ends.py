@@ -70,6 +70,10 @@ class Target(Protocol):
     def size_bytes(self) -> int: ...
 
     @property
+    def logical_sector_bytes(self) -> int | None:
+        """None: not known, or there are none."""
+
+    @property
     def writers(self) -> int:
         """As many may write beside each other."""
 

@@ -12,6 +12,7 @@ ClientError
     │   ├── TargetTooSmall
     │   ├── TargetInUse
     │   ├── TargetNotEmpty
+    │   ├── SectorSizeDiffers       the image is laid out for sectors of another size than the target's
     │   └── TargetReadOnly
     ├── ConnectionLost          it could not be made again for as long as the caller was patient
     ├── DifferenceFound         the target does not hold what the image holds: `offset` and `length` say where
@@ -68,6 +69,10 @@ class TargetInUse(TargetError):
 
 class TargetNotEmpty(TargetError):
     """It would be overwritten, which nobody asked for."""
+
+
+class SectorSizeDiffers(TargetError):
+    """What is on the image would not be found on it."""
 
 
 class TargetReadOnly(TargetError):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cloudmanager.client import sector_size
 from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
 from cloudmanager.client.deploy.file_lock import lock_whole
 from cloudmanager.client.deploy.file_reader import FileReader, opened_again
@@ -39,6 +40,7 @@ class LocalTarget:
         self.descriptor = descriptor
         self.is_device = stat.S_ISBLK(os.fstat(descriptor).st_mode)
         self._flags = os.O_DIRECT if self.is_device else 0
+        self.logical_sector_bytes = sector_size.of_device(descriptor)
 
     @property
     def size_bytes(self) -> int:

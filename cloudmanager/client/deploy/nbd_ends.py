@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from cloudmanager.client import sector_size
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.connection import Connection, Connections
 from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall
@@ -133,6 +134,7 @@ class NbdTarget:
     name: str
     size_bytes: int
     writers: int
+    logical_sector_bytes: int | None
 
     @classmethod
     @contextmanager
@@ -143,7 +145,8 @@ class NbdTarget:
                 if first.is_read_only:
                     raise TargetReadOnly(f"{name} is exported read-only. Ask for read-write access.")
                 size, several = first.size_bytes, first.has_several
-            yield cls(address, connections, name, size, SEVERAL if several else 1)
+                sectors = address.logical_sector_bytes or _sectors(first.smallest_request_bytes)
+            yield cls(address, connections, name, size, SEVERAL if several else 1, sectors)
 
     def reserve(self, size_bytes: int) -> None:
         if size_bytes > self.size_bytes:
@@ -160,6 +163,11 @@ class NbdTarget:
     def reader(self, patience: Patience) -> Iterator[NbdReader]:
         with self.connections.one(patience) as connection:
             yield NbdReader(connection)
+
+
+def _sectors(smallest_request_bytes: int) -> int | None:
+    """A server that takes no smaller requests has a disk with sectors of that size; one that does may have any."""
+    return smallest_request_bytes if smallest_request_bytes == sector_size.LARGE else None
 
 
 @contextmanager

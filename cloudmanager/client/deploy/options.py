@@ -31,6 +31,8 @@ class Options:
     """What the image is. By default its bytes decide."""
     overwrite: bool = False
     """Write to a target that is not empty."""
+    any_sector_size: bool = False
+    """Write an image whose partition table was made for sectors of another size than the target's."""
     verify: bool = False
     """Read the target back and compare it with the image."""
     grow: bool = False
@@ -60,6 +62,7 @@ class DeployOptions(TypedDict, total=False):
 
     image_format: Format
     overwrite: bool
+    any_sector_size: bool
     verify: bool
     grow: bool
     resume: bool

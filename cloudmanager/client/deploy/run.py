@@ -35,6 +35,11 @@ class Run:
         return self.source.size_bytes is None
 
     @property
+    def is_target_file(self) -> bool:
+        """A file of this machine, which becomes a raw image."""
+        return isinstance(self.target, LocalTarget) and not self.target.is_device
+
+    @property
     def through(self) -> Through | None:
         """The service, where it may be used for the target's bytes."""
         through, target = self.options.through, self.target

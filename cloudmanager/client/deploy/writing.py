@@ -13,6 +13,7 @@ from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.progress import Meter, Phase
 from cloudmanager.client.deploy.result import Way
 from cloudmanager.client.deploy.run import Run
+from cloudmanager.client.deploy.sectors import refuse_other_sectors
 from cloudmanager.client.deploy.stream import StreamSource
 from cloudmanager.client.deploy.stream_supply import StreamSupply
 from cloudmanager.client.deploy.units import DiskSupply, Head, Unit
@@ -38,6 +39,7 @@ def write(run: Run) -> Written:
     is_resumed = checking.can_resume(run)
     if not is_resumed:
         checking.refuse_content(run)
+        refuse_other_sectors(run)
     if run.source.size_bytes is not None:
         run.target.reserve(run.source.size_bytes)
     is_blank = not is_resumed and checking.is_blank(run)
