@@ -33,6 +33,7 @@ class Gate:
         try:
             headers = Headers(scope=scope)
             self._guard.check(scope["path"], headers)
+            scope.setdefault("state", {})["is_known"] = self._guard.knows(headers)
             _check_readable(scope)
             is_bounded = _UNBOUNDED.fullmatch(scope["path"]) is None
             if is_bounded:

@@ -17,7 +17,7 @@ from cloudmanager.api.errors import HostRefused, OriginRefused, Unauthorized
 from cloudmanager.core.settings import ServerSettings, is_loopback, parse_listen
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered without a token: who watches the service needs no rights in it."""
+"""Answered without a token: who watches the service needs no rights in it. `knows` says whether one is there."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ class Guard:
         _check_origin(headers)
         if self.token_sha256 and path not in OPEN_PATHS:
             self._check_token(headers)
+
+    def knows(self, headers: Headers) -> bool:
+        """Whether the caller may see what is behind the token."""
+        try:
+            if self.token_sha256:
+                self._check_token(headers)
+        except Unauthorized:
+            return False
+        return True
 
     def _check_host(self, headers: Headers) -> None:
         hosts = headers.getlist("host")

@@ -42,6 +42,28 @@ def test_who_watches_the_service_needs_no_token(guarded: Service, path: str) -> 
     assert anonymous(guarded, path).status_code == 200
 
 
+def test_readiness_names_nobody_and_nothing_to_who_has_no_token(guarded: Service) -> None:
+    why = {"by": "nina", "reason": "It is evidence."}
+    guarded.client.post("/v1/providers/local/pause", json=why).raise_for_status()
+    guarded.client.post("/v1/nodes/here/drain", json=why).raise_for_status()
+    try:
+        known = guarded.client.get("/readyz")
+        unknown = [
+            anonymous(guarded, "/readyz"),
+            anonymous(guarded, "/readyz", Authorization="Bearer wrong"),
+            anonymous(guarded, "/readyz?token=x", Authorization=f"Basic {TOKEN}"),
+        ]
+    finally:
+        guarded.client.post("/v1/providers/local/resume", json={}).raise_for_status()
+        guarded.client.post("/v1/nodes/here/undrain", json={}).raise_for_status()
+    assert "nina" in known.text
+    for answer in unknown:
+        assert (answer.status_code, answer.json()["ready"]) == (200, True)
+        assert not any(word in answer.text for word in ("nina", "evidence", "local", "here"))
+        subjects = {each["subject"]: each["severity"] for each in answer.json()["findings"]}
+        assert subjects == {"store": "ok", "reconciler": "ok", "provider": "warning", "node": "warning"}
+
+
 @pytest.mark.parametrize(
     "authorization",
     ["", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {DIGESTS[1]}", "Bearer \xe9"],
