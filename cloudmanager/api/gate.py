@@ -33,15 +33,21 @@ class Gate:
         try:
             headers = Headers(scope=scope)
             self._guard.check(scope["path"], headers)
-            scope.setdefault("state", {})["is_known"] = self._guard.knows(headers)
             _check_readable(scope)
             is_bounded = _UNBOUNDED.fullmatch(scope["path"]) is None
+            self._let_in(scope, headers, has_long_body=not is_bounded)
             if is_bounded:
                 _check_length(headers)
         except CloudManagerError as error:
             await problem(error)(scope, receive, send)
         else:
             await self._app(scope, _bounded(receive) if is_bounded else receive, send)
+
+    def _let_in(self, scope: Scope, headers: Headers, *, has_long_body: bool) -> None:
+        state = scope.setdefault("state", {})
+        state["is_known"] = self._guard.knows(headers)
+        if state["is_known"] and "connection" in state:  # not in a test's client
+            state["connection"].let_in(has_long_body=has_long_body)
 
 
 def _check_readable(scope: Scope) -> None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from cloudmanager.api.app import create_app
 from cloudmanager.api.async_manager import AsyncManager
+from cloudmanager.api.connections import Connections, most_connections, protocol
 from cloudmanager.api.listener import address_of, listening
 from cloudmanager.api.stopping import Stop
 from cloudmanager.core.manager import Manager
@@ -105,7 +106,8 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 loop="asyncio",
-                http="h11",  # httptools takes 0.15 ms less per request, and any amount of headers from anybody
+                # httptools takes 0.15 ms less per request than h11, and any amount of headers from anybody
+                http=protocol(Connections(most_connections())),
                 headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),
