@@ -137,7 +137,7 @@ class Device:
     """The next image of an allowed backing chain."""
     is_stable: bool = True
     """Nobody else writes to the bytes while they are exported read-only, so the page cache may serve them."""
-    incarnation: str = ""
+    incarnation: str = field(default="", compare=False)
     """That of the disk, as it was when the device was found. Empty: `locate` did not ask; `describe` tells."""
 
 

@@ -97,6 +97,7 @@ class Ebs:
             labels=dict(volume.tags),
             held_by=volume.elsewhere(self.machine.instance_id),
             created_at=volume.created_at,
+            incarnation=volume.id,
         )
 
     def snapshot(self, made: VolumeSnapshot) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudmanager.core.errors import DiskNotFound, MissingExtra
@@ -25,6 +26,7 @@ from cloudmanager.providers.aws.settings import AwsSettings
 
 if TYPE_CHECKING:
     from cloudmanager.providers.aws.ebs import Ebs
+    from cloudmanager.providers.aws.volume_id import ResourceId
 
 
 class AwsProvider:
@@ -65,7 +67,7 @@ class AwsProvider:
         if id.region != self._ebs.machine.region:
             return NotAttached(f"{disk.id} is in {id.region}, and this machine is not.")
         try:
-            return self._ebs.locating.locate(id)
+            return _identified(self._ebs.locating.locate(id), id)
         except DiskNotFound as error:
             return NotAttached(error.detail)
 
@@ -74,7 +76,7 @@ class AwsProvider:
         ids = {disk.id: self._ebs.resolve(disk.id) for disk in disks}
         here = [id for id in ids.values() if id.region == self._ebs.machine.region]
         located = self._ebs.locating.locate_all(here)
-        return {disk_id: located[id] for disk_id, id in ids.items() if id in located}
+        return {disk_id: _identified(located[id], id) for disk_id, id in ids.items() if id in located}
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
@@ -107,6 +109,11 @@ class AwsProvider:
         from cloudmanager.providers.aws.diagnosis import examine  # noqa: PLC0415 - it imports boto3
 
         return list(examine(self._name, self._ebs.machine, self._ebs.home))
+
+
+def _identified(located: Device | NotAttached, id: ResourceId) -> Device | NotAttached:
+    """A volume's id is never given to another one, and it is what the volume was located by."""
+    return replace(located, incarnation=id.id) if isinstance(located, Device) else located
 
 
 def _built(name: str, settings: AwsSettings) -> Ebs:

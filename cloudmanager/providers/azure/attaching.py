@@ -5,7 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DiskInUse, NameClash, WrongZone
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    CloudUnavailable,
+    DiskInUse,
+    DiskReplaced,
+    NameClash,
+    WrongZone,
+)
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
 from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._slots import Slots
@@ -13,7 +20,7 @@ from cloudmanager.providers._waiting import TimedOut
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.deadline import Deadline
 from cloudmanager.providers.azure.errors import is_unanswered
-from cloudmanager.providers.azure.facts import DataDisk, MachineFacts, Place
+from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place
 from cloudmanager.providers.azure.proof import Accepted, Asked, Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
 from cloudmanager.providers.azure.turn import Turn
@@ -38,25 +45,32 @@ class Attaching:
         self._turn = turn
 
     def plan(self, disk: Disk, id: ResourceId, node: Node) -> AttachPlan:
-        """Looks at the machine under the lock that LUNs are chosen under. Raises DiskInUse, WrongZone, AttachLimit."""
+        """Looks at the machine under the lock that LUNs are chosen under.
+
+        Raises DiskReplaced, DiskInUse, WrongZone, AttachLimit.
+        """
+        found = self._compute.disk(id)
+        found.refuse_other(disk)
         with self._slots.locked() as memory:
             machine = self._compute.machine(self._machine)
             if entry := machine.entry(id):
                 return _plan(disk, node, str(entry.lun), is_present=True)
-            self._refuse_hopeless(disk, id, machine)
+            self._refuse_hopeless(disk, found, machine)
             taken = {str(entry.lun) for entry in machine.data_disks}
             return _plan(disk, node, memory.choose(map(str, LUNS), taken), is_present=False)
 
     def attach(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, keep: Keep) -> Attachment:
-        """Changes nothing when the disk is attached already."""
+        """Changes nothing when the disk is attached already. Raises DiskReplaced."""
         with self._turn.taken(deadline):
             plan = replace(plan, proof=self._answers.get(plan))
             machine, entry = self._found(id, deadline)
+            self._compute.disk(id).refuse_other(plan.disk)
             is_done = False
             if entry is None:
                 is_done = self._change(plan, id, deadline, machine, keep)
                 plan = replace(plan, proof=self._answers.get(plan))
                 entry = self._confirmed(plan, id, deadline)
+                self._refuse_other(plan, id, deadline, is_done=is_done)
         reason = "" if is_done else self._why(plan, id, entry)
         attachment = replace(plan.attachment(), access=Access.READ_WRITE, slot=str(entry.lun))
         return replace(attachment, request_id="", reason=reason) if reason else attachment
@@ -71,15 +85,24 @@ class Attaching:
             return ""
         return f"{plan.disk.id} is attached at LUN {entry.lun}, and {UNPROVED}"
 
-    def _refuse_hopeless(self, disk: Disk, id: ResourceId, machine: MachineFacts) -> None:
+    def _refuse_other(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, *, is_done: bool) -> None:
+        """A disk that is attached cannot be deleted, so what has the name now is what was attached.
+
+        Raises DiskReplaced, after undoing what was just done to another disk; `is_done`: it was this that attached it.
+        """
+        try:
+            self._compute.disk(id).refuse_other(plan.disk)
+        except DiskReplaced:
+            if is_done:
+                self._compute.detach(self._machine, id, deadline.left)
+            raise
+
+    def _refuse_hopeless(self, disk: Disk, found: DiskFacts, machine: MachineFacts) -> None:
         if disk.location and Place.parse(disk.location).excludes(machine.place):
             raise WrongZone(
                 f"{disk.id} is in {disk.location} and this machine in {machine.place}: make a snapshot, and from it a "
                 "disk here."
             )
-        if not disk.held_by:
-            return
-        found = self._compute.disk(id)  # whoever held it when it was described may have let go
         others = found.others(self._machine)
         if len(others) >= found.max_shares:
             raise DiskInUse(

@@ -3,6 +3,8 @@
 from typing import TypeVar
 
 from cloudmanager.core.errors import CloudUnavailable, Conflict, InvalidRequest, WrongZone
+from cloudmanager.core.incarnation import is_replaced
+from cloudmanager.core.model import Disk
 from cloudmanager.providers._waiting import TimedOut
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.deadline import Deadline
@@ -19,13 +21,15 @@ class Copies:
     def __init__(self, compute: Compute) -> None:
         self._compute = compute
 
-    def snapshot(self, source: ResourceId, id: ResourceId, deadline: Deadline) -> SnapshotFacts:
-        """Returns when the copy is complete. Raises Conflict when the name is taken by something else."""
+    def snapshot(self, disk: Disk, source: ResourceId, id: ResourceId, deadline: Deadline) -> SnapshotFacts:
+        """Returns when the copy is complete. Raises DiskReplaced, Conflict when the name is taken by something else."""
         found = self._compute.find_snapshot(id)
         if found is None:
-            self._compute.make_snapshot(id, self._compute.disk(source), TAGS, deadline.left)
+            copied = self._compute.disk(source)
+            copied.refuse_other(disk)
+            self._compute.make_snapshot(id, copied, TAGS, deadline.left)
         else:
-            _check_is_copy(found, source)
+            _check_is_copy(found, source, is_other=is_replaced(disk, found.source_unique_id))
 
         def look() -> SnapshotFacts | None:
             taken = self._compute.snapshot(id)
@@ -50,10 +54,10 @@ class Copies:
         self._compute.make_disk(id, snapshot, place, TAGS, deadline.left)
         return self._compute.disk(id)
 
-    def delete_disk(self, id: ResourceId, deadline: Deadline) -> None:
-        """Raises InvalidRequest for a disk that was not made here."""
+    def delete_disk(self, disk: Disk, id: ResourceId, deadline: Deadline) -> None:
+        """Not one that got its name later. Raises InvalidRequest for a disk that was not made here."""
         found = self._compute.find_disk(id)
-        if found is not None:
+        if found is not None and not is_replaced(disk, found.unique_id, found.created_at):
             _check_is_ours(found)
             self._compute.delete_disk(id, deadline.left)
 
@@ -65,8 +69,8 @@ class Copies:
             self._compute.delete_snapshot(id, deadline.left)
 
 
-def _check_is_copy(found: Copy, source: ResourceId) -> None:
-    is_copy = found.source is not None and found.source.key == source.key
+def _check_is_copy(found: Copy, source: ResourceId, *, is_other: bool = False) -> None:
+    is_copy = found.source is not None and found.source.key == source.key and not is_other
     if not (is_copy and _is_ours(found)):
         raise Conflict(f"{found.id.short} exists and is no copy of {source.name} made here: choose another name.")
 

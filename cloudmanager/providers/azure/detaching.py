@@ -1,6 +1,7 @@
 """Detaches from this machine what was attached to it here, and nothing else."""
 
 from cloudmanager.core.errors import CloudUnavailable, ForeignAttachment
+from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import TimedOut
 from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS, UNPROVED
@@ -25,17 +26,22 @@ class Detaching:
     def detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         """Returns when the machine does not have the disk, also because it, or the disk, is gone.
 
-        A disk at another LUN than the attachment's was attached by somebody else, and stays. Raises ForeignAttachment
-        where no request of ours is known.
+        A disk at another LUN than the attachment's was attached by somebody else, and stays. So does one that got the
+        disk's name later: the attachment has gone with the disk that it was of. Raises ForeignAttachment where no
+        request of ours is known.
         """
         try:
             with self._turn.taken(deadline):
-                if _has(self._settled(deadline), attachment, id):
+                if _has(self._settled(deadline), attachment, id) and not self._is_another(attachment, id):
                     self._check_proof(attachment, id)
                     self._compute.detach(self._machine, id, deadline.left)
                     self._await_gone(attachment, id, deadline)
         except MachineGone:
             return
+
+    def _is_another(self, attachment: Attachment, id: ResourceId) -> bool:
+        found = self._compute.find_disk(id)
+        return found is not None and is_replaced(attachment.disk, found.unique_id, found.created_at)
 
     def _settled(self, deadline: Deadline) -> MachineFacts:
         """The machine, once no change is pending: a pending one is never reversed."""

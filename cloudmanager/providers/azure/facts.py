@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cloudmanager.core.incarnation import refuse_replaced
+from cloudmanager.core.model import Disk
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 _LARGE_SECTORS = frozenset({"ultrassd_lrs", "premiumv2_lrs"})
@@ -86,6 +88,8 @@ class DiskFacts:
     """When it was last attached or detached, or its machine deallocated or started."""
     said_sector_bytes: int | None = None
     """What Azure says; it says nothing of most disks."""
+    unique_id: str = ""
+    """What Azure gives to a disk when it is made, and never again."""
 
     @property
     def logical_sector_bytes(self) -> int:
@@ -94,6 +98,10 @@ class DiskFacts:
         https://learn.microsoft.com/rest/api/compute/disks/get (CreationData.logicalSectorSize)
         """
         return self.said_sector_bytes or (4096 if self.sku.casefold() in _LARGE_SECTORS else 512)
+
+    def refuse_other(self, claimed: Disk) -> None:
+        """Raises DiskReplaced when what has the name now is not the disk that was claimed."""
+        refuse_replaced(claimed, self.unique_id, self.created_at)
 
     def others(self, machine: ResourceId) -> tuple[ResourceId, ...]:
         """The machines that have it, without this one."""
@@ -120,3 +128,4 @@ class SnapshotFacts:
     is_complete: bool
     tags: Mapping[str, str] = field(default_factory=dict)
     source: ResourceId | None = None
+    source_unique_id: str = ""

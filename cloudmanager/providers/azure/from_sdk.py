@@ -66,6 +66,7 @@ def disk(model: models.Disk) -> DiskFacts:
         dict(model.tags or {}),
         _source(properties.creation_data),
         properties.time_created.astimezone(UTC) if properties.time_created else None,
+        unique_id=properties.unique_id or "",
         said_sector_bytes=properties.creation_data.logical_sector_size if properties.creation_data else None,
         owned_since=properties.last_ownership_update_time.astimezone(UTC)
         if properties.last_ownership_update_time
@@ -88,6 +89,7 @@ def snapshot(model: models.Snapshot) -> SnapshotFacts:
         properties.provisioning_state == "Succeeded" and (percent is None or percent >= 100),
         dict(model.tags or {}),
         _source(properties.creation_data),
+        properties.creation_data.source_unique_id or "" if properties.creation_data else "",
     )
 
 

@@ -6,6 +6,7 @@ So the LUN comes from Azure just before and just after the device is opened, nev
 import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DeviceNotReady
 from cloudmanager.core.model import Device, Disk, NotAttached
@@ -14,6 +15,7 @@ from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
 from cloudmanager.providers._waiting import TimedOut
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers.azure.facts import DiskFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 DATA_CONTROLLER = "f8b3781b-"
@@ -32,17 +34,19 @@ class Locating:
         self._devices = devices
 
     def locate(self, disk: Disk, id: ResourceId, deadline: Deadline) -> Device | NotAttached:
-        """Raises DeviceNotReady, DeviceMismatch."""
+        """Raises DiskReplaced, DeviceNotReady, DeviceMismatch."""
         lun = self._lun(id)
         if lun is None:
             return NotAttached(f"{self._machine.name} does not have it.")
         block = self._awaited(lun, deadline)
         device = block.as_device()
-        self._check_size(disk, id, block, device.size_bytes)
+        found = self._compute.disk(id)
+        found.refuse_other(disk)
+        _check_size(disk, found, block, device.size_bytes)
         with _opened(device):
             if self._lun(id) != lun:
                 raise DeviceMismatch(f"{disk.id} was moved away from LUN {lun} while {device.path} was being opened.")
-        return device
+        return replace(device, incarnation=found.unique_id)
 
     def locate_all(self, ids: Collection[ResourceId]) -> dict[ResourceId, Device]:
         """Asks Azure once. What the machine does not have, or is losing, is left to `locate`."""
@@ -57,19 +61,6 @@ class Locating:
             return block.as_device() if block else None
         except DeviceError:
             return None
-
-    def _check_size(self, disk: Disk, id: ResourceId, block: BlockDevice, size_bytes: int) -> None:
-        """The size is a part of the identity, and may have changed since the disk was described."""
-        if size_bytes == disk.size_bytes:
-            return
-        known = self._compute.disk(id).size_bytes
-        if size_bytes == known:
-            return
-        raise DeviceMismatch(
-            f"{block.node} has {size_bytes} bytes, and {disk.id} has {known}. If that was made larger, let the kernel "
-            f"see it: echo 1 > /sys/block/{block.name}/device/rescan.",
-            retriable=size_bytes < known,
-        )
 
     def _lun(self, id: ResourceId) -> int | None:
         entry = self._compute.machine(self._machine).entry(id)
@@ -93,6 +84,18 @@ class Locating:
             names = ", ".join(block.name for block in found)
             raise DeviceMismatch(f"{names} are all at LUN {lun} of this machine: which one it is cannot be told.")
         return found[0] if found and found[0].size_bytes else None
+
+
+def _check_size(disk: Disk, found: DiskFacts, block: BlockDevice, size_bytes: int) -> None:
+    """The size is a part of the identity, and may have changed since the disk was described."""
+    known = found.size_bytes
+    if size_bytes in (disk.size_bytes, known):
+        return
+    raise DeviceMismatch(
+        f"{block.node} has {size_bytes} bytes, and {disk.id} has {known}. If that was made larger, let the kernel "
+        f"see it: echo 1 > /sys/block/{block.name}/device/rescan.",
+        retriable=size_bytes < known,
+    )
 
 
 def _is_at(block: BlockDevice, lun: int) -> bool:

@@ -96,7 +96,7 @@ class AzureProvider:
     @hookimpl
     def snapshot(self, disk: Disk, name: str) -> Snapshot:
         target = self._named(name, SNAPSHOTS)
-        return self._snapshot(self._parts().copies.snapshot(self._resource(disk), target, self._copy_deadline()))
+        return self._snapshot(self._parts().copies.snapshot(disk, self._resource(disk), target, self._copy_deadline()))
 
     @hookimpl
     def restore(self, snapshot: Snapshot, name: str) -> Disk:
@@ -109,7 +109,7 @@ class AzureProvider:
     def delete(self, item: Disk | Snapshot) -> None:
         copies, deadline = self._parts().copies, self._copy_deadline()
         if isinstance(item, Disk):
-            copies.delete_disk(self._resource(item), deadline)
+            copies.delete_disk(item, self._resource(item), deadline)
         else:
             copies.delete_snapshot(self._named(item.id.native, SNAPSHOTS), deadline)
 
@@ -161,6 +161,7 @@ class AzureProvider:
             held_by=tuple(owner.name for owner in facts.others(self._machine.id)),
             created_at=facts.created_at,
             logical_sector_bytes=facts.logical_sector_bytes,
+            incarnation=facts.unique_id,
         )
 
     def _snapshot(self, facts: SnapshotFacts) -> Snapshot:

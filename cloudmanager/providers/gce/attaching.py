@@ -12,12 +12,13 @@ from cloudmanager.core.errors import (
     CloudManagerError,
     CloudUnavailable,
     DiskInUse,
+    DiskReplaced,
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce.api import DONE, Compute
-from cloudmanager.providers.gce.facts import users
+from cloudmanager.providers.gce.facts import can_attach_read_only, refuse_other, users
 from cloudmanager.providers.gce.resource import Resource, is_region
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View, again
@@ -35,11 +36,14 @@ class Attaching:
         self._me = Resource.from_link(node.native_id)
         self._settings = settings
 
-    def plan(self, disk: Disk, resource: Resource, access: Access) -> AttachPlan:
-        """One call. The device name has the request id in it, so nobody else chooses it."""
+    def plan(self, disk: Disk, resource: Resource, wanted: Access) -> AttachPlan:
+        """Two calls. The device name has the request id in it, so nobody else chooses it. Raises DiskReplaced."""
         _check_place(disk, self._node)
         view = self._instance.look()
         self._check_exists(view)
+        found = self.present(disk, resource)
+        is_read_only = not wanted.writes_disk and can_attach_read_only(found)
+        access = Access.READ_ONLY if is_read_only else Access.READ_WRITE
         request_id = str(uuid.uuid4())
         present = view.slots.get(resource.path)
         if present is not None:
@@ -51,12 +55,15 @@ class Attaching:
         """`is_fresh`: the plan was made by this very process a moment ago, so the disk need not be looked for again."""
         deadline = Deadline(self._settings.attach_timeout_seconds)
         view = None if is_fresh else self._settled(deadline)
-        if view is None or resource.path not in view.slots:
-            present, view = self._attach(plan, resource, deadline)
-        else:
+        if view is not None and resource.path in view.slots:
             present = view.slots[resource.path]
-        _check_access(plan.disk, present, plan.access)
+        else:
+            if view is not None:
+                self.present(plan.disk, resource)
+            present, view = self._attach(plan, resource, deadline)
         reason = self._why(plan, present, view)
+        self._refuse_other(plan, resource, deadline, is_ours=not reason)
+        _check_access(plan.disk, present, plan.access)
         attachment = replace(plan.attachment(), node=self._node, slot=present.device_name)
         return replace(attachment, request_id="", reason=reason) if reason else attachment
 
@@ -72,6 +79,26 @@ class Attaching:
         if view is None or plan.proof or self._instance.was_asked(view.link, plan.request_id):
             return ""
         return f"{plan.disk.id} is attached as {plan.slot}, and Compute Engine knows no request of ours that did that."
+
+    def present(self, disk: Disk, resource: Resource) -> compute_v1.Disk:
+        """What has the disk's name now, if that is the disk. Raises DiskReplaced, DiskNotFound."""
+        found = self._compute.disk(resource)
+        refuse_other(disk, found)
+        return found
+
+    def _refuse_other(self, plan: AttachPlan, resource: Resource, deadline: Deadline, *, is_ours: bool) -> None:
+        """An attach names the disk, and while it is attached the name cannot be given to another one.
+
+        So what has the name after the attach is what was attached. Raises DiskReplaced, after undoing what this plan
+        made of another disk; `is_ours`: it was this that attached it.
+        """
+        try:
+            self.present(plan.disk, resource)
+        except DiskReplaced:
+            if is_ours:
+                operation = self._compute.detach(self._me, plan.slot)
+                self._compute.finish(operation, deadline, f"detaching what has the name of {plan.disk.id} now")
+            raise
 
     def _settled(self, deadline: Deadline) -> View:
         view = self._instance.settle(deadline)

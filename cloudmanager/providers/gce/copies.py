@@ -5,11 +5,19 @@ from typing import TypeVar
 
 from google.cloud import compute_v1
 
-from cloudmanager.core.errors import CloudError, CloudManagerError, CloudUnavailable, DiskNotFound, InvalidRequest
-from cloudmanager.core.model import DiskId, Snapshot
+from cloudmanager.core.errors import (
+    CloudError,
+    CloudManagerError,
+    CloudUnavailable,
+    DiskNotFound,
+    DiskReplaced,
+    InvalidRequest,
+)
+from cloudmanager.core.incarnation import is_replaced
+from cloudmanager.core.model import Disk, DiskId, Snapshot
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce.api import Compute
-from cloudmanager.providers.gce.facts import GIB
+from cloudmanager.providers.gce.facts import GIB, refuse_other
 from cloudmanager.providers.gce.resource import Resource, is_name
 from cloudmanager.providers.gce.settings import GceSettings
 
@@ -28,15 +36,16 @@ class Copies:
         self._me = me
         self._settings = settings
 
-    def snapshot(self, disk: Resource, name: str) -> Snapshot:
-        """Idempotent by name, for the same disk."""
+    def snapshot(self, disk: Disk, source: Resource, name: str) -> Snapshot:
+        """Idempotent by name, for the same disk. Raises DiskReplaced."""
         _check_name(name)
         target = Resource(self._me.project, "global", "snapshots", name)
-        wanted = compute_v1.Snapshot(name=name, source_disk=disk.path, labels=LABELS)
+        wanted = compute_v1.Snapshot(name=name, source_disk=source.path, labels=LABELS)
         deadline = Deadline(self._settings.copy_timeout_seconds)
-        self._make(lambda: self._compute.make_snapshot(target.project, wanted), deadline, f"copying {disk.short}")
+        refuse_other(disk, self._compute.disk(source))
+        self._make(lambda: self._compute.make_snapshot(target.project, wanted), deadline, f"copying {source.short}")
         made = self._ready(lambda: self._ready_snapshot(target), deadline, name)
-        if Resource.from_link(made.source_disk) != disk:
+        if Resource.from_link(made.source_disk) != source or is_replaced(disk, made.source_disk_id):
             raise InvalidRequest(f"There is a snapshot {name} of another disk: choose another name.")
         return Snapshot(DiskId(self._provider, target.path), made.disk_size_gb * GIB)
 
@@ -54,8 +63,15 @@ class Copies:
             raise InvalidRequest(f"There is a disk {name} with other bytes: choose another name.")
         return made
 
-    def delete_disk(self, disk: Resource) -> None:
-        self._delete(disk, lambda: self._compute.disk(disk).labels, lambda: self._compute.delete_disk(disk))
+    def delete_disk(self, disk: Disk, resource: Resource) -> None:
+        """Another disk that has its name since is not deleted in its place."""
+
+        def labels() -> Mapping[str, str]:
+            found = self._compute.disk(resource)
+            refuse_other(disk, found)
+            return found.labels
+
+        self._delete(resource, labels, lambda: self._compute.delete_disk(resource))
 
     def delete_snapshot(self, snapshot: Resource) -> None:
         self._delete(
@@ -80,7 +96,7 @@ class Copies:
             if any(labels().get(key) != value for key, value in LABELS.items()):
                 raise InvalidRequest(f"{item.short} was not made by cloudmanager, so cloudmanager does not delete it.")
             self._compute.finish(start(), deadline, f"deleting {item.short}")
-        except DiskNotFound:
+        except (DiskNotFound, DiskReplaced):
             return
 
     def _ready(self, look: Callable[[], Made | None], deadline: Deadline, name: str) -> Made:

@@ -1,10 +1,11 @@
 """Detaches disks from this instance, and from no other."""
 
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DeviceError, ForeignAttachment
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DeviceError, DiskReplaced, ForeignAttachment
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import Compute
+from cloudmanager.providers.gce.facts import refuse_other
 from cloudmanager.providers.gce.resource import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View
@@ -30,6 +31,8 @@ class Detaching:
         present = _ours(view, attachment, resource)
         if present is None:  # an attach that is under way would bring it back
             present = _ours(self._instance.settle(deadline, view), attachment, resource)
+        if present is not None and self._is_another(attachment, resource):
+            return
         if present is not None and not attachment.proof:
             self._check_asked(view, attachment)
         if present is not None:
@@ -43,6 +46,14 @@ class Detaching:
                 f"{attachment.disk.id} is attached as {attachment.slot}, and Compute Engine knows no request of ours "
                 "that did that."
             )
+
+    def _is_another(self, attachment: Attachment, resource: Resource) -> bool:
+        """A disk that got the name later: the attachment has gone with the one that it was of."""
+        try:
+            refuse_other(attachment.disk, self._compute.disk(resource))
+        except DiskReplaced:
+            return True
+        return False
 
     def _detach(self, attachment: Attachment, resource: Resource, present: Slot, deadline: Deadline) -> None:
         try:

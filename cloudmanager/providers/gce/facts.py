@@ -1,8 +1,10 @@
 """What Compute Engine says of a disk, as the core wants to know it."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Disk, DiskId, Node
 from cloudmanager.providers.gce.resource import Resource
 
@@ -14,12 +16,15 @@ READ_WRITE_ONLY_TYPES = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "h
 """Compute Engine refuses to attach these read-only. https://cloud.google.com/compute/docs/disks/hyperdisks"""
 
 
-def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node) -> Disk:
-    """`project` is the provider's own: a disk of it is known by its short name."""
+def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node, *, by_number: bool = False) -> Disk:
+    """`project` is the provider's own: a disk of it is known by its short name.
+
+    `by_number`: it was asked for by its number, which stays its id, for the name may mean another disk later.
+    """
     resource = Resource.from_link(found.self_link)
-    native = resource.short if resource.project == project else resource.path
+    named = replace(resource, name=incarnation(found)) if by_number else resource
     return Disk(
-        id=DiskId(provider, native),
+        id=DiskId(provider, named.short if named.project == project else named.path),
         canonical_id=resource.canonical_id,
         size_bytes=found.size_gb * GIB,
         location=resource.location,
@@ -28,7 +33,18 @@ def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node) -
         access=_access(found),
         held_by=tuple(user.short for user in users(found) if user.path != node.native_id),
         created_at=_moment(found.creation_timestamp),
+        incarnation=incarnation(found),
     )
+
+
+def incarnation(disk: "compute_v1.Disk") -> str:
+    """The number that Compute Engine gives to a disk when it is made, and never again; empty if it did not say."""
+    return str(disk.id or "")
+
+
+def refuse_other(claimed: Disk, found: "compute_v1.Disk") -> None:
+    """Raises DiskReplaced when what has the name now is not the disk that was claimed."""
+    refuse_replaced(claimed, incarnation(found), _moment(found.creation_timestamp))
 
 
 def users(disk: "compute_v1.Disk") -> list[Resource]:

@@ -9,7 +9,6 @@ from cloudmanager.providers.gce.copies import Copies
 from cloudmanager.providers.gce.detaching import Detaching
 from cloudmanager.providers.gce.diagnosis import diagnose
 from cloudmanager.providers.gce.listing import Finder
-from cloudmanager.providers.gce.modes import AttachModes
 from cloudmanager.providers.gce.resource import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import ThisInstance
@@ -26,7 +25,6 @@ class Parts:
         self.attaching = Attaching(self.compute, self.instance, node, settings)
         self.detaching = Detaching(self.compute, self.instance, me, settings)
         self.finder = Finder(self.compute, name, node, me.project)
-        self.modes = AttachModes(self.compute)
         self.copies = Copies(self.compute, name, me, settings)
 
     def diagnose(self) -> Iterator[Finding]:

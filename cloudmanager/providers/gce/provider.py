@@ -4,6 +4,7 @@ import importlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from cloudmanager.core.errors import CloudError, DeviceNotReady, MissingExtra
@@ -24,7 +25,7 @@ from cloudmanager.core.model import (
 )
 from cloudmanager.providers._disk_locks import DiskLocks
 from cloudmanager.providers.gce import locating
-from cloudmanager.providers.gce.facts import disk_of
+from cloudmanager.providers.gce.facts import disk_of, incarnation
 from cloudmanager.providers.gce.machine import ThisMachine
 from cloudmanager.providers.gce.resource import Resource, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
@@ -63,7 +64,7 @@ class GceProvider:
     @hookimpl
     def describe(self, disk_id: DiskId) -> Disk:
         resource = self._named(disk_id.native)
-        return self._disk(self._parts().compute.disk(resource))
+        return self._disk(self._parts().compute.disk(resource), by_number=resource.is_numbered)
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:
@@ -71,25 +72,23 @@ class GceProvider:
 
     @hookimpl
     def plan_attach(self, disk: Disk, access: Access) -> AttachPlan:
-        resource, parts = self._named(disk.id.native), self._parts()
-        plan = parts.attaching.plan(disk, resource, parts.modes.access(disk, resource, access))
+        plan = self._parts().attaching.plan(disk, self._resource(disk), access)
         self._fresh.append(plan.request_id)
         return plan
 
     @hookimpl
     def attach(self, plan: AttachPlan) -> Attachment:
-        resource, parts = self._named(plan.disk.id.native), self._parts()
+        resource, parts = self._resource(plan.disk), self._parts()
         with self._locks.locked(plan.disk.canonical_id):
             return parts.attaching.attach(plan, resource, is_fresh=not plan.is_present and self._takes_fresh(plan))
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:
-        instance = self._parts().instance
+        instance, resource = self._parts().instance, self._resource(disk)
         view = instance.look()
-        slot = view.slots.get(self._named(disk.id.native).path)
+        slot = view.slots.get(resource.path)
         if slot is not None:
-            settings = self._settings
-            return locating.locate(settings.block_devices, slot.device_name, settings.device_timeout_seconds)
+            return self._located(disk, resource, slot.device_name)
         self._check_exists(view)
         if instance.is_changing(view):
             raise DeviceNotReady(f"{disk.id} is not attached yet, and an attach or detach is under way.")
@@ -100,20 +99,20 @@ class GceProvider:
         """One call. What the instance does not have is left to `locate`, which knows what is under way."""
         view = self._parts().instance.look()
         self._check_exists(view)
-        paths = {disk.id: self._named(disk.id.native).path for disk in disks}
+        paths = {disk.id: self._resource(disk).path for disk in disks}
         slots = {id: view.slots[path].device_name for id, path in paths.items() if path in view.slots}
         there = locating.present(self._settings.block_devices, set(slots.values()))
         return {id: there[name] for id, name in slots.items() if name in there}
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
-        resource, parts = self._named(attachment.disk.id.native), self._parts()
+        resource, parts = self._resource(attachment.disk), self._parts()
         with self._locks.locked(attachment.disk.canonical_id):
             parts.detaching.detach(attachment, resource)
 
     @hookimpl
     def snapshot(self, disk: Disk, name: str) -> Snapshot:
-        return self._parts().copies.snapshot(self._named(disk.id.native), name)
+        return self._parts().copies.snapshot(disk, self._resource(disk), name)
 
     @hookimpl
     def restore(self, snapshot: Snapshot, name: str) -> Disk:
@@ -124,7 +123,7 @@ class GceProvider:
     def delete(self, item: Disk | Snapshot) -> None:
         copies = self._parts().copies
         if isinstance(item, Disk):
-            copies.delete_disk(self._named(item.id.native))
+            copies.delete_disk(item, self._resource(item))
         else:
             copies.delete_snapshot(parse_snapshot(item.id.native, self._machine.resource().project))
 
@@ -144,10 +143,23 @@ class GceProvider:
         me = self._machine.resource()
         return parse_disk(native, me.project, me.location)
 
-    def _disk(self, found: "compute_v1.Disk") -> Disk:
-        disk = disk_of(self._name, self._machine.resource().project, found, self._machine.node())
-        self._parts().modes.remember(disk.canonical_id, found)
-        return disk
+    def _resource(self, disk: Disk) -> Resource:
+        """By its canonical id: the disk's own name, also where it was asked for by number or the settings changed."""
+        try:
+            return Resource.of_canonical(disk.canonical_id)
+        except ValueError:
+            return self._named(disk.id.native)
+
+    def _located(self, disk: Disk, resource: Resource, device_name: str) -> Device:
+        settings = self._settings
+        device = locating.locate(settings.block_devices, device_name, settings.device_timeout_seconds)
+        # Last: a name is given to no other disk while its own is attached, so it still names what the device is.
+        found = self._parts().attaching.present(disk, resource)
+        return replace(device, incarnation=incarnation(found))
+
+    def _disk(self, found: "compute_v1.Disk", *, by_number: bool = False) -> Disk:
+        project = self._machine.resource().project
+        return disk_of(self._name, project, found, self._machine.node(), by_number=by_number)
 
     def _takes_fresh(self, plan: AttachPlan) -> bool:
         """Once: whatever becomes of the first try, the next one looks first."""

@@ -12,6 +12,7 @@ _PROJECT = re.compile(r"([a-z0-9.-]{1,63}:)?[a-z0-9][-a-z0-9]{0,61}[a-z0-9]")
 _LOCATION = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?|[1-9][0-9]{0,19}")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+_CANONICAL = "gce://"
 EXAMPLES = "evidence-7, us-central1-b/evidence-7 or a link to the disk"
 
 
@@ -34,6 +35,11 @@ class Resource:
             raise ValueError(f"{link!a} is not a link to a resource of Compute Engine")
         return cls(found["project"], found["scope"], found["kind"], found["name"])
 
+    @classmethod
+    def of_canonical(cls, canonical_id: str) -> Self:
+        """The reverse of `canonical_id`. Raises ValueError."""
+        return cls.from_link(canonical_id.removeprefix(_CANONICAL))
+
     @property
     def path(self) -> str:
         return f"projects/{self.project}/{self.scope}/{self.kind}/{self.name}"
@@ -54,8 +60,13 @@ class Resource:
 
     @property
     def canonical_id(self) -> str:
-        """World-wide: project ids and names are, for as long as the disk exists."""
-        return f"gce://{self.path}"
+        """World-wide, for as long as the disk exists. Its number tells it from a later one of that name."""
+        return f"{_CANONICAL}{self.path}"
+
+    @property
+    def is_numbered(self) -> bool:
+        """Named by the number that it was given when it was made; a name begins with a letter."""
+        return self.name.isdecimal()
 
 
 def parse_disk(native: str, project: str, zone: str) -> Resource:
