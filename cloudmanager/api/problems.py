@@ -37,7 +37,6 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.ProviderNotFound: 404,
     core.NodeNotFound: 404,
     core.DiskNotFound: 404,
-    core.DiskReplaced: 410,
     core.ExportNotFound: 404,
     http.RouteNotFound: 404,
     # The caller.
@@ -76,6 +75,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.DeviceError: 500,
     core.DeviceNotReady: 503,
     core.DeviceMismatch: 500,
+    core.DiskReplaced: 410,
     core.ServerError: 500,
     core.ServerFailed: 500,
     core.SizeMismatch: 500,

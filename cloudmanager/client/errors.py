@@ -20,7 +20,6 @@ ClientError
     │   ├── ProviderNotFound
     │   ├── NodeNotFound
     │   ├── DiskNotFound
-    │   ├── DiskReplaced                another disk has the name now: ask again to get that one
     │   ├── ExportNotFound
     │   └── RouteNotFound               the service is older or newer than this client
     ├── Unauthorized                no token, or an unknown one
@@ -53,6 +52,7 @@ ClientError
     ├── DeviceError
     │   ├── DeviceNotReady
     │   └── DeviceMismatch
+    │       └── DiskReplaced            another disk has the name now: ask again to get that one
     ├── ServerError                 qemu-nbd
     │   ├── ServerFailed
     │   ├── SizeMismatch
@@ -231,10 +231,6 @@ class DiskNotFound(NotFound):
     code = "disk_not_found"
 
 
-class DiskReplaced(NotFound):
-    code = "disk_replaced"
-
-
 class ExportNotFound(NotFound):
     code = "export_not_found"
 
@@ -361,6 +357,10 @@ class DeviceNotReady(DeviceError):
 
 class DeviceMismatch(DeviceError):
     code = "device_mismatch"
+
+
+class DiskReplaced(DeviceMismatch):
+    code = "disk_replaced"
 
 
 class ServerError(ServiceError):

@@ -26,7 +26,7 @@ from cloudmanager.core.model import (
     NotAttached,
     Problem,
 )
-from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.records import AttachmentRecord, ExportRecord
 from cloudmanager.core.store import Store
 
@@ -187,9 +187,26 @@ class Attachments:
         self._store.attachments.forget(record)
 
     def _disown(self, record: AttachmentRecord) -> None:
-        log.warning("%s was replaced: what has its name now is not detached", record.plan.disk.id)
+        """A provider whose `locate` tells the two disks apart does so in `detach`: what it has of the old one goes."""
+        disk = record.plan.disk
+        log.warning("%s was replaced: what has its name now is not detached", disk.id)
+        provider = self._plugins[disk.id.provider]
+        try:
+            provider.locate(disk)
+        except DiskReplaced:
+            self._clear(provider, record)
+        except CloudManagerError as error:
+            log.info("%s may have left something behind: %s", disk.id, error.detail)
         self._untouched.discard(record.plan.disk.canonical_id)
         self._store.attachments.forget(record)
+
+    def _clear(self, provider: Provider, record: AttachmentRecord) -> None:
+        if not record.is_ours:
+            return
+        try:
+            provider.detach(record.plan.attachment())
+        except CloudManagerError as error:
+            log.warning("%s has left something behind: %s", record.plan.disk.id, error.detail)
 
     def _located(self, disk: Disk) -> Device | NotAttached:
         """Of this disk and no other that has its name now: raises DiskReplaced, and what the provider raises."""

@@ -10,7 +10,6 @@ CloudManagerError
 │   ├── ProviderNotFound
 │   ├── NodeNotFound
 │   ├── DiskNotFound
-│   ├── DiskReplaced            the disk is gone, and another one has its name
 │   └── ExportNotFound
 ├── Refused                     a policy plugin said no
 ├── ProviderPaused              an operator lets it make no new exports
@@ -39,6 +38,7 @@ CloudManagerError
 ├── DeviceError                 the disk's device on this machine
 │   ├── DeviceNotReady          attached, but not there yet: retriable
 │   └── DeviceMismatch          another disk is where this one should be
+│       └── DiskReplaced            it has the name of one that is gone
 ├── ServerError                 qemu-nbd
 │   ├── ServerFailed            it ended or never answered
 │   ├── SizeMismatch            it would serve another size than the disk was found to have
@@ -135,11 +135,6 @@ class NodeNotFound(NotFound):
 class DiskNotFound(NotFound):
     code = "disk_not_found"
     title = "There is no such disk"
-
-
-class DiskReplaced(NotFound):
-    code = "disk_replaced"
-    title = "The disk is gone, and another one has its name"
 
 
 class ExportNotFound(NotFound):
@@ -289,6 +284,11 @@ class DeviceNotReady(DeviceError):
 class DeviceMismatch(DeviceError):
     code = "device_mismatch"
     title = "Another disk is where this one should be"
+
+
+class DiskReplaced(DeviceMismatch):
+    code = "disk_replaced"
+    title = "The disk is gone, and another one has its name"
 
 
 class ServerError(CloudManagerError):

@@ -20,6 +20,8 @@ from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE, EmulatorH
 
 REGIONS = ["us-east-1", "eu-west-1"]
 
+NEVER_AGAIN = "EC2 never gives the id of a volume again, and that is all that a volume is named by"
+
 
 def _fault(operation: str, effect: Effect, **details: Any) -> Callable[[Any, str], None]:
     return lambda harness, _: harness.cloud.faults.add(Fault(operation, effect, times=0, **details))
@@ -61,7 +63,13 @@ class Ec2Harness(EmulatorHarness):
         "../x",
     )
     does_not_apply: ClassVar[dict[str, str]] = {
-        "test_attached_in_another_mode_is_a_conflict": "EBS attaches read-write only, so there is no other mode"
+        "test_attached_in_another_mode_is_a_conflict": "EBS attaches read-write only, so there is no other mode",
+        "test_a_name_that_is_used_again_is_another_disk": NEVER_AGAIN,
+        "test_a_disk_that_was_replaced_gets_no_plan": NEVER_AGAIN,
+        "test_a_disk_that_was_replaced_after_the_plan_is_not_attached": NEVER_AGAIN,
+        "test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again": NEVER_AGAIN,
+        "test_the_device_of_another_disk_with_the_name_is_not_the_disk_s": NEVER_AGAIN,
+        "test_another_disk_with_the_name_is_not_detached": NEVER_AGAIN,
     }
     type_name: ClassVar[str] = "m5.large"
     network_interfaces: ClassVar[int] = 22

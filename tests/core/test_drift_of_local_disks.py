@@ -106,13 +106,16 @@ def test_an_image_that_was_deleted_is_served_on_and_says_so(bench: LocalBench) -
     assert bench.manager.get(export.id).state is ExportState.READY
 
 
-def test_an_image_whose_name_leads_to_another_is_served_on_and_says_so(bench: LocalBench) -> None:
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH, Access.READ_WRITE])
+def test_an_image_whose_name_leads_to_another_ends_its_exports(bench: LocalBench, access: Access) -> None:
     image = bench.image("a.raw")
-    export = bench.ready("a.raw")
-    bench.image("new.raw", b"n").rename(image)
-    assert "Another file" in bench.shown(export)
+    export = bench.ready("a.raw", access)
     with client(export) as reader:
-        assert reader.read(0, 512) == b"d" * 512
+        bench.image("new.raw", b"n").rename(image)
+        assert reader.is_cut()
+    failed = bench.over(export)
+    assert failed.error is not None
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_replaced")
     new = bench.ready("a.raw")
     with client(new) as reader:
         assert reader.read(0, 512) == b"n" * 512
@@ -179,4 +182,4 @@ def test_a_device_that_has_other_bytes_under_the_same_number_is_not_served(
         assert reader.is_cut()
     failed = bench.over(export)
     assert failed.error is not None
-    assert (failed.state, failed.error.code) == (ExportState.FAILED, "device_mismatch")
+    assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_replaced")

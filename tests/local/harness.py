@@ -89,6 +89,10 @@ class ImageHarness(Harness):
         "test_a_detach_that_describe_contradicts_is_an_error": NO_CLOUD,
         "test_a_detach_after_an_attach_that_timed_out_leaves_nothing": NO_CLOUD,
         "test_an_attach_after_a_detach_that_timed_out_is_not_undone_by_it": NO_CLOUD,
+        "test_a_disk_that_was_replaced_gets_no_plan": ALWAYS_HERE,
+        "test_a_disk_that_was_replaced_after_the_plan_is_not_attached": ALWAYS_HERE,
+        "test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again": ALWAYS_HERE,
+        "test_another_disk_with_the_name_is_not_detached": ALWAYS_HERE,
         "test_a_link_that_is_wrong_misleads_nobody": "an image is opened by its path, and checked by its inode",
         "test_a_device_that_does_not_say_who_it_is_is_not_used": "an image is known by its inode, which it always has",
         "test_a_device_that_says_it_is_another_is_not_used": "see test_another_disk_under_the_name_is_not_used",
@@ -145,6 +149,14 @@ class ImageHarness(Harness):
     def delete_disk(self, disk: str) -> None:
         (self.images / disk).unlink()
 
+    def replace_disk(self, disk: str) -> None:
+        """With the inode of the one that it replaces, if the file system has it so."""
+        self.delete_disk(disk)
+        self.make_disk(disk.removesuffix(".raw"))
+
+    def attach_by_hand(self, disk: str) -> None:
+        """It is here already."""
+
     def make_pages_small(self) -> None:
         """The provider's pages are what they are, so there are more images than fit on one."""
         for number in range(PAGE_SIZE):
@@ -197,6 +209,14 @@ class LoopDeviceHarness(ImageHarness):
 
     def delete_disk(self, disk: str) -> None:
         subprocess.run(["losetup", "--detach", disk], check=True)
+
+    def replace_disk(self, disk: str) -> None:
+        """Another file behind the same loop device."""
+        image = self._image(disk)
+        subprocess.run(["losetup", "--detach", disk], check=True)
+        image.unlink()
+        made = self.images / ImageHarness.make_disk(self, image.name.removesuffix(".raw"))
+        subprocess.run(["losetup", disk, made], check=True)
 
     def _image(self, disk: str) -> Path:
         return Path(Path("/sys/block", Path(disk).name, "loop/backing_file").read_text().strip())

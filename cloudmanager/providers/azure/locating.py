@@ -32,6 +32,12 @@ class Locating:
         self._compute = compute
         self._machine = machine
         self._devices = devices
+        self._proven: dict[str, int] = {}
+        """Key of a disk → the LUN at which it was attached or located last."""
+
+    def found(self, id: ResourceId, lun: int) -> None:
+        """It is that disk which is there, and not one that has its name since."""
+        self._proven[id.key] = lun
 
     def locate(self, disk: Disk, id: ResourceId, deadline: Deadline) -> Device | NotAttached:
         """Raises DiskReplaced, DeviceNotReady, DeviceMismatch."""
@@ -46,13 +52,18 @@ class Locating:
         with _opened(device):
             if self._lun(id) != lun:
                 raise DeviceMismatch(f"{disk.id} was moved away from LUN {lun} while {device.path} was being opened.")
+        self.found(id, lun)
         return replace(device, incarnation=found.unique_id)
 
     def locate_all(self, ids: Collection[ResourceId]) -> dict[ResourceId, Device]:
-        """Asks Azure once. What the machine does not have, or is losing, is left to `locate`."""
+        """Asks Azure once. What the machine does not have, or is losing, is left to `locate`.
+
+        So is what was not found at its present LUN before: its name can be another disk's by now.
+        """
         machine = self._compute.machine(self._machine)
         entries = {id: entry for id in ids if (entry := machine.entry(id)) is not None and not entry.is_leaving}
-        there = {id: self._device_at(entry.lun) for id, entry in entries.items()}
+        proven = {id: entry for id, entry in entries.items() if self._proven.get(id.key) == entry.lun}
+        there = {id: self._device_at(entry.lun) for id, entry in proven.items()}
         return {id: device for id, device in there.items() if device is not None}
 
     def _device_at(self, lun: int) -> Device | None:

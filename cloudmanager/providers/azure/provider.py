@@ -73,7 +73,9 @@ class AzureProvider:
     def attach(self, plan: AttachPlan, keep: Callable[[str], None]) -> Attachment:
         with self._existing_machine():
             deadline = self._deadline(self._settings.attach_timeout_seconds)
-            return self._parts().attaching.attach(plan, self._resource(plan.disk), deadline, keep)
+            attachment = self._parts().attaching.attach(plan, self._resource(plan.disk), deadline, keep)
+        self._parts().locating.found(self._resource(plan.disk), int(attachment.slot))
+        return attachment
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:

@@ -17,6 +17,7 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
+from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import DONE, Compute
 from cloudmanager.providers.gce.facts import can_attach_read_only, refuse_other, users
 from cloudmanager.providers.gce.resource import Resource, is_region
@@ -49,7 +50,7 @@ class Attaching:
         if present is not None:
             _check_access(disk, present, access)
             return AttachPlan(disk, self._node, access, request_id, present.device_name, is_present=True)
-        return AttachPlan(disk, self._node, access, request_id, f"cm-{uuid.UUID(request_id).hex}")
+        return AttachPlan(disk, self._node, access, request_id, f"{locating.OUR_NAMES}{uuid.UUID(request_id).hex}")
 
     def attach(self, plan: AttachPlan, resource: Resource, *, is_fresh: bool) -> Attachment:
         """`is_fresh`: the plan was made by this very process a moment ago, so the disk need not be looked for again."""

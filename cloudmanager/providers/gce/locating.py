@@ -9,6 +9,8 @@ from cloudmanager.providers import _nvme, _scsi
 from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
 from cloudmanager.providers._waiting import TimedOut, wait_for
 
+OUR_NAMES = "cm-"
+"""How the device names begin that a plan chooses; the rest is its request id, which nobody can guess."""
 VENDOR_DATA_OFFSET = 384
 """In the answer to Identify Namespace, where Google puts a JSON document with the device name."""
 

@@ -54,6 +54,8 @@ class GceProvider:
         self._locks = DiskLocks()
         self._fresh: deque[str] = deque(maxlen=MOST_FRESH_PLANS)
         """Request ids of plans that were made here and not carried out yet."""
+        self._proven: dict[str, tuple[str, str]] = {}
+        """Path of a disk → the device name under which it was attached or located last, and its number."""
         self._built: Parts | None = None
         self._building = threading.Lock()
 
@@ -80,7 +82,10 @@ class GceProvider:
     def attach(self, plan: AttachPlan) -> Attachment:
         resource, parts = self._resource(plan.disk), self._parts()
         with self._locks.locked(plan.disk.canonical_id):
-            return parts.attaching.attach(plan, resource, is_fresh=not plan.is_present and self._takes_fresh(plan))
+            is_fresh = not plan.is_present and self._takes_fresh(plan)
+            attachment = parts.attaching.attach(plan, resource, is_fresh=is_fresh)
+        self._proven[resource.path] = (attachment.slot, plan.disk.incarnation)
+        return attachment
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:
@@ -96,13 +101,22 @@ class GceProvider:
 
     @hookimpl
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
-        """One call. What the instance does not have is left to `locate`, which knows what is under way."""
+        """One call. What the instance does not have is left to `locate`, which knows what is under way.
+
+        So is what was not found under its present device name before: a name can be another disk's by now. A device
+        name of ours is nobody else's, so under it is the disk that was found there.
+        """
         view = self._parts().instance.look()
         self._check_exists(view)
         paths = {disk.id: self._resource(disk).path for disk in disks}
         slots = {id: view.slots[path].device_name for id, path in paths.items() if path in view.slots}
         there = locating.present(self._settings.block_devices, set(slots.values()))
-        return {id: there[name] for id, name in slots.items() if name in there}
+        proven = {id: self._proven.get(paths[id], ("", "")) for id in slots}
+        return {
+            id: replace(there[name], incarnation=proven[id][1] if name.startswith(locating.OUR_NAMES) else "")
+            for id, name in slots.items()
+            if name in there and proven[id][0] == name
+        }
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
@@ -155,6 +169,7 @@ class GceProvider:
         device = locating.locate(settings.block_devices, device_name, settings.device_timeout_seconds)
         # Last: a name is given to no other disk while its own is attached, so it still names what the device is.
         found = self._parts().attaching.present(disk, resource)
+        self._proven[resource.path] = (device_name, incarnation(found))
         return replace(device, incarnation=incarnation(found))
 
     def _disk(self, found: "compute_v1.Disk", *, by_number: bool = False) -> Disk:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import FileIdentity
 from cloudmanager.providers.local import sysfs
-from cloudmanager.providers.local.file_id import file_id
+from cloudmanager.providers.local.file_id import file_id, file_incarnation
 from cloudmanager.providers.local.holders import loop_backing
 from cloudmanager.providers.local.opened import opened
 from cloudmanager.providers.local.roots import Roots, read_text
@@ -39,6 +39,30 @@ def device_id(device: BlockDevice, roots: Roots) -> str:
     if disk.mapper_uuid:
         return f"device:{roots.machine()}:{disk.mapper_uuid}"
     return f"device:{roots.machine()}:{roots.boot()}:{disk.sequence or disk.number}"
+
+
+def device_incarnation(device: BlockDevice, roots: Roots) -> str:
+    """What tells a disk from a later one of its name; a partition has its disk's.
+
+    A loop device has that of the file that it reads from. Else it is what the canonical id is made of, for nothing
+    better is there; the UUID of a plain dm-crypt mapping is made of its name alone, so the kernel's count is added.
+    """
+    disk = sysfs.read(roots, device.whole_disk) or device
+    if disk.name.startswith("loop") and (incarnation := _loop_incarnation(disk, roots)):
+        return incarnation
+    if disk.mapper_uuid.startswith("CRYPT-PLAIN-"):
+        return f"{disk.mapper_uuid}@{roots.boot()}:{disk.sequence or disk.number}"
+    return device_id(disk, roots)
+
+
+def _loop_incarnation(disk: BlockDevice, roots: Roots) -> str:
+    """Empty where the file cannot be opened: it was deleted, or is in another mount namespace."""
+    identity = loop_backing(roots, disk.name)
+    path = read_text(roots.sys / "block" / disk.name / "loop/backing_file")
+    with suppress(CloudManagerError), opened(Path(path), [Path("/")]) as backing:
+        if backing.identity == identity:
+            return file_incarnation(backing.file.fileno())
+    return ""
 
 
 def ids_below(device: BlockDevice, roots: Roots) -> tuple[str, ...]:

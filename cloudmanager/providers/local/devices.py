@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady, DiskNotFound
+from cloudmanager.core.errors import DeviceNotReady, DiskNotFound, DiskReplaced
+from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Device, Disk, DiskId
 from cloudmanager.providers.local import sysfs
-from cloudmanager.providers.local.device_id import device_id, ids_below
+from cloudmanager.providers.local.device_id import device_id, device_incarnation, ids_below
 from cloudmanager.providers.local.device_names import is_disk, links_by_id, resolve, stable_name
 from cloudmanager.providers.local.holders import Holder, Holders, device_identity, identity_of
 from cloudmanager.providers.local.roots import Roots
@@ -28,10 +29,12 @@ class DeviceDisks:
         return self._disk(disk_id, self._resolve(disk_id), Holders(self._roots))
 
     def locate(self, disk: Disk, holders: Holders | None = None) -> Device:
-        """Raises DiskNotFound, DeviceMismatch, DeviceNotReady (the kernel has it, /dev does not)."""
+        """Raises DiskNotFound, DiskReplaced, DeviceNotReady (the kernel has it, /dev does not)."""
         device = self._resolve(disk.id)
         if device_id(device, self._roots) != disk.canonical_id:
-            raise DeviceMismatch(f"Another disk is at {disk.id.native} now. Release the export and ask again.")
+            raise DiskReplaced(f"Another disk is at {disk.id.native} now than the one that was claimed. Ask again.")
+        incarnation = device_incarnation(device, self._roots)
+        refuse_replaced(disk, incarnation)
         node = self._roots.dev / device.node_name
         identity = device_identity(device.number)
         if identity_of(node) != identity:
@@ -44,6 +47,7 @@ class DeviceDisks:
             is_block=True,
             logical_sector_bytes=device.logical_sector_bytes,
             is_stable=not any(user.writes for user in users),
+            incarnation=incarnation,
         )
 
     def list(self, after: str) -> Iterator[tuple[Disk, str]]:
@@ -76,6 +80,7 @@ class DeviceDisks:
             held_by=held_by,
             backing=ids_below(device, self._roots),
             logical_sector_bytes=device.logical_sector_bytes,
+            incarnation=device_incarnation(device, self._roots),
         )
 
     def _users(self, device: BlockDevice, holders: Holders) -> tuple[Holder, ...]:

@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ImageError
+from cloudmanager.core.errors import CloudManagerError, DiskReplaced, ImageError
+from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.inspection import inspect_raw, is_container
 from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
 from cloudmanager.providers.local.backing import Layer, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
-from cloudmanager.providers.local.file_id import file_id
+from cloudmanager.providers.local.file_id import file_id, file_incarnation
 from cloudmanager.providers.local.holders import Holders, identity_of
 from cloudmanager.providers.local.opened import OpenedImage, opened
 from cloudmanager.providers.local.roots import Roots
@@ -50,17 +51,23 @@ class ImageDisks:
         """The image under the disk's name, if it still is that disk.
 
         A disk that was raw when it was described stays raw: its clients may write a container's magic into it.
-        Raises DiskNotFound, DeviceMismatch, ImageError.
+        Raises DiskNotFound, DiskReplaced, ImageError.
         """
         place = self._directories.place(disk.id.native)
         with opened(place.path, self._directories.paths) as image:
-            if file_id(image.file.fileno(), self._roots.machine()) != disk.canonical_id:
-                raise DeviceMismatch(
-                    f"Another file is at {place.path} now than when {disk.id} was claimed. "
-                    "Release the export and ask again."
-                )
+            incarnation = self._same(disk, image, place.path)
             layers = (_raw_layer(image, disk),) if disk.format == "raw" else self._layers(image)
-        return _device(layers, holders or Holders(self._roots))
+        if tuple(layer.canonical_id for layer in layers[1:]) != disk.backing:
+            raise DiskReplaced(f"{disk.id} reads through other files now than when it was claimed. Ask again.")
+        return replace(_device(layers, holders or Holders(self._roots)), incarnation=incarnation)
+
+    def _same(self, disk: Disk, image: OpenedImage, path: Path) -> str:
+        """The incarnation of what is open. Raises DiskReplaced."""
+        if file_id(image.file.fileno(), self._roots.machine()) != disk.canonical_id:
+            raise DiskReplaced(f"Another file is at {path} now than when {disk.id} was claimed. Ask again.")
+        incarnation = file_incarnation(image.file.fileno())
+        refuse_replaced(disk, incarnation)
+        return incarnation
 
     def locate_all(self, disks: Iterable[Disk], holders: Holders) -> dict[DiskId, Device]:
         """As `locate`, every few seconds: what is as it was is not opened again. Leaves out what cannot be located."""
@@ -117,6 +124,7 @@ class ImageDisks:
                 description=error.detail,
                 access=frozenset(),
                 actual_size_bytes=image.stored_bytes,
+                incarnation=file_incarnation(image.file.fileno()),
             )
 
     def _layers(self, image: OpenedImage) -> tuple[Layer, ...]:
@@ -137,6 +145,7 @@ class ImageDisks:
             backing=tuple(layer.canonical_id for layer in backing),
             actual_size_bytes=image.stored_bytes,
             logical_sector_bytes=_SECTOR_BYTES,
+            incarnation=file_incarnation(image.file.fileno()),
         )
 
 

@@ -55,6 +55,22 @@ class AttachmentDocument(_Document):
     slot: str = ""
 
 
+class NamedDisk(_Document):
+    disk: str
+
+
+class NewDiskName(NamedDisk):
+    name: str
+
+
+class NamedInstance(_Document):
+    instance: str
+
+
+class NewInstanceName(NamedInstance):
+    name: str
+
+
 class ClockDocument(_Document):
     advance_seconds: float = Field(0.0, ge=0)
     freeze: bool = False
@@ -78,7 +94,14 @@ class Control:
             "DELETE faults": self._clear_faults,
             "POST clock": self._move_clock,
             "POST disks": self._make_disk,
+            "DELETE disks": self._delete_disk,
+            "POST disks/recreate": self._recreate_disk,
+            "POST disks/rename": self._rename_disk,
             "POST instances": self._make_instance,
+            "DELETE instances": self._delete_instance,
+            "POST instances/stop": self._stop_instance,
+            "POST instances/start": self._start_instance,
+            "POST instances/rename": self._rename_instance,
             "POST attachments": self._attach,
             "DELETE attachments": self._detach,
         }.get(route)
@@ -123,6 +146,41 @@ class Control:
         wanted = InstanceDocument.model_validate_json(request.body)
         guest = self._cloud.make_instance(wanted.name, location=wanted.location)
         return {"dev": str(guest.dev), "sys": str(guest.sys)}
+
+    def _delete_disk(self, request: Request) -> object:
+        self._cloud.delete_disk(self._free_disk(NamedDisk.model_validate_json(request.body)))
+        return {}
+
+    def _recreate_disk(self, request: Request) -> object:
+        return {"id": self._cloud.recreate_disk(self._free_disk(NamedDisk.model_validate_json(request.body)))}
+
+    def _free_disk(self, wanted: NamedDisk) -> str:
+        """No cloud deletes a disk that is attached. Raises ValueError."""
+        if holders := self._cloud.holders(wanted.disk):
+            raise ValueError(f"{wanted.disk} is attached to {', '.join(holders)}: detach it first")
+        return wanted.disk
+
+    def _rename_disk(self, request: Request) -> object:
+        wanted = NewDiskName.model_validate_json(request.body)
+        self._cloud.rename_disk(wanted.disk, wanted.name)
+        return {}
+
+    def _delete_instance(self, request: Request) -> object:
+        self._cloud.delete_instance(NamedInstance.model_validate_json(request.body).instance)
+        return {}
+
+    def _stop_instance(self, request: Request) -> object:
+        self._cloud.stop_instance(NamedInstance.model_validate_json(request.body).instance)
+        return {}
+
+    def _start_instance(self, request: Request) -> object:
+        self._cloud.start_instance(NamedInstance.model_validate_json(request.body).instance)
+        return {}
+
+    def _rename_instance(self, request: Request) -> object:
+        wanted = NewInstanceName.model_validate_json(request.body)
+        self._cloud.rename_instance(wanted.instance, wanted.name)
+        return {}
 
     def _attach(self, request: Request) -> object:
         self._cloud.attach_by_hand(**AttachmentDocument.model_validate_json(request.body).model_dump())

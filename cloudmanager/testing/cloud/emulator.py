@@ -105,6 +105,12 @@ class Emulator(ABC, Generic[State]):
         self.guests[instance] = guest
         return guest
 
+    def rename_guest(self, instance: str, name: str) -> None:
+        """The operating system goes on, and keeps its directory: only the cloud calls it otherwise."""
+        if name in self.guests:
+            raise ValueError(f"there is an instance {name}")
+        self.guests[name] = self.guests.pop(instance)
+
     def seen(self, fault: Fault | None) -> State:
         """The state that a read is answered with: the present one, or the one that a STALE fault froze."""
         if fault is not None and fault.effect is Effect.STALE:
@@ -158,10 +164,33 @@ class Emulator(ABC, Generic[State]):
     def detach_by_hand(self, disk: str, instance: str) -> None: ...
 
     @abstractmethod
-    def delete_disk(self, disk: str) -> None: ...
+    def delete_disk(self, disk: str) -> None:
+        """Also while it is attached, which no cloud allows."""
+
+    @abstractmethod
+    def recreate_disk(self, disk: str) -> str:
+        """Deletes the disk and makes another one of its name, place and size, with zeros. Answers with its id.
+
+        Raises ValueError where the cloud gives no name twice.
+        """
+
+    @abstractmethod
+    def rename_disk(self, disk: str, name: str) -> None:
+        """Raises ValueError where the cloud cannot."""
 
     @abstractmethod
     def delete_instance(self, instance: str) -> None: ...
+
+    @abstractmethod
+    def stop_instance(self, instance: str) -> None:
+        """Switched off: its disks stay attached, and their devices go with its operating system."""
+
+    @abstractmethod
+    def start_instance(self, instance: str) -> None: ...
+
+    @abstractmethod
+    def rename_instance(self, instance: str, name: str) -> None:
+        """Raises ValueError where the cloud cannot, or not now."""
 
     @abstractmethod
     def holders(self, disk: str) -> list[str]:

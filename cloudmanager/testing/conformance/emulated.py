@@ -130,9 +130,15 @@ class EmulatorHarness(Harness):
     def make_disk(self, name: str = "", *, location: str = "", is_shared: bool = False) -> str:
         name = name or f"evidence-{next(self._numbers)}"
         disk = self.cloud.make_disk(name, location=location, size_bytes=GIB, is_shared=is_shared)
+        self._fill(disk)
+        return self.native_id(disk)
+
+    def replace_disk(self, disk: str) -> None:
+        self._fill(self.cloud.recreate_disk(self.emulated_id(disk)))
+
+    def _fill(self, disk: str) -> None:
         with self.cloud.backing(disk).open("r+b") as file:
             file.write(secrets.token_bytes(SAMPLE_BYTES))
-        return self.native_id(disk)
 
     def content(self, disk: str) -> bytes:
         with self.cloud.backing(self.emulated_id(disk)).open("rb") as file:

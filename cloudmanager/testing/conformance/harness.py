@@ -152,6 +152,10 @@ class Harness(ABC):
     def delete_disk(self, disk: str) -> None:
         raise NotImplementedError
 
+    def replace_disk(self, disk: str) -> None:
+        """Detaches and deletes the disk by hand, and makes another one with its name and size, and other bytes."""
+        raise NotImplementedError
+
     def delete_node(self) -> None:
         """Deletes the node under test; the provider is told by its settings who it was."""
         raise NotImplementedError

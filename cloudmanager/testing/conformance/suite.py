@@ -6,12 +6,19 @@ from cloudmanager.testing.conformance.crashing import CrashingChecks
 from cloudmanager.testing.conformance.describing import DescribingChecks
 from cloudmanager.testing.conformance.detaching import DetachingChecks
 from cloudmanager.testing.conformance.locating import LocatingChecks
+from cloudmanager.testing.conformance.replacing import ReplacingChecks
 
 ERRORS_CHECK = "test_every_error_of_the_cloud_has_its_class"
 
 
 class ProviderConformance(
-    DescribingChecks, AttachingChecks, DetachingChecks, LocatingChecks, CrashingChecks, CopyingChecks
+    DescribingChecks,
+    AttachingChecks,
+    DetachingChecks,
+    LocatingChecks,
+    CrashingChecks,
+    CopyingChecks,
+    ReplacingChecks,
 ):
     """Subclass it, name the harness, and pytest runs every check."""
 

@@ -2,6 +2,8 @@
 
 A copy is named by its disk and by its slot, and the slot is the request id of the plan that made it. So a copy is known
 as ours by the committed plan, after a crash too; one that somebody else put there is exported and never deleted.
+
+An image that is replaced or written to is another disk, and a copy of it another one than before.
 """
 
 import errno
@@ -34,6 +36,7 @@ from cloudmanager import (
     Snapshot,
     errors,
     hookimpl,
+    refuse_replaced,
 )
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -104,6 +107,7 @@ class ArchiveProvider:
 
     @hookimpl
     def plan_attach(self, disk: Disk, access: Access) -> AttachPlan:
+        self._refuse_replaced(disk)
         with _translated():
             slots = self._slots(disk)
         request_id = str(uuid.uuid4())
@@ -113,6 +117,7 @@ class ArchiveProvider:
     @hookimpl
     def attach(self, plan: AttachPlan) -> Attachment:
         with self._copying, _translated():
+            self._refuse_replaced(plan.disk)
             slots = self._slots(plan.disk)
             if not slots:
                 self._fetch(plan)
@@ -122,19 +127,21 @@ class ArchiveProvider:
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:
+        self._refuse_replaced(disk)
         with _translated():
             slots = self._slots(disk)
             if not slots:
                 return NotAttached(f"{disk.id} has not been copied.")
-            copy = self._workspace / copy_name(disk.canonical_id, slots[0])
+            copy = self._workspace / copy_name(disk, slots[0])
             found = copy.stat()
         if found.st_size != disk.size_bytes:
             raise errors.DeviceMismatch(f"{copy} has {found.st_size} bytes instead of {disk.size_bytes}: delete it.")
-        return Device(str(copy), found.st_size, FileIdentity(found.st_dev, found.st_ino))
+        identity = FileIdentity(found.st_dev, found.st_ino)
+        return Device(str(copy), found.st_size, identity, incarnation=disk.incarnation)
 
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
-        name = copy_name(attachment.disk.canonical_id, attachment.slot)
+        name = copy_name(attachment.disk, attachment.slot)
         with self._copying, _translated():
             for path in self._workspace.iterdir():
                 if path.name in (name, _partial(name)):
@@ -191,20 +198,30 @@ class ArchiveProvider:
         if not image.is_file():
             self._archive.stat()  # an archive that is away proves nothing
             return None
-        return Disk(disk_id, f"archive:{image}", image.stat().st_size, access=CAN_GIVE)
+        found = image.stat()
+        incarnation = f"{found.st_ino}.{found.st_mtime_ns}"
+        return Disk(disk_id, f"archive:{image}", found.st_size, access=CAN_GIVE, incarnation=incarnation)
+
+    def _refuse_replaced(self, disk: Disk) -> None:
+        refuse_replaced(disk, self.describe(disk.id).incarnation)
 
     def _slots(self, disk: Disk) -> list[str]:
         """Of the disk's copies that are complete; ours has the request id of its plan."""
-        prefix = copy_name(disk.canonical_id, "")
+        prefix = copy_name(disk, "")
         names = [path.name for path in self._workspace.iterdir()]
         return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
     def _fetch(self, plan: AttachPlan) -> None:
-        self.describe(plan.disk.id)  # is it still there?
         copies = [path for path in self._workspace.iterdir() if not path.name.startswith(".")]
         if len(copies) >= self._most_copies:
             raise errors.AttachLimit(f"{self._workspace} has {len(copies)} copies: release some, or raise most_copies.")
-        _copy(self._image(plan.disk.id), self._workspace / copy_name(plan.disk.canonical_id, plan.slot))
+        copy = self._workspace / copy_name(plan.disk, plan.slot)
+        _copy(self._image(plan.disk.id), copy)
+        try:
+            self._refuse_replaced(plan.disk)  # nobody has seen the copy yet: this is done under the lock
+        except errors.DiskReplaced:
+            copy.unlink()
+            raise
 
     def _made(self, directory: str, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -224,9 +241,10 @@ class ArchiveProvider:
         return max((path.stat().st_size for path in self._archive.iterdir() if path.is_file()), default=0)
 
 
-def copy_name(canonical_id: str, slot: str) -> str:
+def copy_name(disk: Disk, slot: str) -> str:
     """The copy's file name. A digest, so that images of one name in two archives do not meet."""
-    return f"{hashlib.sha256(canonical_id.encode()).hexdigest()[:32]}.{slot}"
+    whose = f"{disk.canonical_id} {disk.incarnation}"
+    return f"{hashlib.sha256(whose.encode()).hexdigest()[:32]}.{slot}"
 
 
 def _partial(name: str) -> str:

@@ -15,7 +15,8 @@ from cloudmanager.testing.cloud.azure.inventory import (
 Shown = dict[str, object]
 
 
-def machine(record: Machine, inventory: Inventory) -> Shown:
+def machine(record: Machine, inventory: Inventory, *, is_expanded: bool = False) -> Shown:
+    view = {"instanceView": _instance_view(record)} if is_expanded else {}
     return {
         "name": record.id.name,
         "id": str(record.id),
@@ -30,7 +31,18 @@ def machine(record: Machine, inventory: Inventory) -> Shown:
             "vmId": record.vm_id,
             "storageProfile": storage_profile(record, inventory),
             "timeCreated": time(record.created),
+            **view,
         },
+    }
+
+
+def _instance_view(record: Machine) -> Shown:
+    power, words = ("running", "VM running") if record.is_running else ("deallocated", "VM deallocated")
+    return {
+        "statuses": [
+            {"code": "ProvisioningState/succeeded", "level": "Info", "displayStatus": "Provisioning succeeded"},
+            {"code": f"PowerState/{power}", "level": "Info", "displayStatus": words},
+        ]
     }
 
 

@@ -259,6 +259,38 @@ class AzureEmulation(Emulator[Inventory]):
                 machine.data_disks = [entry for entry in machine.data_disks if entry.disk.key != record.id.key]
             self.disks.forget(record)
 
+    def recreate_disk(self, disk: str) -> str:
+        """With a `uniqueId` of its own."""
+        with self.lock:
+            old = self.state.disk(self.resource(disk, "disks"))
+            self.delete_disk(disk)
+            new = ManagedDisk(
+                old.id, old.place, old.size_bytes, sku=old.sku, max_shares=old.max_shares, tags=dict(old.tags)
+            )
+            self.disks.add(new)
+        return str(new.id)
+
+    def rename_disk(self, disk: str, name: str) -> None:  # noqa: ARG002 - see the interface
+        raise ValueError("Azure renames no resource: it is made anew under another name")
+
+    def rename_instance(self, instance: str, name: str) -> None:  # noqa: ARG002 - see the interface
+        raise ValueError("Azure renames no resource: it is made anew under another name")
+
+    def stop_instance(self, instance: str) -> None:
+        """Deallocated."""
+        with self.lock:
+            machine = self._machine(instance)
+            for entry in machine.data_disks:
+                self._unplug(machine, entry)
+            machine.is_running = False
+
+    def start_instance(self, instance: str) -> None:
+        with self.lock:
+            machine = self._machine(instance)
+            machine.is_running = True
+            for entry in machine.data_disks:
+                self._plug(machine, entry)
+
     def delete_instance(self, instance: str) -> None:
         with self.lock:
             machine = self.state.machines.pop(self._machine(instance).id.key)
@@ -324,12 +356,13 @@ class AzureEmulation(Emulator[Inventory]):
 
     def _plug(self, machine: Machine, entry: DataDisk) -> None:
         disk = self.state.disks.get(entry.disk.key)
-        if disk is not None:
+        if disk is not None and machine.is_running:
             hardware = layout.data_disk(machine.controller, entry.lun, disk.unique_id, disk.sector_bytes)
             self.guests[machine.id.name].plug(disk.id.key, disk.file, hardware, layout.data_links(entry.lun))
 
     def _unplug(self, machine: Machine, entry: DataDisk) -> None:
-        self.guests[machine.id.name].unplug(entry.disk.key)
+        if machine.is_running:
+            self.guests[machine.id.name].unplug(entry.disk.key)
 
 
 def _named_by_its_disks(request: Request) -> Operation:

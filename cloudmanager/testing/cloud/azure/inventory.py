@@ -60,6 +60,8 @@ class Machine:
     provisioning_state: str = "Succeeded"
     is_busy: bool = False
     """An operation on its disks runs."""
+    is_running: bool = True
+    """Else it is deallocated."""
     version: int = 1
     vm_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     tags: dict[str, str] = field(default_factory=dict)

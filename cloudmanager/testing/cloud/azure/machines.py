@@ -33,7 +33,9 @@ class Machines:
 
     def get(self, asked: Asked) -> Response:
         machine = asked.seen.machine(asked.match.resource)
-        return Response.of_json(200, documents.machine(machine, asked.seen), {"ETag": machine.etag})
+        is_expanded = asked.request.query.get("$expand", "").casefold() == "instanceview"
+        shown = documents.machine(machine, asked.seen, is_expanded=is_expanded)
+        return Response.of_json(200, shown, {"ETag": machine.etag})
 
     def list(self, asked: Asked, *, size: int, url: str) -> Response:
         records = within(asked.seen.machines.values(), asked.subscription, asked.match.names.get("group"))

@@ -227,6 +227,22 @@ class Emulation(Emulator[State]):
                 self._lifecycle.part(attachment)
             self._lifecycle.forget(self.volume(disk))
 
+    def recreate_disk(self, disk: str) -> str:
+        raise ValueError(f"EC2 never gives the id of a volume again: delete {disk}, and make another one")
+
+    def rename_disk(self, disk: str, name: str) -> None:
+        """Its tag Name: the id stays."""
+        with self.lock:
+            self.volume(disk).tags["Name"] = name
+
+    def rename_instance(self, instance: str, name: str) -> None:
+        """Its tag Name: the id stays."""
+        with self.lock:
+            machine = self.instance(instance)
+            self.rename_guest(machine.name, name)
+            self.metadata_servers[name] = self.metadata_servers.pop(machine.name)
+            machine.tags["Name"] = name
+
     def terminate_instance(self, instance: str) -> None:
         """Its volumes are free again, or go with it. It can still be described, as in EC2 for about an hour."""
         with self.lock:

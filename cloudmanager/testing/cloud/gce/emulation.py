@@ -3,6 +3,8 @@
 import json
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +217,45 @@ class Emulation(Emulator[Cloud]):
                 self.instances.detach(holder, attached)
             self.disks.forget(gone)
 
+    def recreate_disk(self, disk: str) -> str:
+        """With a number of its own: https://cloud.google.com/compute/docs/reference/rest/v1/disks (`id`)."""
+        with self.lock:
+            old = self._disk(disk)
+            self.delete_disk(disk)
+            new = replace(old, id=self.state.new_id(), created_at=datetime.now(UTC))
+            backing.make(self.disks.file(new.path), new.size_bytes)
+            self.state.disks[new.path] = new
+        return new.path
+
+    def rename_disk(self, disk: str, name: str) -> None:  # noqa: ARG002 - see the interface
+        raise ValueError("Compute Engine renames no disk: its API has no such method")
+
+    def stop_instance(self, instance: str) -> None:
+        with self.lock:
+            machine = self._instance(instance)
+            for attached in machine.disks:
+                self._unplug(machine, attached)
+            machine.status = "TERMINATED"
+
+    def start_instance(self, instance: str) -> None:
+        with self.lock:
+            machine = self._instance(instance)
+            machine.status = "RUNNING"
+            for attached in machine.disks:
+                self._plug(machine, self.state.disks[attached.source], attached)
+
+    def rename_instance(self, instance: str, name: str) -> None:
+        """`instances.setName` takes one that is stopped only."""
+        with self.lock:
+            machine = self._instance(instance)
+            if machine.status != "TERMINATED":
+                raise ValueError(f"{instance} must be stopped before it is renamed")
+            self.rename_guest(instance, name)
+            self._metadata[name] = self._metadata.pop(instance)
+            del self.state.instances[machine.path]
+            machine.name = name
+            self.state.instances[machine.path] = machine
+
     def delete_instance(self, instance: str) -> None:
         with self.lock:
             del self.state.instances[self._instance(instance).path]
@@ -263,9 +304,13 @@ class Emulation(Emulator[Cloud]):
         return self.state.disks[path]
 
     def _plug(self, instance: Instance, disk: Disk, attached: AttachedDisk) -> None:
+        if instance.status != "RUNNING":
+            return
         instances.plug(self.guests[instance.name], instance, attached, self.disks.file(disk.path))
 
     def _unplug(self, instance: Instance, attached: AttachedDisk) -> None:
+        if instance.status != "RUNNING":
+            return
         self.guests[instance.name].unplug(attached.device_name)
 
 

@@ -19,7 +19,8 @@ class Metadata:
     def __init__(self, instance: Instance, project_number: int, tokens: AccessTokens, faults: Faults) -> None:
         self._tokens = tokens
         self._faults = faults
-        self._values = _values(instance, project_number)
+        self._instance = instance
+        self._project_number = project_number
 
     def answer(self, request: Request) -> Response:
         fault = self._faults.take("metadata", request.path)
@@ -39,9 +40,10 @@ class Metadata:
         key = request.path.removeprefix(ROOT).strip("/")
         if key.startswith("instance/service-accounts/"):
             return self._account(key.removeprefix("instance/service-accounts/"))
-        if key not in self._values:
+        values = _values(self._instance, self._project_number)
+        if key not in values:
             return Response(404, b"", FLAVOR)
-        return Response(200, self._values[key].encode(), {**FLAVOR, "Content-Type": "application/text"})
+        return Response(200, values[key].encode(), {**FLAVOR, "Content-Type": "application/text"})
 
     def _account(self, key: str) -> Response:
         account, _, what = key.partition("/")

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
-from cloudmanager import errors
+from cloudmanager import Disk, DiskId, errors
 from cloudmanager.testing.cloud.calls import CallLog
 from cloudmanager.testing.conformance import ErrorCase, Harness, Trouble
 
@@ -94,6 +94,7 @@ class ArchiveHarness(Harness):
         self.workspaces = {"here": directory / "workspace", "elsewhere": directory / "workspace of another machine"}
         self._calls = FileCalls(self.workspaces["here"])
         self._numbers = count(1)
+        self._disks: dict[str, Disk] = {}
 
     def __enter__(self) -> Self:
         for path in (self.archive, *self.workspaces.values()):
@@ -117,6 +118,7 @@ class ArchiveHarness(Harness):
     def make_disk(self, name: str = "", *, location: str = "", is_shared: bool = False) -> str:
         native = name or f"evidence-{next(self._numbers)}.raw"
         (self.archive / native).write_bytes(secrets.token_bytes(8192))
+        self._disks[native] = self.make_provider().describe(DiskId("disks", native))
         return native
 
     def content(self, disk: str) -> bytes:
@@ -134,6 +136,10 @@ class ArchiveHarness(Harness):
 
     def delete_disk(self, disk: str) -> None:
         (self.archive / disk).unlink()
+
+    def replace_disk(self, disk: str) -> None:
+        self.delete_disk(disk)
+        self.make_disk(disk)
 
     def make_pages_small(self) -> None:
         """The provider's pages are what they are, so there are more disks than fit on one."""
@@ -168,7 +174,7 @@ class ArchiveHarness(Harness):
         (workspace / self._copy_name(disk, BY_HAND)).write_bytes((self.archive / disk).read_bytes())
 
     def _copy_name(self, disk: str, slot: str) -> str:
-        return copy_name(f"archive:{self.archive.resolve() / disk}", slot)
+        return copy_name(self._disks[disk], slot)
 
     # Trouble
 
