@@ -23,6 +23,7 @@ from cloudmanager.core.model import (
     AttachPlan,
     Device,
     Disk,
+    ExportState,
     NotAttached,
     Problem,
 )
@@ -72,6 +73,7 @@ class Attachments:
         if record.idle_boottime is not None:
             self._store.attachments.set_idle(record, None)
         if record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):
+            self._store.exports.begin_attaching([each.id for each in live if each.state is ExportState.PENDING])
             self._attach(record)
 
     def locate(self, disk: Disk, live: Sequence[ExportRecord]) -> Device:

@@ -10,13 +10,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from itertools import groupby
 
+from cloudmanager.core import holdup
 from cloudmanager.core.attaching import AttachmentLost, Attachments
 from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.drift import Drift, Finding, Verdict
-from cloudmanager.core.errors import CloudManagerError, DiskReplaced, ServerFailed, StoreUnavailable
+from cloudmanager.core.errors import (
+    CloudError,
+    CloudManagerError,
+    ConfigurationError,
+    DiskReplaced,
+    ServerFailed,
+    StoreUnavailable,
+    WrongZone,
+)
 from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
@@ -241,8 +251,9 @@ class Reconciler:
         due = list(later.values())
         for disk, exports in _by_disk([record for record in waiting if record.id not in later]):
             try:
-                self._attachments.ensure(live)
-                device = self._attachments.locate(disk, live)
+                with holdup.heard_by(partial(self._show_holdup, exports)):
+                    self._attachments.ensure(live)
+                    device = self._attachments.locate(disk, live)
             except CloudManagerError as error:
                 if isinstance(error, DiskReplaced):
                     self._attachments.disown(disk)
@@ -250,6 +261,11 @@ class Reconciler:
             else:
                 due += self._start_servers(exports, device)
         return due
+
+    def _show_holdup(self, exports: Iterable[ExportRecord], error: CloudManagerError) -> None:
+        problem = Problem.of(error)
+        for record in exports:
+            self._store.exports.set_error(record.id, problem, self._unready_since(record))
 
     def _not_before(self, record: ExportRecord) -> float:
         return max(self._backoff.until(record.id), self._backoff.until(record.disk.canonical_id))
@@ -310,8 +326,8 @@ class Reconciler:
             since = self._unready_since(record)
             if isinstance(error, AttachmentLost) and record.access is Access.SCRATCH and record.server is not None:
                 self._end(record, ExportState.FAILED, Problem.of(_overlay_lost(problem)))
-            elif error.retriable and now < since + self._settings.attach_deadline_seconds:
-                self._store.exports.set_error(record.id, problem, since)
+            elif _may_pass(error, record) and now < since + self._settings.attach_deadline_seconds:
+                self._store.exports.set_error(record.id, replace(problem, retriable=True), since)
                 retried = True
             else:
                 self._end(record, ExportState.FAILED, problem)
@@ -385,6 +401,17 @@ class Reconciler:
         disks = sorted(self._store.unsettled_disks(self._node, now, self._servers.is_alive))
         for number, canonical_id in enumerate(disks):
             self._queue.put(canonical_id, now + self._settings.reconcile_seconds * number / len(disks))
+
+
+def _may_pass(error: CloudManagerError, record: ExportRecord) -> bool:
+    """Whether it is worth another try.
+
+    What was ready once has been set up rightly. So credentials that are refused, a role that was taken away, or a
+    machine that the cloud does not know are for somebody to mend, and not the end of the export.
+    """
+    was_ready = record.server is not None
+    is_mended_by_somebody = isinstance(error, CloudError | ConfigurationError) and not isinstance(error, WrongZone)
+    return error.retriable or (was_ready and is_mended_by_somebody)
 
 
 def _overlay_lost(problem: Problem) -> ServerFailed:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import stamina
 
+from cloudmanager.core import holdup
 from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, Throttled
 
 Answer = TypeVar("Answer")
@@ -20,9 +21,10 @@ def retrying(call: Callable[[], Answer], *, attempts: int, timeout: float, longe
     def pause_after(error: Exception) -> bool | float:
         if not isinstance(error, (Throttled, CloudUnavailable)) or not error.retriable:
             return False
-        if error.retry_after is None:
-            return True
-        return error.retry_after if error.retry_after <= timeout else False
+        if error.retry_after is not None and error.retry_after > timeout:
+            return False
+        holdup.tell(error)
+        return True if error.retry_after is None else error.retry_after
 
     for attempt in stamina.retry_context(
         on=pause_after, attempts=attempts, timeout=timeout, wait_initial=0.2, wait_max=longest_pause, wait_jitter=0.5

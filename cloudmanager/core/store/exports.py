@@ -1,6 +1,6 @@
 """Exports, from the claim until they are forgotten."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -157,6 +157,14 @@ class ExportTable:
             state=ExportState.CLOSING,
             closing_boottime=self._clock.boottime(),
         )
+
+    def begin_attaching(self, export_ids: Sequence[str]) -> None:
+        """Those of the exports that are still pending: their disk is being attached, which may take its time."""
+        if export_ids:
+            table = schema.exports
+            attaching = update(table).where(table.c.id.in_(export_ids), table.c.state == ExportState.PENDING.value)
+            with self._write() as connection:
+                connection.execute(attaching.values(state=ExportState.ATTACHING.value))
 
     def set_attaching(self, starts: Iterable[Start]) -> frozenset[str]:
         """Before the servers are started, all in one transaction. Returns the ids of those that are still live."""

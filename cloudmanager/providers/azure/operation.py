@@ -10,7 +10,8 @@ from azure.core.pipeline import PipelineResponse
 from azure.core.polling import PollingMethod
 from azure.core.rest import HttpRequest, HttpResponse
 
-from cloudmanager.providers.azure.errors import retry_after
+from cloudmanager.core import holdup
+from cloudmanager.providers.azure.errors import retry_after, translate
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 FAILED = frozenset({"failed", "canceled"})
@@ -67,7 +68,9 @@ class Operation(PollingMethod[None]):
         pause = FIRST_PAUSE_SECONDS
         while True:
             answer = self._client.send_request(HttpRequest("GET", url))
-            if answer.status_code not in TRANSIENT and is_ended(answer):
+            if answer.status_code in TRANSIENT:
+                holdup.tell(translate(HttpResponseError(response=answer)))
+            elif is_ended(answer):
                 return
             self._sleep(retry_after(answer.headers) or pause)
             pause = min(2 * pause, self._longest_pause)
