@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from threading import BoundedSemaphore
 from typing import BinaryIO
 
 from cloudmanager import images
@@ -9,6 +11,7 @@ from cloudmanager.core.errors import (
     CloudManagerError,
     CorruptImage,
     DeviceError,
+    DeviceNotReady,
     EmptyImage,
     ImageError,
     NotADisk,
@@ -27,13 +30,13 @@ _TRANSLATIONS: tuple[tuple[type[images.ImageProblem], type[CloudManagerError]], 
 )
 
 
-def inspect(file: BinaryIO, *, allow_backing: bool = False) -> images.Image:
-    """The image in an open file. With `allow_backing` the caller checks the backing file that it may name.
+def inspect(file: BinaryIO, path: Path, *, allow_backing: bool = False, check_tables: bool = True) -> images.Image:
+    """The image in an open file, of that name. With `allow_backing` the caller checks the backing file.
 
     Raises ImageError and its kinds, DeviceError.
     """
     with _translated():
-        return images.inspect(file, allow_backing=allow_backing)
+        return images.inspect(file, path=path, allow_backing=allow_backing, check_tables=check_tables)
 
 
 def inspect_raw(file: BinaryIO) -> images.Image:
@@ -46,6 +49,24 @@ def is_container(file: BinaryIO) -> bool:
     """Whether the file says that it is something else than raw, damaged or not. Raises DeviceError."""
     with _translated():
         return images.is_container(file)
+
+
+class Turns:
+    """So many inspections at a time: one may take seconds, and threads that wait for it are missing elsewhere."""
+
+    def __init__(self, at_once: int = 2, patience_seconds: float = 2.0) -> None:
+        self._free = BoundedSemaphore(at_once)
+        self._patience_seconds = patience_seconds
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Raises DeviceNotReady when none was free for so long."""
+        if not self._free.acquire(timeout=self._patience_seconds):
+            raise DeviceNotReady("Other images are being inspected, which takes long. Ask again.", retry_after=5)
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 @contextmanager

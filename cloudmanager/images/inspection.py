@@ -1,8 +1,9 @@
 """Decides which format a file has, and asks that format's module for the rest."""
 
 from collections.abc import Callable
+from pathlib import Path
 
-from cloudmanager.images import dmg, parallels, qcow2, vdi, vhdx, vmdk, vpc
+from cloudmanager.images import dmg, names, parallels, qcow2, vdi, vhdx, vmdk, vpc
 from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnreasonableImage, UnsupportedImage
 from cloudmanager.images.image import Image
 from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
@@ -26,13 +27,16 @@ _ADVICE = {
 }
 
 
-def inspect(file: ImageFile, *, allow_backing: bool = False) -> Image:
+def inspect(
+    file: ImageFile, *, path: Path | None = None, allow_backing: bool = False, check_tables: bool = True
+) -> Image:
     """The image in an open file. Reads headers and tables, never the data, in bounded time and memory.
 
-    With `allow_backing` an image may name a backing file, which the caller has to check; any other reference stays
-    refused. Raises ImageProblem.
+    With its `path` a piece of a disk is known by its name and its neighbours. With `allow_backing` an image may name a
+    backing file, which the caller has to check; any other reference stays refused. Without `check_tables` whatever can
+    be told by headers is told in a moment; whether the image is whole is not. Raises ImageProblem.
     """
-    source = Source(file)
+    source = Source(file, has_tables=check_tables)
     _refuse_empty(source)
     try:
         image = _read(source)
@@ -40,6 +44,8 @@ def inspect(file: ImageFile, *, allow_backing: bool = False) -> Image:
         raise UnreasonableImage(
             "The image's tables are too large to be checked in time. Convert it with `qemu-img convert -O qcow2`."
         ) from None
+    if image.format == "raw" and path is not None:
+        _refuse_by_name(path, source)
     if image.size_bytes == 0:
         raise EmptyImage("The image's virtual size is 0: there is nothing in it.")
     if image.backing is not None and not allow_backing:
@@ -58,10 +64,10 @@ def inspect_raw(file: ImageFile) -> Image:
 
 
 def is_container(file: ImageFile) -> bool:
-    """Whether the file says that it is an image in a format of its own, damaged or not. Raises UnreadableImage."""
+    """Whether the file says that it is a disk in a format of its own, read here or not. Raises UnreadableImage."""
     source = Source(file)
     kind = recognise(source.up_to(0, HEAD_BYTES), source.size)
-    return kind.group is Group.IMAGE if kind else _by_footer(source) is not None
+    return kind.group in (Group.IMAGE, Group.EVIDENCE) if kind else _by_footer(source) is not None
 
 
 def _read(source: Source) -> Image:
@@ -76,6 +82,19 @@ def _read(source: Source) -> Image:
 
 def _raw(source: Source) -> Image:
     return Image("raw", round_up(source.size))
+
+
+def _refuse_by_name(path: Path, source: Source) -> None:
+    whole = names.piece(path)
+    if whole:
+        raise NotADisk(f"{path.name!a} is {whole}, not a disk. Join the pieces to one image first.", whole)
+    format_words = names.other_format(path, source.up_to(0, HEAD_BYTES))
+    if format_words:
+        raise NotADisk(
+            f"{path.name!a} is named like {format_words}, but is none: its header or footer is missing, so it is "
+            "damaged or truncated. If it is a raw image, name it .raw.",
+            f"no {format_words.split(maxsplit=1)[1]}",
+        )
 
 
 def _refuse_empty(source: Source) -> None:

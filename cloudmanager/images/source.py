@@ -38,8 +38,9 @@ class TimeIsUp(Exception):
 class Source:
     """The bytes of an open file. Reads past the end are the image's fault, and said so. Moves the file's position."""
 
-    def __init__(self, file: ImageFile) -> None:
-        """Raises UnreadableImage."""
+    def __init__(self, file: ImageFile, *, has_tables: bool = True) -> None:
+        """Without tables `pieces` finds nothing. Raises UnreadableImage."""
+        self.has_tables = has_tables
         self._file = _Descriptor(file) if isinstance(file, int) else _file(file)
         self._began = monotonic()
         try:
@@ -78,7 +79,7 @@ class Source:
         A piece begins a multiple of 16 bytes, a whole entry, behind the start of its range. Raises TimeIsUp when so
         much time has passed since the inspection began.
         """
-        for start, end in ranges:
+        for start, end in ranges if self.has_tables else ():
             at = start
             while at < end:
                 if monotonic() - self._began > seconds:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
-from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
+from cloudmanager.images.errors import DamagedImage, NotADisk, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
 from cloudmanager.images.source import SECTOR, Piece, Source, merged
 
@@ -100,10 +100,19 @@ def _check_header(header: _Header) -> None:
 
 def _descriptor(source: Source, header: _Header) -> str:
     length = min(header.descriptor_sectors * SECTOR, _MAX_DESCRIPTOR_BYTES)
+    if not header.descriptor_sector and not header.descriptor_sectors:
+        raise _is_extent()
     if header.descriptor_sector * SECTOR != _DESCRIPTOR_OFFSET or not length:
         raise DamagedImage("The image is damaged: it has no descriptor where VMDK keeps it.")
     data = source.exactly(_DESCRIPTOR_OFFSET, length, "descriptor")
+    if not data.strip(b"\0"):
+        raise _is_extent()  # as QEMU leaves it
     return data.split(b"\0", 1)[0].decode("ascii", "replace")
+
+
+def _is_extent() -> NotADisk:
+    kind = "an extent of a VMDK, which has a descriptor in another file"
+    return NotADisk(f"This is {kind}, not a disk. Convert the whole of it with `qemu-img convert -O qcow2`.", kind)
 
 
 def _refuse_references(source: Source, header: _Header, descriptor: str) -> None:

@@ -131,7 +131,7 @@ class _Opening:
             return images.Image("raw", length)
         if images.recognise(head[: images.HEAD_BYTES], length) is not None:
             return None
-        return images.inspect(_ends(head, image.last_sector(), length))
+        return images.inspect(_ends(head, image.last_sector(), length), check_tables=False)
 
     def _path(self, path: Path) -> Source:
         file = self.stack.enter_context(file_source.opened(path))
@@ -150,7 +150,7 @@ class _Opening:
             zipped = self.stack.enter_context(archives.zipped(_file_object(file)))
             pump = self._pumped(zipped.chunks)
             return self._stream(Stream(pump.file, at_end=pump.check), origin.unpacked())
-        image = images.inspect(file.descriptor)
+        image = images.inspect(file.descriptor, path=file.path)
         if image.format == "raw":
             return FileSource(file)
         return self.stack.enter_context(served_source(image, file, self.patience))

@@ -27,34 +27,36 @@ class Layer:
     image: Image
 
 
-def read_layers(top: OpenedImage, allowed: Sequence[Path], machine: str) -> tuple[Layer, ...]:
+def read_layers(
+    top: OpenedImage, allowed: Sequence[Path], machine: str, *, check_tables: bool = True
+) -> tuple[Layer, ...]:
     """The image and then the backing files that it reads through, each format decided by its own bytes.
 
     What an image says of its backing file's format is not believed: a guest that could write to a raw base could
     make it look like anything. A relative name starts at the real directory of the image that has it.
-    Raises ImageError and its kinds, DeviceError.
+    Without `check_tables` nothing is known of whether they are whole. Raises ImageError and its kinds, DeviceError.
     """
-    layers = [_layer(top, allowed, machine)]
+    layers = [_layer(top, allowed, machine, check_tables)]
     while layers[-1].image.backing is not None:
         if len(layers) == MAX_LAYERS:
             raise UnsafeImage(f"The image has more than {MAX_LAYERS} layers. Shorten it with `qemu-img commit`.")
-        layers.append(_backing(layers, layers[-1].image.backing, allowed, machine))
+        layers.append(_backing(layers, layers[-1].image.backing, allowed, machine, check_tables))
     return tuple(layers)
 
 
-def _layer(opened_image: OpenedImage, allowed: Sequence[Path], machine: str) -> Layer:
-    image = inspect(opened_image.file, allow_backing=bool(allowed))
+def _layer(opened_image: OpenedImage, allowed: Sequence[Path], machine: str, check_tables: bool) -> Layer:
+    image = inspect(opened_image.file, opened_image.path, allow_backing=bool(allowed), check_tables=check_tables)
     canonical_id = file_id(opened_image.file.fileno(), machine)
     return Layer(opened_image.path, opened_image.identity, canonical_id, image)
 
 
-def _backing(layers: Sequence[Layer], name: str, allowed: Sequence[Path], machine: str) -> Layer:
+def _backing(layers: Sequence[Layer], name: str, allowed: Sequence[Path], machine: str, check_tables: bool) -> Layer:
     path = _path(name, layers[-1].path)
     try:
         with opened(path, allowed) as backing:
             if any(layer.identity == backing.identity for layer in layers):
                 raise UnsafeImage("it reads through itself. Rebuild the chain with `qemu-img rebase`.")
-            return _layer(backing, allowed, machine)
+            return _layer(backing, allowed, machine, check_tables)
     except InvalidDiskId as error:
         raise UnsafeImage(f"The backing file is refused: {error.detail} See allow_backing_from.") from error
     except DiskNotFound as error:

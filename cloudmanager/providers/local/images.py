@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cloudmanager.core.errors import CloudManagerError, DiskReplaced, ImageError
 from cloudmanager.core.incarnation import refuse_replaced
-from cloudmanager.core.inspection import inspect_raw, is_container
+from cloudmanager.core.inspection import Turns, inspect_raw, is_container
 from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
 from cloudmanager.providers.local.backing import Layer, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
@@ -35,6 +35,7 @@ class ImageDisks:
         self._directories = ImageDirectories(settings.images)
         self._allow_backing_from = settings.allow_backing_from
         self._roots = roots
+        self._turns = Turns()
         self._seen: dict[DiskId, Unchanged] = {}
         """What was located in the last round, for the next one."""
 
@@ -92,8 +93,9 @@ class ImageDisks:
         """What looks like a disk: a container by its bytes, or a raw image by its name or size.
 
         A raw image has no mark of its own, so of the files that are no container those are listed that have a usual
-        suffix, or at least a mebibyte in whole sectors. Every other regular file can be exported by its name. An
-        image that cannot be exported is listed with no access, and its description says why.
+        suffix, or at least a mebibyte in whole sectors. Other regular files can be exported by their names, unless they
+        are known to be no disk. An image that cannot be exported is listed with no access, and its description says
+        why; that it is truncated is found when it is described.
         """
         holders = Holders(self._roots)
         for entry in self._directories.walk(after):
@@ -114,7 +116,7 @@ class ImageDisks:
 
     def _listed_image(self, disk_id: DiskId, image: OpenedImage, holders: Holders) -> Disk:
         try:
-            return self._disk(disk_id, image, holders)
+            return self._disk(disk_id, image, holders, check_tables=False)
         except ImageError as error:
             return Disk(
                 disk_id,
@@ -127,11 +129,14 @@ class ImageDisks:
                 incarnation=file_incarnation(image.file.fileno()),
             )
 
-    def _layers(self, image: OpenedImage) -> tuple[Layer, ...]:
-        return read_layers(image, self._allow_backing_from, self._roots.machine())
+    def _layers(self, image: OpenedImage, *, check_tables: bool = True) -> tuple[Layer, ...]:
+        with self._turns.taken():
+            return read_layers(image, self._allow_backing_from, self._roots.machine(), check_tables=check_tables)
 
-    def _disk(self, disk_id: DiskId, image: OpenedImage, holders: Holders, remark: str = "") -> Disk:
-        top, *backing = self._layers(image)
+    def _disk(
+        self, disk_id: DiskId, image: OpenedImage, holders: Holders, remark: str = "", *, check_tables: bool = True
+    ) -> Disk:
+        top, *backing = self._layers(image, check_tables=check_tables)
         held_by = tuple(holder.name for holder in holders.of(top.identity))
         reasons = [reason for reason in (top.image.read_only_because, image.refuses_writes()) if reason]
         return Disk(
