@@ -47,10 +47,6 @@ def qemu_size(path: Path, format_name: str) -> int:
     return int(json.loads(qemu_img("info", "--output=json", "-f", format_name, path))["virtual-size"])
 
 
-def qemu_cluster_size(path: Path, format_name: str) -> int:
-    return int(json.loads(qemu_img("info", "--output=json", "-f", format_name, path))["cluster-size"])
-
-
 def is_same_disk(path: Path, format_name: str, raw: Path) -> bool:
     command = ["qemu-img", "compare", "-f", format_name, "-F", "raw", str(path), str(raw)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0

@@ -87,7 +87,7 @@ def test_what_compresses_and_archives_is_known(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_tar_is_known(kind: int) -> None:
-    for name in ("disk.raw", "x" * 150):
+    for name in ("disk.raw", "x" * 99):
         found = kind_of(_tar(name, kind))
         assert found is not None
         assert found.name == "tar"
@@ -175,7 +175,7 @@ def test_noise_is_a_disk(noise: bytes) -> None:
         assert inspect(io.BytesIO(sectors)).format == "raw"
 
 
-def test_a_million_random_disks_would_hardly_hold_one_that_is_refused() -> None:
+def test_hardly_any_random_disk_is_refused() -> None:
     random_bytes = random.Random(11).randbytes  # noqa: S311 - not for secrets
     assert not any(kind_of(random_bytes(16) + bytes(1008)) for _ in range(20_000))
 
@@ -263,7 +263,7 @@ def test_a_name_of_its_own_makes_a_piece_a_disk(tmp_path: Path) -> None:
 def test_a_name_that_promises_a_format_is_not_that_of_a_raw_disk(suffix: str, tmp_path: Path) -> None:
     """A fixed VHD without its footer, say: nothing but the name tells that its end is missing."""
     _put(tmp_path, f"disk{suffix}")
-    with (tmp_path / f"disk{suffix}").open("rb") as file, pytest.raises(NotADisk, match="name it .raw"):
+    with (tmp_path / f"disk{suffix}").open("rb") as file, pytest.raises(NotADisk, match=r"name it \.raw"):
         inspect(file, path=tmp_path / f"disk{suffix}")
 
 
