@@ -22,7 +22,7 @@ _STOP_SIGNALS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _SHORTEST_SECONDS, _LONGEST_SECONDS = 0.0005, 0.01
 _PART_OF_THE_WAIT = 8
 """The looks are apart by this part of the time that has passed: that much is the most that one comes too late."""
-_SEIZE_SECONDS = 2.0
+_SEIZE_SECONDS = 10.0
 """While bubblewrap changes its identity an ordinary user may not trace it."""
 
 
@@ -45,8 +45,9 @@ class Hold:
                     raise Ended from None
                 if time.monotonic() > since + _SEIZE_SECONDS:
                     raise Unconfinable(
-                        "A server cannot be held until what it has opened is proved, as this service may not trace "
-                        "processes: look at kernel.yama.ptrace_scope, or give it CAP_SYS_PTRACE."
+                        "A server cannot be held until what it has opened is proved: it cannot be traced. Look at "
+                        "kernel.yama.ptrace_scope and at a container's seccomp profile, or end the debugger that "
+                        "follows this service."
                     ) from error
             else:
                 return

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.confined import filter as system_calls
+from cloudmanager.confined import libseccomp
 from cloudmanager.core.doctor.directories import check_directories
 from cloudmanager.core.doctor.network import check_network
 from cloudmanager.core.doctor.privileges import check_privileges
@@ -111,7 +113,43 @@ def test_a_sandbox_that_is_denied_its_namespaces_is_a_problem_in_its_own_words(t
 
 
 def test_a_sandbox_switched_off_is_a_warning():
-    assert _by_subject(check_sandbox(from_tables({"nbd": {"sandbox": "none"}})))["bubblewrap"].severity is WARNING
+    found = _by_subject(check_sandbox(from_tables({"nbd": {"sandbox": "none"}})))
+    assert found["bubblewrap"].severity is WARNING
+    assert found["holding servers"].severity is OK
+
+
+@pytest.fixture
+def no_libseccomp(monkeypatch):
+    """As on a machine without the package."""
+    caches = (system_calls.allow_list, system_calls.hold_only, libseccomp._library)
+    for cached in caches:
+        cached.cache_clear()
+    monkeypatch.setattr(libseccomp, "_LIBRARY", "libseccomp-not-here.so.2")
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("no_libseccomp")
+@pytest.mark.parametrize(("sandbox", "subject"), [("bubblewrap", "bubblewrap"), ("none", "holding servers")])
+def test_without_filters_of_system_calls_the_package_is_named(sandbox, subject):
+    found = _by_subject(check_sandbox(from_tables({"nbd": {"sandbox": sandbox}})))[subject]
+    assert found.severity is PROBLEM
+    assert "install the package libseccomp2" in found.advice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_how_devices_are_guarded_is_said():
+    assert "a node of its own" in _by_subject(check_sandbox(from_tables({})))["device nodes"].seen
+    program = (
+        "from cloudmanager.core.doctor.sandbox import check_sandbox\n"
+        "from cloudmanager.core.settings import from_tables\n"
+        "print(*(f'{finding.subject}: {finding.seen} {finding.advice}' for finding in check_sandbox(from_tables({}))))"
+    )
+    command = ["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod", sys.executable, "-c", program]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "device nodes: no nodes can be made" in said
+    assert "A scratch export of a device that the service's user may write is refused" in said
 
 
 # Directories

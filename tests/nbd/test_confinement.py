@@ -14,11 +14,13 @@ import pytest
 
 from cloudmanager.core.errors import ServerFailed, UnsafeImage
 from cloudmanager.core.model import Access
+from cloudmanager.core.nbd import process
 from tests.nbd.exporter import Exporter, MiB, Served, children, device, status
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
 CAP_DAC_OVERRIDE = 1 << 1
+REFUSED = "nothing would keep a server that may write the one from writing the other"
 
 
 def capabilities(served: Served) -> int:
@@ -77,7 +79,7 @@ def test_a_server_inherits_no_descriptor_of_the_daemon(exporter: Exporter, raw: 
     os.set_inheritable(secret, True)
     try:
         served = exporter.export(device(raw))
-        held = {os.readlink(entry) for entry in Path(f"/proc/{served.pid}/fd").iterdir()}  # noqa: PTH115 - text
+        held = process.descriptors(served.pid).values()
     finally:
         os.close(secret)
     assert not any("secret" in target for target in held)
@@ -131,11 +133,30 @@ def test_a_device_is_guarded_wherever_the_state_directory_is(nodev: Path, loop: 
     assert (loop.stat().st_mode, loop.stat().st_uid) == (before.st_mode, before.st_uid)
 
 
+@as_root
+def test_a_server_that_may_override_permissions_is_kept_from_writing_a_device_all_the_same(
+    exporter: Exporter, loop: Path, tmp_path: Path
+) -> None:
+    """The mode of the device's node would not keep it from that. A filter does, or the export is refused."""
+    top = tmp_path / "top"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", loop, "-F", "raw", top], check=True)
+    os.chown(top, 12345, 12345)
+    top.chmod(0o600)
+    disk = device(top, "qcow2", size_bytes=4 * MiB, backing=device(loop))
+    served = exporter.export(disk)
+    assert capabilities(served) == CAP_DAC_OVERRIDE
+    with served.connect() as client:
+        assert len(client.read(0, 512)) == 512
+    with pytest.raises(ServerFailed, match=REFUSED):
+        exporter.export(disk, Access.SCRATCH)
+
+
 BY_ACCESS = """
 import encodings.idna, os, sys  # what is imported late may be out of reach for that user
 from pathlib import Path
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Access
+from cloudmanager.core.nbd import process
 from tests.nbd.exporter import Exporter, device
 directory, disk, user = Path(sys.argv[1]), device(Path(sys.argv[2])), int(sys.argv[3])
 if user:
@@ -155,7 +176,6 @@ for access in Access:
     exporter.servers.stop(served.id)
 exporter.stop_all()
 """
-REFUSED = "nothing would keep a server that may write the one from writing the other"
 
 
 def exported_by_access(device_node: Path, *, user: int = 0, without: str | None = None) -> dict[str, str]:

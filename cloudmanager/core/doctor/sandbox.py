@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cloudmanager.confined import Ended, Launch, Launched, NoAnswer, Spawner, Stderr, Unconfinable
@@ -12,7 +13,8 @@ from cloudmanager.core.settings import Settings
 
 SUBJECT = "bubblewrap"
 DEVICES = "device nodes"
-OTHERWISE = 'or set [nbd] sandbox = "none", which lets qemu-nbd see this machine\'s files and network'
+HOLDING = "holding servers"
+NO_SANDBOX = 'set [nbd] sandbox = "none", which lets qemu-nbd see this machine\'s files and network'
 TIMEOUT_SECONDS = 10
 _UBUNTU_RESTRICTION = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _WAITING = ["/bin/sh", "-c", "cd /; exec sleep 60"]
@@ -28,8 +30,12 @@ def check_sandbox(settings: Settings) -> Iterator[Finding]:
             "A flaw in qemu-nbd that a hostile image uses would have this machine's files and network. Prefer "
             'sandbox = "bubblewrap".',
         )
+        with Spawner(is_sandboxed=False, holds=True) as spawner:
+            yield _try_to_hold(spawner)
     elif not shutil.which("bwrap"):
-        yield Finding(SUBJECT, Severity.PROBLEM, "bwrap not found on PATH", f"apt-get install bubblewrap, {OTHERWISE}.")
+        yield Finding(
+            SUBJECT, Severity.PROBLEM, "bwrap not found on PATH", f"apt-get install bubblewrap, or {NO_SANDBOX}."
+        )
     else:
         with Spawner(is_sandboxed=True, holds=True) as spawner:
             finding = _try(spawner)
@@ -39,27 +45,48 @@ def check_sandbox(settings: Settings) -> Iterator[Finding]:
 
 
 def _try(spawner: Spawner) -> Finding:
-    """Starts a confined process as a server is started, and takes a descriptor back out of it, which for a server is
-    the listener that a restarted service adopts.
-    """
+    """Takes a descriptor back out of it, which for a server is the listener that a restarted service adopts."""
+    try:
+        with _held(spawner) as launched:
+            return _judge(launched)
+    except Unconfinable as error:
+        return Finding(SUBJECT, Severity.PROBLEM, "cannot confine a process", f"{error} Otherwise {NO_SANDBOX}.")
+    except _Complaint as error:
+        return Finding(
+            SUBJECT, Severity.PROBLEM, f"cannot confine a process: {error}", f"{_remedy()}, or {NO_SANDBOX}."
+        )
+
+
+def _try_to_hold(spawner: Spawner) -> Finding:
+    try:
+        with _held(spawner):
+            return Finding(HOLDING, Severity.OK, "a server answers nobody before its open files are proved")
+    except (Unconfinable, _Complaint) as error:
+        return Finding(HOLDING, Severity.PROBLEM, "does not work: no export can be served", str(error))
+
+
+class _Complaint(Exception):
+    """What was said by what did not start."""
+
+
+@contextmanager
+def _held(spawner: Spawner) -> Iterator[Launched]:
+    """A process that is started as a server is, and stands still. Raises Unconfinable, _Complaint."""
     stderr = Stderr()
     deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
-        with spawner.confinement() as confinement:
-            confinement.show(_root := os.open("/usr", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/usr")
-            os.close(_root)
+        with spawner.confinement() as confinement, Path(__file__).open("rb") as file:
+            confinement.show(file.fileno(), __file__)
             launched = Launch(_WAITING, confinement, stderr).start(spawner, deadline)
         try:
             with launched.held(deadline):
-                return _judge(launched)
+                yield launched
         finally:
             launched.end(patience_seconds=0)
             launched.reap()
             launched.server.close()
-    except Unconfinable as error:
-        return _broken(str(error))
     except (Ended, NoAnswer, OSError) as error:
-        return _broken(stderr.read() or str(error))
+        raise _Complaint(stderr.read().strip() or str(error) or "it does not answer") from error
     finally:
         stderr.close()
 
@@ -96,11 +123,6 @@ def _any_block_device() -> int:
         major, _, minor = name.read_text().strip().partition(":")
         return os.makedev(int(major), int(minor))
     return os.makedev(7, 0)
-
-
-def _broken(reason: str) -> Finding:
-    said = reason.strip().rstrip(".")
-    return Finding(SUBJECT, Severity.PROBLEM, f"cannot confine a process: {said}", f"{_remedy()}, {OTHERWISE}.")
 
 
 def _remedy() -> str:

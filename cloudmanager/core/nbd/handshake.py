@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cloudmanager.confined.errors import Ended, NoAnswer
@@ -34,6 +35,7 @@ _REP_ERR_TLS_REQD = _REP_ERROR | 5
 _CMD_DISC = 2
 _LONGEST_REPLY = 65536
 
+_LEAVE_SECONDS = 1.0
 _LOOK_AROUND_SECONDS = 0.25
 """How often a server that has not answered is looked at: it may be serving others."""
 
@@ -108,6 +110,15 @@ class _Conversation:
             self._check_size()
         elif not (kind == _REP_ERR_TLS_REQD and self._readiness.requires_tls):
             raise ProtocolError(f"answered NBD_OPT_GO with {kind:#x}")
+        self._leave()
+
+    def _leave(self) -> None:
+        """Waits a moment for the server to hang up: from then on we are not one of its clients that are counted."""
+        with suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+            self._connection.settimeout(_LEAVE_SECONDS)
+            while self._connection.recv(_LONGEST_REPLY):
+                pass
 
     def _check_size(self) -> None:
         if self._size_bytes is None:
