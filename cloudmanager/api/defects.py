@@ -6,6 +6,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudmanager.api.errors import InternalError
 from cloudmanager.api.problems import problem
+from cloudmanager.core.errors import CloudManagerError
+from cloudmanager.core.exhaustion import exhausted
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,15 @@ class DefectHandler:
 
         try:
             await self._app(scope, receive, watched)
-        except Exception:
+        except Exception as error:
             if scope["type"] != "http" or has_started:
                 raise  # the server cuts the connection: the client must not take half an answer for a whole one
-            log.exception("%s %s failed", scope["method"], scope["path"])
-            error = InternalError("This is a defect of cloudmanager; the log of the service has the details.")
-            await problem(error)(scope, receive, send)
+            await problem(_known(error, f"{scope['method']} {scope['path']}"))(scope, receive, send)
+
+
+def _known(error: Exception, request: str) -> CloudManagerError:
+    if lacking := exhausted(error):
+        log.warning("%s: %s", request, lacking.detail)
+        return lacking
+    log.exception("%s failed", request)
+    return InternalError("This is a defect of cloudmanager; the log of the service has the details.")

@@ -82,6 +82,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     core.PortsExhausted: 503,
     core.TransferUnavailable: 503,
     core.TransferFailed: 500,
+    core.ResourcesExhausted: 503,
     core.StoreUnavailable: 503,
     core.StoreFull: 503,
     core.StoreReadOnly: 503,

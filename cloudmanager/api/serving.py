@@ -5,20 +5,21 @@ import ctypes
 import gc
 import logging
 import math
-import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
+from cloudmanager.api.acceptor import Acceptor
 from cloudmanager.api.app import create_app
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.connections import Connections, most_connections, protocol
 from cloudmanager.api.listener import address_of, listening
 from cloudmanager.api.stopping import Stop
+from cloudmanager.core import openfiles
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Call it from the main thread. Raises SetupError, StoreUnavailable."""
     _log_to_stderr(settings.server.log_level)
-    _allow_open_files()
+    openfiles.raise_limit()
     _share_memory()
     stop = Stop(settings.server.shutdown_seconds)
     with stop.on_signals():
@@ -120,13 +121,22 @@ class Server(uvicorn.Server):
         )
         self.grace_seconds: float = GRACE_SECONDS
         self.async_manager: AsyncManager = app.state.async_manager
+        self.acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])  # it listens on nothing itself: see Acceptor
+        self.acceptors = [Acceptor(listener, self._protocol) for listener in sockets or []]
         for listener in sockets or []:
             log.info("listening on %s", address_of(listener))
 
+    def _protocol(self) -> asyncio.Protocol:
+        """As uvicorn makes one."""
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self.acceptors:
+            acceptor.close()
         self.async_manager.stop_waiting()
         asyncio.get_running_loop().call_later(self.grace_seconds, self.async_manager.give_up)
         self.config.timeout_graceful_shutdown = math.ceil(self.grace_seconds) + 1  # for their answers to go out
@@ -137,9 +147,3 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """They are `Stop`'s: uvicorn would raise them again in the end, and knows no bound."""
         yield
-
-
-def _allow_open_files() -> None:
-    """As many as the administrator permits: an export takes three descriptors, and the soft limit is often 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

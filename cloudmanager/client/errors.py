@@ -59,6 +59,7 @@ ClientError
     │   ├── PortsExhausted
     │   ├── TransferUnavailable         the service does not move the bytes itself: NBD does
     │   └── TransferFailed
+    ├── ResourcesExhausted          of files, memory or processes
     ├── StoreUnavailable
     │   ├── StoreFull
     │   ├── StoreReadOnly
@@ -385,6 +386,10 @@ class TransferUnavailable(ServerError):
 
 class TransferFailed(ServerError):
     code = "transfer_failed"
+
+
+class ResourcesExhausted(ServiceError):
+    code = "resources_exhausted"
 
 
 class StoreUnavailable(ServiceError):

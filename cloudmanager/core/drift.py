@@ -17,7 +17,14 @@ from functools import partial
 from typing import TypeAlias
 
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, DeviceNotReady, DiskReplaced, ServerFailed
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    DeviceMismatch,
+    DeviceNotReady,
+    DiskReplaced,
+    ResourcesExhausted,
+    ServerFailed,
+)
 from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
 from cloudmanager.core.incarnation import refuse_device_of_other
 from cloudmanager.core.model import Device, Disk, DiskId, NotAttached, Problem
@@ -206,7 +213,11 @@ class Drift:
     def _looks_sound(self, served: _Served) -> bool:
         """By the kernel's word; what is not is reported."""
         pid = partial(self._servers.pid, served.export_id)
-        change = served.fingerprint.change(pid) if served.fingerprint else Change.NONE
+        try:
+            change = served.fingerprint.change(pid) if served.fingerprint else Change.NONE
+        except ResourcesExhausted as lacking:  # nothing is known of the device, which is no news of it
+            log.warning("%s cannot be looked at: %s", served.disk.id, lacking.detail)
+            return True
         if change is Change.GONE:
             error = DeviceNotReady(f"The device of {served.disk.id} was taken out of this machine, or replaced.")
             self._report(served, Finding.of(served.export_id, Verdict.MOVED, error))

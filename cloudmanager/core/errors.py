@@ -45,6 +45,7 @@ CloudManagerError
 │   ├── PortsExhausted          retriable
 │   ├── TransferUnavailable     the service cannot move the bytes itself; NBD does
 │   └── TransferFailed          it could not move them to the end
+├── ResourcesExhausted          of files, memory or processes: retriable
 ├── StoreUnavailable            retriable
 │   ├── StoreFull               no space is left for it
 │   ├── StoreReadOnly           its file system or server takes no writes
@@ -320,6 +321,12 @@ class TransferUnavailable(ServerError):
 class TransferFailed(ServerError):
     code = "transfer_failed"
     title = "The bytes were not moved to the end"
+
+
+class ResourcesExhausted(CloudManagerError):
+    code = "resources_exhausted"
+    title = "The service or its machine has run out of what this needs"
+    retriable = True
 
 
 class StoreUnavailable(CloudManagerError):

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Self
 
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
 from cloudmanager.core.nbd.images import chain, identity_of, open_files
 
@@ -53,7 +54,10 @@ class Fingerprint:
         return bool(self.sequence and self.sizes)
 
     def change(self, pid: Callable[[], int | None]) -> Change:
-        """`pid` gives the server's that has it open, where it lives. It is asked only where names do not tell."""
+        """`pid` gives the server's that has it open, where it lives. It is asked only where names do not tell.
+
+        Raises ResourcesExhausted.
+        """
         if self.device.is_block:
             return self._change_of_device()
         sizes = _named_sizes(self.device) or _open_sizes(pid() or 0)
@@ -139,5 +143,6 @@ def _text(path: str) -> str:
             return os.read(descriptor, _LONGEST_ATTRIBUTE).decode().strip()
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
+from cloudmanager.core import openfiles
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.claiming import Claiming, Wanted
 from cloudmanager.core.clock import Clock
@@ -17,6 +18,7 @@ from cloudmanager.core.errors import (
     ExportNotReady,
     ExportOver,
     InvalidRequest,
+    SetupError,
     TransferUnavailable,
     UnsupportedAccess,
 )
@@ -126,6 +128,7 @@ class Manager:
         """
         self._whereabouts.learn()
         self._rename()
+        self._check_capacity()
         self._sweep()
         self._reconciler.start()
 
@@ -339,6 +342,17 @@ class Manager:
             log.warning("this node was called %s and is called %s now", former, self._node)
             self._store.rename_node(former, self._node)
         self._state.keep_node(self._node)
+
+    def _check_capacity(self) -> None:
+        """Raises SetupError where there are more exports than can be taken over: they would have no owner."""
+        claimed, capacity = len(self._store.exports.claiming(self._node)), self._servers.capacity
+        if claimed > capacity.within_files:
+            raise SetupError(
+                f"This node has {claimed} exports, and {capacity}. {openfiles.how_to_serve(claimed)} They are served "
+                "on until the service starts."
+            )
+        if capacity.is_short_of_files:
+            log.warning("%s. %s", capacity, openfiles.how_to_serve(capacity.ports))
 
     def _sweep(self) -> None:
         """Ends what is left of exports that the store does not know as live, as after a backup was restored."""

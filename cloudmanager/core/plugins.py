@@ -19,6 +19,7 @@ from cloudmanager.core.errors import (
     ProviderFailure,
     ProviderNotFound,
 )
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import (
     Access,
     Attachment,
@@ -134,6 +135,7 @@ class HookCaller:
         except CloudManagerError:
             raise
         except Exception as error:
+            raise_exhausted(error)
             log.exception("provider %s failed in %s", self._provider, hook)
             raise ProviderFailure(
                 f"Provider {self._provider} failed in {hook} with {type(error).__name__}; its log has the details."

@@ -27,6 +27,7 @@ from cloudmanager.core.errors import (
     StoreUnavailable,
     WrongZone,
 )
+from cloudmanager.core.exhaustion import exhausted
 from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
@@ -373,8 +374,11 @@ class Reconciler:
             except StoreUnavailable as error:  # no fault of the disk
                 log.warning("%s waits for the store: %s", canonical_id, error.detail)
                 due = self._clock.boottime() + STORE_LOOK_SECONDS
-            except Exception:
-                log.exception("converging %s failed", canonical_id)
+            except Exception as error:
+                if lacking := exhausted(error):
+                    log.warning("%s is tried again: %s", canonical_id, lacking.detail)
+                else:
+                    log.exception("converging %s failed", canonical_id)
                 due = self._backoff.strike(canonical_id, self._clock.boottime())
             if due is not None:
                 self._queue.put(canonical_id, due)

@@ -5,11 +5,13 @@ import fcntl
 import os
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
 
+_LOCK = "lock"
 _LOCK_SECONDS = 5.0
 _LOOK_SECONDS = 0.05
 """How often a lock is tried: flock(2) knows no timeout."""
@@ -30,7 +32,7 @@ class StateDirectory:
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(
                 f"server.state_dir: {path} cannot be used: {error.strerror}. {_advice(error)}"
@@ -78,6 +80,35 @@ class StateDirectory:
 
     def close(self) -> None:
         os.close(self._lock)
+
+
+def service_pid(path: Path) -> int | None:
+    """The process whose service owns a state directory, as the kernel's list of locks has it. None if none is seen."""
+    try:
+        lock = (path / _LOCK).stat()
+        held = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in held:
+        _, kind, _, _, pid, where, *_ = line.split()  # 1: FLOCK ADVISORY WRITE 4711 fe:00:2674509 0 EOF
+        if kind == "FLOCK" and int(where.rpartition(":")[2]) == lock.st_ino and _has_open(int(pid), lock):
+            return int(pid)
+    return None
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    """The device in the list of locks is another one than stat's on file systems without one of their own (Btrfs)."""
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True  # another user's
+    except OSError:
+        return False
+    for link in links:
+        with suppress(OSError):
+            if os.path.samestat(link.stat(), wanted):
+                return True
+    return False
 
 
 def _advice(error: OSError) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
 
 SECTOR_BYTES = 512
@@ -28,10 +29,11 @@ class BlockDevice:
         return self.content(attribute).decode("ascii", "replace").strip(" \n\0")
 
     def content(self, attribute: str) -> bytes:
-        """An attribute as it is; empty where there is none or it cannot be read."""
+        """An attribute as it is; empty where there is none or it cannot be read. Raises ResourcesExhausted."""
         try:
             return (self.directory / attribute).read_bytes()
-        except OSError:
+        except OSError as error:
+            raise_exhausted(error)
             return b""
 
     @property

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.providers._block_devices import BlockDevice
 
 IDENTIFY = 0x06
@@ -83,7 +84,8 @@ def _identify(disk: BlockDevice, namespace: int, structure: int) -> bytes:
     )
     try:
         descriptor = os.open(disk.node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return b""
     try:
         status = fcntl.ioctl(descriptor, _IOCTL_ADMIN_COMMAND, command)

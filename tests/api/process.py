@@ -43,11 +43,17 @@ class Process:
 
 @contextmanager
 def process(
-    directory: Path, *, environment: Mapping[str, str] | None = None, **tables: Mapping[str, object]
+    directory: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    files: int | None = None,
+    **tables: Mapping[str, object],
 ) -> Iterator[Process]:
+    """`files`: that it may have open, as after `ulimit -n`."""
     configuration = directory / "configuration.json"
     configuration.write_text(settings_for(directory, **tables).model_dump_json())
-    command = [sys.executable, "-c", SERVE, str(configuration)]
+    limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
+    command = [*limit, sys.executable, "-c", SERVE, str(configuration)]
     surroundings = {**os.environ, **(environment or {})}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=Path.cwd(), env=surroundings) as popen:
         started = Process(popen)

@@ -1,6 +1,7 @@
 """Every error has a status, and tells what a client needs."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -91,6 +92,14 @@ def test_a_defect_is_a_problem_without_internals_and_is_logged_with_them(caplog:
     assert "hunter2" not in answer.text
     (record,) = caplog.records
     assert (record.message, record.exc_info and record.exc_info[0]) == ("GET / failed", ZeroDivisionError)
+
+
+def test_what_has_run_out_is_no_defect_and_is_logged_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    answer = answer_to(OSError(errno.EMFILE, "Too many open files"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "resources_exhausted")
+    assert (answer.json()["retriable"], "Retry-After" in answer.headers) == (True, True)
+    (record,) = caplog.records
+    assert record.exc_info is None
 
 
 def test_a_defect_leaves_the_service_up(service: Service) -> None:

@@ -15,12 +15,15 @@ from cloudmanager.confined import filter as system_calls
 from cloudmanager.confined import libseccomp
 from cloudmanager.core.doctor.directories import check_directories
 from cloudmanager.core.doctor.network import check_network
+from cloudmanager.core.doctor.openfiles import check_open_files
 from cloudmanager.core.doctor.privileges import check_privileges
 from cloudmanager.core.doctor.qemu import check_qemu
 from cloudmanager.core.doctor.sandbox import check_sandbox
 from cloudmanager.core.doctor.store import check_store
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.settings import from_tables
+from tests.api.process import process
+from tests.api.service import settings_for
 
 OK, WARNING, PROBLEM = Severity.OK, Severity.WARNING, Severity.PROBLEM
 
@@ -260,16 +263,42 @@ def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd, said):
 def test_too_few_open_files_for_the_port_range_are_a_warning():
     command = [
         "prlimit", "--nofile=256:256", sys.executable, "-c",
-        "from cloudmanager.core.doctor.privileges import check_privileges\n"
+        "from cloudmanager.core.doctor.openfiles import check_open_files\n"
         "from cloudmanager.core.settings import from_tables\n"
-        "[print(finding.subject, finding.severity, finding.advice) for finding in check_privileges(from_tables({}))]",
+        "[print(finding.subject, finding.severity, finding.advice) for finding in check_open_files(from_tables({}))]",
     ]  # fmt: skip
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert any(line.startswith("open files warning Raise the limit: LimitNOFILE=4000") for line in lines)
+    assert any(line.startswith("open files warning Raise the limit: LimitNOFILE=4128") for line in lines)
+
+
+def test_the_limit_of_the_service_that_runs_counts_and_not_the_shells(tmp_path):
+    with process(tmp_path, files=1024) as started:
+        started.address()
+        settings = settings_for(tmp_path, nbd={"ports": "22000-22999"})
+        (finding,) = check_open_files(settings)
+    assert (finding.severity, f"process {started.popen.pid}" in finding.seen) == (WARNING, True)
+    assert "1024 open files are enough for 224 of the 1000 exports" in finding.seen
+    (finding,) = check_open_files(settings)
+    assert "running" not in finding.seen
+
+
+def test_the_limit_that_systemd_would_give_the_service_counts_before_the_shells(tools, tmp_path):
+    _tool(tools, "systemctl", "echo LoadState=loaded; echo LimitNOFILE=300")
+    (finding,) = check_open_files(settings_for(tmp_path))
+    assert (finding.severity, finding.seen.startswith("cloudmanager.service: 300")) == (WARNING, True)
+    _tool(tools, "systemctl", "echo LoadState=loaded; echo LimitNOFILE=infinity")
+    assert check_one(settings_for(tmp_path)).severity is OK
+    _tool(tools, "systemctl", "echo LoadState=not-found; echo LimitNOFILE=1")
+    assert "started from here" in check_one(settings_for(tmp_path)).seen
+
+
+def check_one(settings) -> Finding:
+    (finding,) = check_open_files(settings)
+    return finding
 
 
 def test_the_user_is_judged_by_what_it_may_do():
-    finding = _by_subject(check_privileges(from_tables({})))["user"]
+    finding = _by_subject(check_privileges())["user"]
     assert (finding.severity is WARNING) == (os.geteuid() != 0 or "without" in finding.seen)
 
 

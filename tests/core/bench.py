@@ -1,6 +1,7 @@
 """A manager with its surroundings, for the tests of the core."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -148,3 +149,16 @@ def processes_of(export_name: str) -> list[int]:
             if b"qemu-nbd" in words[0] and any(export_name.encode() in word for word in words):
                 found.append(int(process.name))
     return found
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Whatever this process would open now is refused; what is open stays so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

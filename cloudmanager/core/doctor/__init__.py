@@ -9,6 +9,7 @@ from cloudmanager.core.doctor.certificates import check_certificates
 from cloudmanager.core.doctor.directories import check_directories
 from cloudmanager.core.doctor.kernel import check_kernel
 from cloudmanager.core.doctor.network import check_network
+from cloudmanager.core.doctor.openfiles import check_open_files
 from cloudmanager.core.doctor.privileges import check_privileges
 from cloudmanager.core.doctor.providers import check_providers
 from cloudmanager.core.doctor.qemu import check_qemu
@@ -24,7 +25,8 @@ def examine(settings: Settings, providers: Iterable[Provider]) -> Iterator[Findi
     yield from check_qemu()
     yield from check_sandbox(settings)
     yield from check_kernel()
-    yield from check_privileges(settings)
+    yield from check_privileges()
+    yield from check_open_files(settings)
     yield from check_directories(settings)
     yield from check_store(settings)
     yield from check_network(settings)

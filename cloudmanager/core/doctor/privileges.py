@@ -2,12 +2,10 @@
 
 import os
 import pwd
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.core.settings import Settings, parse_ports
 
 _OWN_NODE = "device nodes that a read-only export cannot write to"
 # Bits of linux/capability.h, and what goes without them.
@@ -20,13 +18,10 @@ CAPABILITIES = {
     "CAP_SYS_ADMIN": (21, "the sandbox, and making attached disks read-only"),
     "CAP_MKNOD": (27, _OWN_NODE),
 }
-DESCRIPTORS_PER_EXPORT = 4
-"""Listener, pidfd, and room for a handshake in progress."""
 
 
-def check_privileges(settings: Settings) -> Iterator[Finding]:
+def check_privileges() -> Iterator[Finding]:
     yield _check_user()
-    yield _check_descriptors(len(parse_ports(settings.nbd.ports)))
 
 
 def _check_user() -> Finding:
@@ -55,17 +50,3 @@ def _user_name() -> str:
 def _effective_capabilities() -> int:
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-
-
-def _check_descriptors(exports: int) -> Finding:
-    wanted = exports * DESCRIPTORS_PER_EXPORT
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return Finding("open files", Severity.OK, f"limited to {soft}, enough for {exports} exports")
-    return Finding(
-        "open files",
-        Severity.WARNING,
-        f"limited to {soft}, enough for about {soft // DESCRIPTORS_PER_EXPORT} of the {exports} exports that [nbd] "
-        "ports has room for",
-        f"Raise the limit: LimitNOFILE={wanted} in the systemd unit, or `ulimit -n {wanted}` (here up to {hard}).",
-    )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse, UnsafeImage
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import process
 
@@ -123,9 +124,8 @@ def _open_path(device: Device, flags: int) -> int:
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise DiskInUse(f"{device.path} is held by something on this machine: unmount or release it.") from error
-        raise DeviceError(
-            f"{device.path} cannot be opened: {error.strerror}.", retriable=error.errno in (errno.EMFILE, errno.ENFILE)
-        ) from error
+        raise_exhausted(error)
+        raise DeviceError(f"{device.path} cannot be opened: {error.strerror}.") from error
 
 
 def _uses_page_cache(device: Device, fd: int, *, writable: bool) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cloudmanager.confined import Process
 from cloudmanager.core.errors import PortsExhausted, ServerFailed
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.nbd import process
 from cloudmanager.core.settings import parse_ports
 
@@ -84,11 +85,12 @@ class Ports:
         self._lock = threading.Lock()
 
     def listen(self, endpoint: Endpoint, port: int | None) -> socket.socket:
-        """On this port, or on the next free one. Raises PortsExhausted, ServerFailed."""
+        """On this port, or on the next free one. Raises PortsExhausted, ResourcesExhausted, ServerFailed."""
         for candidate in self._candidates() if port is None else [port]:
             try:
                 return endpoint.listen(candidate)
             except OSError as error:
+                raise_exhausted(error)
                 if error.errno != errno.EADDRINUSE:
                     raise _cannot_listen(endpoint, candidate, error) from error
         if port is not None:
@@ -107,8 +109,7 @@ class Ports:
 
 def _cannot_listen(endpoint: Endpoint, port: int, error: OSError) -> ServerFailed:
     return ServerFailed(
-        f"Cannot listen on {endpoint.host} port {port}: {error.strerror}. Look at listen and ports in [nbd].",
-        retriable=error.errno in (errno.ENOBUFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+        f"Cannot listen on {endpoint.host} port {port}: {error.strerror}. Look at listen and ports in [nbd]."
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from cloudmanager.confined import Process
+from cloudmanager.core.exhaustion import exhausted, raise_exhausted
 from cloudmanager.core.nbd import listener, process
 
 PROGRAM = "qemu-nbd"
@@ -49,13 +50,15 @@ def recorded(record: ServerProcess, name: str) -> Process | None:
     server = Process.find(record.pid)
     if server is None:
         return None
-    with suppress(OSError):
+    try:
         if (
             process.start_time(server.pid) == record.start_time
             and _is_server(server.pid, name)
             and record.listener_inode in process.sockets(server.pid).values()
         ):
             return server
+    except OSError as error:
+        _give_up(server, error)
     server.close()
     return None
 
@@ -121,12 +124,21 @@ def _listening(pid: int, name: str, port: int) -> tuple[Process, ServerProcess] 
     server = Process.find(pid)
     if server is None:
         return None
-    with suppress(OSError):
+    try:
         inode = listener.listening_on(server, port) if _is_server(pid, name) else None
         if inode is not None:
             return server, ServerProcess.of(server, inode)
+    except OSError as error:
+        _give_up(server, error)
     server.close()
     return None
+
+
+def _give_up(server: Process, error: OSError) -> None:
+    """It has ended, or is another user's. Raises ResourcesExhausted: what cannot be looked at may be a server."""
+    if lacking := exhausted(error):
+        server.close()
+        raise lacking from error
 
 
 def _is_ours(pid: int, name: str) -> bool:
@@ -134,7 +146,8 @@ def _is_ours(pid: int, name: str) -> bool:
     try:
         words = process.command_line(pid)
         return name_option(name) in words and _program(words) in _BEGINNINGS and process.owner(pid) == os.geteuid()
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return False
 
 

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from cloudmanager.confined import Ended, Launched, NoAnswer, Process, Spawner
-from cloudmanager.core.errors import DeviceMismatch, ServerFailed, TransferUnavailable, UnsafeImage
+from cloudmanager.core import openfiles
+from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerFailed, TransferUnavailable, UnsafeImage
+from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
 from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
@@ -26,7 +28,8 @@ from cloudmanager.core.nbd.spec import ServerSpec
 from cloudmanager.core.nbd.startup import Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
-from cloudmanager.core.settings import NbdSettings
+from cloudmanager.core.openfiles import Capacity
+from cloudmanager.core.settings import NbdSettings, parse_ports
 from cloudmanager.transfer.endpoint import written
 
 log = logging.getLogger(__name__)
@@ -85,14 +88,19 @@ class Servers:
         self._ports = Ports(settings.ports)
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
+        self._admission = threading.Lock()
         self._watcher = Watcher()
         self._spawner = Spawner(is_sandboxed=settings.sandbox != "none", holds=True)
+
+    @property
+    def capacity(self) -> Capacity:
+        return Capacity(len(parse_ports(self._settings.ports)), openfiles.limit())
 
     def reserve(self, export_id: str, port: int | None = None) -> int:
         """Listens for an export on this port, or on the next free one of the configured range.
 
         An export that has its listener keeps it. Clients queue from now on.
-        Raises PortsExhausted, ServerFailed.
+        Raises PortsExhausted, ResourcesExhausted, ServerFailed.
         """
         with self._place(export_id) as place:
             if place.running is None or not place.running.is_alive:
@@ -274,11 +282,26 @@ class Servers:
         return None if place is None else place.running
 
     def _listen(self, place: _Place, port: int | None) -> socket.socket:
-        if place.listener is None:
+        if place.listener is not None:
+            return place.listener
+        with self._admission:
+            self._refuse_beyond_limit(place)
             place.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
             listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
             place.port = place.listener.getsockname()[1]
         return place.listener
+
+    def _refuse_beyond_limit(self, wanting: _Place) -> None:
+        """Before files run out: then nothing could be looked at, and nobody be answered. Raises ResourcesExhausted."""
+        capacity = self.capacity
+        with self._lock:
+            others = sum(not place.is_empty for place in self._places.values() if place is not wanting)
+        if others >= capacity.within_files:
+            raise ResourcesExhausted(
+                f"The service has {others} exports, and {capacity}. Release exports, or make room for more. "
+                f"{openfiles.how_to_serve(capacity.ports)}",
+                retry_after=RETRY_SECONDS,
+            )
 
     def _startup(self, spec: ServerSpec, listening: socket.socket) -> Startup:
         directory = self._directory / spec.export_id

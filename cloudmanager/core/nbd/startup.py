@@ -20,6 +20,7 @@ from cloudmanager.confined import (
     executable,
 )
 from cloudmanager.core.errors import CloudManagerError, ServerFailed, SizeMismatch
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph, images, listener, scratch, tls
 from cloudmanager.core.nbd.failure import failure
@@ -65,6 +66,7 @@ class Startup:
         except Unconfinable as error:
             raise ServerFailed(str(error), retriable=error.is_passing) from error
         except OSError as error:
+            raise_exhausted(error)
             raise ServerFailed(f"qemu-nbd cannot be started: {error.strerror}.", retriable=True) from error
         images.close_images([image for image in opened if not image.is_exclusive])
         return Running(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
@@ -75,6 +77,7 @@ class Startup:
             leave_name(self.directory, self.spec.name)
             command = self._command(opened, confinement)
         except OSError as error:
+            raise_exhausted(error)
             raise ServerFailed(
                 f"{self.directory} cannot be used: {error.strerror}. Make room there, or give access to it.",
                 retriable=True,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DeviceNotReady
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, Disk, NotAttached
 from cloudmanager.providers import _nvme, _scsi
 from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
@@ -121,7 +122,8 @@ def _has_data_controller(block: BlockDevice) -> bool:
     for directory in block.parent().parents:
         try:
             return (directory / "device_id").read_text().strip("{}\n ").casefold().startswith(DATA_CONTROLLER)
-        except OSError:
+        except OSError as error:
+            raise_exhausted(error)
             continue
     return False
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudmanager.core.errors import DeviceNotReady, DiskNotFound, DiskReplaced
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Device, Disk, DiskId
 from cloudmanager.providers.local import sysfs
@@ -106,6 +107,7 @@ def _is_claimed(node: Path, number: int) -> bool:
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
+        raise_exhausted(error)
         return error.errno == errno.EBUSY and not _is_open_here(number)
     return False
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cloudmanager.core.errors import DiskNotFound, InvalidDiskId
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.providers.local.opened import is_below
 
 MAX_DEPTH = 16
@@ -96,6 +97,7 @@ def _entries(directory: Path) -> list[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
+        raise_exhausted(error)
         log.warning("image directory %s is left out of the list: %s", directory, error.strerror)
         return []
 

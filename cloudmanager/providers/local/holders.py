@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import FileIdentity
 from cloudmanager.providers.local.roots import Roots, read_text
 
@@ -85,7 +86,8 @@ def loop_backing(roots: Roots, name: str) -> FileIdentity | None:
     shown = identity_of(read_text(directory / "loop/backing_file"))
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return shown
     try:
         is_its_node = os.fstat(descriptor).st_rdev == device_number(read_text(directory / "dev") or "0:0")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cloudmanager.core.errors import CloudManagerError, DeviceError, DiskNotFound, InvalidDiskId
+from cloudmanager.core.exhaustion import exhausted
 from cloudmanager.core.model import FileIdentity
 
 _KINDS = {
@@ -96,6 +97,8 @@ def _real_path(handle: int, path: Path, status: os.stat_result) -> Path:
 
 
 def _translated(error: OSError, path: Path) -> CloudManagerError:
+    if lacking := exhausted(error):
+        return lacking
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return DiskNotFound(f"There is no image {path}, or it was deleted.")
     if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):

@@ -7,6 +7,8 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.core.exhaustion import raise_exhausted
+
 _READ_BYTES = 65536
 
 
@@ -36,6 +38,7 @@ def read_text(path: Path) -> str:
     """A file of one line without its end; empty where there is none: attributes come and go with kernels.
 
     Without Python's file objects, which ask the kernel four times as much of a file that is read once.
+    Raises ResourcesExhausted: what could not be looked at is not absent.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -43,6 +46,7 @@ def read_text(path: Path) -> str:
             content = b"".join(iter(lambda: os.read(descriptor, _READ_BYTES), b""))
         finally:
             os.close(descriptor)
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return ""
     return content.decode("utf-8", errors="replace").strip().strip("\0")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.providers.local.roots import Roots, read_text
 
 SECTOR = 512
@@ -112,7 +113,8 @@ def _serial(whole: Path) -> str:
         return serial
     try:
         page = (whole / "device/vpd_pg80").read_bytes()
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return ""
     return page[_VPD_HEADER_BYTES:].decode("ascii", "replace").strip(" \0")
 
@@ -120,5 +122,6 @@ def _serial(whole: Path) -> str:
 def _names(directory: Path) -> tuple[str, ...]:
     try:
         return tuple(sorted(os.listdir(directory)))  # noqa: PTH208 - the names are what is wanted
-    except OSError:
+    except OSError as error:
+        raise_exhausted(error)
         return ()
