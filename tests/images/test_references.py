@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from cloudmanager.images import ImageProblem, UnsafeImage, inspect
 from tests.images.conftest import qemu_img
 
 SECRET = b"TOPSECRETTOSTEAL" * 65536
+
+
+@pytest.fixture(params=["second opinion", "by itself"], autouse=True)
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may not have oslo.utils: what it would refuse is refused without it."""
+    if request.param == "by itself":
+        for name in ("oslo_utils", "oslo_utils.imageutils"):
+            monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
@@ -172,3 +181,28 @@ def test_a_backing_name_that_is_no_text_is_damage(tmp_path: Path) -> None:
     data = path.read_bytes().replace(b"/nowhere/base", b"/nowhere/\xff\xfe\xfd\xfc")
     with pytest.raises(ImageProblem, match="not text"):
         inspect(io.BytesIO(data), allow_backing=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'createType="monolithicSparse"', b'createType="twoGbMaxExtentFla"'),
+        (b"createType=", b"createTipe="),
+        (b" SPARSE ", b" FLAT   "),
+        (b"RW ", b"XX "),
+        (b'SPARSE "', b'SPARSE "/'),
+    ],
+)
+def test_a_vmdk_whose_descriptor_is_not_that_of_one_file(old: bytes, new: bytes, make: Callable[[str], Path]) -> None:
+    data = make("vmdk").read_bytes()
+    assert data.count(old) == 1
+    with pytest.raises(UnsafeImage):
+        inspect(io.BytesIO(data.replace(old, new)))
+
+
+def test_a_vmdk_of_a_name_that_is_not_ascii_is_whole(make: Callable[[str], Path]) -> None:
+    """VMware writes it in the code page of its machine."""
+    data = bytearray(make("vmdk").read_bytes())
+    at = data.index(b'SPARSE "') + len(b'SPARSE "')
+    data[at : at + 1] = b"\xfc"
+    assert inspect(io.BytesIO(data)).format == "vmdk"
