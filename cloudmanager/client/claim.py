@@ -29,15 +29,17 @@ class Claim:
         asked_at: float,
         sent_at: float,
         look_seconds: float = LOOK_SECONDS,
+        life_seconds: float | None = None,
     ) -> None:
         """When it was asked for first, and when the request was sent that was answered, by the boot clock.
 
-        An earlier attempt may have made the export, so it is renewed as early as if that were so.
+        An earlier attempt may have made the export, so it is renewed as early as if that were so. `life_seconds` is
+        how long it lives from that request on, if that is not since it was made.
         """
         self.export = export
         self.lost: ExportLost | None = None
         self._ttl_seconds = ttl_seconds
-        self._life_seconds = (export.expires_at - export.created_at).total_seconds()
+        self._life_seconds = life_seconds or (export.expires_at - export.created_at).total_seconds()
         self._look_seconds = look_seconds
         self._ends_at = sent_at + self._life_seconds
         self._renew_at = asked_at + self._life_seconds / 3

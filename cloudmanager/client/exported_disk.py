@@ -60,9 +60,11 @@ class ExportedDisk(KeptDisk):
 
     def _ask(self) -> Claim:
         terms = self._terms
-        wanted = replace(self._wanted, key=calls.new_key())
+        takes_over = bool(self._wanted.key)
+        wanted = self._wanted if takes_over else replace(self._wanted, key=calls.new_key())
+        begin = keeping.take_over if takes_over else keeping.begin
         try:
-            return self._connection.run(keeping.begin(wanted, terms.patience_seconds, terms.look_seconds))
+            return self._connection.run(begin(wanted, terms.patience_seconds, terms.look_seconds))
         except Exception:
             raise
         except BaseException:  # Ctrl-C while nobody knows whether the service has made it

@@ -3,12 +3,14 @@
 import logging
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from cloudmanager.client import calls
 from cloudmanager.client.calls import Wanted
 from cloudmanager.client.claim import ANSWER_SECONDS, Claim
 from cloudmanager.client.errors import ClientError, ExportLost, ExportNotFound, LostReason, NotReadyInTime
-from cloudmanager.client.exchange import Call, Step, TransportFailed, now
+from cloudmanager.client.exchange import Call, Reply, Step, TransportFailed, now
 from cloudmanager.client.model import Export, ExportState
 from cloudmanager.client.patience import patiently, unreachable
 from cloudmanager.client.problems import error_of_export
@@ -30,6 +32,25 @@ def begin(wanted: Wanted, patience_seconds: float, look_seconds: float) -> Call[
     asked_at = now()
     reply = yield from patiently(wanted.request(), patience_seconds)
     return Claim(calls.read_wanted(reply, wanted), wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds)
+
+
+def take_over(wanted: Wanted, patience_seconds: float, look_seconds: float) -> Call[Claim]:
+    """Asks for an export that an earlier process may have had, and lets it live anew. Raises ExportOver."""
+    claim = yield from begin(wanted, patience_seconds, look_seconds)
+    asked_at = now()
+    request = calls.renew_request(claim.export.id, wanted.ttl_seconds)
+    reply = yield from patiently(request, patience_seconds)
+    export = calls.read_export(reply)
+    return Claim(export, wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds, _life_left(export, reply))
+
+
+def _life_left(export: Export, reply: Reply) -> float:
+    """Seconds, by the service's own clock where its answer tells it."""
+    try:
+        at = parsedate_to_datetime(reply.headers.get("date", ""))
+    except ValueError:
+        at = datetime.now(UTC)
+    return (export.expires_at - at).total_seconds()
 
 
 def until_ready(

@@ -21,6 +21,9 @@ class ExportOptions(TypedDict, total=False):
     holder: str | None
     """Shown to others whom the export excludes. By default CLOUDMANAGER_HOLDER, or host and pid."""
     note: str
+    idempotency_key: str | None
+    """Of an export that an earlier process may have asked for with the same words, before it was killed: if that still
+    lives, it is taken over, and lives anew. Otherwise a key is made."""
     ready_seconds: float | None
     """How long it is awaited. By default until the service gives it up."""
     look_seconds: float
@@ -66,6 +69,7 @@ def wanted_by(disk: str, access: Access | str, options: ExportOptions, key: str 
     """Raises InvalidRequest, and TypeError for a keyword that is none of ExportOptions."""
     check_keywords(options, ExportOptions, "export")
     holder = options.get("holder") or default_holder()
+    key = key or options.get("idempotency_key") or ""
     return Wanted(disk, _access(access), holder, options.get("ttl_seconds"), options.get("note", ""), key)
 
 

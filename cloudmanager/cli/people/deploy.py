@@ -122,7 +122,7 @@ def _exported(disk: str, access: Access, holder: str | None, cancelled: threadin
     """A disk of a provider; when its export is lost, the deployment ends."""
     from cloudmanager.cli.people.waiting import exported
 
-    with exported(disk, access, holder=holder, on_lost=lambda _lost: cancelled.set()) as ready:
+    with exported(disk, access, goes_on=True, holder=holder, on_lost=lambda _lost: cancelled.set()) as ready:
         yield ready
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
+from cloudmanager.cli.people.claim_file import kept_key
 from cloudmanager.cli.people.person import named
 from cloudmanager.cli.people.remarks import is_watched
 from cloudmanager.cli.people.service import lasting_service
@@ -41,11 +42,19 @@ def shown(disk: str) -> Iterator[Callable[[Export], None]]:
 
 
 @contextmanager
-def exported(disk: str, access: Access, **options: Unpack[ExportOptions]) -> Iterator[ExportedDisk]:
-    """The disk, ready, for as long as the block lasts; Ctrl-C and SIGTERM give it back."""
+def exported(
+    disk: str, access: Access, *, goes_on: bool = False, **options: Unpack[ExportOptions]
+) -> Iterator[ExportedDisk]:
+    """The disk, ready, for as long as the block lasts; Ctrl-C and SIGTERM give it back.
+
+    With `goes_on` the export of such a command that was killed is taken over.
+    """
     holder = named(options.get("holder"))
     with ExitStack() as stack:
         with shown(disk) as show:
+            manager = lasting_service()
             wanted: ExportOptions = {**options, **_AT_A_SHELL, "holder": holder, "on_progress": show}
-            ready = stack.enter_context(lasting_service().export(disk, access, **wanted))
+            if goes_on:
+                wanted["idempotency_key"] = stack.enter_context(kept_key(manager, disk, access, holder))
+            ready = stack.enter_context(manager.export(disk, access, **wanted))
         yield ready

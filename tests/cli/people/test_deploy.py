@@ -122,6 +122,44 @@ def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
     assert images.same(image, disk)
 
 
+def test_after_a_kill_the_same_command_goes_on_with_its_own_claim(
+    environment: dict[str, str], people: Run, image: Path, disk: Path, daemon: Daemon
+) -> None:
+    def of_disk() -> list[dict[str, object]]:
+        return [each for each in daemon.exports() if each["disk"] == f"local:{disk.name}"]
+
+    with _stalled(image, disk, environment) as process:
+        process.kill()
+    (left,) = of_disk()
+    assert left["state"] == "ready"
+    answer = people("deploy", str(image), f"local:{disk.name}", "--verify")
+    assert answer.returncode == 0, answer.stderr
+    assert images.same(image, disk)
+    eventually(lambda: [(each["id"], each["state"]) for each in of_disk()] == [(left["id"], "closed")])
+
+
+def test_a_claim_that_is_over_is_made_anew(
+    environment: dict[str, str], people: Run, image: Path, disk: Path, daemon: Daemon
+) -> None:
+    with _stalled(image, disk, environment) as process:
+        process.kill()
+    (export,) = [each for each in daemon.exports() if each["disk"] == f"local:{disk.name}"]
+    daemon.release(str(export["id"]))
+    answer = people("deploy", str(image), f"local:{disk.name}")
+    assert answer.returncode == 0, answer.stderr
+    assert images.same(image, disk)
+
+
+def test_a_claim_of_a_command_that_runs_is_not_taken_over(
+    environment: dict[str, str], people: Run, image: Path, disk: Path
+) -> None:
+    with _stalled(image, disk, environment) as process:
+        answer = people("deploy", str(image), f"local:{disk.name}")
+        process.terminate()
+    assert answer.returncode == 1
+    assert "in use" in answer.stderr or "read-write" in answer.stderr
+
+
 def test_it_ends_when_its_export_is_ended_by_somebody_else(
     environment: dict[str, str], image: Path, disk: Path, daemon: Daemon
 ) -> None:
