@@ -17,7 +17,7 @@ HEADING = Heading("image", "target", 1024, 64)
 @pytest.mark.parametrize("torn", [b'{"units": {"3"', b'{"units": {"3": ""}}', b"\0" * 512, b"3\n"])
 def test_a_note_that_was_cut_off_costs_neither_the_notes_before_nor_those_after_it(torn: bytes, tmp_path: Path) -> None:
     with Journal(tmp_path, HEADING) as journal:
-        journal.begin()
+        journal.begin("a disk")
         journal.add({1: b"one", 2: b"two"})
     with journal.path.open("ab") as file:
         file.write(torn)
@@ -34,7 +34,7 @@ def test_a_full_file_system_is_said_and_the_deployment_goes_on_when_there_is_roo
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], check=True)
     try:
         with Journal(tmp_path, HEADING) as journal:
-            journal.begin()
+            journal.begin("a disk")
             journal.add({1: b"one"})
             (tmp_path / "filler").write_bytes(bytes(56 * 1024))
             with pytest.raises(DeployError, match=r"jsonl cannot be written: No space left on device\."):

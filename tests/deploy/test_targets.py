@@ -195,6 +195,31 @@ def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small, blank, 
         assert not disk.read(images.MIB).strip(b"\0")
 
 
+def test_after_a_change_the_same_call_writes_the_target_anew(raw, put, tmp_path):
+    """It has content, but no other than the run before has left, and no partition table."""
+    image = tmp_path / "copy.raw"
+    subprocess.run(["cp", "--sparse=always", str(raw), str(image)], check=True)
+
+    def change(progress: object) -> None:
+        os.utime(image)
+
+    with pytest.raises(SourceChanged):
+        put(image, tmp_path / "disk", progress=change)
+    put(image, tmp_path / "disk")
+    assert images.same(raw, tmp_path / "disk")
+
+
+def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_our_own(raw, put, tmp_path):
+    image, disk = tmp_path / "copy.raw", tmp_path / "disk"
+    subprocess.run(["cp", "--sparse=always", str(raw), str(image)], check=True)
+    with pytest.raises(SourceChanged):
+        put(image, disk, progress=lambda _progress: os.utime(image))
+    with disk.open("r+b") as file:
+        file.write(b"somebody else's boot sector")
+    with pytest.raises(TargetNotEmpty):
+        put(image, disk)
+
+
 @pytest.mark.parametrize("how", ["itself", "another name", "compressed", "standard input"])
 def test_the_image_is_no_target(how, small, put, tmp_path, monkeypatch):
     image = images.compressed(small, "zstd") if how == "compressed" else small
@@ -311,3 +336,36 @@ def _in_two_parts(file: Path) -> Iterator[str]:
 def test_a_file_behind_a_loop_device_is_refused(small, device, put, tmp_path):
     with pytest.raises(TargetInUse, match=str(device)):
         put(small, tmp_path / "behind")
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/proc/version", "/nowhere/disk", "x" * 300, "loop", ""])
+def test_an_unsuitable_target_is_one_clear_line(target, small, put, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(TargetError, match=r"^[^\n]*\.$"):
+        put(small, target)
+
+
+def test_a_vhdx_that_was_not_closed_is_called_by_its_name(put, tmp_path):
+    """Its log has changes that are not in place."""
+    image = tmp_path / "machine.vhdx"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "vhdx", str(image), "8M"], check=True)
+    content = bytearray(image.read_bytes())
+    for at in (64 * 1024, 128 * 1024):  # both headers: a log with an identity has entries
+        content[at + 48 : at + 64] = b"\1" * 16
+        content[at + 4 : at + 8] = bytes(4)
+        content[at + 4 : at + 8] = _crc32c(bytes(content[at : at + 4096])).to_bytes(4, "little")
+    image.write_bytes(content)
+    with pytest.raises(SourceError, match=r"machine\.vhdx: .*log") as caught:
+        put(image, tmp_path / "disk")
+    assert "/proc/self" not in str(caught.value)
+
+
+def _crc32c(data: bytes) -> int:
+    """Castagnoli's, as [MS-VHDX] has it."""
+    rest = 0xFFFFFFFF
+    for byte in data:
+        rest ^= byte
+        for _ in range(8):
+            rest = rest >> 1 ^ (0x82F63B78 if rest & 1 else 0)
+    return rest ^ 0xFFFFFFFF

@@ -72,6 +72,14 @@ def test_of_several_differences_the_first_is_named(raw, blank, put):
     assert caught.value.offset <= first < caught.value.offset + caught.value.length
 
 
+def test_after_a_difference_the_target_has_no_head_and_the_same_call_writes_it_anew(raw, blank, put):
+    with pytest.raises(DifferenceFound):
+        _deploy_and_flip(put, raw, blank, _content_at(raw, 70 * images.MIB))
+    with blank.disk.open("rb") as disk:
+        assert not disk.read(images.MIB).strip(b"\0")
+    assert put(raw, blank.address, verify=True).resumed_bytes == 0
+
+
 def test_after_a_difference_nothing_is_believed(raw, blank, put):
     """Not even what is right again: a disk that errs now and then is not one to go on with."""
     flipped = _content_at(raw, 70 * images.MIB)

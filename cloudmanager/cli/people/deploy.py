@@ -29,7 +29,9 @@ _ENGINE = "cloudmanager.client.deploy"
 """It takes a tenth of a second to import, in which a service can make an export ready."""
 
 _DISK = re.compile(r"[A-Za-z][\w-]*:")
-_GO_ON = "The target is incomplete, and has no partition table. The same command goes on where this one ended."
+_INCOMPLETE = "The target is incomplete, and has no partition table."
+_GO_ON = f"{_INCOMPLETE} The same command goes on where this one ended."
+_ANEW = f"{_INCOMPLETE} The same command writes it anew."
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
         source = stack.enter_context(_source(image, holder, cancelled))
         disk = stack.enter_context(_target(target, holder, cancelled))
         from cloudmanager.client.deploy import deploy as deploy_image
+        from cloudmanager.client.deploy.errors import DifferenceFound, SourceChanged
 
         show = _Lines() if as_json else stack.enter_context(bar())
         told: DeployOptions = {
@@ -65,7 +68,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
         except BaseException as error:
             show.failed(error)
             if _is_incomplete(error) and not as_json:
-                remark(_GO_ON)
+                remark(_ANEW if isinstance(error, SourceChanged | DifferenceFound) else _GO_ON)
             raise
     show.done(result)
 

@@ -4,6 +4,7 @@ from cloudmanager.client.deploy.emptiness import content_of
 from cloudmanager.client.deploy.errors import DifferenceFound, TargetNotEmpty
 from cloudmanager.client.deploy.progress import Phase
 from cloudmanager.client.deploy.run import Run
+from cloudmanager.client.deploy.units import HEAD_BYTES
 from cloudmanager.transfer.extents import Extent, pieces
 from cloudmanager.transfer.libnbd import LONGEST_RANGE
 
@@ -20,6 +21,7 @@ def can_resume(run: Run) -> bool:
     try:
         run.verification(sample, run.journal.written).run(lambda: None)
     except DifferenceFound:
+        run.journal.left_on = ""  # it is somebody else's now
         run.say(Phase.CHECKING, "The target was changed since the last run, so all of it is written again.")
         return False
     run.say(Phase.CHECKING, "Going on where an earlier run ended.")
@@ -32,7 +34,10 @@ def refuse_content(run: Run) -> None:
         return
     with run.target.reader(run.patience) as reader:
         content = content_of(reader, run.target.size_bytes)
-    if content is not None:
+        is_ours = run.journal.left_on == run.target.likeness and not content_of(reader, HEAD_BYTES)
+    if is_ours:
+        run.say(Phase.CHECKING, "The target holds what an earlier run has left, and is written anew.")
+    elif content is not None:
         raise TargetNotEmpty(
             f"{run.target.name} holds {content}. Name another target, or say that it is to be overwritten."
         )

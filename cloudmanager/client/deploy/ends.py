@@ -74,6 +74,10 @@ class Target(Protocol):
         """None: not known, or there are none."""
 
     @property
+    def likeness(self) -> str:
+        """What tells it, as far as possible, from another one of its name."""
+
+    @property
     def writers(self) -> int:
         """As many may write beside each other."""
 

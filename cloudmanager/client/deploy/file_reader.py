@@ -60,7 +60,7 @@ class FileReader:
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return 1 << 62
-            raise
+            raise SourceError(f"It cannot be read at byte {position}: {error.strerror}.") from error
 
 
 @contextmanager

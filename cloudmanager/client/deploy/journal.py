@@ -45,6 +45,8 @@ class Journal:
         """The units of earlier runs, with their checksums or without."""
         self.is_begun = False
         """Whether an earlier run has begun to write this image there."""
+        self.left_on = ""
+        """What the target was to an earlier run that has not finished, of this image or another one."""
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -59,11 +61,12 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         os.close(self._descriptor)
 
-    def begin(self) -> None:
-        """Forgets what was written, of this image or another one."""
-        self.written = {}
+    def begin(self, target: str) -> None:
+        """Forgets what was written, of this image or another one. `target` is what it may be known by again."""
+        self.written, self.left_on = {}, target
         os.ftruncate(self._descriptor, 0)
         self._append(asdict(self._heading))
+        self._append({"left_on": target})
 
     def add(self, units: Mapping[int, bytes]) -> None:
         """They are durable on the target, and with this in the journal."""
@@ -87,6 +90,7 @@ class Journal:
             whole = list(takewhile(_is_whole, file))
         os.ftruncate(self._descriptor, sum(map(len, whole)))  # what is added would continue a line that was cut off
         lines = list(map(json.loads, whole))
+        self.left_on = next((str(line["left_on"]) for line in lines[1:2] if "left_on" in line), "")
         self.is_begun = bool(lines) and lines[0] == asdict(self._heading)
         if self.is_begun:
             for line in lines[1:]:

@@ -46,6 +46,12 @@ class LocalTarget:
     def size_bytes(self) -> int:
         return os.lseek(self.descriptor, 0, os.SEEK_END)
 
+    @property
+    def likeness(self) -> str:
+        """A file may grow, and a device has no number of its own."""
+        status = os.fstat(self.descriptor)
+        return str(self.size_bytes) if self.is_device else f"{status.st_dev}:{status.st_ino}"
+
     def reserve(self, size_bytes: int) -> None:
         if size_bytes <= self.size_bytes:
             return
@@ -142,19 +148,27 @@ def opened(path: Path) -> Iterator[LocalTarget]:
     """A file is made if there is none. Raises TargetInUse, TargetReadOnly, TargetError."""
     descriptor = _open(path)
     try:
-        target = LocalTarget(path, descriptor)
-        if not target.is_device:
-            _claim_file(target)
-        yield target
+        yield _claimed(path, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
-    is_device = path.is_block_device()
-    if path.exists() and not (is_device or path.is_file()):
-        raise TargetError(f"{path} is neither a block device nor a file.")
+def _claimed(path: Path, descriptor: int) -> LocalTarget:
+    target = LocalTarget(path, descriptor)
     try:
+        target.reserve(0)
+        if not target.is_device:
+            _claim_file(target)
+    except OSError as error:
+        raise TargetError(f"{path} cannot be written as a disk is: {error.strerror}.") from error
+    return target
+
+
+def _open(path: Path) -> int:
+    try:
+        is_device = path.is_block_device()
+        if path.exists() and not (is_device or path.is_file()):
+            raise TargetError(f"{path} is neither a block device nor a file.")
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_device else os.O_CREAT), 0o600)
     except OSError as error:
         if error.errno == errno.EBUSY:

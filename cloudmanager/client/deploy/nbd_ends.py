@@ -148,6 +148,10 @@ class NbdTarget:
                 sectors = address.logical_sector_bytes or _sectors(first.smallest_request_bytes)
             yield cls(address, connections, name, size, SEVERAL if several else 1, sectors)
 
+    @property
+    def likeness(self) -> str:
+        return str(self.size_bytes)
+
     def reserve(self, size_bytes: int) -> None:
         if size_bytes > self.size_bytes:
             raise TargetTooSmall(f"{self.name} has {self.size_bytes} bytes; the image needs {size_bytes}.")

@@ -51,7 +51,7 @@ def opened(
 
     Raises SourceError, MissingTool, ConnectionLost.
     """
-    with ExitStack() as stack, _translated():
+    with ExitStack() as stack, _translated(source):
         yield _Opening(patience, options or Options(), stack, on_stop).source(source)
 
 
@@ -280,17 +280,22 @@ def _no_disk(kind: FileKind) -> UnsupportedSource:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(source: SourceLike) -> Iterator[None]:
     """What the reader of image headers says, as the errors of a deployment."""
     try:
         yield
-    except images.NotADisk as problem:
-        raise UnsupportedSource(f"{problem.detail} {_ON_PURPOSE}") from problem
-    except images.UnsafeImage as problem:
-        raise UnsafeSource(problem.detail) from problem
-    except images.UnsupportedImage as problem:
-        raise UnsupportedSource(problem.detail) from problem
-    except (images.DamagedImage, images.EmptyImage) as problem:
-        raise DamagedSource(problem.detail) from problem
     except images.ImageProblem as problem:
-        raise SourceError(problem.detail) from problem
+        kind = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
+        advice = f" {_ON_PURPOSE}" if isinstance(problem, images.NotADisk) else ""
+        name = "standard input" if str(source) == STANDARD_INPUT else network.without_secrets(str(source))
+        raise kind(f"{name}: {problem.detail}{advice}") from problem
+
+
+_ERRORS: tuple[tuple[type[images.ImageProblem], type[SourceError]], ...] = (
+    (images.NotADisk, UnsupportedSource),
+    (images.UnsafeImage, UnsafeSource),
+    (images.UnsupportedImage, UnsupportedSource),
+    (images.DamagedImage, DamagedSource),
+    (images.EmptyImage, DamagedSource),
+    (images.ImageProblem, SourceError),
+)

@@ -91,7 +91,9 @@ class WebServer:
             raise self.changed()
 
     def changed(self) -> SourceChanged:
-        return SourceChanged(f"{self.name} was changed while it was read, so the target holds a mixture.")
+        return SourceChanged(
+            f"{self.name} was changed while it was read, so the target holds a mixture. Deploy it again."
+        )
 
     def get(self, headers: dict[str, str]) -> "Answer":
         """The answer at the end of all redirections, of the kind 2xx. Raises Broken."""

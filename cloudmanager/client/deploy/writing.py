@@ -44,7 +44,7 @@ def write(run: Run) -> Written:
         run.target.reserve(run.source.size_bytes)
     is_blank = not is_resumed and checking.is_blank(run)
     if not is_resumed:
-        run.journal.begin()
+        run.journal.begin(run.target.likeness)
     ledger = Ledger(run.journal, believes_journal=run.source.tells_changes)
     try:
         if not is_blank:
@@ -147,7 +147,8 @@ def _verify(run: Run, ledger: Ledger, size_bytes: int) -> None:
         verification.run(lambda: run.options.progress(meter.read(verification.done_bytes)))
     except DifferenceFound:
         with suppress(DeployError):  # emptied it is in any case
-            run.journal.begin()  # it is not true
+            run.journal.begin(run.target.likeness)  # it is not true
+            finishing.erase_head(run)
         raise
 
 
