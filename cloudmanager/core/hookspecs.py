@@ -10,6 +10,7 @@ them, with the cloud's own code, `retriable` and `retry_after` kept.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -63,6 +64,13 @@ class PluginSpec:
 
 class ProviderSpec:
     """For providers."""
+
+    @hookspec(firstresult=True)
+    def keep_in(self, provider: str, directory: Path) -> None:
+        """Optional: a directory of the service's own, for what must outlast it. All its providers have the same one.
+
+        A service calls it once, before any other hook; nobody else does. Raises ConfigurationError.
+        """
 
     @hookspec(firstresult=True)
     def node(self, provider: str) -> Node:

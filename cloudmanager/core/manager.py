@@ -126,6 +126,9 @@ class Manager:
         A provider that cannot say for now is asked again, and keeps nobody from the others' disks. Raises what is
         final.
         """
+        kept = self._state.of_providers()
+        for provider in self._plugins:
+            provider.keep_in(kept)
         self._whereabouts.learn()
         self._rename()
         self._check_capacity()

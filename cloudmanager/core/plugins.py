@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, cast
 
 import pluggy
@@ -63,6 +64,10 @@ class Provider:
         self.name = name
         self.type = type_name
         self._call = caller
+
+    def keep_in(self, directory: Path) -> None:
+        if self._call.has("keep_in"):
+            self._call("keep_in", directory=directory)
 
     def node(self) -> Node:
         return cast(Node, self._call("node"))
@@ -140,7 +145,7 @@ class HookCaller:
             raise ProviderFailure(
                 f"Provider {self._provider} failed in {hook} with {type(error).__name__}; its log has the details."
             ) from error
-        if answer is None and hook not in ("detach", "diagnose", "delete"):
+        if answer is None and hook not in ("detach", "diagnose", "delete", "keep_in"):
             raise ProviderFailure(f"Provider {self._provider} gave no answer to {hook}.")
         return answer
 

@@ -72,6 +72,15 @@ class StateDirectory:
         except OSError as error:
             raise ConfigurationError(f"{unfinished} cannot be written: {error.strerror}. {_advice(error)}") from error
 
+    def of_providers(self) -> Path:
+        """Where the providers keep what must outlast the service. Raises ConfigurationError."""
+        directory = self.path / "providers"
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"{directory} cannot be made: {error.strerror}. {_advice(error)}") from error
+        return directory
+
     def leftovers(self, live: Collection[str]) -> list[str]:
         """Ids of the exports that keep something here and are not among the live ones."""
         if not self.exports.is_dir():

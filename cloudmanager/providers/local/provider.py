@@ -3,6 +3,8 @@
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 from cloudmanager.core.errors import CloudManagerError
@@ -40,12 +42,19 @@ class LocalProvider:
         self._name = name
         self._settings = settings
         self._roots = roots or Roots()
+        self._node = Node(socket.gethostname(), native_id=self._roots.machine())
         self._images = ImageDisks(name, settings, self._roots)
         self._devices = DeviceDisks(name, settings, self._roots)
 
     @hookimpl
+    def keep_in(self, directory: Path) -> None:
+        """The name of this machine, which all local providers of the service share."""
+        self._roots.name.keep_in(directory / "machine")
+        self._node = replace(self._node, native_id=self._roots.machine())
+
+    @hookimpl
     def node(self) -> Node:
-        return Node(socket.gethostname(), native_id=self._roots.machine())
+        return self._node
 
     @hookimpl
     def describe(self, disk_id: DiskId) -> Disk:

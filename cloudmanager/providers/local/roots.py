@@ -2,14 +2,62 @@
 
 import hashlib
 import hmac
+import logging
 import os
 import socket
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.exhaustion import raise_exhausted
 
 _READ_BYTES = 65536
+log = logging.getLogger(__name__)
+
+
+class MachineName:
+    """What a machine is called in canonical ids, from when it is first asked for on."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._lock = threading.Lock()
+
+    def get(self, *sources: Path) -> str:
+        """By the first of the files that has something to say, else by the host name."""
+        with self._lock:
+            if not self._name:
+                self._name = next(filter(None, map(_digest, sources)), "") or socket.gethostname()
+            return self._name
+
+    def keep_in(self, file: Path) -> None:
+        """From now on the name is what the file has; the name as it is now is written there if it has none.
+
+        So it outlasts the service, and whatever becomes of the sources. Raises ConfigurationError.
+        """
+        with self._lock:
+            if kept := read_text(file):
+                if self._name and kept != self._name:
+                    log.warning(
+                        "this machine has another machine id than before; %s keeps what its disks are called", file
+                    )
+                self._name = kept
+                return
+            unfinished = file.with_suffix(".new")
+            try:
+                unfinished.write_text(self._name)
+                unfinished.replace(file)
+            except OSError as error:
+                raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
+
+
+def _digest(source: Path) -> str:
+    """Empty where the file says nothing; `uninitialized` is what it has in the image of a machine."""
+    text = read_text(source)
+    if not text or text == "uninitialized":
+        return ""
+    return hmac.new(text.encode(), b"cloudmanager", hashlib.sha256).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -20,17 +68,22 @@ class Roots:
     dev: Path = Path("/dev")
     proc: Path = Path("/proc")
     machine_id: Path = Path("/etc/machine-id")
+    name: MachineName = field(default_factory=MachineName, compare=False, repr=False)
 
     def machine(self) -> str:
-        """Names this machine, the same after each boot, without giving its machine id away (machine-id(5))."""
-        for source in (self.machine_id, self.sys / "class/dmi/id/product_uuid"):
-            text = read_text(source)
-            if text and text != "uninitialized":
-                return hmac.new(text.encode(), b"cloudmanager", hashlib.sha256).hexdigest()[:16]
-        return socket.gethostname()
+        """Names this machine, the same after each boot, without giving its machine id away (machine-id(5)).
+
+        Every canonical id has it, so it is found out once: a file that vanishes, or is empty for a while, must not
+        give a disk a second id beside the claims on the first.
+        """
+        return self.name.get(self.machine_id, self.sys / "class/dmi/id/product_uuid")
 
     def boot(self) -> str:
         """Names this boot."""
+        return self._boot_id
+
+    @cached_property
+    def _boot_id(self) -> str:
         return read_text(self.proc / "sys/kernel/random/boot_id")
 
 
