@@ -47,6 +47,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     # An operator's orders, and the end of the service.
     core.ProviderPaused: 409,
     core.NodeDraining: 409,
+    core.NodeDisplaced: 503,
     core.ShuttingDown: 503,
     # Other claims.
     core.Conflict: 409,

@@ -52,7 +52,7 @@ DISK = (
 )
 CLAIM = (
     *(core.UnsupportedAccess, core.IdempotencyMismatch, core.Refused, core.AccessConflict, core.DiskInUse),
-    *(core.ProviderPaused, core.NodeDraining),
+    *(core.ProviderPaused, core.NodeDraining, core.NodeDisplaced),
 )
 ORDER = (*STORE, *BODY)
 TRANSFER = (

@@ -28,6 +28,7 @@ ClientError
     ├── Refused                     a policy said no
     ├── ProviderPaused              an operator lets it make no new exports
     ├── NodeDraining                an operator lets it take no new exports
+    ├── NodeDisplaced               another service has the name of the one that was asked
     ├── ShuttingDown                the service is ending: the next one may do it
     ├── Conflict                    `holder` names whose claim stands in the way
     │   ├── AccessConflict
@@ -262,6 +263,10 @@ class ProviderPaused(ServiceError):
 
 class NodeDraining(ServiceError):
     code = "node_draining"
+
+
+class NodeDisplaced(ServiceError):
+    code = "node_displaced"
 
 
 class ShuttingDown(ServiceError):

@@ -14,6 +14,7 @@ CloudManagerError
 ├── Refused                     a policy plugin said no
 ├── ProviderPaused              an operator lets it make no new exports
 ├── NodeDraining                an operator lets it take no new exports
+├── NodeDisplaced               another service has taken this one's name over
 ├── ShuttingDown                the service is ending: retriable
 ├── Conflict                    somebody else's claim stands in the way
 │   ├── AccessConflict          another export, or an attachment in another mode
@@ -156,6 +157,11 @@ class ProviderPaused(CloudManagerError):
 class NodeDraining(CloudManagerError):
     code = "node_draining"
     title = "The node takes no new exports"
+
+
+class NodeDisplaced(CloudManagerError):
+    code = "node_displaced"
+    title = "Another service has this one's name"
 
 
 class ShuttingDown(CloudManagerError):

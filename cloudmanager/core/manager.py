@@ -37,6 +37,8 @@ from cloudmanager.core.model import (
 )
 from cloudmanager.core.nbd import Servers
 from cloudmanager.core.nbd.transfer import Transfer
+from cloudmanager.core.nodeidentity import NodeIdentity
+from cloudmanager.core.nodesession import NodeSession
 from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.readiness import Readiness
 from cloudmanager.core.reconciler import Reconciler
@@ -82,6 +84,8 @@ class Manager:
         self._clock = clock
         self._state = state
         self._node = settings.server.node
+        self._identity = NodeIdentity.of(state.identity)
+        self._session = NodeSession(self._node, self._identity, store, clock)
         self._waiting = Waiting()
         self._whereabouts = Whereabouts(plugins)
         self._is_ending = threading.Event()
@@ -97,6 +101,7 @@ class Manager:
             LastSeen(state.last_seen, clock),
             self._announce,
             self._announce_ready,
+            self._session.check,
         )
         self._claiming = Claiming(self._node, store, plugins, settings.exports, clock, self._is_ending)
         self._readiness = Readiness(
@@ -131,6 +136,7 @@ class Manager:
             provider.keep_in(kept)
         self._whereabouts.learn()
         self._rename()
+        self._session.begin()
         self._check_capacity()
         self._sweep()
         self._reconciler.start()
@@ -148,6 +154,7 @@ class Manager:
             log.warning("left to the next start: %s, which was still being worked on", canonical_id)
         self._waiting.cancel_all()
         self._servers.close()
+        self._session.end()
         self._store.close()
         self._state.close()
 
@@ -174,6 +181,7 @@ class Manager:
 
     def exporting(self, wanted: Wanted) -> "tuple[Export, Future[Export]]":
         """`export` and `settled` in one."""
+        self._session.check()
         export_id = _new_id(self._clock)
         future = self._waiting.add(export_id)  # before the claim, which may be fulfilled at once
         try:
@@ -332,7 +340,7 @@ class Manager:
 
     def readiness(self) -> tuple[Finding, ...]:
         """Whether requests can be served now: any PROBLEM says no."""
-        return self._readiness.findings()
+        return (*self._readiness.findings(), *self._session.findings())
 
     # Inside
 
@@ -343,7 +351,7 @@ class Manager:
             return
         if former:
             log.warning("this node was called %s and is called %s now", former, self._node)
-            self._store.rename_node(former, self._node)
+            self._store.rename_node(former, self._node, self._identity.id)
         self._state.keep_node(self._node)
 
     def _check_capacity(self) -> None:

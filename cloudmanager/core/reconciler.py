@@ -23,6 +23,7 @@ from cloudmanager.core.errors import (
     CloudManagerError,
     ConfigurationError,
     DiskReplaced,
+    NodeDisplaced,
     ServerFailed,
     StoreUnavailable,
     WrongZone,
@@ -60,8 +61,12 @@ class Reconciler:
         last_seen: LastSeen,
         on_change: Callable[[str], None],
         on_ready: Callable[[ExportRecord], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_change` is called with the id of an export whose state has changed, `on_ready` with one that is ready."""
+        """`on_change` is called with the id of an export whose state has changed, `on_ready` with one that is ready.
+
+        `check` is called before anything is done: it raises NodeDisplaced when that is another service's turn now.
+        """
         self._node = node
         self._store = store
         self._attachments = attachments
@@ -72,6 +77,7 @@ class Reconciler:
         self._last_seen = last_seen
         self._on_change = on_change
         self._on_ready = on_ready
+        self._check = check
         self._queue = WorkQueue(clock.boottime)
         self._backoff = Backoff()
         self._starters = ThreadPoolExecutor(STARTS_AT_ONCE, "start")
@@ -81,7 +87,6 @@ class Reconciler:
 
     def start(self) -> None:
         """Takes over what an earlier daemon left behind, and begins to converge."""
-        self._store.nodes.started(self._node)
         # At once: a start that was cut is waited for, and a crash may have cut many.
         list(self._starters.map(self._take_over, self._store.exports.claiming(self._node)))
         self._last_seen.note()  # only now: what was noted in an earlier boot is needed until here
@@ -370,7 +375,10 @@ class Reconciler:
     def _work(self) -> None:
         while (canonical_id := self._queue.take()) is not None:
             try:
+                self._check()
                 due = self.converge(canonical_id)
+            except NodeDisplaced:  # for good; readiness and the log say so
+                due = None
             except StoreUnavailable as error:  # no fault of the disk
                 log.warning("%s waits for the store: %s", canonical_id, error.detail)
                 due = self._clock.boottime() + STORE_LOOK_SECONDS
@@ -389,6 +397,7 @@ class Reconciler:
         next_heartbeat = 0.0
         while not self._stopping.wait(self._settings.reconcile_seconds):
             try:
+                self._check()
                 self._look_at_all()
                 self._last_seen.note()
                 now = self._clock.boottime()

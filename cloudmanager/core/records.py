@@ -106,6 +106,19 @@ class NodeRecord:
 
 
 @dataclass(frozen=True)
+class NodeHolder:
+    """The live service that has a node's name."""
+
+    identity: str
+    machine: str
+    """For people."""
+    started_at: datetime
+    alive_until: float
+    """By the store's clock."""
+    seconds_left: float
+
+
+@dataclass(frozen=True)
 class AuditEvent:
     """Something that was done, to which disk, and for whom."""
 

@@ -92,7 +92,7 @@ class ServerSettings(Table):
     )
     node: str = Field(
         default_factory=socket.gethostname,
-        description="Name of this machine in a fleet. Default: its host name.",
+        description="Name of this machine in a fleet. Default: its host name. One live service has a name at a time.",
         json_schema_extra={"example": "worker-1"},
     )
     token_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(

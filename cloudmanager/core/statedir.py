@@ -54,6 +54,11 @@ class StateDirectory:
         """The file with the clocks as they were when the service was last seen alive."""
         return self.path / "last-seen.json"
 
+    @property
+    def identity(self) -> Path:
+        """The file that says who the node of this directory is."""
+        return self.path / "identity.json"
+
     def node(self) -> str:
         """The name of the node when a service was last started here; empty before the first."""
         try:

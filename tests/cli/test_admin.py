@@ -69,7 +69,7 @@ def test_an_order_that_is_refused_ends_with_1_and_says_why(cli: Run, service: Se
 
 
 def test_one_of_several_nodes_must_be_named(cli: Run, service: Service) -> None:
-    service.manager._store.nodes.started("there")
+    service.manager._store.nodes.begin_session("there", "a session", "an identity", "a machine", 30)
     answer = cli("admin", "drain", env={"CLOUDMANAGER_URL": service.url})
     assert answer.returncode == 2
     assert "name one of here, there" in answer.stderr

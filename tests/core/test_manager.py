@@ -384,7 +384,7 @@ def test_a_machine_that_was_renamed_keeps_its_exports_and_attachments(bench: Ben
 
 
 def test_a_machine_cannot_be_renamed_to_another_node(bench: Bench) -> None:
-    bench.manager._store.nodes.started("renamed")
+    bench.manager._store.nodes.begin_session("renamed", "a session", "an identity", "a machine", 30)
     bench.manager.close()
     before = bench.settings
     bench.settings = before.model_copy(update={"server": before.server.model_copy(update=RENAMED)})

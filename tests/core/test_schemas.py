@@ -164,7 +164,7 @@ def _has(found: object, row: Row, table: str) -> bool:
     return all(_is_same(_field(found, table, name), value) for name, value in row.items() if name not in _UNSEEN)
 
 
-_UNSEEN = {"over_at", "over_boottime"}
+_UNSEEN = {"over_at", "over_boottime", "identity", "machine", "session", "alive_until"}
 """Read by the store's own statements only."""
 
 

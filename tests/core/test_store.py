@@ -356,7 +356,7 @@ def drain(store: Store) -> None:
 def test_a_claim_that_meets_an_order_in_its_commit_is_refused_by_it(
     store: Store, other: Store, record: RecordMaker, give: Callable[[Store], None], refusal: type[Exception]
 ) -> None:
-    store.nodes.started(NODE)
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)
     committing, go = threading.Event(), threading.Event()
 
     def hold(_: Connection) -> None:
@@ -380,7 +380,7 @@ def test_a_claim_that_meets_an_order_in_its_commit_is_refused_by_it(
 def test_when_an_order_is_given_every_claim_that_came_through_is_in_the_store(
     store: Store, other: Store, record: RecordMaker, give: Callable[[Store], None]
 ) -> None:
-    store.nodes.started(NODE)
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)
     records = [record(f"disk-{number}") for number in range(60)]
     under_way = threading.Event()
 
@@ -402,10 +402,10 @@ def test_when_an_order_is_given_every_claim_that_came_through_is_in_the_store(
 
 
 def test_orders_are_kept_with_who_gave_them(store: Store) -> None:
-    store.nodes.started(NODE)
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)
     pause(store)
     drain(store)
-    store.nodes.started(NODE)  # after a restart
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)  # after a restart
     (node,) = store.nodes.all()
     assert node.drain is not None
     assert (node.drain.by, store.orders.pauses()["local"].by) == ("nina", "nina")
@@ -427,9 +427,9 @@ def test_a_forced_release_is_told_once_and_only_of_what_is_not_over(store: Store
 
 
 def test_renaming_a_node_again_changes_nothing(store: Store, record: RecordMaker) -> None:
-    store.nodes.started(NODE)
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)
     export = store.claims.add(record())
     for _ in range(2):
-        store.rename_node(NODE, "renamed")
+        store.rename_node(NODE, "renamed", "an identity")
     assert store.exports.get(export.id).node == "renamed"
     assert [node.name for node in store.nodes.all()] == ["renamed"]

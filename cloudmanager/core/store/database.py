@@ -64,6 +64,10 @@ class Database:
         self._engine.dispose()
 
     @property
+    def is_sqlite(self) -> bool:
+        return self._is_sqlite
+
+    @property
     def url(self) -> URL:
         return self._engine.url
 

@@ -73,6 +73,11 @@ nodes = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
     Column("drain", Json(Order)),
+    # The service that has the name, and its session.
+    Column("identity", Text),
+    Column("machine", Text),
+    Column("session", Text),
+    Column("alive_until", Double),
 )
 
 pauses = Table(

@@ -84,13 +84,17 @@ class Store:
             if state != ExportState.READY.value or expires <= boottime or not is_served(export_id)
         }
 
-    def rename_node(self, former: str, name: str) -> None:
-        """What is the node's stays the node's. Raises ConfigurationError when the new name is another node's."""
+    def rename_node(self, former: str, name: str, identity: str) -> None:
+        """What is the node's stays the node's. Raises ConfigurationError when the new name is another node's.
+
+        Does nothing where the former name is that of a node with another identity: then it was not this one's.
+        """
         tables = (schema.exports, schema.attachments, schema.nodes)
         with self._write() as connection:
-            known = set(connection.execute(select(schema.nodes.c.name)).scalars())
-            if former not in known:
-                return  # it was renamed already, and the note of that was lost
+            rows = connection.execute(select(schema.nodes.c.name, schema.nodes.c.identity))
+            known: dict[str, str | None] = {row.name: row.identity for row in rows}
+            if former not in known or known[former] not in (None, identity):
+                return  # it was renamed already, and the note of that was lost; or it is another's
             if name in known:
                 raise ConfigurationError(
                     f"server.node: this machine was called {former}, and the store knows another node as {name}. "

@@ -34,7 +34,7 @@ class StoppedClock(Clock):
 
 def fill(store: Store) -> None:
     """An export in every state and with every access, an attachment in every state, and what there is besides."""
-    store.nodes.started(NODE)
+    store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)
     _fill_exports(store)
     _fill_attachments(store)
     _give_orders(store)
