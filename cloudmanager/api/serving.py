@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import math
+import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Call it from the main thread. Raises SetupError, StoreUnavailable."""
     _log_to_stderr(settings.server.log_level)
+    os.umask(0o077)  # what the service keeps is nobody else's
     openfiles.raise_limit()
     _share_memory()
     stop = Stop(settings.server.shutdown_seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
+from cloudmanager.core.private_directory import file_flaws, flaws, tighten
 
 _LOCK = "lock"
 _LOCK_SECONDS = 5.0
@@ -25,14 +26,18 @@ class StateDirectory:
         self._lock = lock
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Makes the directory where it is missing, and locks it. Raises ConfigurationError.
+    def open(cls, path: Path, owner: int | None = None) -> Self:
+        """Makes the directory where it is missing, makes it private, and locks it. Raises ConfigurationError.
 
-        A service that was killed, or a process that it was just starting, may hold the lock for a moment more.
+        It has to be this user's, or `owner`'s. A service that was killed, or a process that it was just starting, may
+        hold the lock for a moment more.
         """
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            flaw = tighten(flaws(path, os.geteuid() if owner is None else owner))
+            if flaw:
+                raise ConfigurationError(f"server.state_dir: {flaw}")
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigurationError(
                 f"server.state_dir: {path} cannot be used: {error.strerror}. {_advice(error)}"
@@ -123,6 +128,21 @@ def _has_open(pid: int, wanted: os.stat_result) -> bool:
             if os.path.samestat(link.stat(), wanted):
                 return True
     return False
+
+
+def secure_store(file: Path) -> None:
+    """Makes a SQLite store's file where it is missing, and it and what belongs to it private: it need not be in here.
+
+    Raises ConfigurationError. What cannot be looked at is left to who opens it, and says why that fails.
+    """
+    with suppress(OSError):
+        with suppress(FileExistsError):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(file, flags, 0o600))
+        companions = (file.with_name(file.name + ending) for ending in ("-wal", "-shm", "-journal"))
+        for each in (file, *(path for path in companions if os.path.lexists(path))):
+            if flaw := tighten(file_flaws(each, os.geteuid())):
+                raise ConfigurationError(f"The store: {flaw}")
 
 
 def _advice(error: OSError) -> str:

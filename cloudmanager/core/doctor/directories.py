@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.private_directory import ancestor_flaws, flaws
 from cloudmanager.core.settings import Settings
 
 SUBJECT = "state directory"
@@ -21,10 +22,25 @@ def check_directories(settings: Settings) -> Iterator[Finding]:
     if obstacle := _obstacle(there):
         yield Finding(SUBJECT, Severity.PROBLEM, f"{state_dir}: {obstacle}", CHOOSE_ANOTHER)
         return
-    yield Finding(SUBJECT, Severity.OK, f"{state_dir}{'' if there == state_dir else ' can be made'}")
+    yield from _check_privacy(state_dir, there)
     yield _check_space(there, settings.exports.scratch_limit_bytes)
     yield _check_file_system(there, uses_sqlite=not settings.store.url)
     yield _check_direct_io(there)
+
+
+def _check_privacy(state_dir: Path, there: Path) -> Iterator[Finding]:
+    """As the service's start finds it, which tightens what is its own."""
+    is_made = there == state_dir
+    found = list(flaws(there, os.geteuid()) if is_made else ancestor_flaws(state_dir, there, os.geteuid()))
+    for flaw in found:
+        if flaw.mode is None:
+            yield Finding(SUBJECT, Severity.PROBLEM, f"{flaw.path} {flaw.seen}", flaw.advice)
+    if loose := [flaw for flaw in found if flaw.mode is not None]:
+        seen = f"{loose[0].path} {loose[0].seen}" + (f", and {len(loose) - 1} more" if len(loose) > 1 else "")
+        advice = "The service's next start closes it to others; see whether somebody has read or changed it."
+        yield Finding(SUBJECT, Severity.WARNING, seen, advice)
+    if not found:
+        yield Finding(SUBJECT, Severity.OK, f"{state_dir}{'' if is_made else ' can be made'}")
 
 
 def _nearest(path: Path) -> Path:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,7 @@ def restore(settings: Settings, source: Path) -> Restored:
     path = _file_of(settings.store_url)
     if not source.is_file():
         raise InvalidRequest(f"{source} is not a file. Name one that `cloudmanager store backup` wrote.")
-    state = StateDirectory.open(settings.server.state_dir)
+    state = StateDirectory.open(settings.server.state_dir, _owner(settings.server.state_dir))
     try:
         _demand_order(source, f"{source} is not in order, and nothing was changed")
         with _new_file(path.parent, path.name) as copy:
@@ -65,6 +65,14 @@ def restore(settings: Settings, source: Path) -> Restored:
             return Restored(path, _replace(path, copy), disowned)
     finally:
         state.close()
+
+
+def _owner(directory: Path) -> int:
+    """Root may restore what another user's service then uses."""
+    if os.geteuid() == 0:
+        with suppress(OSError):
+            return directory.stat().st_uid
+    return os.geteuid()
 
 
 def _file_of(url: str) -> Path:

@@ -9,10 +9,11 @@ from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ConfigurationError, StoreUnavailable
 from cloudmanager.core.model import CLAIMING_STATES, AttachmentState, ExportState
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents
-from cloudmanager.core.store import schema, trail
+from cloudmanager.core.statedir import secure_store
+from cloudmanager.core.store import schema, sqlite_file, trail
 from cloudmanager.core.store.attachments import AttachmentTable, is_attachment
 from cloudmanager.core.store.claims import ClaimTable
-from cloudmanager.core.store.database import Database
+from cloudmanager.core.store.database import Database, parsed
 from cloudmanager.core.store.exports import ExportTable
 from cloudmanager.core.store.nodes import NodeTable
 from cloudmanager.core.store.orders import Orders
@@ -51,7 +52,12 @@ class Store:
 
     @classmethod
     def open(cls, url: str, clock: Clock) -> Self:
-        """Connects, and migrates to this version's schema. Raises StoreUnavailable, ConfigurationError."""
+        """Connects, and migrates to this version's schema. A file is made private.
+
+        Raises StoreUnavailable, ConfigurationError.
+        """
+        if file := sqlite_file.path_of(parsed(url)):
+            secure_store(file)
         return cls(Database.open(url), clock)
 
     def close(self) -> None:
