@@ -108,6 +108,7 @@ class Launch:
                 if not (self.confinement.may_be_raced and self.stderr.read().startswith(_RACES)):
                     raise
                 self.stderr.clear()
+                spawner.settle()
         raise Unconfinable(
             "A file of the disk was deleted, or is exchanged again and again while it is opened: nothing is served.",
             is_passing=True,

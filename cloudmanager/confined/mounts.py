@@ -181,7 +181,7 @@ def _leave_others() -> None:
     """Unmounts here what no program needs, so that this namespace keeps no file system from being unmounted."""
     needed = [Path(path) for path in (*_SYSTEM, *_WORK, *os.get_exec_path(), sys.prefix, sys.base_prefix, __file__)]
     system = [Path(path) for path in _SYSTEM]
-    for point in reversed(_mount_points()):
+    for point in _mount_points():  # with each goes what is mounted below it
         is_needed = any(point == path or point in path.parents for path in needed)
         if not is_needed and not any(path in point.parents for path in system):
             with suppress(OSError):

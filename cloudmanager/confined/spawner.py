@@ -92,6 +92,11 @@ class Spawner:
             with suppress(RuntimeError):  # closed: the namespace goes with its threads
                 self._cleaner.submit(mounts.remove, things)
 
+    def settle(self) -> None:
+        """Waits until what was to be forgotten is gone."""
+        with suppress(RuntimeError):
+            self._cleaner.submit(_rest).result()
+
     def close(self) -> None:
         """Waits for a start that is under way."""
         self._thread.shutdown(cancel_futures=True)

@@ -156,6 +156,33 @@ def test_a_kernel_without_mounts_of_open_files_is_served_by_bubblewrap(
 
 
 @as_root
+def test_a_start_that_is_tried_again_finds_its_device_node_again(
+    right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "_has_trees", lambda: False)
+    link, disk = right.with_name("link"), tmp_path / "disk"
+    link.symlink_to(right)
+    disk.write_bytes(b"B" * 4096)
+    made = subprocess.run(["losetup", "--find", "--show", disk], check=True, capture_output=True, text=True)
+    device = made.stdout.strip()
+    try:
+        with (
+            Spawner(is_sandboxed=True, holds=False) as spawner,
+            opened(right) as file,
+            opened(device) as node,
+            exchanging(right, link),
+        ):
+
+            def prepare(confinement: Confinement) -> dict[str, str]:
+                return {"FILE": confinement.show(file, "the file"), "NODE": confinement.show(node, device)}
+
+            seen = {run(spawner, ["/bin/cat", "FILE", "NODE"], prepare).said for _ in range(20)}
+        assert seen == {"AAAA" + "B" * 4096}
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@as_root
 def test_an_open_file_of_no_file_system_is_refused(tmp_path: Path) -> None:
     fd = os.memfd_create("nowhere")
     try:
