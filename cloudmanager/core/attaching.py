@@ -68,7 +68,7 @@ class Attachments:
             record = None
         if record is None:
             record = self._commit(self._new_plan(disk, access))
-        elif record.state is not AttachmentState.ATTACHED:  # a plan of some time ago, not carried out
+        elif record.state not in (AttachmentState.ATTACHED, AttachmentState.FOREIGN):  # a plan of some time ago
             self.refuse_replaced(disk)
         if record.idle_boottime is not None:
             self._store.attachments.set_idle(record, None)

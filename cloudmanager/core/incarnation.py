@@ -1,5 +1,7 @@
 """Whether a disk is still the one that was claimed: a name may be given again, an incarnation never is."""
 
+import logging
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,8 @@ from cloudmanager.core.model import Device, Disk
 
 if TYPE_CHECKING:
     from cloudmanager.core.plugins import Provider
+
+log = logging.getLogger(__name__)
 
 
 def is_replaced(claimed: Disk, incarnation: str, created_at: datetime | None = None) -> bool:
@@ -31,6 +35,19 @@ def refuse_replaced(claimed: Disk, incarnation: str, created_at: datetime | None
             f"The disk that was claimed as {claimed.id} ({was}) is gone, and another one ({now}) has its name now. "
             "Nothing of that one was read or written. Ask again to get it."
         )
+
+
+def learned(claimed: Disk, device: Device) -> Disk:
+    """The disk with its incarnation, where an older version has stored it without and it is certain which it is.
+
+    The provider has compared the time of creation then; where that is not known, the disk stays known by its name.
+    """
+    if claimed.incarnation or not device.incarnation:
+        return claimed
+    if claimed.created_at is None:
+        log.warning("%s was claimed by an older version: whether it was replaced since cannot be told", claimed.id)
+        return claimed
+    return replace(claimed, incarnation=device.incarnation)
 
 
 def refuse_other(provider: "Provider", claimed: Disk) -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 
@@ -29,7 +29,7 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.exhaustion import exhausted
-from cloudmanager.core.incarnation import is_replaced
+from cloudmanager.core.incarnation import is_replaced, learned
 from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import Servers, ServerSpec
@@ -193,7 +193,7 @@ class Reconciler:
 
     def _of_one_disk(self, live: list[ExportRecord]) -> list[ExportRecord]:
         """Without the exports of a disk that is gone and whose name another one has since: those are over."""
-        if not any(is_replaced(live[0].disk, record.disk.incarnation, record.disk.created_at) for record in live):
+        if not any(is_replaced(live[0].disk, *_identity(record)) for record in live):
             return live
         replaced = {record.id: error for record in live if (error := self._replaced(record.disk))}
         for record in live:
@@ -257,9 +257,10 @@ class Reconciler:
         due = list(later.values())
         for disk, exports in _by_disk([record for record in waiting if record.id not in later]):
             try:
+                claimed = [record for record in live if not is_replaced(disk, *_identity(record))]
                 with holdup.heard_by(partial(self._show_holdup, exports)):
-                    self._attachments.ensure(live)
-                    device = self._attachments.locate(disk, live)
+                    self._attachments.ensure(claimed)
+                    device = self._attachments.locate(disk, claimed)
             except CloudManagerError as error:
                 if isinstance(error, DiskReplaced):
                     self._attachments.disown(disk)
@@ -306,8 +307,8 @@ class Reconciler:
             size = self._drift.starting(record, device)
             spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
             process = self._servers.start(spec)
-            learned = replace(record.disk, logical_sector_bytes=device.logical_sector_bytes)
-            disk = None if learned == record.disk else learned
+            known = replace(learned(record.disk, device), logical_sector_bytes=device.logical_sector_bytes)
+            disk = None if known == record.disk else known
             if ready := self._store.exports.set_ready(record.id, process, size, device.format, disk):
                 self._on_ready(ready)
         except CloudManagerError as error:
@@ -439,8 +440,14 @@ def _ending(record: ExportRecord) -> str:
     return f"{record.id} ends"
 
 
+def _identity(record: ExportRecord) -> tuple[str, datetime | None]:
+    return record.disk.incarnation, record.disk.created_at
+
+
 def _by_disk(records: Sequence[ExportRecord]) -> list[tuple[Disk, list[ExportRecord]]]:
     """Exports of one device together: a disk and its partitions are claimed as one but located apart."""
-    ordered = sorted(records, key=lambda record: str(record.disk.id))
-    groups = [list(group) for _, group in groupby(ordered, key=lambda record: record.disk.id)]
+    ordered = sorted(records, key=lambda record: (str(record.disk.id), record.disk.incarnation))
+    groups = [
+        list(group) for _, group in groupby(ordered, key=lambda record: (record.disk.id, record.disk.incarnation))
+    ]
     return [(group[0].disk, group) for group in groups]

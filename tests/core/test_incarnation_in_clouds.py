@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -196,6 +198,43 @@ def test_a_disk_that_was_asked_for_by_its_number_is_that_number(tmp_path: Path) 
         look(bench)
         assert_replaced(bench, export)
         assert not bench.harness.holders(disk)
+
+
+def older(bench: CloudBench) -> None:
+    """The store as a version without incarnations has left it. No manager is open."""
+    with closing(sqlite3.connect(bench.settings.store_url.removeprefix("sqlite:///"))) as store:
+        store.execute("UPDATE exports SET disk = json_remove(disk, '$.incarnation')")
+        store.execute("UPDATE attachments SET plan = json_remove(plan, '$.disk.incarnation')")
+        store.commit()
+
+
+@ACCESSES
+def test_what_an_older_version_has_claimed_is_known_by_its_time_of_creation(
+    bench: CloudBench, by_hand: ByHand, access: Access
+) -> None:
+    disk = bench.harness.make_disk()
+    export = bench.ready(disk, access)
+    bench.manager.close()
+    older(bench)
+    by_hand.replace(disk)
+    by_hand.attach(disk)
+    bench.open()
+    assert_replaced(bench, export)
+    assert bench.harness.holders(disk) == [NODE]
+
+
+def test_what_an_older_version_has_claimed_goes_on_and_its_incarnation_is_learned(bench: CloudBench) -> None:
+    disk = bench.harness.make_disk()
+    export = bench.ready(disk)
+    bench.manager.close()
+    older(bench)
+    bench.open()
+    assert bench.manager.get(export.id).disk.incarnation == ""
+    pid = bench.pid(export)
+    bench.kill_server(export)
+    again = bench.served_anew(export, pid)
+    assert again.disk == export.disk
+    assert start_of(again) == bench.harness.content(disk)
 
 
 @ACCESSES

@@ -1,6 +1,13 @@
 """Detaches disks from this instance, and from no other."""
 
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, DeviceError, DiskReplaced, ForeignAttachment
+from cloudmanager.core.errors import (
+    CloudManagerError,
+    CloudUnavailable,
+    DeviceError,
+    DiskNotFound,
+    DiskReplaced,
+    ForeignAttachment,
+)
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
@@ -53,6 +60,8 @@ class Detaching:
             refuse_other(attachment.disk, self._compute.disk(resource))
         except DiskReplaced:
             return True
+        except DiskNotFound:
+            return False
         return False
 
     def _detach(self, attachment: Attachment, resource: Resource, present: Slot, deadline: Deadline) -> None:
