@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from cloudmanager.core.errors import DiskReplaced
+from cloudmanager.core.errors import DiskReplaced, ImageError
 from cloudmanager.core.model import Device, Disk
 
 if TYPE_CHECKING:
@@ -51,8 +51,15 @@ def learned(claimed: Disk, device: Device) -> Disk:
 
 
 def refuse_other(provider: "Provider", claimed: Disk) -> None:
-    """Asks the provider what has the disk's name now. Raises DiskReplaced, and what `describe` raises."""
-    found = provider.describe(claimed.id)
+    """Asks the provider what has the disk's name now. Raises DiskReplaced, and what `describe` raises.
+
+    An image that would not be exported as it is now may still be the one that was claimed: a client may have written an
+    archive onto a raw disk. That a file is another one is then seen by `locate`, which has it open.
+    """
+    try:
+        found = provider.describe(claimed.id)
+    except ImageError:
+        return
     refuse_replaced(claimed, found.incarnation, found.created_at)
 
 

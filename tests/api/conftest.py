@@ -1,6 +1,7 @@
 """A service for the tests of one module, with disks of several kinds."""
 
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (images / "a.qcow2").read_bytes()
     (images / "truncated.qcow2").write_bytes(whole[:100])
     _backed(images / "backed.qcow2")
+    (images / "evidence.E01").write_bytes(b"EVF\x09\x0d\x0a\xff\x00\x01\x01\x00\x00\x00" + os.urandom(SIZE))
+    (images / "bomb.vdi").write_bytes(_vdi_of_256_tib())
+    os.truncate(images / "bomb.vdi", 2 << 30)
     return directory
 
 
@@ -37,6 +41,14 @@ def service(directory: Path) -> Iterator[Service]:
 
 def _convert(raw: Path, qcow2: Path) -> None:
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True)
+
+
+def _vdi_of_256_tib() -> bytes:
+    """Its block map would take 1 GiB of memory; the file is one hole behind its header."""
+    header, blocks = bytearray(512), 1 << 28
+    struct.pack_into("<II", header, 64, 0xBEDA107F, 0x00010001)
+    struct.pack_into("<II12xI4xQIIII", header, 340, 512, 512 + blocks * 4, 512, blocks << 20, 1 << 20, 0, blocks, 0)
+    return bytes(header)
 
 
 def _backed(path: Path) -> None:

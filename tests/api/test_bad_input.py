@@ -43,6 +43,8 @@ def post(service: Service, **fields: object) -> httpx.Response:
         ("local:empty.img", 422, "empty_image"),
         ("local:truncated.qcow2", 422, "corrupt_image"),
         ("local:backed.qcow2", 422, "unsafe_image"),
+        ("local:evidence.E01", 422, "not_a_disk"),
+        ("local:bomb.vdi", 422, "unreasonable_image"),
     ],
     ids=lambda value: ascii(value)[:30],
 )

@@ -18,7 +18,7 @@ from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
 from cloudmanager.providers import local
 from cloudmanager.testing.cloud import loop_device
-from tests.core.bench import BOUND, eventually
+from tests.core.bench import BOUND, eventually, kill
 from tests.nbd.client import Client
 
 SIZE = 1 << 20
@@ -60,6 +60,11 @@ class LocalBench:
     def shown(self, export: Export) -> str:
         """What the export shows, once it shows something."""
         return eventually(lambda: self.manager.get(export.id).error).detail
+
+    def server(self, export: Export) -> int | None:
+        """The process that serves a ready export."""
+        record = self.manager._store.exports.get(export.id)
+        return record.server.pid if record.server and record.state is ExportState.READY else None
 
     def over(self, export: Export) -> Export:
         return eventually(lambda: now if (now := self.manager.get(export.id)).state.is_over else None)
@@ -156,6 +161,26 @@ def test_what_a_client_writes_is_no_drift(bench: LocalBench) -> None:
             drift.look(provider)
         assert writer.read(0, 512) == b"w" * 512
     assert bench.manager.get(export.id).error is None
+
+
+@pytest.mark.parametrize(
+    "head", [b"\x1f\x8b\x08\0", b"QFI\xfb\0\0\0\3", b"EVF\t\r\n\xff\0"], ids=["gzip", "qcow2", "E01"]
+)
+def test_a_disk_that_looks_like_something_else_by_now_is_served_by_the_next_server(
+    head: bytes, bench: LocalBench
+) -> None:
+    """What a client writes onto a raw disk is a raw disk's content: `tar` onto it, say."""
+    bench.image("raw.img")
+    export = bench.ready("raw.img", Access.READ_WRITE)
+    with client(export) as writer:
+        writer.write(0, head.ljust(512, b"\0"))
+        writer.flush()
+    first = bench.server(export)
+    kill(first)
+    eventually(lambda: bench.server(export) not in (None, first))
+    with client(export) as reader:
+        assert reader.read(0, len(head)) == head
+    assert bench.manager.get(export.id).state is ExportState.READY
 
 
 def test_a_loop_device_that_was_detached_by_hand_is_served_until_its_last_reader_ends(
