@@ -58,6 +58,11 @@ _SOCKET_OPTIONS = [
 ]
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_TIMERSLACK = 1, 15, 29
 _IOCTLS = {
+    "TCGETS": 0x5401,
+    "FIONREAD": 0x541B,
+    "FIONBIO": 0x5421,
+    "FIONCLEX": 0x5450,
+    "FIOCLEX": 0x5451,
     "BLKROGET": 0x125E,
     "BLKGETSIZE": 0x1260,
     "BLKSECTGET": 0x1267,
@@ -74,7 +79,8 @@ _IOCTLS = {
     "XFS_IOC_DIOINFO": 0x800C581E,
     "FS_IOC_FIEMAP": 0xC020660B,
 }
-"""What is asked of disks and files, and how parts of them are given back: each needs a descriptor that may do it."""
+"""What is asked of descriptors, disks and files, and how parts of disks are given back: each needs a descriptor that
+may do it. Interpreters and C libraries take the first five for granted."""
 
 
 @cache

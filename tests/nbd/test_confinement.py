@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -226,6 +227,57 @@ def test_an_ordinary_user_exports_a_device_with_no_more_than_its_access(
     assert found["read-only"] == "served, link, AAAA"
     assert scratch in found["scratch"]
     assert writing in found["read-write"]
+
+
+STAND_IN = """#!/usr/bin/python3
+import ctypes, os, socket, sys
+listener = socket.socket(fileno=3)
+for name, attempt in {
+    "socket": socket.socket,
+    "disconnect": lambda: ctypes.CDLL(None, use_errno=True).connect(3, bytes(16), 16) and 1 / 0,
+    "connect": lambda: listener.connect(("127.0.0.1", PORT)),
+    "chmod": lambda: os.chmod("/image-0", 0o666),
+    "write": lambda: os.open("/image-0", os.O_RDWR),
+    "node": lambda: os.mknod("/dev/node", 0o60600, os.stat("/image-0").st_rdev),
+}.items():
+    try:
+        attempt()
+        print("succeeded:", name, file=sys.stderr, flush=True)
+    except (OSError, ZeroDivisionError):
+        print("refused:", name, file=sys.stderr, flush=True)
+listener.detach()
+os.execv("/usr/bin/qemu-nbd", ["qemu-nbd", *sys.argv[1:]])
+"""
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["file", "device"])
+def test_what_stands_in_for_qemu_nbd_gets_nowhere(
+    make_exporter: Callable[..., Exporter],
+    raw: Path,
+    loop: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """As an image that has taken it over would, in the very place where servers run."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        stand_in = tmp_path / "bin" / "qemu-nbd"
+        stand_in.parent.mkdir()
+        stand_in.write_text(STAND_IN.replace("PORT", str(service.getsockname()[1])))
+        stand_in.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+        exporter = make_exporter()
+        served = exporter.export(device(raw if kind == "file" else loop))
+        with served.connect() as client:
+            assert client.read(0, 512) == raw.read_bytes()[:512]
+        said = os.pread(exporter.servers._places[served.id].running._stderr.fd, 4096, 0).rstrip(b"\0").decode()
+        service.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            service.accept()
+    assert said.splitlines() == [
+        f"refused: {name}" for name in ("socket", "disconnect", "connect", "chmod", "write", "node")
+    ]
 
 
 def test_without_the_sandbox_there_is_none(make_exporter: Callable[..., Exporter], raw: Path) -> None:
