@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from io import FileIO
 
 from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
+from cloudmanager.confined.groups import Group
 from cloudmanager.confined.hold import Hold
+from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.process import Process, is_hung_up, kill_child, reap_child, remaining
 from cloudmanager.confined.sandbox import FILTER_FD, GATE_FD, INFO_FD, Confinement, out_of_the_way
 from cloudmanager.confined.spawner import Descriptors, Spawner
@@ -20,8 +22,6 @@ from cloudmanager.confined.stderr import Stderr
 
 _LISTENER = 3
 """Where socket activation has it: https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html"""
-_LIMIT_UNIT = 512
-"""Bytes that `ulimit -f` counts in (POSIX)."""
 _KILL_SECONDS = 5.0
 _GO = b"\n"
 _ATTEMPTS = 20
@@ -35,21 +35,6 @@ _RACES = (
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a program may use."""
-
-    file_bytes: int | None = None
-    """The size to which its writes may make a file grow; then they fail with EFBIG."""
-
-    def setting(self) -> list[str]:
-        """Lines of shell, for the program's process to run first."""
-        if self.file_bytes is None:
-            return []
-        # Ignored, the signal becomes an error of the write, which a client gets as ENOSPC.
-        return ['trap "" XFSZ', f"ulimit -f {self.file_bytes // _LIMIT_UNIT}"]
-
-
-@dataclass(frozen=True)
 class Launched:
     """A running program, with the process that is our child when the program is not."""
 
@@ -57,6 +42,8 @@ class Launched:
     launcher: int | None = None
     """bubblewrap's pid. While we have not reaped it, nobody else can have the number."""
     hold: Hold | None = None
+    group: Group | None = None
+    """Its control group, where it has one of its own."""
 
     @contextmanager
     def held(self, deadline: float) -> Iterator[None]:
@@ -80,11 +67,15 @@ class Launched:
 
     def reap(self) -> int | None:
         """The exit status of an ended program, negative or above 128 for a signal, where it is known."""
-        if self.launcher is None:
-            return self.server.reap()
-        if self.hold is not None:
-            self.hold.give_up()
-        return reap_child(self.launcher)
+        try:
+            if self.launcher is None:
+                return self.server.reap()
+            if self.hold is not None:
+                self.hold.give_up()
+            return reap_child(self.launcher)
+        finally:
+            if self.group is not None:
+                self.group.remove()
 
 
 @dataclass(frozen=True)
@@ -128,6 +119,8 @@ class Launch:
             gate_end.close()
             launched = self._found(pid, report, deadline)
             try:
+                self.limits.apply(launched.server.pid)
+                launched = replace(launched, group=spawner.group(launched.server.pid, self.limits))
                 if self.confinement.is_held:
                     launched = replace(launched, hold=Hold(launched.server))
                 _open_gate(gate)

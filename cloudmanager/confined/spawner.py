@@ -6,6 +6,7 @@ down again. Servers can share one: no interface of it is up, and nothing listens
 """
 
 import errno
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from typing import ParamSpec, Self, TypeVar
 from cloudmanager.confined import filter as system_calls
 from cloudmanager.confined import kernel, mounts
 from cloudmanager.confined.errors import Unconfinable
+from cloudmanager.confined.groups import Group, Groups
+from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.sandbox import Bare, Confinement, PrivilegedBubblewrap, UserBubblewrap
 
 _CAP_SYS_ADMIN = 21
@@ -27,6 +30,7 @@ _FIRST_AFTER_STANDARD = 3
 _PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 _NONE = mounts.Abilities(has_trees=False, has_null_device=False)
+log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -58,6 +62,7 @@ class Spawner:
         self.is_sandboxed = is_sandboxed
         self._holds = holds
         self._is_privileged = is_sandboxed and is_privileged()
+        self.groups = Groups.find()
         self._thread = ThreadPoolExecutor(1, "spawn")
         self._cleaner = ThreadPoolExecutor(1, "unmount")
         self._abilities = self._thread.submit(self._live_apart)
@@ -85,6 +90,21 @@ class Spawner:
             raise Unconfinable(
                 f"{command[0]} cannot be started: {error.strerror}.", is_passing=error.errno in _PASSING
             ) from error
+
+    def group(self, pid: int, limits: Limits) -> Group | None:
+        """Puts a process into a control group of its own, where that can be and something is limited."""
+        if self.groups is None or limits.processes is None:
+            return None
+        group = None
+        try:
+            group = self.groups.make(str(pid), processes=limits.processes, cpu_weight=limits.cpu_weight)
+            group.add(pid)
+        except OSError as error:  # it has ended, or the hierarchy is not ours any more
+            log.warning("process %d has no control group of its own: %s", pid, error.strerror)
+            if group is not None:
+                group.remove()
+            return None
+        return group
 
     def forget(self, things: Sequence[mounts.Tree | mounts.Node]) -> None:
         """Whoever was to find them has. To take mounts away takes the kernel a while, in which others are started."""

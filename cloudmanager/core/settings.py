@@ -152,6 +152,19 @@ class NbdSettings(Table):
         "bubblewrap",
         description='How qemu-nbd is confined. "none" lets it see this machine\'s files and network.',
     )
+    memory_limit_bytes: int = Field(
+        2**30,
+        ge=2**26,
+        description="What one NBD server may allocate. An image that needs more is not served; a server that comes to "
+        "need more ends, and is replaced.",
+    )
+    cpu_weight: int = Field(
+        100,
+        ge=1,
+        le=10000,
+        description="An NBD server's part of busy processors, where control groups can be made; a group that nobody "
+        "has set has 100.",
+    )
     start_timeout_seconds: float = Field(30, gt=0, description="How long an NBD server may take to answer.")
 
     @property

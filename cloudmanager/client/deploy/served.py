@@ -18,6 +18,7 @@ from cloudmanager.confined import (
     Ended,
     Launch,
     Launched,
+    Limits,
     NoAnswer,
     Spawner,
     Stderr,
@@ -30,6 +31,9 @@ READERS = 8
 _NAME = "image"
 _START_SECONDS = 30.0
 _END_SECONDS = 5.0
+
+_LIMITS = Limits(memory_bytes=2**30, open_files=256)
+"""A hostile image costs its own deployment at the most."""
 
 BlockOptions: TypeAlias = Mapping[str, "str | bool | int | BlockOptions | None"]
 
@@ -82,7 +86,7 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
             listener.bind(str(path))
             listener.listen(READERS)
             command = _command(image, confinement, descriptor, title)
-            launch = Launch(command, confinement, stderr, listener.fileno())
+            launch = Launch(command, confinement, stderr, listener.fileno(), _LIMITS)
             address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
             server = Served(address, stderr, dict(confinement.aliases))
             launched = _started(launch, spawner, server)

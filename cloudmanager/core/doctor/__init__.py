@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from cloudmanager.core.doctor.certificates import check_certificates
 from cloudmanager.core.doctor.directories import check_directories
 from cloudmanager.core.doctor.kernel import check_kernel
+from cloudmanager.core.doctor.limits import check_limits
 from cloudmanager.core.doctor.network import check_network
 from cloudmanager.core.doctor.openfiles import check_open_files
 from cloudmanager.core.doctor.privileges import check_privileges
@@ -24,6 +25,7 @@ def examine(settings: Settings, providers: Iterable[Provider]) -> Iterator[Findi
     """Every finding, good ones too, as each check is done."""
     yield from check_qemu()
     yield from check_sandbox(settings)
+    yield from check_limits(settings)
     yield from check_kernel()
     yield from check_privileges()
     yield from check_open_files(settings)

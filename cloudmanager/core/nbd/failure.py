@@ -9,7 +9,15 @@ _LONGEST_SHOWN = 600
 
 _LOCKED = "Is another process using the image"
 _TOO_SMALL = "has to be smaller or equal to the"
-_PASSING = ("Cannot allocate memory", "Too many open files", "Resource temporarily unavailable")
+_PASSING = ("Resource temporarily unavailable",)
+_NO_MEMORY = (
+    "Cannot allocate memory",
+    "Could not allocate",
+    "failed to allocate",
+    "Out of memory",
+    "Not enough memory",
+)
+_NO_FILES = "Too many open files"
 _KILLED = {-9, 128 + 9}
 """By the kernel, most likely, for want of memory: as seen directly, and as bubblewrap reports it."""
 
@@ -31,7 +39,18 @@ def clean(said: str, aliases: Mapping[str, str]) -> str:
     return "; ".join(filter(None, lines))[:_LONGEST_SHOWN]
 
 
-def failure(stderr: str, status: int | None, path: str, aliases: Mapping[str, str]) -> CloudManagerError:
+def limit_reached(said: str, memory_limit_bytes: int) -> str:
+    """Which of its limits a server has reached, as a sentence; empty if none."""
+    if any(words in said for words in _NO_MEMORY):
+        return f"It reached its limit of {memory_limit_bytes / 2**20:.0f} MiB of memory ([nbd] memory_limit_bytes)."
+    if _NO_FILES in said:
+        return "It reached its limit of open files."
+    return ""
+
+
+def failure(
+    stderr: str, status: int | None, path: str, aliases: Mapping[str, str], memory_limit_bytes: int
+) -> CloudManagerError:
     """Why a server ended before it was ready. `status` is its exit status, None where that is not known."""
     said = clean(stderr, aliases)
     if said.startswith("bwrap: "):
@@ -50,6 +69,8 @@ def failure(stderr: str, status: int | None, path: str, aliases: Mapping[str, st
         return ServerFailed(
             f"qemu-nbd ended while opening {path} (status {status}) and said nothing.", retriable=status in _KILLED
         )
+    if limit := limit_reached(said, memory_limit_bytes):
+        return ServerFailed(f"qemu-nbd could not open {path}: {said}. {limit}")
     return ServerFailed(
         f"qemu-nbd could not open {path}: {said}", retriable=status in _KILLED or any(word in said for word in _PASSING)
     )

@@ -19,6 +19,7 @@ from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerF
 from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import listener, psk, record, tls
+from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
 from cloudmanager.core.nbd.listener import Endpoint, Ports
 from cloudmanager.core.nbd.proof import Proof
@@ -346,6 +347,8 @@ class Servers:
         if place.running is not running:
             return
         words = running.bury()
+        if limit := limit_reached(words, self._settings.memory_limit_bytes):
+            words = f"{words} {limit}"
         log.warning("the server of export %s ended%s", export_id, f": {words}" if words else "")
         self._on_exit(export_id)
 

@@ -33,6 +33,10 @@ from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.settings import NbdSettings
 
 _TLS = "tls"
+FILES_PER_SERVER = 256
+"""Connections (64 at the most), the images of a chain (32), keys, and what QEMU opens for itself."""
+THREADS_PER_SERVER = 128
+"""QEMU's pool has up to 64, beside a few others."""
 
 
 def tls_directory(directory: Path) -> Path:
@@ -82,7 +86,13 @@ class Startup:
                 f"{self.directory} cannot be used: {error.strerror}. Make room there, or give access to it.",
                 retriable=True,
             ) from error
-        limits = Limits(self.scratch_limit_bytes if self._is_scratch else None)
+        limits = Limits(
+            self.scratch_limit_bytes if self._is_scratch else None,
+            memory_bytes=self.settings.memory_limit_bytes,
+            open_files=FILES_PER_SERVER,
+            processes=THREADS_PER_SERVER,
+            cpu_weight=self.settings.cpu_weight,
+        )
         return Launch(command, confinement, stderr, self.listener.fileno(), limits)
 
     def _command(self, opened: tuple[Image, ...], confinement: Confinement) -> list[str]:
@@ -171,7 +181,8 @@ class Startup:
         if isinstance(error, ProtocolError):
             return ServerFailed(f"qemu-nbd did not offer the export: it {error}.", retriable=True)
         known = error.status if isinstance(error, Ended) and error.status is not None else status
-        return failure(launch.stderr.read(), known, self.spec.device.path, launch.confinement.aliases)
+        said = launch.stderr.read()
+        return failure(said, known, self.spec.device.path, launch.confinement.aliases, self.settings.memory_limit_bytes)
 
     @property
     def _is_scratch(self) -> bool:

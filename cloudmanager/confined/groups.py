@@ -1,0 +1,147 @@
+"""Control groups, of either version: each program in one of its own, where this process may make some.
+
+Memory is not among what they limit. A group is charged with the page cache of what it reads too, so a limit would throw
+out what several readers of one disk share; `Limits.memory_bytes` bounds what a program itself allocates.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+PREFIX = "confined-"
+_PROCESSES = "cgroup.procs"
+_CONTROLLERS = ("pids", "cpu")
+_WEIGHT_OF_SHARES = 1024 / 100
+"""A group that was told nothing has 1,024 shares in version 1, and the weight 100 in version 2."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The directories of one group: one for each controller in version 1."""
+
+    directories: Sequence[Path]
+
+    def add(self, pid: int) -> None:
+        """With all its threads. Raises OSError."""
+        for directory in self.directories:
+            (directory / _PROCESSES).write_text(str(pid))
+
+    def remove(self) -> None:
+        """Once nobody is in it; else it is left to the next `Groups`."""
+        for directory in self.directories:
+            with suppress(OSError):
+                directory.rmdir()
+
+
+class Groups:
+    """Where groups can be made. Thread-safe."""
+
+    def __init__(self, parents: Mapping[str, Path], version: int) -> None:
+        """`parents`: by controller."""
+        self.version = version
+        self._parents = parents
+        self.sweep()
+
+    @classmethod
+    def find(cls) -> Self | None:
+        """Below the group of this process. None where it may make none, as in most containers."""
+        for parents, version in ((_first_version(), 1), (_second_version(), 2)):
+            if parents and _can_make(parents.values()):
+                return cls(parents, version)
+        return None
+
+    @property
+    def controllers(self) -> tuple[str, ...]:
+        return tuple(sorted(self._parents))
+
+    def make(self, name: str, *, processes: int, cpu_weight: int) -> Group:
+        """`processes` counts threads. Raises OSError."""
+        settings = {"pids": [("pids.max", str(processes))], "cpu": self._cpu(cpu_weight)}
+        made: list[Path] = []
+        try:
+            for controller, parent in self._parents.items():
+                directory = parent / f"{PREFIX}{name}"
+                directory.mkdir(exist_ok=True)
+                made.append(directory)
+                for file, value in settings[controller]:
+                    (directory / file).write_text(value)
+        except OSError:
+            Group(made).remove()
+            raise
+        return Group(tuple(dict.fromkeys(made)))
+
+    def sweep(self) -> None:
+        """Groups whose program ended while nobody watched. The kernel keeps those that have one."""
+        for parent in set(self._parents.values()):
+            for left in parent.glob(f"{PREFIX}*"):
+                with suppress(OSError):
+                    left.rmdir()
+
+    def _cpu(self, weight: int) -> list[tuple[str, str]]:
+        if self.version == 2:
+            return [("cpu.weight", str(weight))]
+        return [("cpu.shares", str(max(2, round(weight * _WEIGHT_OF_SHARES))))]
+
+
+def _first_version() -> dict[str, Path]:
+    """Each controller has a hierarchy of its own, or shares one with others."""
+    own = {
+        name: path for _, names, path in _own_groups() for name in names.split(",") if name in _CONTROLLERS and names
+    }
+    found = {}
+    for kind, root, mount, options in _mounts():
+        for name in set(own) & set(options.split(",")) if kind == "cgroup" else ():
+            found[name] = _below(mount, root, own[name])
+    return found
+
+
+def _second_version() -> dict[str, Path]:
+    """One hierarchy. A group with processes can hand no controller on to groups below it, unless it is a root."""
+    own = next((path for number, _, path in _own_groups() if number == "0"), None)
+    for kind, root, mount, _ in _mounts():
+        if kind == "cgroup2" and own is not None:
+            group = _below(mount, root, own)
+            with suppress(OSError):
+                offered = set((group / "cgroup.controllers").read_text().split())
+                wanted = [name for name in _CONTROLLERS if name in offered]
+                (group / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in wanted))
+                return dict.fromkeys(wanted, group)
+    return {}
+
+
+def _own_groups() -> list[tuple[str, str, str]]:
+    """Number, controllers and path of each hierarchy (proc_pid_cgroup(5))."""
+    with suppress(OSError):
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        return [(number, names, path) for number, names, path in (line.split(":", 2) for line in lines)]
+    return []
+
+
+def _mounts() -> Iterator[tuple[str, str, Path, str]]:
+    """Type, root, mount point and options of each file system of control groups (proc_pid_mountinfo(5))."""
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            place, _, filesystem = line.partition(" - ")
+            kind, _, options = filesystem.split(" ", 2)
+            if kind in ("cgroup", "cgroup2"):
+                yield kind, place.split(" ")[3], Path(place.split(" ")[4]), options
+
+
+def _below(mount: Path, root: str, own: str) -> Path:
+    """In a container only a part of the hierarchy is mounted."""
+    inside = own[len(root) :] if root != "/" and own.startswith(root) else own
+    return mount / inside.strip("/")
+
+
+def _can_make(parents: Iterable[Path]) -> bool:
+    for parent in set(parents):
+        probe = parent / f"{PREFIX}probe-{os.getpid()}"
+        try:
+            probe.mkdir()
+            probe.rmdir()
+        except OSError:
+            return False
+    return True
