@@ -59,13 +59,8 @@ def _write_the_rest() -> None:
 def _fail(why: str, error: BaseException) -> NoReturn:
     lines = [line.strip() for text in (why, *getattr(error, "__notes__", ())) for line in text.splitlines()]
     if said := "; ".join(filter(None, lines)).replace(":; ", ": "):
-        print(f"cloudmanager: {_printable(said)}", file=sys.stderr)
+        print(f"cloudmanager: {streams.printable(said)}", file=sys.stderr)
     sys.exit(Exit.ERROR)
-
-
-def _printable(text: str) -> str:
-    """What comes from elsewhere may hold sequences that a terminal obeys."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _place(error: BaseException) -> str:

@@ -43,6 +43,13 @@ def give_up() -> None:
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
 
 
+def printable(text: str) -> str:
+    """What comes from elsewhere may hold sequences that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class _Output(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:

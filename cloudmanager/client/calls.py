@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 LONGEST_WAIT_SECONDS = 300
 """The service waits no longer in one request."""
-PAGE_SIZE = "500"
+PAGE_SIZE = "1000"
 _ADDRESS = re.compile(r"nbds?://(?:[\w.-]+@)?(?:\[[\w:.%]+\]|[^\s/?#@:%\[\]\\\x00-\x1f]+)(?::\d{1,5})?/[\w.~%-]+")
 """No query, which could name files of this machine; no socket, no file, no other protocol."""
 _KEY = re.compile(r"[0-9A-Fa-f]{16,1024}")

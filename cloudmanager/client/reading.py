@@ -60,17 +60,28 @@ def _as_class(kind: type, value: object, where: str) -> object:
 
 def _as_record(kind: type, value: object, where: str) -> object:
     given = _is(dict, value, where)
-    wanted = _hints(kind)
     missing = [name for name in _required(kind) if name not in given]
     if missing:
         raise UnexpectedAnswer(f"The answer lacks {where}.{missing[0]}. {_ADVICE}")
-    return kind(**{name: _as(hint, given[name], f"{where}.{name}") for name, hint in wanted.items() if name in given})
+    fields_of_kind = {}
+    for name, hint, as_they_are in _hints(kind):
+        if name in given:
+            content = given[name]
+            is_right = type(content) in as_they_are  # most are, and a list has ten thousands of them
+            fields_of_kind[name] = content if is_right else _as(hint, content, f"{where}.{name}")
+    return kind(**fields_of_kind)
 
 
 @cache
-def _hints(kind: type) -> dict[str, object]:
+def _hints(kind: type) -> tuple[tuple[str, object, tuple[type, ...]], ...]:
+    """Each field with its type, and the types whose values are taken as they are."""
     hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
+    return tuple((field.name, hints[field.name], _as_they_are(hints[field.name])) for field in fields(kind))
+
+
+def _as_they_are(hint: object) -> tuple[type, ...]:
+    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(kind for kind in kinds if kind in (str, int, bool, float, type(None)))
 
 
 @cache

@@ -32,6 +32,7 @@ class ImageFormat(StrEnum):
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
+LimitOption = Annotated[int, typer.Option(min=0, metavar="N", help="At most so many; 0 is all of them.")]
 DiskArgument = Annotated[str, typer.Argument(metavar="DISK", help="`provider:name`, as `cloudmanager disks` lists it.")]
 ExportsArgument = Annotated[
     list[str], typer.Argument(metavar="EXPORT", help="Ids, as `cloudmanager exports` lists them.")
@@ -60,12 +61,13 @@ def disks(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="That have this label; repeatable.")
     ] = None,
     location: Annotated[str, typer.Option(metavar="PLACE", help="In this zone, region or directory.")] = "",
+    limit: LimitOption = 0,
     json: JsonOption = False,
 ) -> None:
     """List the disks that the providers can see."""
     from cloudmanager.cli.people.disks import disks as list_disks
 
-    list_disks(text, provider=provider, labels=label or [], location=location, as_json=json)
+    list_disks(text, provider=provider, labels=label or [], location=location, limit=limit, as_json=json)
 
 
 @app.command()
@@ -88,12 +90,13 @@ def exports(
     disk: Annotated[str, typer.Option(metavar="DISK", help="Of this disk only.")] = "",
     holder: Annotated[str, typer.Option(metavar="NAME", help="Of this holder only.")] = "",
     over_too: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    limit: LimitOption = 0,
     json: JsonOption = False,
 ) -> None:
     """List the exports."""
     from cloudmanager.cli.people.exports import exports as list_exports
 
-    list_exports(disk=disk, holder=holder, over_too=over_too, as_json=json)
+    list_exports(disk=disk, holder=holder, over_too=over_too, limit=limit, as_json=json)
 
 
 @app.command()

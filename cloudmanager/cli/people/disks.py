@@ -12,10 +12,11 @@ from cloudmanager.client.model import Disk
 _COLUMNS = ("disk", "size", "format", "location", "access", "held by")
 
 
-def disks(text: str, *, provider: str, labels: list[str], location: str, as_json: bool) -> None:
+def disks(text: str, *, provider: str, labels: list[str], location: str, limit: int, as_json: bool) -> None:
     with service() as manager:
+        found = manager.disks(text, provider=provider, labels=_parsed(labels), location=location)
         with waiting.told("looking for disks"):
-            found = list(manager.disks(text, provider=provider, labels=_parsed(labels), location=location))
+            found = output.at_most(limit, output.begun(found))
         if as_json:
             output.print_items(found)
         else:

@@ -54,10 +54,10 @@ def _tell(ready: Export, *, as_json: bool) -> None:
     remark(f"When you are done: cloudmanager release {ready.id}")
 
 
-def exports(*, disk: str, holder: str, over_too: bool, as_json: bool) -> None:
+def exports(*, disk: str, holder: str, over_too: bool, limit: int, as_json: bool) -> None:
     states = () if over_too else [state for state in ExportState if state.is_live or state is ExportState.CLOSING]
     with service() as manager:
-        found = manager.exports(disk=disk, holder=holder, states=states)
+        found = output.at_most(limit, manager.exports(disk=disk, holder=holder, states=states))
         if as_json:
             output.print_items(found)
         else:

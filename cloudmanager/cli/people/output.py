@@ -3,17 +3,23 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cloudmanager.cli.people.duration import words
+from cloudmanager.cli.streams import printable
 from cloudmanager.client.model import Export, ExportState
 
+Item = TypeVar("Item")
+
+_WRAPPED_ROWS = 200
+_BATCH_ROWS = 500
 _STYLES = {
     ExportState.READY: "green",
     ExportState.FAILED: "red",
@@ -32,6 +38,16 @@ def print_items(items: Iterable[Any]) -> None:
     print_json({"items": list(items)})
 
 
+def at_most(limit: int, items: Iterator[Item]) -> Iterator[Item]:
+    """Pages behind the last one that is shown are not asked for. 0: no limit."""
+    return islice(items, limit) if limit else items
+
+
+def begun(items: Iterator[Item]) -> Iterator[Item]:
+    """With the first of them at hand: what follows comes page by page."""
+    return chain(list(islice(items, 1)), items)
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -42,20 +58,46 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def print_table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], nothing: str) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]], nothing: str) -> None:
     """`nothing` is said on standard error when there is no row."""
+    rows = iter(rows)
+    first = [tuple(row) for row in islice(rows, _WRAPPED_ROWS + 1)]
+    if not first:
+        print(nothing, file=sys.stderr)
+    elif sys.stdout.isatty() and len(first) <= _WRAPPED_ROWS:
+        _print_wrapped(columns, first)
+    else:
+        _print_lines(columns, chain(first, map(tuple, rows)))
+
+
+def _print_wrapped(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> None:
+    """Each column within its part of the terminal. That takes a while for each row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # what a person copies, in one piece
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    if not table.row_count:
-        print(nothing, file=sys.stderr)
-        return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000  # a line for each row, for grep
-    console.print(table)
+    Console(highlight=False).print(table)
+
+
+def _print_lines(columns: Sequence[str], rows: Iterable[tuple[str | Text, ...]]) -> None:
+    """A line for each row, for grep. Those of a page are written before the next one is asked for."""
+    widths = list(map(len, columns))
+    for number, batch in enumerate(_batches(rows)):
+        cells = [tuple(printable(str(cell)) for cell in row) for row in batch]
+        widths = [max(width, *map(len, column)) for width, column in zip(widths, zip(*cells, strict=True), strict=True)]
+        head = [tuple(columns)] if number == 0 else []
+        lines = (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (*head, *cells)
+        )
+        print("\n".join(lines), flush=True)
+
+
+def _batches(rows: Iterable[tuple[str | Text, ...]]) -> Iterator[list[tuple[str | Text, ...]]]:
+    rows = iter(rows)
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        yield batch
 
 
 def state_of(export: Export) -> Text:

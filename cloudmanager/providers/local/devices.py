@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cloudmanager.core.errors import DeviceNotReady, DiskNotFound, DiskReplaced
@@ -51,15 +51,16 @@ class DeviceDisks:
             incarnation=incarnation,
         )
 
-    def list(self, after: str) -> Iterator[tuple[Disk, str]]:
-        """The disks behind the one of that kernel name, each with its kernel name."""
+    def list(self, after: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[tuple[Disk, str]]:
+        """The disks behind the one of that kernel name, of the names that are wanted, each with its kernel name."""
         if not self._is_on:
             return
         holders, links = Holders(self._roots), links_by_id(self._roots)
         for device in sysfs.all_devices(self._roots):
             if is_disk(device) and (not after or sysfs.natural_order(device.name) > sysfs.natural_order(after)):
                 disk_id = DiskId(self._provider, stable_name(device, links))
-                yield self._disk(disk_id, device, holders), device.name
+                if is_wanted(disk_id.native):
+                    yield self._disk(disk_id, device, holders), device.name
 
     def _resolve(self, disk_id: DiskId) -> BlockDevice:
         if not self._is_on:

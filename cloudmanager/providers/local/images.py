@@ -1,7 +1,7 @@
 """Image files as disks."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -89,8 +89,11 @@ class ImageDisks:
             self._seen[disk.id] = unchanged
         return device
 
-    def list(self, after: tuple[int, tuple[str, ...]]) -> Iterator[tuple[Disk, Entry]]:
-        """What looks like a disk: a container by its bytes, or a raw image by its name or size.
+    def list(
+        self, after: tuple[int, tuple[str, ...]], is_wanted: Callable[[str], bool] = bool
+    ) -> Iterator[tuple[Disk, Entry]]:
+        """What looks like a disk, of the names that are wanted: a container by its bytes, or a raw image by its name
+        or size.
 
         A raw image has no mark of its own, so of the files that are no container those are listed that have a usual
         suffix, or at least a mebibyte in whole sectors. Other regular files can be exported by their names, unless they
@@ -99,7 +102,7 @@ class ImageDisks:
         """
         holders = Holders(self._roots)
         for entry in self._directories.walk(after):
-            disk = self._listed(entry, holders)
+            disk = self._listed(entry, holders) if is_wanted(entry.native) else None
             if disk:
                 yield disk, entry
 

@@ -1,7 +1,7 @@
 """One page of everything that the local provider has: images first, then devices."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from cloudmanager.core.errors import InvalidRequest
@@ -20,23 +20,22 @@ def page(images: ImageDisks, devices: DeviceDisks, query: Query, token: str | No
     """
     if query.location or query.labels or query.state:
         return Page(())
-    wanted = (
-        (disk, position)
-        for disk, position in _all(images, devices, token)
-        if query.text.casefold() in disk.id.native.casefold()
-    )
-    found = list(islice(wanted, PAGE_SIZE + 1))
+    part = query.text.casefold()
+    found = list(islice(_all(images, devices, token, lambda native: part in native.casefold()), PAGE_SIZE + 1))
     items = tuple(disk for disk, _position in found[:PAGE_SIZE])
     return Page(items, found[PAGE_SIZE - 1][1] if len(found) > PAGE_SIZE else None)
 
 
-def _all(images: ImageDisks, devices: DeviceDisks, token: str | None) -> Iterator[tuple[Disk, str]]:
+def _all(
+    images: ImageDisks, devices: DeviceDisks, token: str | None, is_wanted: Callable[[str], bool]
+) -> Iterator[tuple[Disk, str]]:
+    """By its name a disk is left out before it is opened."""
     kind, position = _parsed(token) if token else ("image", _START)
     if kind == "image":
-        for disk, entry in images.list(position):
+        for disk, entry in images.list(position, is_wanted):
             yield disk, json.dumps(["image", *entry.position])
     last_device = position[1][0] if kind == "device" else ""
-    for disk, name in devices.list(last_device):
+    for disk, name in devices.list(last_device, is_wanted):
         yield disk, json.dumps(["device", 0, [name]])
 
 
