@@ -13,6 +13,8 @@ class Exit(IntEnum):
     """The command line itself is wrong."""
     PROBLEM = 3
     """`doctor` or `store check` found something that must be mended."""
+    BAD_RANGES = 4
+    """`deploy --skip-bad`: the image is in place but for ranges that could not be read."""
     SIGNALLED = 128
     """`run`: and the number of the signal that ended the command."""
     INTERRUPTED = 130

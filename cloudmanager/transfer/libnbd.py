@@ -30,6 +30,10 @@ FLUSH_SECONDS = 900.0
 _LOOK_AROUND_MILLISECONDS = 250
 _ALLOCATION = b"base:allocation"
 _STATE_ZERO = 2
+_ONE_PIECE = 1 << 2
+"""LIBNBD_CMD_FLAG_DF"""
+_STRICT_FLAGS = 1 << 1
+"""LIBNBD_STRICT_FLAGS"""
 _TLS_REQUIRED = 2
 _SIZE_MINIMUM = 0
 LONGEST_RANGE = 1 << 30
@@ -72,6 +76,9 @@ _PROTOTYPES: dict[str, tuple[object, ...]] = {
     "nbd_can_multi_conn": (_Int, _Pointer),
     "nbd_can_zero": (_Int, _Pointer),
     "nbd_can_trim": (_Int, _Pointer),
+    "nbd_can_df": (_Int, _Pointer),
+    "nbd_get_strict_mode": (_U32, _Pointer),
+    "nbd_set_strict_mode": (_Int, _Pointer, _U32),
     "nbd_can_flush": (_Int, _Pointer),
     "nbd_is_read_only": (_Int, _Pointer),
     "nbd_get_size": (_I64, _Pointer),
@@ -187,6 +194,7 @@ class Connection:
         self.is_read_only = bool(self._call("nbd_is_read_only"))
         self.has_several = bool(self._call("nbd_can_multi_conn"))
         """Whether further connections see what this one has written, and its flush covers theirs."""
+        self._read_flags = _ONE_PIECE if self._call("nbd_can_df") else 0
         self._knows_extents = bool(self._call("nbd_can_meta_context", _ALLOCATION))
         self.can_zero = bool(self._call("nbd_can_zero"))
         self.can_trim = bool(self._call("nbd_can_trim"))
@@ -205,8 +213,12 @@ class Connection:
         return address.certificates
 
     def start_read(self, address: int, length: int, offset: int) -> int:
-        """The cookie to wait for; the memory belongs to libnbd until then."""
-        return self._call("nbd_aio_pread", address, length, offset, _NO_CALLBACK, 0)
+        """The cookie to wait for; the memory belongs to libnbd until then.
+
+        The answer is asked for in one piece: qemu-nbd 7.2 drops the connection when it cannot read what it was about to
+        send in several, but answers EIO to this.
+        """
+        return self._call("nbd_aio_pread", address, length, offset, _NO_CALLBACK, self._read_flags)
 
     def start_write(self, address: int, length: int, offset: int) -> int:
         return self._call("nbd_aio_pwrite", address, length, offset, _NO_CALLBACK, 0)
@@ -258,6 +270,8 @@ class Connection:
     def _connect(self, address: Address) -> None:
         deadline = time.monotonic() + self.patience.connect_seconds
         self._call("nbd_set_pread_initialize", False)
+        strict: int = self._library.nbd_get_strict_mode(self._handle)
+        self._call("nbd_set_strict_mode", strict & ~_STRICT_FLAGS)  # or it refuses the flag of a plain read
         self._call("nbd_add_meta_context", _ALLOCATION)
         with _key_file(address.credentials) as key_file:
             if address.credentials is not None:

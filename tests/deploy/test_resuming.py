@@ -99,7 +99,7 @@ def test_nothing_is_noted_as_durable_before_a_flush(image, server, put, monkeypa
     done: list[str] = []
     flush, add = NbdWriter.flush, Journal.add
     monkeypatch.setattr(NbdWriter, "flush", lambda writer: (flush(writer), done.append("flush"))[0])
-    monkeypatch.setattr(Journal, "add", lambda journal, units: (done.append("add"), add(journal, units))[1])
+    monkeypatch.setattr(Journal, "add", lambda journal, *noted: (done.append("add"), add(journal, *noted))[1])
     put(image, server.address, connections=1)
     assert done.count("add") > 1
     assert all(done[at - 1] == "flush" for at, what in enumerate(done) if what == "add")

@@ -178,6 +178,10 @@ def deploy(
         typer.Option("--grow", help="Let the last partition and its file system fill the target. Needs root."),
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a run that was cut off has ended.")] = True,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Go on around what cannot be read of the image: zeros, listed at the end."),
+    ] = False,
     connections: Annotated[int, typer.Option(min=1, max=32, help="To the image and the target each, at most.")] = 4,
     holder: HolderOption = None,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each event.")] = False,
@@ -195,12 +199,14 @@ def deploy(
         "grow": grow,
         "resume": resume,
         "connections": connections,
+        "skip_bad": skip_bad,
     }
     if format is ImageFormat.RAW:
         from cloudmanager.client.deploy.options import Format
 
         options["image_format"] = Format.RAW
-    deploy_image(image, target, options, holder=holder, as_json=json)
+    if deploy_image(image, target, options, holder=holder, as_json=json).bad_ranges:
+        raise typer.Exit(Exit.BAD_RANGES)
 
 
 @app.command()

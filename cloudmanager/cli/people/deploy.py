@@ -43,7 +43,7 @@ class _Place:
     through: Through | None = None
 
 
-def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> None:
+def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":
     """Raises ClientError; leaves by KeyboardInterrupt or SystemExit when it is told to stop."""
     threading.Thread(target=importlib.import_module, args=(_ENGINE,), name="import", daemon=True).start()
     cancelled = threading.Event()
@@ -71,6 +71,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
                 remark(_ANEW if isinstance(error, SourceChanged | DifferenceFound) else _GO_ON)
             raise
     show.done(result)
+    return result
 
 
 class _Lines:

@@ -26,6 +26,8 @@ class Told:
 
     def done(self, result: "Result") -> None:
         remark(_summary(result))
+        if result.bad_ranges:
+            remark(_bad_ranges(result))
         if result.growth is not None:
             remark(_growth(result.growth))
 
@@ -85,6 +87,11 @@ def _summary(result: "Result") -> str:
     if result.is_verified:
         parts.append("verified: the target holds what was read of the image")
     return "; ".join(parts) + "."
+
+
+def _bad_ranges(result: "Result") -> str:
+    listed = "\n".join(f"  bytes {each.offset} to {each.offset + each.length - 1}" for each in result.bad_ranges)
+    return f"These could not be read of the image, and are zeros on the target:\n{listed}"
 
 
 def _growth(growth: "Growth") -> str:

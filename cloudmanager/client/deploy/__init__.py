@@ -14,9 +14,10 @@ from cloudmanager.client.deploy.deployment import deploy
 from cloudmanager.client.deploy.errors import DeployError
 from cloudmanager.client.deploy.options import DeployOptions, Format, Options
 from cloudmanager.client.deploy.progress import Phase, Progress
-from cloudmanager.client.deploy.result import Growth, Result, Way
+from cloudmanager.client.deploy.result import BadRange, Growth, Result, Way
 
 __all__ = [
+    "BadRange",
     "DeployError",
     "DeployOptions",
     "Format",

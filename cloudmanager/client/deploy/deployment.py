@@ -4,6 +4,7 @@ import time
 from typing import Unpack
 
 from cloudmanager.client.deploy import sources, targets
+from cloudmanager.client.deploy.bad_ranges import BadRanges, CarefulSource
 from cloudmanager.client.deploy.crew import Crew, Stopped
 from cloudmanager.client.deploy.errors import Cancelled
 from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
@@ -11,7 +12,7 @@ from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.options import DeployOptions, Options
 from cloudmanager.client.deploy.overlap import refuse_overlap
 from cloudmanager.client.deploy.progress import Phase, Progress
-from cloudmanager.client.deploy.result import Result
+from cloudmanager.client.deploy.result import BadRange, Result
 from cloudmanager.client.deploy.run import Run, unit_bytes_of
 from cloudmanager.client.deploy.sources import SourceLike
 from cloudmanager.client.deploy.targets import TargetLike
@@ -47,6 +48,7 @@ def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOpti
         is_verified=options.verify,
         way=written.way,
         growth=growth,
+        bad_ranges=tuple(BadRange(each.offset, each.length) for each in written.bad_ranges),
     )
 
 
@@ -63,6 +65,8 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
             name = targets.identity(target, options.target_id)
             heading = Heading(image.identity, name, image.size_bytes, unit_bytes_of(image))
             with Journal(options.journal_directory or default_directory(), heading) as journal:
-                return write(Run(image, disk, journal, options, crew, patience))
+                bad = BadRanges()
+                read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
+                return write(Run(read, disk, journal, options, crew, patience, bad))
     except Stopped:
         raise Cancelled("The deployment was cancelled.") from None

@@ -7,6 +7,7 @@ ClientError
     │   ├── UnsafeSource            it refers to other files
     │   ├── UnsupportedSource       its format or version is not one that can be read
     │   ├── DamagedSource           it is not whole
+    │   ├── UnreadableRange         one range of it cannot be read: `offset` and `length`
     │   └── SourceChanged           it was changed while it was read
     ├── TargetError             the target cannot be written
     │   ├── TargetTooSmall
@@ -19,6 +20,8 @@ ClientError
     ├── GrowFailed              everything was written; the partition or its file system was not grown
     └── Cancelled
 """
+
+from typing import Self
 
 from cloudmanager.client.errors import ClientError
 
@@ -49,6 +52,20 @@ class UnsupportedSource(SourceError):
 
 class DamagedSource(SourceError):
     """The image is cut off or broken."""
+
+
+class UnreadableRange(SourceError):
+    """A bad sector, as a rule."""
+
+    def __init__(self, detail: str, *, offset: int = 0, length: int = 0, is_resumable: bool = False) -> None:
+        super().__init__(detail, is_resumable=is_resumable)
+        self.offset = offset
+        self.length = length
+
+    @classmethod
+    def of(cls, offset: int, length: int, why: str) -> Self:
+        words = f"Bytes {offset} to {offset + length - 1} cannot be read: {why}."
+        return cls(words, offset=offset, length=length)
 
 
 class SourceChanged(SourceError):

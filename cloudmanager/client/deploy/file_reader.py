@@ -6,9 +6,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cloudmanager.client.deploy.errors import SourceError
+from cloudmanager.client.deploy.errors import SourceError, UnreadableRange
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, on_grains
+
+_BAD_MEDIUM = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
+"""What the kernel says of sectors that a device cannot read (block/blk-core.c)."""
 
 
 class FileReader:
@@ -31,6 +34,8 @@ class FileReader:
             try:
                 count = os.preadv(self._descriptor, [buffer.view[done : piece.length]], piece.offset + done)
             except OSError as error:
+                if error.errno in _BAD_MEDIUM:
+                    raise UnreadableRange.of(piece.offset, piece.length, error.strerror or "") from error
                 raise SourceError(f"It cannot be read at byte {piece.offset + done}: {error.strerror}.") from error
             if not count:
                 buffer.view[done : piece.length] = zeros[: piece.length - done]

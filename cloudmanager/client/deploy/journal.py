@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from cloudmanager.client.deploy.errors import DeployError, TargetInUse
+from cloudmanager.transfer.extents import Extent
 
 _VERSION = 1
 
@@ -43,6 +44,8 @@ class Journal:
         self._heading = heading
         self.written: dict[int, bytes] = {}
         """The units of earlier runs, with their checksums or without."""
+        self.bad: list[Extent] = []
+        """Ranges of the image that earlier runs could not read and skipped."""
         self.is_begun = False
         """Whether an earlier run has begun to write this image there."""
         self.left_on = ""
@@ -63,14 +66,15 @@ class Journal:
 
     def begin(self, target: str) -> None:
         """Forgets what was written, of this image or another one. `target` is what it may be known by again."""
-        self.written, self.left_on = {}, target
+        self.written, self.left_on, self.bad = {}, target, []
         os.ftruncate(self._descriptor, 0)
         self._append(asdict(self._heading))
         self._append({"left_on": target})
 
-    def add(self, units: Mapping[int, bytes]) -> None:
-        """They are durable on the target, and with this in the journal."""
-        self._append({"units": {index: digests.hex() for index, digests in units.items()}})
+    def add(self, units: Mapping[int, bytes], bad: Iterable[Extent] = ()) -> None:
+        """They are durable on the target, and with this in the journal. `bad`: what of the image is zeros there."""
+        noted = {"bad": [[each.offset, each.length] for each in bad]} if bad else {}
+        self._append({"units": {index: digests.hex() for index, digests in units.items()}, **noted})
         self.written.update(units)
 
     def forget(self) -> None:
@@ -94,6 +98,7 @@ class Journal:
         self.is_begun = bool(lines) and lines[0] == asdict(self._heading)
         if self.is_begun:
             for line in lines[1:]:
+                self.bad.extend(Extent(offset, length) for offset, length in line.get("bad", ()))
                 units = line.get("units")
                 if isinstance(units, dict):
                     self.written.update({int(index): bytes.fromhex(digests) for index, digests in units.items()})

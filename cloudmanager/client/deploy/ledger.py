@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cloudmanager.client.deploy.bad_ranges import BadRanges
 from cloudmanager.client.deploy.journal import Journal
 from cloudmanager.client.deploy.units import Unit
 
@@ -21,9 +22,10 @@ class _Copied:
 class Ledger:
     """A unit is finished when the target has acknowledged it, and durable after a flush. For several threads."""
 
-    def __init__(self, journal: Journal, *, believes_journal: bool) -> None:
+    def __init__(self, journal: Journal, bad: BadRanges, *, believes_journal: bool) -> None:
         """With `believes_journal` the checksums of an earlier run are still those of the image."""
         self._journal = journal
+        self._bad = bad
         self._lock = threading.Lock()
         self._committing = threading.Lock()
         self._finished: dict[Unit, _Copied] = {}
@@ -91,4 +93,4 @@ class Ledger:
             # The first unit lacks its head until the end, so it is never done before.
             durable = {unit.index: copied.digests for unit, copied in batch.items() if unit.index}
             if durable:
-                self._journal.add(durable)
+                self._journal.add(durable, self._bad.all())

@@ -1,5 +1,7 @@
 """An NBD server's export as a source and as a target."""
 
+import errno
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,7 @@ from functools import partial
 from cloudmanager.client import sector_size
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.connection import Connection, Connections
-from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall
+from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall, UnreadableRange
 from cloudmanager.transfer import reading
 from cloudmanager.transfer.buffers import Buffer, zeros_address
 from cloudmanager.transfer.extents import Extent, on_grains, pieces
@@ -22,16 +24,21 @@ _MOST_UNDER_WAY = 64
 class NbdReader(reading.NbdReader):
     """Raises SourceError, ConnectionLost."""
 
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._under_way: dict[int, Extent] = {}
+
     def extents(self, extent: Extent) -> list[Extent]:
-        with _reading():
+        with _reading(extent):
             return super().extents(extent)
 
     def begin(self, buffer: Buffer, piece: Extent) -> None:
-        with _reading():
+        with _reading(piece):
             super().begin(buffer, piece)
+        self._under_way[buffer.read] = piece
 
     def finish(self, buffer: Buffer) -> None:
-        with _reading():
+        with _reading(self._under_way.pop(buffer.read)):
             super().finish(buffer)
 
 
@@ -175,10 +182,12 @@ def _sectors(smallest_request_bytes: int) -> int | None:
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _reading(extent: Extent) -> Iterator[None]:
     try:
         yield
     except Failure as failure:
+        if failure.errno == errno.EIO:
+            raise UnreadableRange.of(extent.offset, extent.length, os.strerror(errno.EIO)) from None
         raise SourceError(f"The server cannot read: {failure.words}.") from None
 
 

@@ -39,6 +39,8 @@ class Options:
     """Let the last partition and its file system fill the target."""
     resume: bool = True
     """Go on where an earlier run ended that was cut off. Otherwise that run is forgotten."""
+    skip_bad: bool = False
+    """Go on around ranges of the image that cannot be read, and write zeros there; the result lists them."""
     connections: int = 4
     """To the target and the source each; fewer where a server accepts fewer."""
     reconnect_seconds: float = 60.0
@@ -66,6 +68,7 @@ class DeployOptions(TypedDict, total=False):
     verify: bool
     grow: bool
     resume: bool
+    skip_bad: bool
     connections: int
     reconnect_seconds: float
     progress: Listener

@@ -27,6 +27,14 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class BadRange:
+    """Bytes of the image that could not be read. The target has zeros there."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Result:
     """The image is on the target, and durable."""
 
@@ -40,3 +48,5 @@ class Result:
     is_verified: bool
     way: Way = Way.NBD
     growth: Growth | None = None
+    bad_ranges: tuple[BadRange, ...] = ()
+    """In order; those that an earlier run of the same deployment has skipped are among them."""

@@ -1,8 +1,9 @@
 """What the parts of one deployment share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from cloudmanager.client.deploy.bad_ranges import BadRanges
 from cloudmanager.client.deploy.crew import Crew
 from cloudmanager.client.deploy.ends import Source
 from cloudmanager.client.deploy.journal import Journal
@@ -29,6 +30,7 @@ class Run:
     options: Options
     crew: Crew
     patience: Patience
+    bad: BadRanges = field(default_factory=BadRanges)
 
     @property
     def is_stream(self) -> bool:

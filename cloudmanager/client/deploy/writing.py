@@ -18,6 +18,7 @@ from cloudmanager.client.deploy.stream import StreamSource
 from cloudmanager.client.deploy.stream_supply import StreamSupply
 from cloudmanager.client.deploy.units import DiskSupply, Head, Unit
 from cloudmanager.client.deploy.ways import Ways
+from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.libnbd import Patience
 
 _LAST_WORDS = Patience(connect_seconds=5.0, stall_seconds=10.0)
@@ -32,6 +33,7 @@ class Written:
     written_bytes: int
     resumed_bytes: int
     way: Way
+    bad_ranges: tuple[Extent, ...] = ()
 
 
 def write(run: Run) -> Written:
@@ -45,7 +47,9 @@ def write(run: Run) -> Written:
     is_blank = not is_resumed and checking.is_blank(run)
     if not is_resumed:
         run.journal.begin(run.target.likeness)
-    ledger = Ledger(run.journal, believes_journal=run.source.tells_changes)
+    if run.options.skip_bad:
+        run.bad.add(run.journal.bad)
+    ledger = Ledger(run.journal, run.bad, believes_journal=run.source.tells_changes)
     try:
         if not is_blank:
             finishing.erase_head(run)
@@ -84,7 +88,13 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         copying.run(lambda: _tell(run, copying, meter))
         try:
             size_bytes = _finish(run, supply, ledger, head, is_blank=is_blank)
-            return Written(size_bytes, ledger.written_bytes, resumed_bytes + ledger.skipped_bytes, _way(run, ways))
+            return Written(
+                size_bytes,
+                ledger.written_bytes,
+                resumed_bytes + ledger.skipped_bytes,
+                _way(run, ways),
+                tuple(run.bad.all()),
+            )
         except ConnectionLost as error:
             lost_at = lost_at or time.monotonic()
             if time.monotonic() - lost_at > run.options.reconnect_seconds:
@@ -118,8 +128,17 @@ def _way(run: Run, ways: Ways | None) -> Way:
 def _to_write(run: Run) -> tuple[list[Unit], int]:
     """The units that no earlier run has written, and how many bytes one has."""
     units = [] if run.source.size_bytes is None else run.units(run.source.size_bytes)
-    there = [unit.extent.length for unit in units if unit.index in run.journal.written]
-    return [unit for unit in units if unit.index not in run.journal.written], sum(there)
+    there = {unit for unit in units if unit.index in run.journal.written and not _must_be_read_again(run, unit)}
+    return [unit for unit in units if unit not in there], sum(unit.extent.length for unit in there)
+
+
+def _must_be_read_again(run: Run, unit: Unit) -> bool:
+    """Whether an earlier run has skipped something of it, which this one may not."""
+    return not run.options.skip_bad and any(bad.part(*_ends(unit.extent)).length > 0 for bad in run.journal.bad)
+
+
+def _ends(extent: Extent) -> tuple[int, int]:
+    return extent.offset, extent.end
 
 
 def _supply(run: Run, todo: list[Unit]) -> DiskSupply | StreamSupply:
