@@ -25,6 +25,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     # The request. 400 where it cannot be read, 422 where what it says cannot be done.
     core.InvalidRequest: 422,
     core.InvalidDiskId: 422,
+    core.AmbiguousDisk: 422,
     core.UnsupportedAccess: 422,
     core.IdempotencyMismatch: 422,
     core.InvalidContent: 422,

@@ -46,7 +46,7 @@ PROVIDER = (
     *(core.Throttled, core.CloudUnavailable),
 )
 DISK = (
-    *(core.InvalidDiskId, core.DiskNotFound, core.WrongZone),
+    *(core.InvalidDiskId, core.AmbiguousDisk, core.DiskNotFound, core.WrongZone),
     *(core.CorruptImage, core.UnsafeImage, core.UnreasonableImage, core.NotADisk, core.EmptyImage),
     *PROVIDER,
 )

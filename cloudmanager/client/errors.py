@@ -9,6 +9,7 @@ ClientError
 └── ServiceError                what the service answered, by the code of its problem
     ├── InvalidRequest              the caller must change the request
     │   ├── InvalidDiskId
+    │   ├── AmbiguousDisk               several disks have that name: `detail` tells which
     │   ├── UnsupportedAccess           the disk cannot be exported that way
     │   ├── IdempotencyMismatch         the key was used for another request
     │   ├── InvalidContent              what was sent for a disk is not made as it should be
@@ -187,6 +188,10 @@ class InvalidRequest(ServiceError):
 
 class InvalidDiskId(InvalidRequest):
     code = "invalid_disk_id"
+
+
+class AmbiguousDisk(InvalidRequest):
+    code = "ambiguous_disk"
 
 
 class UnsupportedAccess(InvalidRequest):

@@ -3,6 +3,7 @@
 CloudManagerError
 ├── InvalidRequest              the caller must change the request
 │   ├── InvalidDiskId
+│   ├── AmbiguousDisk           several disks have that name: the candidates are told
 │   ├── UnsupportedAccess       the disk cannot be exported that way
 │   ├── IdempotencyMismatch     the key was used for another request
 │   └── InvalidContent          what was sent for a disk is not made as it should be
@@ -102,6 +103,11 @@ class InvalidRequest(CloudManagerError):
 class InvalidDiskId(InvalidRequest):
     code = "invalid_disk_id"
     title = "That is not the id of a disk"
+
+
+class AmbiguousDisk(InvalidRequest):
+    code = "ambiguous_disk"
+    title = "Several disks have that name"
 
 
 class UnsupportedAccess(InvalidRequest):

@@ -79,7 +79,10 @@ class ProviderSpec:
 
     @hookspec(firstresult=True)
     def describe(self, provider: str, disk_id: DiskId) -> Disk:
-        """Facts about one disk, from its source. Raises InvalidDiskId (no call made), DiskNotFound."""
+        """Facts about one disk, from its source. Raises InvalidDiskId (no call made), DiskNotFound.
+
+        A name that is not unique in what the provider can see is refused: AmbiguousDisk, with the candidates.
+        """
         raise NotImplementedError
 
     @hookspec(firstresult=True)

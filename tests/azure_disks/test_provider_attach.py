@@ -15,7 +15,7 @@ from cloudmanager.core.errors import AttachLimit, CloudUnavailable, Configuratio
 from cloudmanager.core.model import Access, Device, NotAttached
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.azure import AzureEmulation
-from cloudmanager.testing.cloud.azure.emulation import ATTACH
+from cloudmanager.testing.cloud.azure.emulation import ATTACH, GROUP
 from cloudmanager.testing.cloud.azure.inventory import Controller
 from cloudmanager.testing.cloud.azure.operations import Form
 from cloudmanager.testing.cloud.faults import Effect, Fault
@@ -92,7 +92,7 @@ def test_our_own_part_of_an_attach_takes_less_than_150_ms(cloud: AzureEmulation,
 
 def test_no_more_calls_are_made_than_the_protocol_needs(cloud: AzureEmulation, provider: Provider) -> None:
     cloud.make_disk("evidence-7")
-    plan = plan_for(provider, "evidence-7")
+    plan = plan_for(provider, f"{GROUP}/evidence-7")
     attachment = provider.attach(plan)
     assert operations(cloud) == [
         "Disks_Get",
@@ -159,7 +159,8 @@ def test_what_was_detached_and_attached_again_by_hand_at_the_same_lun_is_not_our
     again = make_provider(cloud).attach(replace(plan, proof=kept[-1]))
     assert (again.request_id, again.reason) == (
         "",
-        "prod:evidence-7 is attached at LUN 63, and nothing proves that a request of this service did that.",
+        f"prod:{GROUP.casefold()}/evidence-7 is attached at LUN 63, "
+        "and nothing proves that a request of this service did that.",
     )
 
 

@@ -9,6 +9,7 @@ from cloudmanager.core.errors import AccessDenied, CloudUnavailable
 from cloudmanager.core.plugins import Provider
 from cloudmanager.providers.azure.errors import retry_after
 from cloudmanager.testing.cloud.azure import AzureEmulation
+from cloudmanager.testing.cloud.azure.emulation import GROUP
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.azure_disks.clients import describe, make_provider
 
@@ -16,14 +17,14 @@ from tests.azure_disks.clients import describe, make_provider
 def test_azures_own_words_are_kept(cloud: AzureEmulation, provider: Provider) -> None:
     cloud.faults.add(Fault("Disks_Get", Effect.ERROR, code="AuthorizationFailed", message="The client 'x' may not."))
     with pytest.raises(AccessDenied, match="The client 'x' may not"):
-        describe(provider, "evidence-7")
+        describe(provider, f"{GROUP}/evidence-7")
 
 
 def test_a_read_that_is_throttled_for_a_moment_is_made_again(cloud: AzureEmulation, identity: None) -> None:
     cloud.make_disk("evidence-7")
     cloud.faults.add(Fault("Disks_Get", Effect.THROTTLE, retry_after=0))
     cloud.faults.add(Fault("Disks_Get", Effect.CUT_BEFORE, nth=2))
-    assert describe(make_provider(cloud), "evidence-7").size_bytes
+    assert describe(make_provider(cloud), f"{GROUP}/evidence-7").size_bytes
     assert [call.status for call in cloud.calls if call.operation == "Disks_Get"] == [429, 0, 200]
 
 

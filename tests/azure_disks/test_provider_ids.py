@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudmanager.core.errors import DiskNotFound, InvalidDiskId
+from cloudmanager.core.errors import AmbiguousDisk, DiskNotFound, InvalidDiskId
 from cloudmanager.core.model import Access
 from cloudmanager.core.plugins import Provider
 from cloudmanager.providers.azure.resource_id import DISKS, ResourceId, Spelling
@@ -67,8 +67,8 @@ def test_a_described_disk_stays_the_same_when_the_default_group_changes(
     cloud: AzureEmulation, provider: Provider
 ) -> None:
     cloud.make_disk("evidence-7")
-    cloud.make_disk(f"{OTHER_GROUP}/evidence-7")
     disk = describe(provider, "evidence-7")
+    cloud.make_disk(f"{OTHER_GROUP}/evidence-7")
     restarted = make_provider(cloud, resource_group=OTHER_GROUP)
     restarted.attach(restarted.plan_attach(disk, Access.READ_ONLY))
     assert cloud.holders("evidence-7") == ["worker-1"]
@@ -102,7 +102,7 @@ def test_a_disk_of_another_subscription_is_refused_with_advice(cloud: AzureEmula
 def test_a_missing_disk_is_not_found(cloud: AzureEmulation, provider: Provider, native: str) -> None:
     with pytest.raises(DiskNotFound) as caught:
         describe(provider, native)
-    assert caught.value.cloud_code in ("ResourceNotFound", "ResourceGroupNotFound")
+    assert caught.value.cloud_code in ("ResourceNotFound", "ResourceGroupNotFound", None)
 
 
 def test_a_described_disk_has_azures_facts(cloud: AzureEmulation, provider: Provider) -> None:
@@ -123,3 +123,45 @@ def test_no_text_gets_into_a_path_unchecked(text: str) -> None:
         return
     assert ResourceId.of(str(found)) == found
     assert str(found).count("/") == 8
+
+
+def test_a_name_that_several_groups_have_is_refused_with_the_candidates(
+    cloud: AzureEmulation, provider: Provider
+) -> None:
+    for group in (GROUP, OTHER_GROUP):
+        cloud.make_disk(f"{group}/Evidence-7")
+    with pytest.raises(AmbiguousDisk) as caught:
+        describe(provider, "evidence-7")
+    for group in (GROUP, OTHER_GROUP):
+        assert f":{group.casefold()}/Evidence-7" in caught.value.detail
+        assert describe(provider, f"{group}/evidence-7").canonical_id
+
+
+@pytest.mark.parametrize("group", [GROUP, OTHER_GROUP])
+def test_the_only_disk_of_a_name_is_found_in_every_group(cloud: AzureEmulation, provider: Provider, group: str) -> None:
+    cloud.make_disk(f"{group}/evidence-7")
+    cloud.make_disk(f"{GROUP}/evidence-70")
+    disk = describe(provider, "EVIDENCE-7")
+    assert disk.id.native == f"{group.casefold()}/evidence-7"
+    assert disk == describe(provider, disk.id.native)
+
+
+def test_every_page_of_the_list_is_looked_at(cloud: AzureEmulation, provider: Provider) -> None:
+    for group in (GROUP, OTHER_GROUP):
+        cloud.make_disk(f"{group}/zzz-last")
+    for number in range(60):
+        cloud.make_disk(f"{GROUP}/disk-{number:02}", size_bytes=1 << 20)
+    with pytest.raises(AmbiguousDisk):
+        describe(provider, "zzz-last")
+
+
+def test_the_groups_of_find_in_and_the_setting_for_names_without_one_bound_it(
+    cloud: AzureEmulation, identity: None
+) -> None:
+    for group in (GROUP, OTHER_GROUP):
+        cloud.make_disk(f"{group}/evidence-7")
+    for settings in ({"find_in": [OTHER_GROUP]}, {"resource_group": OTHER_GROUP}):
+        disk = describe(make_provider(cloud, **settings), "evidence-7")
+        assert f"/resourcegroups/{OTHER_GROUP.casefold()}/" in disk.canonical_id
+    with pytest.raises(DiskNotFound, match="lists"):
+        describe(make_provider(cloud, find_in=[OTHER_GROUP]), "nothing-here")

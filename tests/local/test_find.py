@@ -118,14 +118,14 @@ def test_what_local_disks_do_not_have_finds_nothing(query: Query, images: LocalP
     assert images.find(query, None).items == ()
 
 
-def test_a_name_in_two_directories_is_listed_under_both_ways_to_write_it(tmp_path: Path) -> None:
+def test_a_name_in_two_directories_is_listed_under_both_paths(tmp_path: Path) -> None:
     directories = tuple(tmp_path / name for name in ("first", "second"))
     for directory in directories:
         directory.mkdir()
         (directory / "a.raw").write_bytes(b"x" * 512)
     provider = LocalProvider("local", LocalSettings(images=directories))
     listed = found(provider)
-    assert list(listed) == ["a.raw", str(directories[1] / "a.raw")]
+    assert list(listed) == [str(directory / "a.raw") for directory in directories]
     for native, disk in listed.items():
         assert provider.describe(disk_id(native)).canonical_id == disk.canonical_id
 

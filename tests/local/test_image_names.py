@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.errors import CloudManagerError, DeviceError, DiskNotFound, InvalidDiskId
+from cloudmanager.core.errors import AmbiguousDisk, CloudManagerError, DeviceError, DiskNotFound, InvalidDiskId
 from cloudmanager.core.model import FileIdentity
 from cloudmanager.providers.local import LocalProvider
 from cloudmanager.providers.local.settings import LocalSettings
-from tests.local.conftest import MiB, disk_id
+from tests.local.conftest import MiB, disk_id, found
 
 
 def test_a_path_below_the_directory(provider: LocalProvider, directory: Path) -> None:
@@ -34,16 +34,20 @@ def test_the_absolute_path(provider: LocalProvider, raw: Path) -> None:
     assert provider.describe(disk_id(raw)).canonical_id == provider.describe(disk_id(raw.name)).canonical_id
 
 
-def test_the_first_directory_that_has_it_wins_and_the_other_is_told(tmp_path: Path) -> None:
+def test_a_name_that_two_directories_have_is_refused_and_their_paths_are_told(tmp_path: Path) -> None:
     directories = tuple(tmp_path / name for name in ("first", "second"))
     for number, directory in enumerate(directories, 1):
         directory.mkdir()
         (directory / "a.raw").write_bytes(b"x" * 512 * number)
     provider = LocalProvider("local", LocalSettings(images=directories))
-    disk = provider.describe(disk_id("a.raw"))
-    assert disk.size_bytes == 512
-    assert str(directories[1] / "a.raw") in disk.description
-    assert provider.describe(disk_id(directories[1] / "a.raw")).size_bytes == 1024
+    with pytest.raises(AmbiguousDisk) as caught:
+        provider.describe(disk_id("a.raw"))
+    for number, directory in enumerate(directories, 1):
+        assert f"local:{directory / 'a.raw'}" in caught.value.detail
+        assert provider.describe(disk_id(directory / "a.raw")).size_bytes == 512 * number
+    listed = found(provider)
+    assert sorted(listed) == sorted(str(directory / "a.raw") for directory in directories)
+    assert all(provider.describe(disk_id(native)) == disk for native, disk in listed.items())
 
 
 def test_the_same_file_in_two_directories_is_not_ambiguous(tmp_path: Path, raw: Path, directory: Path) -> None:

@@ -3,15 +3,17 @@
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
-from cloudmanager.core.errors import InvalidRequest
+from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, DiskNotFound, InvalidRequest
 from cloudmanager.core.model import Query
 from cloudmanager.providers.azure.compute import Compute
 from cloudmanager.providers.azure.facts import DiskFacts, Place
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,38 @@ class Finding:
         following = self._next(position, listed.next_link)
         matching = tuple(disk for disk in listed.disks if _matches(disk, query))
         return Found(matching, following.token() if following else None)
+
+    def named(self, name: str, provider: str) -> DiskFacts:
+        """The only disk of that name in the resource groups that are listed.
+
+        Raises DiskNotFound, AmbiguousDisk, AccessDenied.
+        """
+        try:
+            found = [disk for disk in self._every() if disk.id.name.casefold() == name.casefold()]
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"{error.detail} A disk is found by its name alone only where this service may list disks; else name "
+                f"its resource group too ({provider}:GROUP/{name}), or set resource_group or find_in in "
+                f"[providers.{provider}].",
+                cloud_code=error.cloud_code,
+            ) from error
+        if not found:
+            raise DiskNotFound(f"No resource group that this service lists has a disk {name}.")
+        if len(found) > 1:
+            names = ", ".join(f"{provider}:{disk.id.short}" for disk in found[:_SHOWN])
+            raise AmbiguousDisk(f"{len(found)} disks are called {name}: {names}. Say which one is meant.")
+        return found[0]
+
+    def _every(self) -> Iterator[DiskFacts]:
+        for group in self._scopes:
+            link: str | None = None
+            while True:
+                listed = self._compute.list_disks(group, link)
+                yield from listed.disks
+                if not listed.next_link:
+                    break
+                parts = urlsplit(listed.next_link)
+                link = f"{self._endpoint}{parts.path}?{parts.query}"
 
     def _link(self, position: Position, group: str | None) -> str | None:
         """Raises InvalidRequest for a token that leads anywhere but to the list that it continues."""

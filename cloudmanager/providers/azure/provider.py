@@ -57,7 +57,9 @@ class AzureProvider:
     @hookimpl
     def describe(self, disk_id: DiskId) -> Disk:
         id = self._named(disk_id.native, DISKS)
-        return self._disk(self._parts().compute.disk(id), disk_id)
+        if self._settings.resource_group or not Spelling.parse(disk_id.native, DISKS).is_bare:
+            return self._disk(self._parts().compute.disk(id), disk_id)
+        return self._disk(self._parts().finding.named(id.name, self._name))
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:

@@ -87,6 +87,11 @@ class Spelling:
             )
         return found
 
+    @property
+    def is_bare(self) -> bool:
+        """A name alone: which resource group it is in is not said."""
+        return not self.group
+
     def resolve(self, subscription: str, group: str) -> ResourceId:
         """`group` is that of names without one. Raises InvalidDiskId when it is in another subscription."""
         if self.subscription and self.subscription.casefold() != subscription.casefold():

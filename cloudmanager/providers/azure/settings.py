@@ -21,7 +21,9 @@ class AzureSettings(CloudSettings):
 
     subscription_id: str = Field("", description="Subscription of the disks and of this machine. Empty: found out.")
     resource_group: str = Field(
-        "", description="Resource group of disks that are named without one. Empty: that of this machine."
+        "",
+        description="Resource group of disks that are named without one. Empty: a name alone means the only disk that "
+        "has it in the groups of find_in.",
     )
     vm: str = Field(
         "",

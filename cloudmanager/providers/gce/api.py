@@ -27,6 +27,7 @@ Answer = TypeVar("Answer")
 Client = TypeVar("Client")
 SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 DONE = compute_v1.Operation.Status.DONE
+UNREACHABLE = "UNREACHABLE"
 LONGEST_WAIT_SECONDS = 130.0
 """`operations.wait` answers within two minutes."""
 
@@ -45,6 +46,8 @@ class DiskPage:
     items: Sequence[compute_v1.Disk]
     next_page_token: str
     """Empty at the end."""
+    unreachable: Sequence[str] = ()
+    """Zones and regions that did not answer: their disks are missing."""
 
 
 class Compute:
@@ -140,7 +143,9 @@ class Compute:
         """One page of the disks of every zone and region."""
         request = compute_v1.AggregatedListDisksRequest(project=project, **vars(listing))
         answer = self._call(_first_page(self._disks.aggregated_list), request)
-        return DiskPage([disk for scope in answer.items.values() for disk in scope.disks], answer.next_page_token)
+        found = [disk for scope in answer.items.values() for disk in scope.disks]
+        silent = [name for name, scope in answer.items.items() if scope.warning.code == UNREACHABLE]
+        return DiskPage(found, answer.next_page_token, list(dict.fromkeys([*answer.unreachables, *silent])))
 
     def disks_of_zone(self, project: str, zone: str, listing: Listing) -> DiskPage:
         request = compute_v1.ListDisksRequest(project=project, zone=zone, **vars(listing))

@@ -1,15 +1,21 @@
 """Finds disks: a query becomes the narrowest list that Compute Engine can make itself."""
 
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from cloudmanager.core.errors import DiskNotFound
+from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, CloudUnavailable, DiskNotFound
 from cloudmanager.core.model import Disk, Node, Page, Query
 from cloudmanager.providers.gce.api import Compute, DiskPage, Listing
 from cloudmanager.providers.gce.facts import disk_of
-from cloudmanager.providers.gce.resource import is_region
+from cloudmanager.providers.gce.resource import Resource, is_region
+
+if TYPE_CHECKING:
+    from google.cloud import compute_v1
 
 PAGE_SIZE = 500
 """The largest that Compute Engine gives."""
+_SHOWN = 5
 _NAME_PART = re.compile(r"[-a-z0-9]*")
 _LABEL_KEY = re.compile(r"[\w-]{1,63}")
 _LABEL_VALUE = re.compile(r"[\w-]{0,63}")
@@ -38,6 +44,40 @@ class Finder:
         return Page(
             tuple(disk for disk in disks if text in disk.canonical_id.rpartition("/")[2]), found.next_page_token or None
         )
+
+    def named(self, name: str) -> "compute_v1.Disk":
+        """The only disk of that name or number in the zones and regions of the project.
+
+        Raises DiskNotFound, AmbiguousDisk, CloudUnavailable while a part of them does not answer, AccessDenied.
+        """
+        try:
+            found = list(self._everywhere(f"id = {name}" if name.isdecimal() else f'name = "{name}"'))
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"{error.detail} A disk is found by its name alone only where this service may list disks; else name "
+                f"its zone or region too: {self._provider}:ZONE/{name}.",
+                cloud_code=error.cloud_code,
+            ) from error
+        if not found:
+            raise DiskNotFound(f"No zone and no region of project {self._project} has a disk {name}.")
+        if len(found) > 1:
+            names = ", ".join(f"{self._provider}:{Resource.from_link(disk.self_link).short}" for disk in found[:_SHOWN])
+            raise AmbiguousDisk(f"{len(found)} disks are called {name}: {names}. Say which one is meant.")
+        return found[0]
+
+    def _everywhere(self, filter: str) -> "Iterator[compute_v1.Disk]":
+        token = ""
+        while True:
+            page = self._compute.disks_everywhere(self._project, Listing(filter, token, PAGE_SIZE))
+            if page.unreachable:
+                raise CloudUnavailable(
+                    f"Compute Engine cannot say now what is in {', '.join(page.unreachable)}. Name the disk's zone or "
+                    "region too, or try again."
+                )
+            yield from page.items
+            token = page.next_page_token
+            if not token:
+                return
 
     def _list(self, location: str, listing: Listing) -> DiskPage:
         if not location:

@@ -27,7 +27,7 @@ from cloudmanager.providers._disk_locks import DiskLocks
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.facts import disk_of, incarnation
 from cloudmanager.providers.gce.machine import ThisMachine
-from cloudmanager.providers.gce.resource import Resource, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource import Resource, is_bare, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ class GceProvider:
 
     @hookimpl
     def describe(self, disk_id: DiskId) -> Disk:
-        resource = self._named(disk_id.native)
-        return self._disk(self._parts().compute.disk(resource), by_number=resource.is_numbered)
+        resource, parts = self._named(disk_id.native), self._parts()
+        found = parts.finder.named(resource.name) if is_bare(disk_id.native) else parts.compute.disk(resource)
+        return self._disk(found, by_number=resource.is_numbered)
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:

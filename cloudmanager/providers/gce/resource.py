@@ -72,14 +72,19 @@ class Resource:
 def parse_disk(native: str, project: str, zone: str) -> Resource:
     """The disk that a native id names, in any of the spellings that Google's own tools take.
 
-    A bare name is looked for in `zone`; a name or a numeric id may stand after its zone or region; a path or a link is
-    taken as it is. Raises InvalidDiskId.
+    A name or a numeric id may stand after its zone or region; a path or a link is taken as it is. A bare name is in
+    `zone`, for those who know that; `is_bare` tells whether it is one. Raises InvalidDiskId.
     """
     disk = _from_link(native, project) or _from_parts(native, project, zone)
     is_disk = disk is not None and disk.kind == "disks" and disk.location
     if disk is None or not is_disk or not _is_well_formed(disk):
         raise InvalidDiskId(f"{_shown(native)} is not the name of a disk of Compute Engine: write {EXAMPLES}.")
     return disk
+
+
+def is_bare(native: str) -> bool:
+    """A name or number alone: which zone or region it is in is not said."""
+    return "/" not in native
 
 
 def parse_snapshot(native: str, project: str) -> Resource:

@@ -76,8 +76,9 @@ class ImageDirectories:
 
     def _entry(self, index: int, parts: tuple[str, ...]) -> Entry:
         path = self.paths[index].joinpath(*parts)
-        is_hidden_by_earlier = any(os.path.lexists(earlier.joinpath(*parts)) for earlier in self.paths[:index])
-        native = str(path) if is_hidden_by_earlier else "/".join(parts)
+        others = (directory for number, directory in enumerate(self.paths) if number != index)
+        is_ambiguous = any(os.path.lexists(other.joinpath(*parts)) for other in others)
+        native = str(path) if is_ambiguous else "/".join(parts)
         return Entry(native, path, (index, parts))
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cloudmanager.core.errors import CloudManagerError, DiskReplaced, ImageError
+from cloudmanager.core.errors import AmbiguousDisk, CloudManagerError, DiskReplaced, ImageError
 from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.inspection import Turns, inspect_raw, is_container
 from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
@@ -42,7 +42,8 @@ class ImageDisks:
     def describe(self, disk_id: DiskId) -> Disk:
         place = self._directories.place(disk_id.native)
         with opened(place.path, self._directories.paths) as image:
-            return self._disk(disk_id, image, Holders(self._roots), _also_in(place, image))
+            _refuse_ambiguous(disk_id, place, image)
+            return self._disk(disk_id, image, Holders(self._roots))
 
     def have(self, native: str) -> bool:
         """Whether an absolute path is in an image directory."""
@@ -136,9 +137,7 @@ class ImageDisks:
         with self._turns.taken():
             return read_layers(image, self._allow_backing_from, self._roots.machine(), check_tables=check_tables)
 
-    def _disk(
-        self, disk_id: DiskId, image: OpenedImage, holders: Holders, remark: str = "", *, check_tables: bool = True
-    ) -> Disk:
+    def _disk(self, disk_id: DiskId, image: OpenedImage, holders: Holders, *, check_tables: bool = True) -> Disk:
         top, *backing = self._layers(image, check_tables=check_tables)
         held_by = tuple(holder.name for holder in holders.of(top.identity))
         reasons = [reason for reason in (top.image.read_only_because, image.refuses_writes()) if reason]
@@ -147,7 +146,7 @@ class ImageDisks:
             top.canonical_id,
             top.image.size_bytes,
             format=top.image.format,
-            description=" ".join(filter(None, [*reasons, remark])),
+            description=" ".join(reasons),
             access=frozenset(Access) - ({Access.READ_WRITE} if reasons or held_by else set()),
             held_by=held_by,
             backing=tuple(layer.canonical_id for layer in backing),
@@ -193,6 +192,11 @@ def _looks_like_a_disk(image: OpenedImage, path: Path) -> bool:
     return path.suffix.lower() in RAW_SUFFIXES or is_whole_sectors or is_container(image.file)
 
 
-def _also_in(place: Place, image: OpenedImage) -> str:
-    others = [str(other) for other in place.others if identity_of(other) not in (None, image.identity)]
-    return f"The same name is also at {', '.join(others)}: use that path to mean that image." if others else ""
+def _refuse_ambiguous(disk_id: DiskId, place: Place, image: OpenedImage) -> None:
+    """Raises AmbiguousDisk when another directory has another file of that name."""
+    others = [other for other in place.others if identity_of(other) not in (None, image.identity)]
+    if others:
+        names = ", ".join(f"{disk_id.provider}:{path}" for path in (place.path, *others))
+        raise AmbiguousDisk(
+            f"{1 + len(others)} image directories have a {disk_id.native}: {names}. Say which one is meant."
+        )

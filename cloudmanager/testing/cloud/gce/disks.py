@@ -1,7 +1,7 @@
 """`disks`, `regionDisks` and `snapshots`."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from cloudmanager.testing.cloud import backing
@@ -16,6 +16,7 @@ from cloudmanager.testing.cloud.wire import Response
 INSERT_SECONDS = 5.0
 DELETE_SECONDS = 2.0
 SNAPSHOT_SECONDS = 20.0
+UNREACHABLE = "UNREACHABLE"
 NO_RESULTS = "NO_RESULTS_ON_PAGE"
 
 
@@ -28,6 +29,8 @@ class Disks:
         self._operations = operations
         self._files = files
         self._quota_gb = quota_gb
+        self.unreachable: set[str] = set()
+        """Scopes that an aggregated list says nothing of: `zones/us-central1-c`."""
 
     def file(self, path: str) -> Path:
         """The bytes of a disk or a snapshot."""
@@ -56,10 +59,16 @@ class Disks:
         found: dict[str, list[documents.Document]] = {scope: [] for scope in _scopes(asked.seen)}
         for disk in items:
             found[disk.scope].append(documents.disk(disk, users))
-        scopes = {scope: {"disks": disks} if disks else _nothing(scope) for scope, disks in found.items()}
+        scopes = {scope: self._shown(scope, disks) for scope, disks in found.items()}
         link = f"{HOST}projects/{asked.project}/aggregated/disks"
         answer: documents.Document = {"kind": "compute#diskAggregatedList", "selfLink": link, "items": scopes}
         return Response.of_json(200, answer | ({"nextPageToken": token} if token else {}))
+
+    def _shown(self, scope: str, disks: Sequence[documents.Document]) -> documents.Document:
+        if scope in self.unreachable:
+            return _warned(scope, UNREACHABLE, f"The scope '{scope}' is not reachable.")
+        nothing = f"There are no results for scope '{scope}' on this page."
+        return {"disks": disks} if disks else _warned(scope, NO_RESULTS, nothing)
 
     def insert(self, asked: Asked) -> Response:
         self._check_scope(asked)
@@ -219,6 +228,5 @@ def _scopes(cloud: Cloud) -> list[str]:
     return [*(f"regions/{region}" for region in cloud.regions), *(f"zones/{zone}" for zone in cloud.zones)]
 
 
-def _nothing(scope: str) -> documents.Document:
-    message = f"There are no results for scope '{scope}' on this page."
-    return {"warning": {"code": NO_RESULTS, "message": message, "data": [{"key": "scope", "value": scope}]}}
+def _warned(scope: str, code: str, message: str) -> documents.Document:
+    return {"warning": {"code": code, "message": message, "data": [{"key": "scope", "value": scope}]}}

@@ -55,6 +55,7 @@ class Emulation(Emulator[Cloud]):
         self._metadata: dict[str, HttpServer] = {}
         self.operations = Operations(cloud, self.timeline, self.lock, wait_limit_seconds)
         self.disks = Disks(cloud, self.operations, directory / "disks", quota_gb)
+        self.unreachable = self.disks.unreachable
         self.instances = Instances(cloud, self.operations, self._plug, self._unplug)
         self._handlers = self._methods()
         self.credentials_file = self.tokens.write_key(directory / "credentials.json", PROJECT, f"{self.url}/token")
