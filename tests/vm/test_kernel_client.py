@@ -20,6 +20,7 @@ import pytest
 import redis
 
 from tests.client.daemon import Daemon, eventually
+from tests.client.test_sector_size import partitioned
 from tests.vm.evidence import PARTITIONS, make_evidence
 from tests.vm.virtual_machine import HOST, VirtualMachine
 from tests.vm.worker import Worker, assignments, bring_programs
@@ -32,6 +33,8 @@ PYTHON_PATH = "/run/code:/opt/code:/opt/site"
 MODULES = "nbd loop fuse"
 SMALL = ("small-0.raw", "small-1.raw", "small-2.raw", "small-3.raw")
 SMALL_BYTES = 512 * 1024
+LARGE_SECTORS = "large-sectors.raw"
+"""Its partition table was made on a disk with sectors of 4096 bytes."""
 TTL_SECONDS = 120
 LEFT_BEHIND = """
 grep -l . /sys/block/nbd*/pid
@@ -74,6 +77,7 @@ def daemon(evidence: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         disks.run("cp", "--sparse=always", evidence, running.images / name)
     for name in SMALL:
         running.image(name, os.urandom(SMALL_BYTES))
+    partitioned(running.images / LARGE_SECTORS, 4096, "gpt")
     try:
         running.started()
         yield running
@@ -162,6 +166,17 @@ def test_the_kernel_finds_the_partitions(guest: VirtualMachine, held: Held, evid
     assert list(held.starts) == [f"{held.path}p{number}" for number in PARTITIONS]
     types = [guest.agent.read(f"blkid --probe --output value --match-tag TYPE {path}") for path in held.starts]
     assert types == list(PARTITIONS.values())
+
+
+def test_the_kernel_finds_the_partition_of_a_disk_with_large_sectors(
+    guest: VirtualMachine, start: Callable[..., Worker]
+) -> None:
+    worker = start("hold", DISK=f"local:{LARGE_SECTORS}")
+    said = worker.said()
+    assert guest.agent.read(f"blockdev --getss {said['path']}") == "4096"
+    assert said["starts"] == {f"{said['path']}p1": 2**20}
+    assert guest.agent.read(f"blkid --probe --output value --match-tag TYPE {said['path']}p1") == "ext2"
+    worker.finish()
 
 
 def test_a_device_of_a_read_only_export_refuses_writes(guest: VirtualMachine, held: Held) -> None:
