@@ -1,6 +1,7 @@
 """QEMU's qcow2 (docs/interop/qcow2.txt in QEMU)."""
 
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ _MAX_EXTENSIONS_BYTES = 64 * 1024
 _MAX_SNAPSHOTS = 65536
 _MAX_BITMAPS_BYTES = 256 * 1024 * 1024
 """In QEMU's memory: it loads all persistent bitmaps when it opens an image."""
+_MAX_ZSTD_WINDOW = 8 * 1024 * 1024
 _CHECK_SECONDS = 0.25
 """For looking at what the reference counts vouch for too."""
 
@@ -195,6 +197,7 @@ def _check_mapped(source: Source, header: _Header, seconds: float) -> None:
     l1_end = header.l1_offset + header.l1_entries * 8
     if l1_end > source.size:
         raise source.truncated("first-level table")
+    last_compressed = 0
     for piece in source.pieces([(header.l1_offset, l1_end)], seconds):
         tables = _l2_tables(piece.data)
         if tables and tables[-1] + header.cluster_bytes > source.size:
@@ -202,6 +205,9 @@ def _check_mapped(source: Source, header: _Header, seconds: float) -> None:
         for l2_piece in source.pieces(merged(tables, header.cluster_bytes), seconds):
             if _leads_beyond_the_end(l2_piece.data, header, source.size):
                 raise source.truncated("data")
+            last_compressed = max(last_compressed, _in_last_sector(l2_piece.data, header, source.size))
+    if last_compressed and not _is_whole(source, header, last_compressed):
+        raise source.truncated("data")
 
 
 def _l2_tables(l1_piece: bytes) -> list[int]:
@@ -233,6 +239,40 @@ def _compressed_beyond(entries: Entries, base: int, header: _Header, size: int) 
     first = entries.field(base + 9, 53 - length_bits)
     further = entries.field(base + 62 - length_bits, length_bits)
     return entries.at_least(first + further, round_up(size) // SECTOR)
+
+
+def _in_last_sector(l2_piece: bytes, header: _Header, size: int) -> int:
+    """Where the last compressed cluster starts that ends in the file's last sector, if the file ends inside it; or 0.
+
+    An entry counts sectors, and the file need not have all of the last one.
+    """
+    if not size % SECTOR:
+        return 0
+    entries = Entries(l2_piece, header.l2_entry_bytes, "big")
+    base = header.l2_entry_bytes * 8 - 64
+    compressed = entries.flags(base + _COMPRESSED_BIT)
+    length_bits = header.cluster_bits - 8
+    last = compressed and compressed & _compressed_beyond(entries, base, header, size - SECTOR)
+    offsets = ((entry >> base) & ((1 << 62 - length_bits) - 1) for entry in entries.chosen(last).values())
+    return max(offsets, default=0)
+
+
+def _is_whole(source: Source, header: _Header, offset: int) -> bool:
+    """Whether the compressed data that starts there is all there: whether a cluster comes out of it."""
+    data = source.up_to(offset, header.cluster_bytes)
+    try:
+        if header.features & _COMPRESSION:
+            import zstandard  # noqa: PLC0415 - an extra of clients
+
+            decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+            plain = decompressor.stream_reader(data).read(header.cluster_bytes)
+        else:
+            plain = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, header.cluster_bytes)
+    except ModuleNotFoundError:
+        return True
+    except Exception:  # zlib's and zstandard's own: damaged, whatever its length
+        return False
+    return len(plain) >= header.cluster_bytes
 
 
 def _end_of_subclusters(entry: int, header: _Header) -> int:

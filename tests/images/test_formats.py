@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import subprocess
 import uuid
@@ -205,6 +206,29 @@ def test_what_is_missing_of_a_dirty_qcow2_is_found_without_its_reference_counts(
     path.write_bytes(data[: int(len(data) * part)])
     with pytest.raises(DamagedImage, match="truncated"):
         inspected(path)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_a_compressed_cluster_may_end_inside_the_last_sector_but_not_be_cut_off_there(
+    compression: str, tmp_path: Path
+) -> None:
+    """QEMU pads the file to the end of a sector, or does not; what is cut off may be padding, or not."""
+    raw, path = tmp_path / "raw", tmp_path / "image"
+    noise = random.Random(5).randbytes(40_000)  # noqa: S311 - not for secrets
+    raw.write_bytes(noise + bytes(131072 - len(noise)))
+    qemu_img("convert", "-c", "-O", "qcow2", "-o", f"compression_type={compression}", raw, path)
+    data = path.read_bytes()
+    verdicts = set()
+    for missing in range(1, 512, 24):
+        path.write_bytes(data[:-missing])
+        try:
+            inspected(path)
+        except DamagedImage:
+            verdicts.add("cut")
+        else:
+            verdicts.add("whole")
+            assert is_same_disk(path, "qcow2", raw)
+    assert "cut" in verdicts
 
 
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
