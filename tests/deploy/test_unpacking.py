@@ -234,3 +234,13 @@ def test_a_stream_of_nothing_ends_at_the_end_of_the_target(pack, packed, tmp_pat
     """What a few KiB stand for may be more than any disk has."""
     with pytest.raises(TargetTooSmall):
         put(packed(pack(bytes(images.SIZE + 33 * MIB))), blank.address)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_archive_with_a_header_that_would_fill_the_memory_is_refused(pack, packed, disk, put):
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 64 * MIB
+    content = header.tobuf(tarfile.GNU_FORMAT) + b"a" * (64 * MIB) + tar(("disk.raw", CONTENT))
+    with pytest.raises(DamagedSource, match="headers larger"):
+        put(packed(pack(content)), disk)
+    assert not disk.exists()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
 from cloudmanager.client.deploy.errors import DamagedSource, UnsupportedSource
 from cloudmanager.images import HEAD_BYTES, recognise
@@ -16,6 +16,7 @@ from cloudmanager.images.recognition import Group, is_text
 CHUNK_BYTES = 256 * 1024
 _MOST_MEMBERS = 10_000
 _NAMED = 6
+_HEADERS_BYTES = 16 * 1024 * 1024
 _COMPANIONS = (".ovf", ".mf", ".cert", ".nvram", ".vmx", ".vmxf", ".vmsd", ".vbox", ".xml", ".json", ".md5", ".sha256")
 """Files that stand beside an image: descriptions and checksums (DMTF DSP0243 names the first three)."""
 
@@ -37,7 +38,7 @@ class Zipped:
 
 def refuse_several_in_tar(file: BinaryIO) -> None:
     """Before anything is written, where the archive can be searched. Raises UnsupportedSource, DamagedSource."""
-    with _damage(), tarfile.open(fileobj=file, mode="r:") as tar:
+    with _damage(), tarfile.open(fileobj=cast(BinaryIO, _Seekable(file)), mode="r:") as tar:
         _the_one([member.name for member in _files(tar) if not _is_companion(member.name, _head_of(tar, member))])
 
 
@@ -47,20 +48,24 @@ def tar_chunks(stream: Readable) -> Iterator[bytes]:
     Raises UnsupportedSource, at the end if there is another image behind it, DamagedSource.
     """
     found: list[str] = []
-    with _damage(), tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK_BYTES) as tar:  # type: ignore[call-overload]
+    bounded = _Bounded(stream)
+    with _damage(), tarfile.open(fileobj=bounded, mode="r|", bufsize=CHUNK_BYTES) as tar:  # type: ignore[call-overload]
         for member in _files(tar):
             content = tar.extractfile(member)
             if content is None:
                 continue
+            bounded.left = None
             head = content.read(HEAD_BYTES)
-            if _is_companion(member.name, head):
-                continue
-            found.append(member.name)
-            if len(found) > 1:
-                continue
-            yield head
+            is_image = not _is_companion(member.name, head)
+            is_wanted = is_image and not found
+            if is_image:
+                found.append(member.name)
+            if is_wanted:
+                yield head
             while chunk := content.read(CHUNK_BYTES):
-                yield chunk
+                if is_wanted:
+                    yield chunk
+            bounded.left = _HEADERS_BYTES
     _the_one(found)
     while stream.read(CHUNK_BYTES):  # a checksum may follow behind the archive
         pass
@@ -78,6 +83,39 @@ def zipped(file: BinaryIO) -> Iterator[Zipped]:
             images = [each for each in members if not _is_companion(each.filename, _zip_head(archive, each))]
             _the_one([each.filename for each in images])
             yield Zipped(_zip_chunks(archive, images[0]), images[0].file_size)
+
+
+@dataclass
+class _Bounded:
+    """A stream of which only so much is read between the contents of two members: tarfile keeps it in memory."""
+
+    stream: Readable
+    left: int | None = _HEADERS_BYTES
+
+    def read(self, length: int, /) -> bytes:
+        if self.left is not None:
+            self.left -= length
+            if self.left < 0:
+                raise DamagedSource("The archive has headers larger than any real one's. Unpack it first.")
+        return self.stream.read(length)
+
+
+@dataclass(frozen=True)
+class _Seekable:
+    """The same for a file: what is read in one piece is a header."""
+
+    file: BinaryIO
+
+    def read(self, length: int = -1, /) -> bytes:
+        if not 0 <= length <= _HEADERS_BYTES:
+            raise DamagedSource("The archive has headers larger than any real one's. Unpack it first.")
+        return self.file.read(length)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def _files(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -170,7 +170,7 @@ class WebServer:
         if response.status == 206 and start != 0:
             raise SourceError(f"{self.name} sends another range than it was asked for.")
         said = response.headers.get("Content-Length", "")
-        length = total if response.status == 206 else int(said) if said.isdecimal() else None
+        length = total if response.status == 206 else _number(said)
         version = version_of(response)
         has_ranges = response.status == 206 and total is not None and bool(version)
         etag = response.headers.get("ETag", "")
@@ -238,7 +238,7 @@ class WebServer:
         status, headers = response.status, response.headers
         if status in _PASSING:
             asked = headers.get("Retry-After", "")
-            raise Broken(f"it answered {status}", float(asked) if asked.isdecimal() else 0.0)
+            raise Broken(f"it answered {status}", float(_number(asked) or 0))
         if status == 416 and headers.get("Content-Range", "").strip() == "bytes */0":
             raise SourceError(f"{self.name} is empty. Check that whatever wrote it has finished.")
         if status not in (200, 206):
@@ -248,7 +248,9 @@ class WebServer:
             raise UnsupportedSource(f"{self.name} sends the image in an encoding that nobody asked for.")
 
     def _unreadable(self, error: Broken) -> SourceError:
-        return SourceError(f"{self.name} cannot be read: {error}.")
+        proxy = network.proxy_for(self._url)
+        through = f" through the proxy {proxy.name}" if proxy else ""
+        return SourceError(f"{self.name} cannot be read{through}: {error}.")
 
 
 @dataclass(frozen=True)
@@ -412,7 +414,13 @@ def content_range(response: http.client.HTTPResponse) -> tuple[int | None, int |
     start = extent.partition("-")[0].strip()
     if unit.strip().lower() != "bytes":
         return None, None
-    return int(start) if start.isdecimal() else None, int(total) if total.strip().isdecimal() else None
+    return _number(start), _number(total)
+
+
+def _number(text: str) -> int | None:
+    """Of no more digits than a disk's size has."""
+    text = text.strip()
+    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def version_of(response: http.client.HTTPResponse) -> str:
