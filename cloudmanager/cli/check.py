@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 def run(option: Path | None, *, as_json: bool) -> None:
-    """Reads, builds the providers, and prints what was understood. Raises ConfigurationError, PluginError."""
+    """Reads, builds the providers, looks at the store and the certificates, and prints what was understood.
+
+    Raises ConfigurationError, PluginError.
+    """
     path = configuration.find(option)
     settings = configuration.load(path)
     plugins = configuration.load_plugins(settings)
+    _look_at_what_it_names(settings)
     understood = _understood(settings, plugins)
     if as_json:
         facts = [{"subject": subject, "value": value} for subject, value in understood]
@@ -28,6 +32,21 @@ def run(option: Path | None, *, as_json: bool) -> None:
         print(f"  {subject:<10} {value}")
     if settings.nbd.caution:
         print(f"warning: {settings.nbd.caution}")
+
+
+def _look_at_what_it_names(settings: "Settings") -> None:
+    """What would keep the service from starting, or its clients from connecting. Raises ConfigurationError."""
+    from cloudmanager.core import certificates
+    from cloudmanager.core.model import Severity
+    from cloudmanager.core.store.check import newer_schema
+
+    found = [newer_schema(settings.store_url)]
+    nbd = settings.nbd
+    if nbd.certificates and certificates.check(nbd.certificates, nbd.advertised)[0]:  # they may not be made yet
+        found += certificates.findings(nbd.certificates, nbd.advertised)
+    problems = [each for each in found if each is not None and each.severity is Severity.PROBLEM]
+    if problems:
+        raise ConfigurationError("; ".join(f"{each.subject}: {each.seen}. {each.advice}" for each in problems))
 
 
 def _understood(settings: "Settings", plugins: "Plugins") -> list[tuple[str, str]]:

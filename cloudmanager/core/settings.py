@@ -56,12 +56,21 @@ def _address(value: str) -> str:
     return value
 
 
+LONGEST_SOCKET_PATH_BYTES = 107
+"""unix(7): sun_path, without its NUL."""
+
+
 def parse_listen(text: str) -> Path | tuple[str, int]:
     """`"127.0.0.1:8600"` or `"[::1]:8600"` as (host, port); `"unix:/run/cm.sock"` as a path. Raises ValueError."""
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
         if not path.is_absolute():
             raise ValueError("a unix socket needs an absolute path: unix:/run/cloudmanager.sock")
+        if (length := len(os.fsencode(path))) > LONGEST_SOCKET_PATH_BYTES:
+            raise ValueError(
+                f"the path of a unix socket has {LONGEST_SOCKET_PATH_BYTES} bytes at most, and this one has {length}: "
+                "choose a shorter one, such as unix:/run/cloudmanager.sock"
+            )
         return path
     host, colon, port = text.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) <= 65535):

@@ -1,12 +1,18 @@
 import itertools
 import json
 import re
+import sqlite3
 import tomllib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from cloudmanager.core.clock import Clock
 from cloudmanager.core.settings import Settings, from_tables
+from cloudmanager.core.store import Store
+from tests.authority import Authority, Wanted
 
 ROOT = Path(__file__).parents[2]
 SHELF = '[providers.s]\ntype = "shelf"\nroom = "cellar"\n'
@@ -154,3 +160,46 @@ def test_the_variables_of_the_reference_are_heard(cli, third_party, configured):
 def test_the_configuration_page_is_in_step_with_the_code(cli):
     page = (ROOT / "docs" / "configuration.md").read_text()
     assert page == cli("config", "reference").stdout, "run `make docs`"
+
+
+def newer_store(path: Path) -> None:
+    """As a version of tomorrow leaves it."""
+    Store.open(f"sqlite:///{path}", Clock()).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.commit()
+
+
+def test_what_would_keep_the_service_from_starting_is_found(cli, tmp_path):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    environment = {"CLOUDMANAGER_SERVER__STATE_DIR": str(state)}
+    assert cli("config", "check", env=environment).returncode == 0
+    newer_store(state / "cloudmanager.sqlite")
+    checked, looked = cli("config", "check", env=environment), cli("doctor", env=environment)
+    assert (checked.returncode, looked.returncode) == (1, 3)
+    assert "A newer cloudmanager wrote it" in checked.stderr
+    assert "A newer cloudmanager wrote it" in looked.stdout
+
+
+def test_a_socket_whose_path_is_too_long_is_found(cli):
+    for path, is_right in (("/run/" + "x" * 102, True), ("/run/" + "x" * 103, False), ("/run/" + "ü" * 52, False)):
+        environment = {"CLOUDMANAGER_SERVER__LISTEN": f"unix:{path}"}
+        checked = cli("config", "check", env=environment)
+        assert checked.returncode == (0 if is_right else 1)
+        assert ("107 bytes at most" in checked.stderr) is not is_right
+        assert ("107 bytes at most" in cli("doctor", env=environment).stdout) is not is_right
+
+
+def test_certificates_that_clients_would_refuse_are_found(cli, tmp_path):
+    authority = Authority()
+    between = Authority("between")
+    between.certificate = authority._signed("between", between.key, Wanted(hosts=(), is_authority=True))
+    directory = between.server(tmp_path / "tls")
+    both = (authority.certificate, between.certificate)
+    (directory / "ca-cert.pem").write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in both))
+    environment = {"CLOUDMANAGER_NBD__TLS": "x509", "CLOUDMANAGER_NBD__TLS_CERTIFICATES": str(directory)}
+    checked, looked = cli("config", "check", env=environment), cli("doctor", env=environment)
+    assert (checked.returncode, looked.returncode) == (1, 3)
+    assert "lacks the certificate of CN=between" in checked.stderr
+    assert "lacks the certificate of CN=between" in looked.stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudmanager.core import certificates
@@ -189,3 +190,52 @@ def test_the_doctor_warns_before_they_expire(authority: Authority, directory: Pa
 
 def test_the_doctor_says_nothing_where_they_are_not_used(directory: Path) -> None:
     assert list(check_certificates(settings_for(directory, tls="psk"))) == []
+
+
+@pytest.fixture
+def between(authority: Authority) -> Authority:
+    """An authority that the root has signed."""
+    made = Authority("between")
+    made.certificate = authority._signed("between", made.key, Wanted(hosts=(), is_authority=True))
+    return made
+
+
+def in_pem(*authorities: Authority) -> bytes:
+    return b"".join(each.certificate.public_bytes(Encoding.PEM) for each in authorities)
+
+
+def test_a_certificate_without_the_one_between_it_and_the_root_is_found(
+    authority: Authority, between: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By who looks: servers start with it, for they have both; a client that trusts the root has not."""
+    directory = between.server(tmp_path / "tls")
+    (directory / "ca-cert.pem").write_bytes(in_pem(authority, between))
+    [found] = certificates.findings(directory, HOST)
+    assert found.severity is Severity.PROBLEM
+    assert "lacks the certificate of CN=between" in found.seen
+    assert "Append that certificate" in found.advice
+    certificates.require(directory, HOST)
+    assert "some clients refuse the exports" in caplog.text
+    client = authority.client(tmp_path / "client")
+    assert "unable to get local issuer" in _verified(client, directory)
+    server = directory / "server-cert.pem"
+    server.write_bytes(server.read_bytes() + in_pem(between))
+    assert [each.severity for each in certificates.findings(directory, HOST)] == [Severity.OK]
+    assert "OK" in _verified(client, directory)
+
+
+def _verified(client: Path, directory: Path) -> str:
+    """By a client that trusts the root, of what the server shows."""
+    shown = directory / "server-cert.pem"
+    command = ["openssl", "verify", "-CAfile", client / "ca-cert.pem", "-untrusted", shown, shown]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ran.stdout + ran.stderr
+
+
+def test_an_authority_in_between_that_is_trusted_itself_needs_no_root(
+    authority: Authority, between: Authority, tmp_path: Path
+) -> None:
+    directory = between.server(tmp_path / "tls")
+    assert [each.severity for each in certificates.findings(directory, HOST)] == [Severity.OK]
+    (directory / "ca-cert.pem").write_bytes(in_pem(authority))
+    assert [each.severity for each in certificates.findings(directory, HOST)] == [Severity.PROBLEM]

@@ -33,6 +33,8 @@ class Fault:
     advice: str
     is_of_time: bool = False
     """It came by itself: nobody has changed a file."""
+    is_of_some: bool = False
+    """Servers start with it, and serve clients that know more than they are told."""
 
     def __str__(self) -> str:
         return f"{self.seen}. {self.advice}"
@@ -80,6 +82,15 @@ def _of_authority(certificates: Certificates) -> Iterator[Fault]:
     elif not _may_sign(issuer):
         advice = "Make it with basicConstraints CA:TRUE and, if it has a keyUsage, with keyCertSign."
         yield Fault(f"{path} is not the certificate of an authority", advice)
+    for missing in certificates.missing:
+        name = missing.subject.rfc4514_string()
+        shown = certificates.directory / CERTIFICATE
+        yield Fault(
+            f"{shown} lacks the certificate of {name}, between it and the root: clients that have only the root "
+            "refuse it",
+            f"Append that certificate to {shown}, behind the server's own.",
+            is_of_some=True,
+        )
     revocations = certificates.revocations
     if revocations is not None and not any(_has_listed(each, revocations) for each in certificates.authorities):
         listed = certificates.directory / REVOCATIONS

@@ -40,8 +40,8 @@ class Certificates:
     contents: Mapping[str, bytes] = field(repr=False)
     """By file name. There need not be a revocation list."""
     authorities: tuple[x509.Certificate, ...]
-    certificate: x509.Certificate
-    """The server's own."""
+    chain: tuple[x509.Certificate, ...]
+    """What the server shows: its own, and those of the authorities between it and one that clients trust."""
     revocations: x509.CertificateRevocationList | None
     is_key_open: bool
     """Everybody on this machine may read the private key."""
@@ -56,12 +56,31 @@ class Certificates:
             directory,
             contents,
             tuple(_parsed(x509.load_pem_x509_certificates, contents[AUTHORITY], directory / AUTHORITY)),
-            _parsed(x509.load_pem_x509_certificate, contents[CERTIFICATE], directory / CERTIFICATE),
+            tuple(_parsed(x509.load_pem_x509_certificates, contents[CERTIFICATE], directory / CERTIFICATE)),
             _parsed(x509.load_pem_x509_crl, contents[REVOCATIONS], directory / REVOCATIONS)
             if REVOCATIONS in contents
             else None,
             bool(modes[KEY] & _FOR_OTHERS),
         )
+
+    @property
+    def certificate(self) -> x509.Certificate:
+        """The server's own."""
+        return self.chain[0]
+
+    @property
+    def missing(self) -> tuple[x509.Certificate, ...]:
+        """Authorities between the server's certificate and a root that is trusted, which the server does not show.
+
+        A client that trusts only the root cannot know them. Where no root is trusted, what is there is the anchor.
+        """
+        between: list[x509.Certificate] = []
+        current = self.issuer
+        while current is not None and not has_signed(current, current) and current not in between:
+            between.append(current)
+            current = next((each for each in self.authorities if has_signed(each, between[-1])), None)
+        has_root = current is not None and current not in between
+        return tuple(each for each in between if has_root and each not in self.chain)
 
     @property
     def issuer(self) -> x509.Certificate | None:

@@ -20,10 +20,11 @@ def require(directory: Path, host: str) -> None:
     What came with time does not keep a service from starting: it has exports to renew and disks to detach.
     """
     _, faults = check(directory, host)
-    if any(not fault.is_of_time for fault in faults):
+    if any(not (fault.is_of_time or fault.is_of_some) for fault in faults):
         raise ConfigurationError("nbd.tls_certificates: " + " ".join(map(str, faults)))
     for fault in faults:
-        log.error("no export can be served: %s", fault)
+        what = "some clients refuse the exports" if fault.is_of_some else "no export can be served"
+        log.error("%s: %s", what, fault)
 
 
 def findings(directory: Path, host: str) -> list[Finding]:

@@ -1,4 +1,4 @@
-"""The database, where it is not the SQLite file in the state directory."""
+"""The database: whether it answers, where it is another's, and whether this version knows what is in it."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.settings import Settings
+from cloudmanager.core.store.check import newer_schema
 
 SUBJECT = "store"
 
@@ -14,6 +15,8 @@ SUBJECT = "store"
 def check_store(settings: Settings) -> Iterator[Finding]:
     if settings.store.url:
         yield _check(settings.store.url)
+    if newer := newer_schema(settings.store_url):
+        yield newer
 
 
 def _check(url: str) -> Finding:

@@ -10,7 +10,7 @@ from sqlalchemy import URL, Connection
 from sqlalchemy.exc import DatabaseError
 
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.errors import StoreUnavailable
+from cloudmanager.core.errors import CloudManagerError, StoreUnavailable
 from cloudmanager.core.model import AttachmentState, ExportState, Finding, Severity
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
 from cloudmanager.core.store import Store, schema, sqlite_file
@@ -40,6 +40,24 @@ def check(url: str | URL) -> Iterator[Finding]:
         yield from _check(database)
     except StoreUnavailable as error:
         yield Finding("store", Severity.PROBLEM, error.detail)
+    finally:
+        database.close()
+
+
+def newer_schema(url: str | URL) -> Finding | None:
+    """The problem of a store that a newer version has written. None: there is none, or it cannot be looked at now."""
+    try:
+        database = Database.look(url)
+    except CloudManagerError:
+        return None
+    try:
+        path = sqlite_file.path_of(database.url)
+        if path is not None and not path.exists():
+            return None
+        with database.snapshot() as connection:
+            return _unknown(MigrationContext.configure(connection).get_current_revision())
+    except CloudManagerError:
+        return None
     finally:
         database.close()
 
@@ -88,12 +106,10 @@ def _damage(connection: Connection, pragma: str) -> list[str]:
 def _check_schema(connection: Connection, revision: str | None) -> Iterator[Finding]:
     scripts = ScriptDirectory.from_config(migrations())
     head = scripts.get_current_head()
-    known = {script.revision for script in scripts.walk_revisions()}
     if revision is None:
         yield Finding("schema", Severity.PROBLEM, "none: this is not a store of cloudmanager", _RESTORE)
-    elif revision not in known:
-        advice = "A newer cloudmanager wrote it: use that version, or restore a backup of this one."
-        yield Finding("schema", Severity.PROBLEM, f"{revision}, which this version does not know", advice)
+    elif unknown := _unknown(revision):
+        yield unknown
     elif revision != head:
         advice = f"The service migrates it to {head} when it starts. Make a backup first; the rest is checked then."
         yield Finding("schema", Severity.WARNING, f"{revision}, an earlier version's", advice)
@@ -101,6 +117,14 @@ def _check_schema(connection: Connection, revision: str | None) -> Iterator[Find
         context = MigrationContext.configure(connection, opts={"include_name": _is_ours})
         differences = compare_metadata(context, schema.metadata)
         yield from _finding("schema", f"{revision}, this version's", [str(each) for each in differences], _RESTORE)
+
+
+def _unknown(revision: str | None) -> Finding | None:
+    known = {script.revision for script in ScriptDirectory.from_config(migrations()).walk_revisions()}
+    if revision is None or revision in known:
+        return None
+    advice = "A newer cloudmanager wrote it: use that version, or restore a backup of this one."
+    return Finding("schema", Severity.PROBLEM, f"{revision}, which this version does not know", advice)
 
 
 def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
