@@ -47,6 +47,14 @@ def _free_port() -> int:
         return int(server.getsockname()[1])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _locks_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The emulated clouds of several runs have the same disks, and are no one machine."""
+    directory = tmp_path_factory.getbasetemp() / "disk-locks"
+    directory.mkdir(mode=0o700)
+    os.environ["CLOUDMANAGER_SERVER__LOCK_DIR"] = str(directory)
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server of the session's own."""

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from cloudmanager.core.blockdevice import flush, prepare
 from cloudmanager.core.clock import Clock
+from cloudmanager.core.disklocks import DiskLocks
 from cloudmanager.core.errors import (
     CloudManagerError,
     DeviceError,
@@ -41,12 +43,22 @@ class AttachmentLost(DeviceNotReady):
 class Attachments:
     """The attachments of one node. Callers see to it that one thread at a time works on a disk."""
 
-    def __init__(self, node: str, store: Store, plugins: Plugins, clock: Clock, linger_seconds: float) -> None:
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        plugins: Plugins,
+        clock: Clock,
+        linger_seconds: float,
+        locks: DiskLocks | None = None,
+    ) -> None:
+        """`locks` are those of this machine's services."""
         self._node = node
         self._store = store
         self._plugins = plugins
         self._clock = clock
         self._linger_seconds = linger_seconds
+        self._locks = locks
         self._is_ending = False
         self._untouched: set[str] = set()
 
@@ -83,7 +95,7 @@ class Attachments:
         if isinstance(device, Device):
             self._untouched.discard(disk.canonical_id)
             if record and record.is_ours and device.is_block:
-                prepare(device, read_only=not _writes(live))
+                self._prepare(record, device, live)
             return device
         self.replan(disk.canonical_id, live)
         raise AttachmentLost(f"{disk.id} is not attached to this machine any more; it is being attached again.")
@@ -133,6 +145,13 @@ class Attachments:
         self._detach(record)
         return None
 
+    def _prepare(self, record: AttachmentRecord, device: Device, live: Sequence[ExportRecord]) -> None:
+        """Raises AccessConflict where another service of this machine writes to what would become read-only."""
+        is_writing = _writes(live)
+        readers = {} if is_writing else {record.plan.disk.canonical_id: False}
+        with self._locks.held(readers) if self._locks else nullcontext():
+            prepare(device, read_only=not is_writing)
+
     def _new_plan(self, disk: Disk, access: Access) -> AttachPlan:
         return self._plugins[disk.id.provider].plan_attach(disk, access)
 
@@ -172,9 +191,10 @@ class Attachments:
     def _detach(self, record: AttachmentRecord) -> None:
         record = self._store.attachments.set_state(record, AttachmentState.DETACHING, record.error)
         try:
-            if record.plan.proof:  # else nothing was served of it, and it may be somebody else's
-                self._flush(record.plan.disk)
-            self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
+            with self._locks.detaching(record.plan.disk.canonical_id) if self._locks else nullcontext():
+                if record.plan.proof:  # else nothing was served of it, and it may be somebody else's
+                    self._flush(record.plan.disk)
+                self._plugins[record.plan.disk.id.provider].detach(record.plan.attachment())
         except DiskReplaced:
             self._disown(record)
             return

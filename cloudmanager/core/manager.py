@@ -4,6 +4,7 @@ import logging
 import secrets
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
@@ -12,6 +13,7 @@ from cloudmanager.core import openfiles
 from cloudmanager.core.attaching import Attachments
 from cloudmanager.core.claiming import Claiming, Wanted
 from cloudmanager.core.clock import Clock
+from cloudmanager.core.disklocks import DiskLocks
 from cloudmanager.core.drift import Drift
 from cloudmanager.core.errors import (
     CloudManagerError,
@@ -76,11 +78,15 @@ class Manager:
         store: Store,
         clock: Clock,
         state: StateDirectory,
+        locks: DiskLocks,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
         self._store = store
-        self._servers = Servers(settings.nbd, state.exports, settings.exports.scratch_limit_bytes, self._server_ended)
+        self._locks = locks
+        self._servers = Servers(
+            settings.nbd, state.exports, settings.exports.scratch_limit_bytes, self._server_ended, locks
+        )
         self._clock = clock
         self._state = state
         self._node = settings.server.node
@@ -89,7 +95,7 @@ class Manager:
         self._waiting = Waiting()
         self._whereabouts = Whereabouts(plugins)
         self._is_ending = threading.Event()
-        self._attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds)
+        self._attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds, locks)
         self._reconciler = Reconciler(
             self._node,
             store,
@@ -118,12 +124,15 @@ class Manager:
         if settings.nbd.caution:
             log.warning("%s", settings.nbd.caution)
         clock = clock or Clock()
-        state = StateDirectory.open(settings.server.state_dir)
-        try:
-            return cls(settings, plugins, Store.open(settings.store_url, clock), clock, state)
-        except BaseException:
-            state.close()
-            raise
+        with ExitStack() as undo:
+            state = StateDirectory.open(settings.server.state_dir)
+            undo.callback(state.close)
+            owner = f"{settings.server.node} ({settings.server.state_dir})"
+            locks = DiskLocks.open(settings.server.lock_dir, owner)
+            undo.callback(locks.close)
+            manager = cls(settings, plugins, Store.open(settings.store_url, clock), clock, state, locks)
+            undo.pop_all()
+        return manager
 
     def start(self) -> None:
         """Asks each provider who this machine is, adopts what an earlier service left, and begins to converge.
@@ -157,6 +166,7 @@ class Manager:
         self._session.end()
         self._store.close()
         self._state.close()
+        self._locks.close()
 
     # Exports
 

@@ -305,7 +305,7 @@ class Reconciler:
             if self._stopping.is_set():
                 return None
             size = self._drift.starting(record, device)
-            spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes)
+            spec = ServerSpec(record.id, record.name, port, record.access, device, record.size_bytes, record.claims)
             process = self._servers.start(spec)
             known = replace(learned(record.disk, device), logical_sector_bytes=device.logical_sector_bytes)
             disk = None if known == record.disk else known
@@ -345,7 +345,7 @@ class Reconciler:
         """Recognises the server that an earlier daemon started for the export."""
         if record.boot_id != self._clock.boot_id:
             self._after_reboot(record)
-        process = self._servers.adopt(record.id, record.name, record.port, record.server)
+        process = self._servers.adopt(record.id, record.name, record.port, record.server, record.claims)
         if process is not None:
             self._drift.adopted(record)
         log.info("export %s of %s: %s", record.id, record.disk.id, "adopted" if process else "has no server")

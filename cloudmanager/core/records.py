@@ -43,6 +43,11 @@ class ExportRecord:
     is_forced: bool = False
     """An operator has cut its clients off: it is closing without a grace period."""
 
+    @property
+    def claims(self) -> dict[str, bool]:
+        """What it lays claim to, by canonical id, and whether exclusively: what its disk reads through is only read."""
+        return {**dict.fromkeys(self.disk.backing, False), self.disk.canonical_id: self.access.writes_disk}
+
 
 @dataclass(frozen=True)
 class Start:

@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from cloudmanager.core.disklocks import default_directory
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.transfer.endpoint import is_link_local
 
@@ -107,6 +108,13 @@ class ServerSettings(Table):
     token_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (),
         description="SHA-256 of each bearer token that is let in. `cloudmanager token` makes a token and this line.",
+    )
+    lock_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default_factory=default_directory,
+        description="Directory of the locks by which the services of this machine keep from detaching or writing what "
+        "another one serves. All have the same; containers mount it from the host. Default: /run/lock/cloudmanager for "
+        "root, cloudmanager/lock in $XDG_RUNTIME_DIR for other users.",
+        json_schema_extra={"example": "/run/lock/cloudmanager"},
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     shutdown_seconds: float = Field(

@@ -6,17 +6,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from cloudmanager.core.disklocks import DiskLocks
+from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.private_directory import ancestor_flaws, flaws
 from cloudmanager.core.settings import Settings
 
 SUBJECT = "state directory"
+LOCKS = "locks"
 CHOOSE_ANOTHER = "Set [server] state_dir to a directory that this user can write, or run as another user."
 NETWORK_FILE_SYSTEMS = frozenset({"9p", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "virtiofs"})
 """Where SQLite's write-ahead log is not safe: https://www.sqlite.org/wal.html"""
 
 
 def check_directories(settings: Settings) -> Iterator[Finding]:
+    yield _check_locks(settings)
     state_dir = settings.server.state_dir.absolute()
     there = _nearest(state_dir)
     if obstacle := _obstacle(there):
@@ -41,6 +45,18 @@ def _check_privacy(state_dir: Path, there: Path) -> Iterator[Finding]:
         yield Finding(SUBJECT, Severity.WARNING, seen, advice)
     if not found:
         yield Finding(SUBJECT, Severity.OK, f"{state_dir}{'' if is_made else ' can be made'}")
+
+
+def _check_locks(settings: Settings) -> Finding:
+    """As the service would, which makes the directory."""
+    path = settings.server.lock_dir
+    try:
+        DiskLocks.open(path, "doctor").close()
+    except ConfigurationError as error:
+        return Finding(
+            LOCKS, Severity.PROBLEM, error.detail, "Every service of this machine has the same [server] lock_dir."
+        )
+    return Finding(LOCKS, Severity.OK, f"{path} is for the services of this machine, and for nobody else to write")
 
 
 def _nearest(path: Path) -> Path:

@@ -33,14 +33,16 @@ class Proof:
     """Where this machine reaches it."""
     listener_inode: int
 
-    def check_files(self, server: Process, inherited: Sequence[int] = ()) -> None:
+    def check_files(self, server: Process, inherited: Sequence[int] = (), locks: Sequence[FileIdentity] = ()) -> None:
         """That it has opened the disk, and nothing else.
 
-        `inherited` are descriptors that say nothing of what it has opened.
+        `inherited` are descriptors that say nothing of what it has opened, `locks` files that it holds as its locks.
         Raises DeviceMismatch, UnsafeImage, Ended, OSError.
         """
         try:
-            images.check_open_files(server.pid, self.spec.device, self._overlay(), (*_STANDARD_OUTPUTS, *inherited))
+            images.check_open_files(
+                server.pid, self.spec.device, [*self._overlay(), *locks], (*_STANDARD_OUTPUTS, *inherited)
+            )
         except DeviceMismatch:
             if server.is_alive:
                 raise

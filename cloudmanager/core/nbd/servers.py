@@ -7,14 +7,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from cloudmanager.confined import Ended, Launched, NoAnswer, Process, Spawner
 from cloudmanager.core import openfiles
+from cloudmanager.core.disklocks import DiskLocks
 from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
@@ -75,9 +76,14 @@ class Servers:
     """
 
     def __init__(
-        self, settings: NbdSettings, directory: Path, scratch_limit_bytes: int, on_exit: Callable[[str], None]
+        self,
+        settings: NbdSettings,
+        directory: Path,
+        scratch_limit_bytes: int,
+        on_exit: Callable[[str], None],
+        locks: DiskLocks | None = None,
     ) -> None:
-        """`directory` gets a private directory for each export.
+        """`directory` gets a private directory for each export. Without `locks` there is no other service.
 
         `on_exit` is called with the id of an export whose qemu-nbd ended though nobody stopped it, from the watcher's
         thread: it should return soon.
@@ -86,6 +92,7 @@ class Servers:
         self._directory = directory
         self._scratch_limit_bytes = scratch_limit_bytes
         self._on_exit = on_exit
+        self._locks = locks
         self._ports = Ports(settings.ports)
         self._places: dict[str, _Place] = {}
         self._lock = threading.Lock()
@@ -123,15 +130,24 @@ class Servers:
                 self._end(spec.export_id, place, place.running)
                 place.running = None
             self._retire(place)
-            running = self._startup(spec, self._listen(place, spec.port)).run()
+            with self._locks.held(spec.claims) if self._locks else nullcontext(()) as locks:
+                running = self._startup(spec, self._listen(place, spec.port), locks).run()
             self._keep(spec.export_id, place, running)
             return running.record
 
-    def adopt(self, export_id: str, name: str, port: int | None, process: ServerProcess | None) -> ServerProcess | None:
+    def adopt(
+        self,
+        export_id: str,
+        name: str,
+        port: int | None,
+        process: ServerProcess | None,
+        claims: Mapping[str, bool] | None = None,
+    ) -> ServerProcess | None:
         """Takes over the server of an earlier daemon. None: no server of this export is alive.
 
         `process` is what was stored; a server whose record was not stored, or not in time, is found by its name, and
         has to prove itself when it is next asked for (`start`).
+        `claims` are as those of its specification: a server of an earlier version has no locks of its own.
         A listener that this user may not take back stays with the server: `refuse_clients` has no effect then.
         """
         if port is None:
@@ -150,7 +166,8 @@ class Servers:
                 listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
             launched = Launched(server, record.launcher_of(server))
             is_proven = adopted is process
-            self._keep(export_id, place, Running(adopted, launched, stderr=None, claims=(), is_proven=is_proven))
+            locks = self._locks.held_again(claims) if self._locks and claims else ()
+            self._keep(export_id, place, Running(adopted, launched, stderr=None, claims=locks, is_proven=is_proven))
             return adopted
 
     def is_alive(self, export_id: str) -> bool:
@@ -304,9 +321,9 @@ class Servers:
                 retry_after=RETRY_SECONDS,
             )
 
-    def _startup(self, spec: ServerSpec, listening: socket.socket) -> Startup:
+    def _startup(self, spec: ServerSpec, listening: socket.socket, locks: tuple[int, ...]) -> Startup:
         directory = self._directory / spec.export_id
-        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner)
+        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner, locks)
 
     def _proves(self, spec: ServerSpec, place: _Place, running: Running) -> bool:
         """Whether a server that was found serves what it should."""
@@ -316,7 +333,7 @@ class Servers:
         deadline = time.monotonic() + self._settings.start_timeout_seconds
         try:
             proof.await_answer(running.server, deadline)
-            proof.check_files(running.server)
+            proof.check_files(running.server, locks=self._locks.files(spec.claims) if self._locks else ())
         except (NoAnswer, ProtocolError, Ended, WrongSize, DeviceMismatch, UnsafeImage, OSError) as error:
             log.warning("a server of export %s was found, but it is replaced: %r", spec.export_id, error)
             return False

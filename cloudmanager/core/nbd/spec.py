@@ -1,6 +1,7 @@
 """What is to be served, and how."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudmanager.core.model import Access, Device
@@ -21,6 +22,8 @@ class ServerSpec:
     device: Device
     told_bytes: int | None = None
     """The size that clients were told before. It stays so, however much the device has grown."""
+    claims: Mapping[str, bool] = field(default_factory=dict)
+    """Whose locks the server holds: canonical ids of its disk and of what that reads through → whether exclusively."""
 
     @property
     def size_bytes(self) -> int:

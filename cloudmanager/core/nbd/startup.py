@@ -55,6 +55,8 @@ class Startup:
     scratch_limit_bytes: int
     listener: socket.socket
     spawner: Spawner
+    locks: tuple[int, ...] = ()
+    """Descriptors of the disk's locks, which the server inherits."""
 
     def run(self) -> Running:
         """Raises ServerFailed, DeviceMismatch, DeviceError, DiskInUse, ImageError; then nothing is left running."""
@@ -86,6 +88,8 @@ class Startup:
                 f"{self.directory} cannot be used: {error.strerror}. Make room there, or give access to it.",
                 retriable=True,
             ) from error
+        for lock in self.locks:
+            confinement.keep(lock)
         limits = Limits(
             self.scratch_limit_bytes if self._is_scratch else None,
             memory_bytes=self.settings.memory_limit_bytes,

@@ -15,7 +15,6 @@ from cloudmanager.core.model import AttachmentState, ExportState, Finding, Sever
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
 from cloudmanager.core.store import Store, schema, sqlite_file
 from cloudmanager.core.store.database import Database, migrations
-from cloudmanager.core.store.rows import claims_of
 
 SHOWN = 10
 """Of many mistakes of one kind."""
@@ -170,7 +169,7 @@ def _shared_ports(exports: Sequence[ExportRecord]) -> Iterator[str]:
 
 
 def _claim_mistakes(record: ExportRecord, claims: Sequence[Claim]) -> Iterator[str]:
-    expected = {} if record.state.is_over else claims_of(record)
+    expected = {} if record.state.is_over else record.claims
     found = {claim.canonical_id: claim.is_exclusive for claim in claims}
     if found != expected:
         yield f"export {record.id} is {record.state} and claims {_shown(found)}; it should claim {_shown(expected)}"

@@ -12,7 +12,7 @@ from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.store.exports import read_export
 from cloudmanager.core.store.orders import draining, pausing, refuse_ordered
-from cloudmanager.core.store.rows import claims_of, export_record, export_row
+from cloudmanager.core.store.rows import export_record, export_row
 
 _STANDING = (
     select(schema.exports)
@@ -40,7 +40,7 @@ class ClaimTable:
         AccessConflict naming the holder, IdempotencyMismatch.
         """
         with self._write() as connection:
-            wanted = claims_of(record)
+            wanted = record.claims
             orders = [pausing(record.disk.id.provider), draining(record.node)]
             self._database.lock(connection, orders, shared=True)
             self._database.lock(connection, [*wanted, *([idempotency_key] if idempotency_key else [])])
@@ -75,7 +75,7 @@ class ClaimTable:
     def refuse_conflict(self, record: ExportRecord) -> None:
         """Raises AccessConflict if the claim would be refused now."""
         with self._read() as connection:
-            _refuse_conflict(connection, record, claims_of(record))
+            _refuse_conflict(connection, record, record.claims)
 
     def replayed(self, idempotency_key: str, digest: str) -> ExportRecord | None:
         """The export that the key made before. Raises IdempotencyMismatch."""

@@ -41,8 +41,3 @@ def misfiled_attachment(row: RowMapping) -> str | None:
     disk = row["plan"].disk
     is_right = row["canonical_id"] == disk.canonical_id
     return None if is_right else f"the attachment of {disk.id} is filed under {row['canonical_id']}"
-
-
-def claims_of(record: ExportRecord) -> dict[str, bool]:
-    """Canonical id → whether the claim on it is exclusive."""
-    return {**dict.fromkeys(record.disk.backing, False), record.disk.canonical_id: record.access.writes_disk}

@@ -1,0 +1,150 @@
+"""Two services on one machine, each with a store of its own, share a disk and take it away from nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudmanager import Access
+from cloudmanager.core.manager import Manager
+from cloudmanager.core.model import AttachmentState, Export, ExportState
+from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.records import ExportFilter
+from cloudmanager.core.settings import from_tables
+from cloudmanager.providers import local
+from tests.core.bench import BOUND, SettableClock, eventually, kill, opened_bench
+from tests.core.cloud_bench import CloudBench, opened_cloud
+from tests.nbd.client import Client
+
+
+class Service:
+    """A second one, beside the bench's, on the same machine."""
+
+    def __init__(self, directory: Path, plugins: Plugins, ports: str = "23000-23999") -> None:
+        settings = from_tables(
+            {
+                "server": {"state_dir": str(directory), "node": "there"},
+                "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
+                "nbd": {"ports": ports},
+            }
+        )
+        self.manager = Manager.open(settings, plugins, SettableClock())
+        self.manager.start()
+
+    def asked(self, disk: str, access: Access = Access.READ_ONLY) -> Export:
+        return self.manager.wait(self.manager.export(disk, access, "bob").id, BOUND)
+
+    def end(self) -> None:
+        for export in self.manager.list(ExportFilter()).items:
+            self.manager.release(export.id)
+        eventually(lambda: all(each.state.is_over for each in self.manager.list(ExportFilter()).items))
+        self.manager.close()
+
+
+@pytest.fixture(params=["gce", "aws", "azure"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench]:
+    with opened_cloud(tmp_path, request.param) as bench:
+        yield bench
+
+
+@pytest.fixture
+def second(bench: CloudBench, tmp_path: Path) -> Iterator[Service]:
+    plugins = Plugins([("under-test", bench.harness.plugin)])
+    plugins.configure({"cloud": bench.harness.table()})
+    service = Service(tmp_path / "second", plugins)
+    yield service
+    service.end()
+
+
+def test_who_attached_a_disk_does_not_detach_it_under_the_others_readers(bench: CloudBench, second: Service) -> None:
+    disk = bench.harness.make_disk()
+    ours, theirs = bench.ready(disk), second.asked(f"cloud:{disk}")
+    assert theirs.state is ExportState.READY
+    with Client.greeted(theirs.port or 0, theirs.name) as client:
+        bench.manager.release(ours.id)
+        stuck = eventually(
+            lambda: [each for each in bench.manager.attachments() if each.state is AttachmentState.STUCK]
+        )
+        assert stuck[0].error is not None
+        assert "Another service on this machine serves it: there" in stuck[0].error.detail
+        assert client.read(0, 4096) == bench.harness.content(disk)
+        assert bench.harness.detaches() == 0
+    second.manager.release(theirs.id)
+    eventually(lambda: not bench.harness.holders(disk))
+    assert [each.state for each in second.manager.attachments()] == []
+
+
+def test_a_server_that_outlives_its_service_keeps_the_disk(bench: CloudBench, second: Service) -> None:
+    disk = bench.harness.make_disk()
+    ours, theirs = bench.ready(disk), second.asked(f"cloud:{disk}")
+    pid = second.manager._store.exports.get(theirs.id).server
+    assert pid is not None
+    second.manager.close()
+    bench.manager.release(ours.id)
+    eventually(lambda: any(each.state is AttachmentState.STUCK for each in bench.manager.attachments()))
+    assert bench.harness.detaches() == 0
+    kill(pid.pid)
+    eventually(lambda: not bench.harness.holders(disk))
+    second.manager = Manager.open(second.manager._settings, second.manager._plugins, SettableClock())
+    second.manager.start()
+
+
+def test_of_two_services_one_writes(tmp_path: Path) -> None:
+    """Read-write excludes what another service serves, and is excluded by it; the error names that."""
+    with opened_cloud(tmp_path, "gce") as bench:
+        plugins = Plugins([("under-test", bench.harness.plugin)])
+        plugins.configure({"cloud": bench.harness.table()})
+        second = Service(tmp_path / "second", plugins)
+        disk = bench.harness.make_disk()
+        writer = bench.ready(disk, Access.READ_WRITE)
+        refused = second.asked(f"cloud:{disk}", Access.READ_WRITE)
+        assert refused.state is ExportState.FAILED
+        assert refused.error is not None
+        assert refused.error.code == "access_conflict"
+        assert "here (" in refused.error.detail
+        bench.manager.release(writer.id)
+        bench.over(writer)
+        eventually(lambda: not bench.harness.holders(disk))
+        again = second.asked(f"cloud:{disk}", Access.READ_WRITE)
+        assert again.state is ExportState.READY
+        second.end()
+
+
+@pytest.mark.parametrize(
+    ("first", "wanted", "state"),
+    [
+        (Access.READ_ONLY, Access.READ_ONLY, ExportState.READY),
+        (Access.READ_ONLY, Access.READ_WRITE, ExportState.FAILED),
+        (Access.READ_WRITE, Access.READ_ONLY, ExportState.FAILED),
+        (Access.READ_WRITE, Access.SCRATCH, ExportState.FAILED),
+    ],
+)
+def test_local_images_are_shared_by_readers_and_a_writer_is_alone(
+    tmp_path: Path, first: Access, wanted: Access, state: ExportState
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.img").write_bytes(bytes(1 << 20))
+    services = []
+    for number, name in enumerate(("one", "two")):
+        plugins = Plugins([("local", local)])
+        plugins.configure({"local": {"type": "local", "images": [str(images)]}})
+        services.append(Service(tmp_path / name, plugins, f"2{4 + number}000-2{4 + number}999"))
+    assert services[0].asked("local:a.img", first).state is ExportState.READY
+    assert services[1].asked("local:a.img", wanted).state is state
+    for service in services:
+        service.end()
+
+
+def test_a_service_that_was_killed_finds_its_writers_server_again(tmp_path: Path) -> None:
+    """The server has the lock: that must not keep its own service from it."""
+    with opened_bench(tmp_path) as bench:
+        export = bench.ready(access=Access.READ_WRITE)
+        pid = bench.server_pid(export)
+        bench.restart()
+        now = bench.manager.get(export.id)
+        assert (now.state, bench.server_pid(now)) == (ExportState.READY, pid)
+        kill(pid)
+        eventually(lambda: bench.manager.get(export.id).state is ExportState.READY and bench.server_pid(now) != pid)
