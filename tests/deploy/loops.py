@@ -1,5 +1,6 @@
 """Loop devices, which other test processes take as well."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,4 +15,12 @@ def attached(file: Path, *options: str) -> str:
 
 
 def detach(device: str) -> None:
+    """Its file does not change any more afterwards: while another program looks at the device, the kernel lets go of it
+    later, and would write back only then.
+    """
+    descriptor = os.open(device, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     subprocess.run(["losetup", "--detach", device], check=True)
