@@ -12,6 +12,7 @@ from cloudmanager.client import ways
 from cloudmanager.client.ways import Way
 from cloudmanager.client.ways.errors import NotMountable, WayFailed
 from cloudmanager.core.model import Access
+from tests.client.test_sector_size import partitioned
 from tests.ways import disks
 from tests.ways.disks import FILE_SYSTEMS, GREETING
 from tests.ways.serving import Serving
@@ -143,3 +144,18 @@ def test_a_stub_cannot_be_mounted(serving: Serving, evidence: Path) -> None:
     with pytest.raises(NotMountable, match="the device or the file"):
         with ways.mount(serving.address(evidence), part="1", way=Way.STUB):
             pass
+
+
+def test_a_partition_of_a_disk_with_large_sectors_is_mounted(serving: Serving, tmp_path: Path) -> None:
+    """What `attach` found there was unknown content: the table counts in 4096 bytes."""
+    disk = partitioned(tmp_path / "large.raw", 4096, "gpt", ("mke2fs", "-q", "-d", str(_with_greeting(tmp_path))))
+    with ways.mount(serving.address(disk), way=Way.FILE) as mounted:
+        assert mounted.layout.logical_sector_bytes == 4096
+        assert (mounted.path / "greeting").read_text() == GREETING
+
+
+def _with_greeting(directory: Path) -> Path:
+    content = directory / "content"
+    content.mkdir()
+    (content / "greeting").write_text(GREETING)
+    return content
