@@ -349,16 +349,25 @@ def _table(path: list[str]) -> type[BaseModel]:
     return model
 
 
+_LONGEST_BYTES = 1024 * 1024
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LONGEST_BYTES + 1)
+        if len(content) > _LONGEST_BYTES:
+            raise ConfigurationError(f"{path} is no configuration: it has more than {_LONGEST_BYTES} bytes.")
+        return tomllib.loads(content.decode("utf-8").replace("\r\n", "\n"))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path} does not exist. `cloudmanager config example > {path}` writes one to start from."
         ) from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigurationError(f"{path} is not valid TOML: it is nested too deeply.") from None
+    except ValueError as error:  # what tomllib refuses, bytes that are not UTF-8, numbers of thousands of digits
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
 
 
