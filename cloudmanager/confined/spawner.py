@@ -68,13 +68,14 @@ class Spawner:
         self._abilities = self._thread.submit(self._live_apart)
         wait([self._abilities])
 
-    def confinement(self) -> Confinement:
-        """For one program. Raises Unconfinable."""
+    def confinement(self, *, is_held: bool = True) -> Confinement:
+        """For one program; `is_held`, if the spawner holds: it can be, for it makes the call. Raises Unconfinable."""
+        is_held = is_held and self._holds
         if not self.is_sandboxed:
-            return Bare(is_held=self._holds)
+            return Bare(is_held=is_held)
         if not self._is_privileged:
-            return UserBubblewrap(is_held=self._holds)
-        return PrivilegedBubblewrap(self._live(), self.can_make_node, is_held=self._holds)
+            return UserBubblewrap(is_held=is_held)
+        return PrivilegedBubblewrap(self._live(), self.can_make_node, is_held=is_held)
 
     def spawn(
         self,

@@ -165,6 +165,12 @@ class NbdSettings(Table):
     insecure: bool = Field(
         False, description="Export beyond loopback in the clear: anyone on the network can read and change the bytes."
     )
+    engine: Literal["qemu-nbd", "nbdkit"] = Field(
+        "qemu-nbd",
+        description='What serves exports. "nbdkit" serves raw disks that are only read and that nobody changes, in the '
+        "clear and in a sandbox: a bad sector then is an error for every client, while qemu-nbd 7.2 hangs up on many; "
+        "a client beyond connections is turned away and does not wait. All else is qemu-nbd's.",
+    )
     sandbox: Literal["bubblewrap", "none"] = Field(
         "bubblewrap",
         description='How qemu-nbd is confined. "none" lets it see this machine\'s files and network.',

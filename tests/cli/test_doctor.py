@@ -54,14 +54,14 @@ def _tool(directory: Path, name: str, script: str) -> None:
 
 
 def test_a_qemu_that_is_whole_has_every_format(tools):
-    found = _by_subject(check_qemu())
+    found = _by_subject(check_qemu(from_tables({})))
     assert {finding.severity for finding in found.values()} == {OK}
     assert found["image formats"].seen == "raw, qcow2, vmdk, vdi, vpc, vhdx, parallels, dmg"
 
 
 def test_a_missing_qemu_is_a_problem_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = _by_subject(check_qemu())
+    found = _by_subject(check_qemu(from_tables({})))
     assert found["qemu-nbd"].severity is found["qemu-img"].severity is PROBLEM
     assert "apt-get install qemu-utils" in found["qemu-nbd"].advice
     assert "image formats" not in found
@@ -69,19 +69,19 @@ def test_a_missing_qemu_is_a_problem_with_its_remedy(monkeypatch, tmp_path):
 
 def test_formats_that_a_build_lacks_are_found_though_its_help_might_list_them(tools):
     _tool(tools, "qemu-nbd", f'exec {shutil.which("qemu-nbd")} "${{@/driver=vhdx/driver=left-out}}"')
-    formats = _by_subject(check_qemu())["image formats"]
+    formats = _by_subject(check_qemu(from_tables({})))["image formats"]
     assert formats.severity is WARNING
     assert formats.seen == "raw, qcow2, vmdk, vdi, vpc, parallels, dmg; not vhdx"
 
 
 def test_an_old_qemu_is_a_warning(tools):
     _tool(tools, "qemu-nbd", "echo 'qemu-nbd 4.2.1 (Debian 1:4.2-3ubuntu6)'")
-    assert _by_subject(check_qemu())["qemu-nbd"].severity is WARNING
+    assert _by_subject(check_qemu(from_tables({})))["qemu-nbd"].severity is WARNING
 
 
 def test_a_qemu_that_does_not_run_is_a_problem(tools):
     _tool(tools, "qemu-nbd", "exit 127")
-    assert _by_subject(check_qemu())["qemu-nbd"].severity is PROBLEM
+    assert _by_subject(check_qemu(from_tables({})))["qemu-nbd"].severity is PROBLEM
 
 
 # The sandbox
@@ -255,6 +255,13 @@ def test_clients_must_be_given_an_address_that_leads_somewhere():
 def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd, said):
     finding = _network(nbd=nbd)["address for clients"]
     assert (finding.severity, said in finding.seen) == (WARNING if said else OK, True)
+
+
+def test_nbdkit_is_looked_for_where_it_is_configured(monkeypatch, tmp_path):
+    settings = from_tables({"nbd": {"engine": "nbdkit"}})
+    assert _by_subject(check_qemu(settings))["nbdkit"].severity is OK
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _by_subject(check_qemu(settings))["nbdkit"].severity is PROBLEM
 
 
 # Privileges

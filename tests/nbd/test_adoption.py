@@ -19,7 +19,7 @@ import pytest
 from cloudmanager.confined import Process
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import ServerProcess, process, record
-from cloudmanager.core.nbd.record import name_option
+from cloudmanager.core.nbd.engines import QEMU_NBD
 from tests.nbd import daemon
 from tests.nbd.exporter import WAIT_SECONDS, Exporter, MiB, Served, children, device, has_ended, wait_gone
 
@@ -204,7 +204,7 @@ def test_a_process_that_was_given_a_dead_servers_number_is_left_alone(exporter: 
 @contextmanager
 def pretender(program: str, name: str, user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process that looks like a server, or like one that is about to be."""
-    words = [program, "-c", "print(flush=True); import time; time.sleep(1000)", name_option(name)]
+    words = [program, "-c", "print(flush=True); import time; time.sleep(1000)", QEMU_NBD.name_option(name)]
     with subprocess.Popen(words, executable="/usr/bin/python3", stdout=subprocess.PIPE, user=user) as run:
         assert run.stdout
         run.stdout.readline()
@@ -251,7 +251,7 @@ def test_a_start_that_carries_no_name_yet_is_waited_for(exporter: Exporter) -> N
     """A daemon was killed between the making of a child and the program that the child was to execute."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        late = [sys.executable, "-c", LATE, name_option("late")]
+        late = [sys.executable, "-c", LATE, QEMU_NBD.name_option("late")]
         with subprocess.Popen(late, pass_fds=[listener.fileno()]) as child:
             adopted = exporter.servers.adopt("late", "late", port, None)
             assert adopted is not None

@@ -23,7 +23,7 @@ from cloudmanager.core.settings import Settings
 
 def examine(settings: Settings, providers: Iterable[Provider]) -> Iterator[Finding]:
     """Every finding, good ones too, as each check is done."""
-    yield from check_qemu()
+    yield from check_qemu(settings)
     yield from check_sandbox(settings)
     yield from check_limits(settings)
     yield from check_kernel()

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 
 from cloudmanager.core.model import Finding, Severity
+from cloudmanager.core.nbd.engines import NBDKIT
+from cloudmanager.core.settings import Settings
 
 OLDEST = (6, 2)
 """The oldest QEMU that cloudmanager is tried with (Ubuntu 22.04's)."""
@@ -16,12 +18,22 @@ INSTALL = "Install it: apt-get install qemu-utils"
 _MISSING_DRIVER = re.compile(r"Unknown driver|whitelist")
 
 
-def check_qemu() -> Iterator[Finding]:
+def check_qemu(settings: Settings) -> Iterator[Finding]:
     server = _check_nbd()
     yield server
+    if settings.nbd.engine == NBDKIT.program:
+        yield _check_nbdkit()
     yield _check_img()
     if server.severity is not Severity.PROBLEM:
         yield _check_formats()
+
+
+def _check_nbdkit() -> Finding:
+    path = shutil.which(NBDKIT.program)
+    if path:
+        return Finding(NBDKIT.program, Severity.OK, f"{path}, for raw disks that are only read")
+    advice = f'Install it: apt-get install {NBDKIT.package}. Or set [nbd] engine = "qemu-nbd".'
+    return Finding(NBDKIT.program, Severity.PROBLEM, "not found on PATH", advice)
 
 
 def _check_nbd() -> Finding:

@@ -12,7 +12,10 @@ from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse, Uns
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import process
+from cloudmanager.core.nbd.engine import program_of
+from cloudmanager.core.nbd.engines import of_program
 
+_NOT_OPEN = -1
 log = logging.getLogger(__name__)
 
 
@@ -75,6 +78,11 @@ def check_open_files(pid: int, disk: Device, own: Sequence[FileIdentity], inheri
         raise UnsafeImage(f"{disk.path} made its server open a file that is not part of the disk.")
 
 
+def image_name(number: int) -> str:
+    """What an image of a chain is called in a server's sandbox; the first is the one that is exported."""
+    return f"image-{number}"
+
+
 def open_files(pid: int) -> Iterator[tuple[int, os.stat_result]]:
     """The files and block devices that a process has open, by descriptor. Raises PermissionError."""
     for number in process.descriptors(pid):
@@ -82,6 +90,15 @@ def open_files(pid: int) -> Iterator[tuple[int, os.stat_result]]:
             status = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - no Path per descriptor
             if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
                 yield number, status
+    yield from _reachable(pid)
+
+
+def _reachable(pid: int) -> Iterator[tuple[int, os.stat_result]]:
+    """What a server will open for its next client, if it opens for each anew: its sandbox shows no other disk."""
+    with suppress(OSError):
+        engine = of_program(program_of(process.command_line(pid)))
+        if engine is not None and not engine.can_be_held:
+            yield _NOT_OPEN, os.stat(f"/proc/{pid}/root/{image_name(0)}")  # noqa: PTH116 - no Path per look
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:

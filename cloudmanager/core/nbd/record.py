@@ -11,9 +11,11 @@ from typing import Self
 from cloudmanager.confined import Process
 from cloudmanager.core.exhaustion import exhausted, raise_exhausted
 from cloudmanager.core.nbd import listener, process
+from cloudmanager.core.nbd.engine import program_of
+from cloudmanager.core.nbd.engines import ENGINES
 
-PROGRAM = "qemu-nbd"
-_BEGINNINGS = ("bwrap", "sh", PROGRAM)
+_PROGRAMS = tuple(engine.program for engine in ENGINES)
+_BEGINNINGS = ("bwrap", "sh", *_PROGRAMS)
 """What a server is in turn: the sandbox, the shell that hands it the listener, itself."""
 _SETTLE_SECONDS = 2.0
 """How long a start that another daemon began may take to become a server, or nothing."""
@@ -36,11 +38,6 @@ class ServerProcess:
     def of(cls, server: Process, listener_inode: int) -> Self:
         """Raises OSError when it has ended."""
         return cls(process.boot_id(), server.pid, process.start_time(server.pid), listener_inode)
-
-
-def name_option(name: str) -> str:
-    """The word of the command line that carries the export's name."""
-    return f"--export-name={name}"
 
 
 def recorded(record: ServerProcess, name: str) -> Process | None:
@@ -145,18 +142,15 @@ def _is_ours(pid: int, name: str) -> bool:
     """Names can be read in /proc, so that anybody can carry one: the user and the program count too."""
     try:
         words = process.command_line(pid)
-        return name_option(name) in words and _program(words) in _BEGINNINGS and process.owner(pid) == os.geteuid()
+        has_name = any(engine.name_option(name) in words for engine in ENGINES)
+        return has_name and program_of(words) in _BEGINNINGS and process.owner(pid) == os.geteuid()
     except OSError as error:
         raise_exhausted(error)
         return False
 
 
 def _is_server(pid: int, name: str) -> bool:
-    return _is_ours(pid, name) and _program(process.command_line(pid)) == PROGRAM
-
-
-def _program(words: list[str]) -> str:
-    return Path(words[0]).name if words else ""
+    return _is_ours(pid, name) and program_of(process.command_line(pid)) in _PROGRAMS
 
 
 def _carriers(name: str) -> list[int]:

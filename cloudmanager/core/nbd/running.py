@@ -8,6 +8,8 @@ from contextlib import suppress
 
 from cloudmanager.confined import Launched, Process, Stderr
 from cloudmanager.core.nbd import process
+from cloudmanager.core.nbd.engine import program_of
+from cloudmanager.core.nbd.engines import of_program
 from cloudmanager.core.nbd.failure import last_said
 from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.silence import Hearing, Pulse, Silence, queue_length
@@ -69,7 +71,10 @@ class Running:
                 self.server.send(number)
 
     def end(self, patience_seconds: float) -> bool:
-        """Whether it is gone."""
+        """Whether it is gone. It has no more time to end by itself than its kind needs."""
+        with suppress(OSError):
+            if engine := of_program(program_of(process.command_line(self.record.pid))):
+                patience_seconds = min(patience_seconds, engine.end_seconds)
         return self._launched.end(patience_seconds)
 
     def bury(self) -> str:

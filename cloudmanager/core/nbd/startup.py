@@ -23,11 +23,13 @@ from cloudmanager.core.errors import CloudManagerError, ServerFailed, SizeMismat
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph, images, listener, scratch, tls
+from cloudmanager.core.nbd.engine import Engine
+from cloudmanager.core.nbd.engines import chosen
 from cloudmanager.core.nbd.failure import failure
 from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
-from cloudmanager.core.nbd.images import Image
+from cloudmanager.core.nbd.images import Image, image_name
 from cloudmanager.core.nbd.proof import Proof
-from cloudmanager.core.nbd.record import PROGRAM, ServerProcess, end_all, leave_name, name_option
+from cloudmanager.core.nbd.record import ServerProcess, end_all, leave_name
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
 from cloudmanager.core.settings import NbdSettings
@@ -66,8 +68,9 @@ class Startup:
                 undo.callback(images.close_images, opened)
                 stderr = Stderr()
                 undo.callback(stderr.close)
-                with self.spawner.confinement() as confinement:
-                    launched, record = self._serve(self._prepare(opened, confinement, stderr))
+                engine = chosen(self.settings, self.spec, opened)
+                with self.spawner.confinement(is_held=engine.can_be_held) as confinement:
+                    launched, record = self._serve(self._prepare(opened, confinement, stderr, engine))
                 undo.pop_all()
         except Unconfinable as error:
             raise ServerFailed(str(error), retriable=error.is_passing) from error
@@ -77,11 +80,11 @@ class Startup:
         images.close_images([image for image in opened if not image.is_exclusive])
         return Running(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
 
-    def _prepare(self, opened: tuple[Image, ...], confinement: Confinement, stderr: Stderr) -> Launch:
+    def _prepare(self, opened: tuple[Image, ...], confinement: Confinement, stderr: Stderr, engine: Engine) -> Launch:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             leave_name(self.directory, self.spec.name)
-            command = self._command(opened, confinement)
+            command = self._command(opened, confinement, engine)
         except OSError as error:
             raise_exhausted(error)
             raise ServerFailed(
@@ -99,13 +102,11 @@ class Startup:
         )
         return Launch(command, confinement, stderr, self.listener.fileno(), limits)
 
-    def _command(self, opened: tuple[Image, ...], confinement: Confinement) -> list[str]:
-        return [
-            *(executable(PROGRAM, "qemu-utils"), "--persistent", f"--shared={self.settings.connections}"),
-            *(name_option(self.spec.name), *self._tls(confinement)),
-            *(["--read-only"] if self.spec.access is Access.READ_ONLY else []),
-            blockgraph.filename([*self._overlay(confinement), *self._disk(opened, confinement)]),
-        ]
+    def _command(self, opened: tuple[Image, ...], confinement: Confinement, engine: Engine) -> list[str]:
+        tls_options = self._tls(confinement)
+        nodes = [*self._overlay(confinement), *self._disk(opened, confinement)]
+        program = executable(engine.program, engine.package)
+        return [program, *engine.arguments(self.spec, self.settings, nodes, tls_options)]
 
     def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[blockgraph.Node]:
         """The disk itself has the size that clients are told; what it reads through may have any."""
@@ -164,9 +165,12 @@ class Startup:
         address = listener.reachable_address(self.listener)
         proof = Proof(self.spec, self.settings, self.directory, address, inode)
         try:
-            with launched.held(deadline):
-                proof.check_files(launched.server, launch.confinement.inherited)
+            if launch.confinement.is_held:
+                with launched.held(deadline):
+                    proof.check_files(launched.server, launch.confinement.inherited)
             proof.await_answer(launched.server, deadline)
+            if not launch.confinement.is_held:  # it sees only what was checked, but had not begun before it answered
+                proof.check_files(launched.server, launch.confinement.inherited)
             return ServerProcess.of(launched.server, inode)
         except OSError as error:
             raise Ended from error
@@ -202,7 +206,7 @@ def _node(image: Image, confinement: Confinement, number: int) -> blockgraph.Nod
     if image.is_exclusive:
         confinement.keep(image.fd)
     return blockgraph.Node(
-        confinement.show(image.fd, device.path, is_writable=image.is_writable, name=f"image-{number}"),
+        confinement.show(image.fd, device.path, is_writable=image.is_writable, name=image_name(number)),
         device.format,
         device.is_block,
         image.is_writable,

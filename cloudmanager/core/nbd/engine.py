@@ -1,0 +1,39 @@
+"""The program that serves an export: what differs between those that can."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from cloudmanager.core.nbd.blockgraph import Node
+from cloudmanager.core.nbd.spec import ServerSpec
+from cloudmanager.core.settings import NbdSettings
+
+
+class Engine(ABC):
+    """One such program. All else is the same whoever serves: listener, sandbox, limits, adoption."""
+
+    program: ClassVar[str]
+    package: ClassVar[str]
+    """Debian's, which has it."""
+    can_be_held: ClassVar[bool]
+    """It opens the disk before it accepts anybody, and says when (`confined.hold`)."""
+    end_seconds: ClassVar[float]
+    """What it is given to end by itself, for what it has still to write."""
+
+    @abstractmethod
+    def name_option(self, name: str) -> str:
+        """The word of its command line that carries the export's name."""
+
+    @abstractmethod
+    def arguments(
+        self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], tls: Sequence[str]
+    ) -> list[str]:
+        """Its command line, without the program.
+
+        `nodes`: what it opens, each reads through the next one. `tls`: options of qemu-nbd.
+        """
+
+
+def program_of(command_line: Sequence[str]) -> str:
+    return Path(command_line[0]).name if command_line else ""
