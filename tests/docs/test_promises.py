@@ -16,4 +16,4 @@ def test_the_page_names_tests() -> None:
 @pytest.mark.parametrize(("file", "test"), NAMED, ids="::".join)
 def test_a_promise_is_proved_by_a_test_that_exists(file: str, test: str) -> None:
     code = (ROOT / file).read_text()
-    assert re.search(rf"^def {test or 'test_'}", code, re.MULTILINE), f"{file} has no {test}"
+    assert re.search(rf"^(?:async )?def {test or 'test_'}", code, re.MULTILINE), f"{file} has no {test}"
