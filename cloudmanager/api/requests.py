@@ -133,6 +133,7 @@ class DiskQuery(Request):
     location: Word = Field("", description="Zone or region.")
     state: Word = Field("", description="The cloud's own word for the disk's state.")
     page: PageToken | None = None
+    limit: Limit | None = Field(None, description="Items per page, at most: a cloud may give fewer.")
 
     @property
     def query(self) -> Query:

@@ -211,7 +211,7 @@ async def get_digests(
 @router.get("/v1/disks", tags=["disks"], summary="List disks", responses=documented(*STORE, *PROVIDER))
 async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Facade) -> answers.DiskList:
     """Asks the providers, one after the other. A page may be short, even empty: `next_page` says if there is more."""
-    page = await facade.run(facade.manager.disks, wanted.provider, wanted.query, wanted.page)
+    page = await facade.run(facade.manager.disks, wanted.provider, wanted.query, wanted.page, wanted.limit)
     return answers.DiskList(items=[answers.Disk.of(disk) for disk in page.items], next_page=page.next_page)
 
 

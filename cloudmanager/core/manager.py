@@ -5,7 +5,7 @@ import secrets
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Self
 
@@ -306,14 +306,25 @@ class Manager:
 
     # What there is
 
-    def disks(self, provider: str | None, query: Query, page: str | None = None) -> Page[Disk]:
-        """One page of the disks of one provider, or of all, one provider after the other."""
+    def disks(
+        self, provider: str | None, query: Query, page: str | None = None, limit: int | None = None
+    ) -> Page[Disk]:
+        """One page of the disks of one provider, or of all, one provider after the other.
+
+        A provider's own pages have a length of their own; with a limit, one that is longer is given in parts.
+        """
         names = [provider] if provider else [each.name for each in self._plugins]
-        at, _, token = (page or "").partition(":")
-        if page and at not in names:
+        place, _, token = (page or "").partition(":")
+        at, _, shown = (place, "", "") if place in names else place.rpartition("+")
+        if page and (at not in names or not (shown or "0").isdecimal()):
             raise InvalidRequest("The page token is not one that this list gave. Start again without it.")
         for name in names[names.index(at) if page else 0 :]:
             found = self._plugins[name].find(query, (token or None) if name == at else None)
+            skipped = int(shown or 0) if name == at else 0
+            rest = found.items[skipped:]
+            if limit is not None and len(rest) > limit:
+                return Page(rest[:limit], f"{name}+{skipped + limit}:{token if name == at else ''}")
+            found = replace(found, items=rest)
             if found.next_page:
                 return Page(found.items, f"{name}:{found.next_page}")
             following = names[names.index(name) + 1 :]

@@ -356,6 +356,28 @@ def test_disks_of_all_providers_are_listed_page_by_page(bench: Bench) -> None:
         bench.manager.disks(None, Query(), "nonsense")
 
 
+def test_a_limit_gives_the_pages_of_providers_in_parts(bench: Bench) -> None:
+    whole = _listed(bench, None)
+    assert len(whole) == 9
+    assert _listed(bench, 1) == _listed(bench, 2) == whole
+    assert _listed(bench, 1000) == whole
+    for token in ("one+x:", "one+-1:", "three+1:"):
+        with pytest.raises(InvalidRequest):
+            bench.manager.disks(None, Query(), token, 1)
+
+
+def _listed(bench: Bench, limit: int | None) -> list[str]:
+    found: list[str] = []
+    token = None
+    while True:
+        page = bench.manager.disks(None, Query(), token, limit)
+        assert limit is None or len(page.items) <= limit
+        found += [str(disk.id) for disk in page.items]
+        token = page.next_page
+        if token is None:
+            return found
+
+
 def test_who_waits_for_an_export_that_is_over_is_answered_at_once(bench: Bench) -> None:
     export = bench.ready()
     bench.end(export)
