@@ -78,14 +78,15 @@ class Manager:
         store: Store,
         clock: Clock,
         state: StateDirectory,
-        locks: DiskLocks,
     ) -> None:
+        """Raises ConfigurationError."""
         self._settings = settings
         self._plugins = plugins
         self._store = store
-        self._locks = locks
+        owner = f"{settings.server.node} ({settings.server.state_dir})"
+        self._locks = DiskLocks.open(settings.server.lock_dir, owner)
         self._servers = Servers(
-            settings.nbd, state.exports, settings.exports.scratch_limit_bytes, self._server_ended, locks
+            settings.nbd, state.exports, settings.exports.scratch_limit_bytes, self._server_ended, self._locks
         )
         self._clock = clock
         self._state = state
@@ -95,7 +96,7 @@ class Manager:
         self._waiting = Waiting()
         self._whereabouts = Whereabouts(plugins)
         self._is_ending = threading.Event()
-        self._attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds, locks)
+        self._attachments = Attachments(self._node, store, plugins, clock, settings.exports.linger_seconds, self._locks)
         self._reconciler = Reconciler(
             self._node,
             store,
@@ -127,10 +128,9 @@ class Manager:
         with ExitStack() as undo:
             state = StateDirectory.open(settings.server.state_dir)
             undo.callback(state.close)
-            owner = f"{settings.server.node} ({settings.server.state_dir})"
-            locks = DiskLocks.open(settings.server.lock_dir, owner)
-            undo.callback(locks.close)
-            manager = cls(settings, plugins, Store.open(settings.store_url, clock), clock, state, locks)
+            store = Store.open(settings.store_url, clock)
+            undo.callback(store.close)
+            manager = cls(settings, plugins, store, clock, state)
             undo.pop_all()
         return manager
 

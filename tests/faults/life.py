@@ -23,7 +23,7 @@ from cloudmanager.core.store.database import Database
 from tests.core.bench import eventually
 from tests.faults import invariants
 from tests.faults.clouds import make_cloud, write_content
-from tests.faults.points import CrashingHooks, Points, crashing_database
+from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
 from tests.nbd.client import Client
 
 MARK = b"written by the client".ljust(4096)
@@ -85,13 +85,14 @@ class Stage:
             shutil.copy(schema, self.state / "cloudmanager.sqlite")
 
     def settings(self) -> Settings:
-        return from_tables(
+        settings = from_tables(
             {
                 "server": {"state_dir": str(self.state), "node": "here"},
                 "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
                 "nbd": {"ports": "27000-28999", "tls": "psk" if self.life.tls else "off"},
             }
         )
+        return on_a_machine_of_its_own(settings)
 
     def tell(self, **fields: object) -> None:
         """Notes what the service has answered."""

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from cloudmanager import hookimpl
 from cloudmanager.core import store
 from cloudmanager.core.hookspecs import MANDATORY_HOOKS
+from cloudmanager.core.settings import Settings
 from cloudmanager.core.store.database import Database
 
 _AUDITED = ("socket.connect", "shutil.rmtree", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
@@ -161,3 +162,9 @@ class CrashingHooks:
 
 for _hook in MANDATORY_HOOKS:
     setattr(CrashingHooks, _hook, _wrapper(_hook))
+
+
+def on_a_machine_of_its_own(settings: Settings) -> Settings:
+    """Other worlds have the same disks, and run beside it: they must not see its locks."""
+    lock_dir = settings.server.state_dir.parent / "locks"
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"lock_dir": lock_dir})})

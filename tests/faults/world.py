@@ -28,7 +28,7 @@ from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from tests.faults import invariants
 from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
-from tests.faults.points import CrashingHooks, Points, crashing_database
+from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
 
 _READY = ExportState.READY
 HOOKS_THAT_FAIL = ("plan_attach", "attach", "locate", "detach")
@@ -137,7 +137,7 @@ class World:
         self.state = directory / "state"
         self.clock = JumpingClock(directory / "clock")
         self.weather = Weather()
-        self.settings = from_tables(
+        settings = from_tables(
             {
                 "server": {"state_dir": str(self.state), "node": "here"},
                 # Kept so long that no jump of the wall clock leaves a story without its export.
@@ -145,6 +145,7 @@ class World:
                 "nbd": {"ports": "29000-29999"},
             }
         )
+        self.settings = on_a_machine_of_its_own(settings)
         self.plugins: list[tuple[str, object]] = [("weather", self.weather)]
         """Of the next service that is opened, besides the depot's."""
         self._points = points
