@@ -32,7 +32,7 @@ from cloudmanager.images.errors import (
     UnsupportedImage,
 )
 from cloudmanager.images.image import Image
-from cloudmanager.images.inspection import inspect, inspect_raw, is_container
+from cloudmanager.images.inspection import inspect, inspect_raw, is_container, refuse_raw_by_name
 from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
 from cloudmanager.images.source import ImageFile
 
@@ -56,4 +56,5 @@ __all__ = [
     "inspect_raw",
     "is_container",
     "recognise",
+    "refuse_raw_by_name",
 ]

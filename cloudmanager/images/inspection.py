@@ -45,7 +45,8 @@ def inspect(
             "The image's tables are too large to be checked in time. Convert it with `qemu-img convert -O qcow2`."
         ) from None
     if image.format == "raw" and path is not None:
-        _refuse_by_name(path, source)
+        _refuse_piece(path.name, names.piece(path))
+        _refuse_promise(path.name, source.up_to(0, HEAD_BYTES))
     if image.size_bytes == 0:
         raise EmptyImage("The image's virtual size is 0: there is nothing in it.")
     if image.backing is not None and not allow_backing:
@@ -84,14 +85,26 @@ def _raw(source: Source) -> Image:
     return Image("raw", round_up(source.size))
 
 
-def _refuse_by_name(path: Path, source: Source) -> None:
-    whole = names.piece(path)
+def refuse_raw_by_name(name: str, head: bytes, *, is_whole: bool) -> None:
+    """For what looks raw and is no file here: on a web server, in an archive. Raises NotADisk.
+
+    Until the whole of it has been seen it may still have the footer that its name promises.
+    """
+    _refuse_piece(name, names.lone_piece(name))
+    if is_whole or not names.has_footer(name):
+        _refuse_promise(name, head)
+
+
+def _refuse_piece(name: str, whole: str | None) -> None:
     if whole:
-        raise NotADisk(f"{path.name!a} is {whole}, not a disk. Join the pieces to one image first.", whole)
-    format_words = names.other_format(path, source.up_to(0, HEAD_BYTES))
+        raise NotADisk(f"{name!a} is {whole}, not a disk. Join the pieces to one image first.", whole)
+
+
+def _refuse_promise(name: str, head: bytes) -> None:
+    format_words = names.other_format(name, head)
     if format_words:
         raise NotADisk(
-            f"{path.name!a} is named like {format_words}, but is none: its header or footer is missing, so it is "
+            f"{name!a} is named like {format_words}, but is none: its header or footer is missing, so it is "
             "damaged or truncated. If it is a raw image, name it .raw.",
             f"no {format_words.split(maxsplit=1)[1]}",
         )

@@ -7,7 +7,7 @@ descriptor. Who means the bytes as they are gives them a name of their own (a ha
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _IMAGE_SUFFIXES = {
     ".qcow2": "a qcow2 image",
@@ -22,6 +22,8 @@ _IMAGE_SUFFIXES = {
 }
 _DISK_MARKS = ((510, b"\x55\xaa"), (0, b"ER"), (1024, b"H+"), (1024, b"HX"), (1024, b"BD"), (32, b"NXSB"))
 """Of a master boot record, Apple's partition map, HFS+, HFSX, HFS and APFS."""
+_EXTENT_WORDS = "an extent of a VMDK, which has a descriptor in another file"
+_SEGMENT_WORDS = "one segment of a split image"
 _EXTENT = re.compile(r".*-(flat|delta|ctk|sesparse|rdm|rdmp|[fs]\d{3,})\.vmdk", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*\.)(?!(?:19|20)\d\d$)(\d{2,5})")
 """case.001, disk.img.00. One digit is how old copies are numbered, four may be a year."""
@@ -33,13 +35,22 @@ _APPENDED = re.compile(r"(.*\.(?:raw|img|dd|bin|image|disk))([a-z]{2,3}|\d{2,4})
 """split's names after a prefix without a full stop: disk.rawaa."""
 
 
+_ALONE = re.compile(r".*\.0\d{2,4}|.*\.(?:raw|img|dd|bin|image|disk)\.?(?:0\d{1,4}|aa?[a-z])|(?:.*\.|x)aa?[a-z]")
+"""What is hardly anything but a piece, whatever stands beside it: case.001, disk.raw.aa, xaa."""
+
+
+def lone_piece(name: str) -> str | None:
+    """As `piece`, of a file whose neighbours cannot be seen: on a web server, in an archive."""
+    return _EXTENT_WORDS if _EXTENT.fullmatch(name) else _SEGMENT_WORDS if _ALONE.fullmatch(name) else None
+
+
 def piece(path: Path) -> str | None:
     """What the file is a piece of, as a sentence's end, if its name says so; None for a whole disk."""
     name = path.name
     if _EXTENT.fullmatch(name):
-        return "an extent of a VMDK, which has a descriptor in another file"
+        return _EXTENT_WORDS
     if any(_belongs(path, path.with_name(other)) for other in _neighbours(name, path)) or _is_later_segment(name):
-        return "one segment of a split image"
+        return _SEGMENT_WORDS
     return None
 
 
@@ -52,12 +63,17 @@ def _belongs(path: Path, other: Path) -> bool:
     return is_ordered or not _PART.fullmatch(path.name)
 
 
-def other_format(path: Path, head: bytes) -> str | None:
+def has_footer(name: str) -> bool:
+    """Whether the format that the name promises may be told by a file's end only: of a fixed VHD, a dmg."""
+    return name.lower().endswith((".vhd", ".dmg"))
+
+
+def other_format(name: str, head: bytes) -> str | None:
     """The format that its name promises, for a file whose bytes are not in it.
 
     A dmg may be a raw disk too; then it begins like one.
     """
-    suffix = path.suffix.lower()
+    suffix = PurePath(name).suffix.lower()
     if suffix == ".dmg" and not any(head[at:].startswith(mark) for at, mark in _DISK_MARKS):
         return "a dmg"
     return _IMAGE_SUFFIXES.get(suffix)

@@ -225,3 +225,10 @@ def _qemu_nbd_below(pid: int) -> list[int]:
     ]
     found = [child for child in below if Path(f"/proc/{child}/comm").read_text() == "qemu-nbd\n"]
     return found + [child for each in below for child in _qemu_nbd_below(each)]
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_who_writes_to_it(tmp_path, put):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="A stream is given on standard input"):
+        put(tmp_path / "pipe", tmp_path / "disk")
+    assert not (tmp_path / "disk").exists()

@@ -183,6 +183,54 @@ def test_a_flipped_bit_is_found(name, packed, disk, put):
     assert not disk.exists() or not disk.read_bytes()[:MIB].strip(b"\0")
 
 
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_damage_in_a_zip_is_found_wherever_it_is(kind, part, packed, disk, put):
+    content = bytearray(zipped(("disk.raw", CONTENT), kind=kind))
+    at = 60 + int(len(content) * part)
+    content[at : at + 3] = (byte ^ 0x5A for byte in content[at : at + 3])
+    with pytest.raises(DamagedSource, match="The archive is damaged or cut off"):
+        put(packed(bytes(content)), disk)
+    assert not disk.exists() or not disk.read_bytes()[:MIB].strip(b"\0")
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "lz4", "zstd", "lzop"])
+def test_what_a_program_says_of_damage_is_one_line(name, packed, disk, put):
+    with pytest.raises(DamagedSource, match=r"\. Copy it again") as caught:
+        put(packed(PACKED[name]()[:-40]), disk)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zstd_window_that_is_too_large_is_no_damage(packed, disk, put):
+    with pytest.raises(UnsupportedSource, match="too much memory") as caught:
+        put(packed(by("zstd", "--long=31", "--ultra", "-c")), disk)
+    assert "\n" not in str(caught.value)
+
+
+NAMED = {
+    "case.001": "one segment of a split image",
+    "case.003": "one segment of a split image",
+    "image.raw.aa": "one segment",
+    "disk-flat.vmdk": "an extent of a VMDK",
+    "disk.e01": "named like an EWF container",
+    "disk.vhd": "named like a VHD",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("pack", [tar, zipped, lambda member: gzip.compress(tar(member), 1)])
+def test_what_only_its_name_tells_to_be_no_disk_is_refused(name, pack, packed, disk, put):
+    with pytest.raises(UnsupportedSource, match=NAMED[name]):
+        put(packed(pack((f"directory/{name}", CONTENT))), disk)
+    assert not disk.exists() or not disk.read_bytes()[:MIB].strip(b"\0")
+
+
+def test_a_packed_file_has_its_name_too(tmp_path, disk, put):
+    (tmp_path / "disk.vhd.gz").write_bytes(gzip.compress(CONTENT, 1))
+    with pytest.raises(UnsupportedSource, match=r"'disk\.vhd' is named like a VHD"):
+        put(tmp_path / "disk.vhd.gz", disk)
+
+
 REFUSED = {
     "an EWF container": b"EVF\x09\x0d\x0a\xff\x00\x01\x01\x00\x00\x00" + os.urandom(MIB),
     "a 7z archive": b"7z\xbc\xaf\x27\x1c\0\4" + os.urandom(MIB),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy import Phase
-from cloudmanager.client.deploy.errors import Cancelled, SourceChanged, SourceError, UnsafeSource
+from cloudmanager.client.deploy.errors import Cancelled, SourceChanged, SourceError, UnsafeSource, UnsupportedSource
 from tests.deploy import images
 from tests.deploy.web import Site, serving_web
 
@@ -77,6 +77,39 @@ def test_a_body_that_ends_early_is_an_error(raw, site, blank, put):
 def test_an_answer_that_is_an_error_names_its_status(site, blank, put):
     with pytest.raises(SourceError, match="404"):
         put(site.url + "s", blank.address)
+
+
+def test_a_server_that_is_busy_at_first_is_asked_again(raw, site, blank, put):
+    site.busy = 2
+    put(site.url, blank.address)
+    assert images.same(raw, blank.disk, images.SIZE)
+
+
+def test_a_server_that_stays_busy_is_an_error(site, put, tmp_path):
+    site.busy = 1 << 30
+    with pytest.raises(SourceError, match="it answered 503"):
+        put(site.url, tmp_path / "disk", reconnect_seconds=0)
+    assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize("has_ranges", [True, False])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("case.001", "one segment of a split image"),
+        ("disk.img.aa", "one segment"),
+        ("disk-flat.vmdk", "an extent of a VMDK"),
+        ("disk.qcow2", "named like a qcow2 image"),
+        ("disk%2Evhd", "named like a VHD"),
+    ],
+)
+def test_what_only_its_name_tells_to_be_no_disk_is_refused(has_ranges, name, words, site, put, tmp_path):
+    site.has_ranges = has_ranges
+    site.name = name
+    disk = tmp_path / "disk"
+    with pytest.raises(UnsupportedSource, match=words):
+        put(site.url.replace("/image", f"/{name}"), disk)
+    assert not disk.exists() or not disk.read_bytes()[: images.MIB].strip(b"\0")
 
 
 def test_a_qcow2_whose_backing_file_is_an_address_is_refused(site, blank, put, tmp_path):

@@ -30,6 +30,9 @@ class Site:
     secret: str = ""
     """A query without which nothing is answered but 403; HEAD is not answered either."""
     says_length: bool = True
+    name: str = "image"
+    busy: int = 0
+    """How many requests are answered 503."""
     then: Callable[[], object] = lambda: None
     """Called when an answer is cut."""
     credentials: list[str] = field(default_factory=list)
@@ -72,7 +75,11 @@ def _answer(request: BaseHTTPRequestHandler, site: Site, *, with_body: bool) -> 
     if query != site.secret or (site.secret and not with_body):
         request.send_error(403)
         return
-    if path != "/image":
+    if site.busy:
+        site.busy -= 1
+        request.send_error(503)
+        return
+    if path != f"/{site.name}":
         request.send_error(404)
         return
     size = site.image.stat().st_size

@@ -146,7 +146,8 @@ def test_what_is_no_disk_is_refused_by_its_kind(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mark", [b"sprs\0\0\0\3", b"encrcdsa", b"\x3a\xff\x26\xed\1\0\0\0", b"partclone-image\0", b"MSWIM\0\0\0"]
+    "mark",
+    [b"sprs\0\0\0\3", b"encrcdsa", b"\x3a\xff\x26\xed\1\0\0\0", b"partclone-image\0", b"MSWIM\0\0\0", b"VMA\0\0\0\0\1"],
 )
 def test_disks_in_formats_that_are_not_read_are_refused_by_name(mark: bytes) -> None:
     with pytest.raises(UnsupportedImage, match="a format that is not read here"):

@@ -1,5 +1,7 @@
 """The one image in an archive: of a tar, which is read from its start to its end, or of a zip, which is not."""
 
+import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -33,7 +35,8 @@ class Zipped:
     """The image in a zip."""
 
     chunks: Iterable[bytes]
-    length: int
+    name: str
+    """Without directories."""
 
 
 def refuse_several_in_tar(file: BinaryIO) -> None:
@@ -42,12 +45,11 @@ def refuse_several_in_tar(file: BinaryIO) -> None:
         _the_one([member.name for member in _files(tar) if not _is_companion(member.name, _head_of(tar, member))])
 
 
-def tar_chunks(stream: Readable) -> Iterator[bytes]:
-    """The image's bytes, with zeros for the holes of a sparse member.
+def tar_chunks(stream: Readable, found: list[str]) -> Iterator[bytes]:
+    """The image's bytes, with zeros for the holes of a sparse member. Its name is `found` before.
 
     Raises UnsupportedSource, at the end if there is another image behind it, DamagedSource.
     """
-    found: list[str] = []
     bounded = _Bounded(stream)
     with _damage(), tarfile.open(fileobj=bounded, mode="r|", bufsize=CHUNK_BYTES) as tar:  # type: ignore[call-overload]
         for member in _files(tar):
@@ -82,7 +84,7 @@ def zipped(file: BinaryIO) -> Iterator[Zipped]:
         with _supported():
             images = [each for each in members if not _is_companion(each.filename, _zip_head(archive, each))]
             _the_one([each.filename for each in images])
-            yield Zipped(_zip_chunks(archive, images[0]), images[0].file_size)
+            yield Zipped(_zip_chunks(archive, images[0]), PurePosixPath(images[0].filename).name)
 
 
 @dataclass
@@ -178,8 +180,18 @@ def _supported() -> Iterator[None]:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """What the libraries raise for archives that are not whole."""
+    """What the libraries raise for archives that are not whole. bz2 has an OSError of its own, which has no number."""
     try:
         yield
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, OverflowError, zlib.error) as error:
-        raise DamagedSource(f"The archive is damaged or cut off: {error}. Copy it again from where it came.") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, OverflowError) as error:
+        raise _damaged(error) from error
+    except (zlib.error, lzma.LZMAError, struct.error) as error:
+        raise _damaged(error) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> DamagedSource:
+    return DamagedSource(f"The archive is damaged or cut off: {error}. Copy it again from where it came.")

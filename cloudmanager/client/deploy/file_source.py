@@ -44,8 +44,8 @@ class OpenFile:
 @contextmanager
 def opened(path: Path) -> Iterator[OpenFile]:
     """Raises SourceError."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:  # nobody may ever write to a named pipe: it is not waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}.") from error
     try:

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, TypeAlias, cast
+from urllib.parse import unquote, urlsplit
 
 from cloudmanager import images
 from cloudmanager.client import network
@@ -34,6 +35,7 @@ _MOST_LAYERS = 4
 """An image in a tar in a gzip file has two."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TARS = ("tar", "ova")
+_PACKED = (".gz", ".z", ".bz2", ".xz", ".lzma", ".lz", ".zst", ".lz4", ".lzo")
 _ON_PURPOSE = "To deploy its bytes as they are, say so: --format raw."
 
 SourceLike: TypeAlias = "Path | str | NbdAddress"
@@ -65,12 +67,23 @@ class _Origin:
     size_bytes: int | None = None
     """Of what is not unpacked yet."""
     layers: int = 0
+    name: Callable[[], str] = lambda: ""
+    """A file's, here, on a web server or in an archive, as soon as the first bytes have come."""
+
+    def raw_name(self) -> str:
+        """Without what says how it is packed."""
+        name = PurePath(self.name())
+        return name.stem if self.layers and name.suffix.lower() in _PACKED else name.name
 
     def unpacked(self) -> "_Origin":
         """Raises UnsupportedSource."""
         if self.layers == _MOST_LAYERS:
             raise UnsupportedSource(f"The image is packed more than {_MOST_LAYERS} times. Unpack it first.")
         return replace(self, size_bytes=None, layers=self.layers + 1)
+
+    def member(self, name: Callable[[], str]) -> "_Origin":
+        """Of an archive. Raises UnsupportedSource."""
+        return replace(self.unpacked(), name=name)
 
 
 @dataclass(frozen=True)
@@ -110,13 +123,18 @@ class _Opening:
         self.stack.callback(server.close)
         self.on_stop(server.end)
         image = WebImage(server, server.look())
+        name = PurePath(unquote(urlsplit(url).path)).name
         whole = self._whole(image)
+        if whole is not None and whole.format == "raw" and not self._is_raw:
+            images.refuse_raw_by_name(name, image.resource.head, is_whole=True)
         if whole is not None and whole.format in ("raw", "vpc"):
             return WebSource(image, min(whole.size_bytes, image.resource.length or 0))
         received = Received(image)
         pump = self._pumped(received)
         stream = Stream(pump.file, at_end=pump.check)
-        origin = _Origin(image.identity, image.check_unchanged, received.fraction, image.resource.length)
+        origin = _Origin(
+            image.identity, image.check_unchanged, received.fraction, image.resource.length, name=lambda: name
+        )
         return self._stream(stream, origin) if whole is None else self._spooled(stream, origin)
 
     def _whole(self, image: WebImage) -> images.Image | None:
@@ -142,14 +160,16 @@ class _Opening:
     def _file(self, file: OpenFile, layers: int) -> Source:
         """A file that can be read anywhere, and again."""
         kind = images.recognise(file.fetch(0, images.HEAD_BYTES), file.length)
-        origin = _Origin(file.identity, file.check_unchanged, _read_so_far(file), file.length, layers)
+        origin = _Origin(
+            file.identity, file.check_unchanged, _read_so_far(file), file.length, layers, lambda: file.path.name
+        )
         compression = compression_of(kind.name) if kind else None
         if kind and (compression or kind.name in _TARS):
             return self._packed_file(file, compression, origin)
         if kind and kind.name == "zip":
             zipped = self.stack.enter_context(archives.zipped(_file_object(file)))
             pump = self._pumped(zipped.chunks)
-            return self._stream(Stream(pump.file, at_end=pump.check), origin.unpacked())
+            return self._stream(Stream(pump.file, at_end=pump.check), origin.member(lambda: zipped.name))
         image = images.inspect(file.descriptor, path=file.path)
         if image.format == "raw":
             return FileSource(file)
@@ -173,7 +193,9 @@ class _Opening:
             raise DamagedSource("The image is empty. Check that whatever wrote it has finished.")
         kind = None if self._is_raw else images.recognise(head, origin.size_bytes)
         if kind is None:
-            size_of = _size_of_all if self._is_raw else _size_with(head)
+            if not self._is_raw:
+                images.refuse_raw_by_name(origin.raw_name(), head, is_whole=False)
+            size_of = _size_of_all if self._is_raw else _size_with(head, origin.raw_name())
             return StreamSource(stream, origin.identity, origin.check_unchanged, origin.fraction, size_of)
         compression = compression_of(kind.name)
         if compression is not None:
@@ -187,8 +209,9 @@ class _Opening:
         raise _no_disk(kind)
 
     def _untarred(self, stream: Stream, origin: _Origin) -> Source:
-        pump = self._pumped(archives.tar_chunks(_Readable(stream, self.patience.check)))
-        return self._stream(Stream(pump.file, at_end=pump.check), origin.unpacked())
+        names: list[str] = []
+        pump = self._pumped(archives.tar_chunks(_Readable(stream, self.patience.check), names))
+        return self._stream(Stream(pump.file, at_end=pump.check), origin.member(lambda: names[0]))
 
     def _spooled(self, stream: Stream, origin: _Origin) -> Source:
         def fill(view: memoryview) -> int:
@@ -250,7 +273,7 @@ def _size_of_all(length: int, last: bytes) -> int:
     return length
 
 
-def _size_with(head: bytes) -> Callable[[int, bytes], int]:
+def _size_with(head: bytes, name: str) -> Callable[[int, bytes], int]:
     def size_of(length: int, last: bytes) -> int:
         """Of a stream that was taken for a raw disk by its start. A fixed VHD is one with a footer."""
         image = images.inspect(_ends(head, last, length))
@@ -259,6 +282,8 @@ def _size_with(head: bytes) -> Callable[[int, bytes], int]:
                 f"The stream was an image of the format {image.format}, which only its end tells. Save it to a file, "
                 "and deploy that."
             )
+        if image.format == "raw":
+            images.refuse_raw_by_name(name, head, is_whole=True)
         return length if image.format == "raw" else image.size_bytes
 
     return size_of

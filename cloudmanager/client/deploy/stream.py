@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import select
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from cloudmanager.client.deploy.compression import Compression
-from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError
+from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError, UnsupportedSource
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
 from cloudmanager.transfer.libnbd import Patience
@@ -24,6 +25,7 @@ _SECTOR = 512
 _PIPE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _LOOK_AROUND_SECONDS = 0.25
+_WORDS_BYTES = 4096
 
 
 def _nothing() -> None:
@@ -182,8 +184,7 @@ def decompressed(
             at_end()
             if program.wait():
                 words.seek(0)
-                said = words.read().decode(errors="replace").strip()
-                raise DamagedSource(f"The image cannot be decompressed: {said}. Copy it again from where it came.")
+                raise _undecompressed(compression.name, words.read(_WORDS_BYTES).decode(errors="replace"))
 
         try:
             yield Stream(_widened(program), at_end=check_end)
@@ -193,6 +194,17 @@ def decompressed(
             program.wait()
             if program.stdout:
                 program.stdout.close()
+
+
+def _undecompressed(name: str, said: str) -> SourceError:
+    """By the first thing that the program says: advice follows it, of many lines (bzip2)."""
+    line = next((each for each in said.splitlines() if each.strip()), "it did not say why")
+    line = re.sub(r"^(\S*stdin\S* ?: )", "", line.strip().rstrip(";."))
+    if "too much memory" in line:
+        return UnsupportedSource(
+            f"The image cannot be decompressed here: {line}. Decompress it first: `{name} -d --memory=2048MB`."
+        )
+    return DamagedSource(f"The image cannot be decompressed: {line}. Copy it again from where it came.")
 
 
 def _widened(program: subprocess.Popen[bytes]) -> io.FileIO:

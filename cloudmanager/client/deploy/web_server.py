@@ -54,6 +54,10 @@ class Broken(Exception):
         self.retry_after = retry_after
 
 
+class Busy(Broken):
+    """The server is there, and asks for patience."""
+
+
 class WebServer:
     """For threads. Raises SourceError and its kinds; no error shows a query or a password."""
 
@@ -73,10 +77,14 @@ class WebServer:
 
     def look(self) -> Resource:
         """Asks for the first bytes by GET: HEAD is often not allowed where reading is."""
-        try:
-            return self._look()
-        except Broken as error:
-            raise self._unreadable(error) from error
+        attempts = Attempts(self)
+        while True:
+            try:
+                return self._look()
+            except Busy as error:
+                attempts.failed(error)
+            except Broken as error:
+                raise self._unreadable(error) from error
 
     def check_unchanged(self, resource: Resource) -> None:
         """Raises SourceChanged."""
@@ -238,7 +246,7 @@ class WebServer:
         status, headers = response.status, response.headers
         if status in _PASSING:
             asked = headers.get("Retry-After", "")
-            raise Broken(f"it answered {status}", float(_number(asked) or 0))
+            raise Busy(f"it answered {status}", float(_number(asked) or 0))
         if status == 416 and headers.get("Content-Range", "").strip() == "bytes */0":
             raise SourceError(f"{self.name} is empty. Check that whatever wrote it has finished.")
         if status not in (200, 206):
