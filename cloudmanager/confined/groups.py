@@ -5,6 +5,7 @@ out what several readers of one disk share; `Limits.memory_bytes` bounds what a 
 """
 
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -57,13 +58,13 @@ class Groups:
     def controllers(self) -> tuple[str, ...]:
         return tuple(sorted(self._parents))
 
-    def make(self, name: str, *, processes: int, cpu_weight: int) -> Group:
-        """`processes` counts threads. Raises OSError."""
+    def make(self, pid: int, *, processes: int, cpu_weight: int) -> Group:
+        """For a process, which is not in it yet. `processes` counts threads. Raises OSError."""
         settings = {"pids": [("pids.max", str(processes))], "cpu": self._cpu(cpu_weight)}
         made: list[Path] = []
         try:
             for controller, parent in self._parents.items():
-                directory = parent / f"{PREFIX}{name}"
+                directory = parent / f"{PREFIX}{pid}"
                 directory.mkdir(exist_ok=True)
                 made.append(directory)
                 for file, value in settings[controller]:
@@ -74,11 +75,12 @@ class Groups:
         return Group(tuple(dict.fromkeys(made)))
 
     def sweep(self) -> None:
-        """Groups whose program ended while nobody watched. The kernel keeps those that have one."""
+        """Groups whose process ended while nobody watched. Another service may be about to use an empty one."""
         for parent in set(self._parents.values()):
             for left in parent.glob(f"{PREFIX}*"):
-                with suppress(OSError):
-                    left.rmdir()
+                if not Path("/proc", left.name.rpartition("-")[2]).exists():
+                    with suppress(OSError):
+                        left.rmdir()
 
     def _cpu(self, weight: int) -> list[tuple[str, str]]:
         if self.version == 2:
@@ -138,7 +140,7 @@ def _below(mount: Path, root: str, own: str) -> Path:
 
 def _can_make(parents: Iterable[Path]) -> bool:
     for parent in set(parents):
-        probe = parent / f"{PREFIX}probe-{os.getpid()}"
+        probe = parent / f"{PREFIX}{secrets.token_hex(4)}-{os.getpid()}"
         try:
             probe.mkdir()
             probe.rmdir()

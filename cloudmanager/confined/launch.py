@@ -158,7 +158,7 @@ class Launch:
 
     def _shelled(self) -> list[str]:
         """The command, below a shell where something is to be set that only the process itself can set."""
-        lines = self.limits.setting()
+        lines = self.limits.setting(is_waiting=self.confinement.has_launcher)
         return ["/bin/sh", "-c", "; ".join([*lines, 'exec "$@"']), "sh", *self.command] if lines else [*self.command]
 
 

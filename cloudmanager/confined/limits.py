@@ -26,15 +26,22 @@ class Limits:
     cpu_weight: int = 100
     """Its part of a busy processor beside others, where it has a control group; 100 is everybody's."""
 
-    def setting(self) -> list[str]:
-        """Lines of shell, for the program's process to run first: what only itself can set."""
-        if self.file_bytes is None:
-            return []
-        # Ignored, the signal becomes an error of the write, which a client gets as ENOSPC.
-        return ['trap "" XFSZ', f"ulimit -f {self.file_bytes // _LIMIT_UNIT}"]
+    def setting(self, *, is_waiting: bool) -> list[str]:
+        """Lines of shell, for the program's process to run first: what only itself can set.
+
+        `is_waiting`: it waits when `apply` is called. One that is still executing a program then gets back the limit
+        of its stack that it had (setup_new_exec() in Linux's fs/exec.c).
+        """
+        lines = []
+        if self.file_bytes is not None:
+            # Ignored, the signal becomes an error of the write, which a client gets as ENOSPC.
+            lines += ['trap "" XFSZ', f"ulimit -f {self.file_bytes // _LIMIT_UNIT}"]
+        if self.memory_bytes is not None and not is_waiting:
+            lines.append(f"ulimit -s {_STACK_BYTES // 1024}")
+        return lines
 
     def apply(self, pid: int) -> None:
-        """To a process that waits to be told to go on. Raises OSError."""
+        """To a process that has not executed the program yet. Raises OSError."""
         limits = {
             resource.RLIMIT_DATA: self.memory_bytes,
             resource.RLIMIT_STACK: _STACK_BYTES if self.memory_bytes else None,

@@ -98,7 +98,7 @@ class Spawner:
             return None
         group = None
         try:
-            group = self.groups.make(str(pid), processes=limits.processes, cpu_weight=limits.cpu_weight)
+            group = self.groups.make(pid, processes=limits.processes, cpu_weight=limits.cpu_weight)
             group.add(pid)
         except OSError as error:  # it has ended, or the hierarchy is not ours any more
             log.warning("process %d has no control group of its own: %s", pid, error.strerror)

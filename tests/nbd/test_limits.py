@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from collections.abc import Callable
@@ -114,11 +115,18 @@ def test_a_group_that_nobody_removed_is_swept_and_one_in_use_is_not(
     make_exporter: Callable[..., Exporter], groups: Groups, raw: Path
 ) -> None:
     served = make_exporter().export(device(raw))
-    left = groups._parents["pids"] / f"{PREFIX}left"
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left, about_to_be_used = (groups._parents["pids"] / f"{PREFIX}{pid}" for pid in (ended.pid, os.getpid()))
     left.mkdir()
-    groups.sweep()
-    assert not left.exists()
-    assert (left.parent / f"{PREFIX}{served.pid}").exists()
+    about_to_be_used.mkdir()
+    try:
+        groups.sweep()
+        assert not left.exists()
+        assert about_to_be_used.exists()
+        assert (left.parent / f"{PREFIX}{served.pid}").exists()
+    finally:
+        about_to_be_used.rmdir()
 
 
 def test_a_client_that_takes_nothing_of_what_it_asks_for_costs_others_nothing(
