@@ -236,6 +236,16 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(raw, site, 
     assert not (tmp_path / "disk").exists()
 
 
+def test_a_body_without_end_does_not_fill_the_file_system(raw, site, put, tmp_path, monkeypatch):
+    site.image = images.converted(raw, "qcow2", "web4.qcow2")
+    site.says_length = site.has_ranges = False
+    left = iter([1 << 30, 1 << 20])
+    monkeypatch.setattr("cloudmanager.client.deploy.spool._free", lambda _directory: next(left, 0))
+    with pytest.raises(SourceError, match="there are 0 bytes free, but for a reserve"):
+        put(site.url, tmp_path / "disk")
+    assert not (tmp_path / "disk").exists()
+
+
 def test_an_answer_of_unknown_length_ends_with_its_connection(raw, site, blank, put):
     site.has_ranges = site.says_length = False
     put(site.url, blank.address)

@@ -13,6 +13,7 @@ from cloudmanager.client.deploy.progress import Listener, Meter, Phase
 from cloudmanager.transfer.buffers import Buffer, is_zero
 
 _TELL_SECONDS = 0.2
+_MOST_LEFT_BYTES = 1024**3
 _LARGE_FILES = "/var/tmp"  # noqa: S108 # where the Filesystem Hierarchy Standard wants large ones; this has no name there
 
 
@@ -30,7 +31,7 @@ def spooled(fill: Callable[[memoryview], int], length: int | None, progress: Lis
     try:
         _refuse_lack_of_room(directory, length)
         try:
-            _write(fill, descriptor, length, progress)
+            _write(_within(directory, length, fill), descriptor, length, progress)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -90,6 +91,17 @@ def _write(fill: Callable[[memoryview], int], descriptor: int, length: int | Non
     os.ftruncate(descriptor, done)
 
 
+def _within(directory: str, length: int | None, fill: Callable[[memoryview], int]) -> Callable[[memoryview], int]:
+    """`fill`, until the file system has too little room for others: what comes may have no end."""
+
+    def fill_while_there_is_room(view: memoryview) -> int:
+        if _free(directory) < len(view):
+            raise _no_room(directory, length)
+        return fill(view)
+
+    return fill_while_there_is_room
+
+
 def _directory() -> str:
     """TMPDIR, or where there is more room than in memory."""
     if "TMPDIR" not in os.environ and os.access(_LARGE_FILES, os.W_OK):
@@ -105,11 +117,13 @@ def _refuse_lack_of_room(directory: str, length: int | None) -> None:
 def _no_room(directory: str, length: int | None) -> SourceError:
     needed = f"{length} bytes are needed, and there are" if length is not None else "there are"
     return SourceError(
-        f"The image has to be stored in {directory} before it can be read: {needed} {_free(directory)} bytes free. "
-        "Name a directory with more room in TMPDIR."
+        f"The image has to be stored in {directory} before it can be read: {needed} {_free(directory)} bytes free, "
+        "but for a reserve. Name a directory with more room in TMPDIR."
     )
 
 
 def _free(directory: str) -> int:
+    """Bytes, without those that are left to others."""
     status = os.statvfs(Path(directory))
-    return status.f_bavail * status.f_frsize
+    left_to_others = min(status.f_blocks * status.f_frsize // 20, _MOST_LEFT_BYTES)
+    return max(0, status.f_bavail * status.f_frsize - left_to_others)
