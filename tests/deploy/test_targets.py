@@ -369,3 +369,25 @@ def _crc32c(data: bytes) -> int:
         for _ in range(8):
             rest = rest >> 1 ^ (0x82F63B78 if rest & 1 else 0)
     return rest ^ 0xFFFFFFFF
+
+
+def test_a_device_that_is_read_only_is_refused_before_anything_is_written(small, tmp_path, put):
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"kept" * 1024 * 1024 * 4)
+    device = attached(disk, "--read-only")
+    try:
+        with pytest.raises(TargetReadOnly, match="is read-only") as caught:
+            put(small, Path(device), overwrite=True)
+    finally:
+        detach(device)
+    assert not caught.value.is_resumable
+
+
+def test_a_device_that_does_not_exist_is_not_made_as_a_file(small, put):
+    path = Path(f"/dev/cloudmanager-{os.urandom(8).hex()}")
+    try:
+        with pytest.raises(TargetError, match="There is no device"):
+            put(small, path)
+        assert not path.exists()
+    finally:
+        path.unlink(missing_ok=True)

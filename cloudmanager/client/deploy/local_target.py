@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,7 +22,8 @@ _WRITERS = 64
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
 """linux/falloc.h"""
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)
-_BLKRRPART = 0x125F
+_BLKRRPART, _BLKROGET = 0x125F, 0x125E
+_DEVICES, _SHARED_MEMORY = Path("/dev"), Path("/dev/shm")  # noqa: S108 # files are meant to be there
 """linux/fs.h"""
 _LOOP_BACKING = "/sys/block"
 
@@ -157,7 +159,9 @@ def _claimed(path: Path, descriptor: int) -> LocalTarget:
     target = LocalTarget(path, descriptor)
     try:
         target.reserve(0)
-        if not target.is_device:
+        if target.is_device:
+            _refuse_read_only(target)
+        else:
             _claim_file(target)
     except OSError as error:
         raise TargetError(f"{path} cannot be written as a disk is: {error.strerror}.") from error
@@ -169,6 +173,8 @@ def _open(path: Path) -> int:
         is_device = path.is_block_device()
         if path.exists() and not (is_device or path.is_file()):
             raise TargetError(f"{path} is neither a block device nor a file.")
+        if not path.exists() and _is_for_devices(path):
+            raise TargetError(f"There is no device {path}. `lsblk` shows those that there are.")
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_EXCL if is_device else os.O_CREAT), 0o600)
     except OSError as error:
         if error.errno == errno.EBUSY:
@@ -179,6 +185,21 @@ def _open(path: Path) -> int:
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise TargetReadOnly(f"{path} cannot be written: {error.strerror}.") from error
         raise TargetError(f"{path} cannot be opened: {error.strerror}.") from error
+
+
+def _is_for_devices(path: Path) -> bool:
+    """A file that is made there is in memory, and only looks like the device that was meant."""
+    resolved = Path(os.path.realpath(path))  # which knows loops of links, too
+    return resolved.is_relative_to(_DEVICES) and not resolved.is_relative_to(_SHARED_MEMORY)
+
+
+def _refuse_read_only(target: LocalTarget) -> None:
+    """A device opens for writing even if the kernel was told to write nothing to it."""
+    (is_read_only,) = struct.unpack("i", fcntl.ioctl(target.descriptor, _BLKROGET, bytes(4)))
+    if is_read_only:
+        raise TargetReadOnly(
+            f"{target.path} is read-only. If that is not meant to protect it, `blockdev --setrw` makes it writable."
+        )
 
 
 def _claim_file(target: LocalTarget) -> None:
