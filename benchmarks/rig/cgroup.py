@@ -21,7 +21,8 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        return [int(line) for line in (self.directory / "cgroup.procs").read_text().split()]
+        """Also of the groups below it: a service's servers may have one each."""
+        return [int(line) for file in self.directory.rglob("cgroup.procs") for line in file.read_text().split()]
 
     @contextmanager
     def joined(self) -> Iterator[None]:

@@ -64,6 +64,8 @@ def remove_group(group: Path) -> None:
     deadline = time.monotonic() + END_SECONDS
     while group.exists():
         try:
+            for nested in sorted(group.glob("*/"), reverse=True):  # a service's, one for each server
+                nested.rmdir()
             group.rmdir()
         except OSError:
             if time.monotonic() > deadline:
