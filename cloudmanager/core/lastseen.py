@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.records import ExportRecord
+from cloudmanager.linux.files import write_whole
 
 EVERY_SECONDS = 30.0
 JUMP_SECONDS = 1.0
@@ -52,10 +53,8 @@ class LastSeen:
         now = Reading.now(self._clock)
         if not is_last and self._noted is not None and not _tells_more(now, self._noted):
             return
-        unfinished = self._path.with_suffix(".new")
         try:
-            unfinished.write_text(json.dumps(asdict(now)))
-            unfinished.replace(self._path)
+            write_whole(self._path, json.dumps(asdict(now)))
             self._noted = now
         except OSError as error:
             log.warning("%s cannot be written: %s", self._path, error.strerror)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
+from cloudmanager.linux.files import write_whole
 
 _SOURCES = {"machine_id": Path("/etc/machine-id"), "product_uuid": Path("/sys/class/dmi/id/product_uuid")}
 """machine-id(5), which a clone of a machine may have too; the UUID of the virtual machine or board, for root only."""
@@ -84,13 +85,10 @@ def _kept(file: Path) -> tuple[str, Machine] | None:
 
 
 def _keep(file: Path, identity: NodeIdentity) -> None:
-    unfinished = file.with_suffix(".new")
     try:
-        unfinished.write_text(json.dumps({"id": identity.id, "machine": asdict(identity.machine)}))
-        unfinished.chmod(0o600)
-        unfinished.replace(file)
+        write_whole(file, json.dumps({"id": identity.id, "machine": asdict(identity.machine)}))
     except OSError as error:
-        raise ConfigurationError(f"{unfinished} cannot be written: {error.strerror}.") from error
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
 
 
 def _read(path: Path) -> str:

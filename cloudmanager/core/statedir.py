@@ -11,6 +11,7 @@ from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.private_directory import file_flaws, flaws, tighten
+from cloudmanager.linux.files import write_whole
 
 _LOCK = "lock"
 _LOCK_SECONDS = 5.0
@@ -75,12 +76,11 @@ class StateDirectory:
 
     def keep_node(self, name: str) -> None:
         """Raises ConfigurationError."""
-        unfinished = self.path / "node.new"
+        file = self.path / "node"
         try:
-            unfinished.write_text(name)
-            unfinished.replace(self.path / "node")
+            write_whole(file, name)
         except OSError as error:
-            raise ConfigurationError(f"{unfinished} cannot be written: {error.strerror}. {_advice(error)}") from error
+            raise ConfigurationError(f"{file} cannot be written: {error.strerror}. {_advice(error)}") from error
 
     def of_providers(self) -> Path:
         """Where the providers keep what must outlast the service. Raises ConfigurationError."""

@@ -13,7 +13,7 @@ from tests.authority import Authority
 
 FIELDS = {
     *("id", "disk", "access", "holder", "state", "uri", "size_bytes", "format", "created_at", "expires_at", "node"),
-    *("note", "tls", "credentials", "error"),
+    *("note", "tls", "credentials", "error", "logical_sector_bytes"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -70,21 +71,24 @@ def test_what_files_are_not_enough_for_waits_and_is_told_so(tmp_path: Path) -> N
         assert is_served(made[1])
 
 
-def test_connections_beyond_the_limit_wait_quietly_and_are_served_afterwards(tmp_path: Path) -> None:
+def test_connections_for_which_there_is_no_file_wait_quietly_and_are_served_afterwards(tmp_path: Path) -> None:
+    """Connections alone cannot take all files, for their number is bounded: so the service's limit is lowered."""
     with limited(tmp_path) as (service, client):
         made = ready(client)
         where = urlsplit(service.address())
-        address = (where.hostname or "", where.port or 0)
+        used = len(list(Path(f"/proc/{service.popen.pid}/fd").iterdir()))
+        before_that = resource.prlimit(service.popen.pid, resource.RLIMIT_NOFILE, (used, FILES))
         with ExitStack() as stack:
-            for _ in range(FILES):
-                stack.enter_context(socket.create_connection(address))
-            late = stack.enter_context(socket.create_connection(address))
-            late.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            for _ in range(8):  # whatever it closes meanwhile
+                late = stack.enter_context(socket.create_connection((where.hostname or "", where.port or 0)))
+                late.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             eventually(lambda: _says(service, "no connection can be accepted"), "it does not say so")
             before, began = _cpu_seconds(service), time.monotonic()
             eventually(lambda: time.monotonic() > began + 4 * PAUSE_SECONDS, "time passes")
             assert _cpu_seconds(service) - before < 2 * PAUSE_SECONDS
             assert is_served(made)
+            resource.prlimit(service.popen.pid, resource.RLIMIT_NOFILE, before_that)
+            assert late.recv(12) == b"HTTP/1.1 200"
         assert client.get("/healthz").status_code == 200
         assert state(client, made) == "ready"
     assert len([line for line in service.lines if "no connection can be accepted" in line]) < 4

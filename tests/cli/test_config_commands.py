@@ -99,10 +99,18 @@ def _all_in_use(example: str) -> dict[str, dict[str, object]]:
     return tomllib.loads(re.sub(r"(?m)^#(?=[^ ])", "", example))
 
 
+@pytest.fixture
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the suite's own settings."""
+    monkeypatch.delenv("CLOUDMANAGER_SERVER__LOCK_DIR")
+
+
+@pytest.mark.usefixtures("_plain_environment")
 def test_the_example_as_printed_is_the_defaults(example):
     assert from_tables(tomllib.loads(example)) == Settings.model_construct()
 
 
+@pytest.mark.usefixtures("_plain_environment")
 def test_the_example_shows_every_option_of_the_service_with_its_default(example):
     used = _all_in_use(example)
     del used["providers"]

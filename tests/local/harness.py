@@ -3,6 +3,7 @@
 import os
 import secrets
 import subprocess
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -39,6 +40,14 @@ class UntouchedFiles(CallLog):
     def _state(self) -> dict[str, tuple[int, ...]]:
         found = {path.name: path.lstat() for path in self._directory.iterdir()}
         return {name: (each.st_ino, each.st_size, each.st_mode, each.st_mtime_ns) for name, each in found.items()}
+
+
+def _attach_to(device: str, image: Path, seconds: float = 60) -> None:
+    """A number that is free is anybody's: whoever took it meanwhile is waited for."""
+    deadline = time.monotonic() + seconds
+    while subprocess.run(["losetup", device, image], capture_output=True, check=False).returncode:
+        assert time.monotonic() < deadline, f"{device} is not free again"
+        time.sleep(0.02)  # nothing tells
 
 
 def _becomes(kind: str, error: type[CloudManagerError], change: Any) -> ErrorCase:
@@ -218,7 +227,7 @@ class LoopDeviceHarness(ImageHarness):
         subprocess.run(["losetup", "--detach", disk], check=True)
         image.unlink()
         made = self.images / ImageHarness.make_disk(self, image.name.removesuffix(".raw"))
-        subprocess.run(["losetup", disk, made], check=True)
+        _attach_to(disk, made)
 
     def _image(self, disk: str) -> Path:
         return Path(Path("/sys/block", Path(disk).name, "loop/backing_file").read_text().strip())

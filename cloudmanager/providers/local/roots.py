@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.exhaustion import raise_exhausted
+from cloudmanager.linux.files import write_whole
 
 _READ_BYTES = 65536
 log = logging.getLogger(__name__)
@@ -44,10 +45,8 @@ class MachineName:
                     )
                 self._name = kept
                 return
-            unfinished = file.with_suffix(".new")
             try:
-                unfinished.write_text(self._name)
-                unfinished.replace(file)
+                write_whole(file, self._name)
             except OSError as error:
                 raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
 
