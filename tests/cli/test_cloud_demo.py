@@ -72,8 +72,10 @@ def test_it_goes_the_whole_way(temporary, cloud, attach):
     assert "✓ nothing is left: no process, no loop device, no file" in answer.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("at", ["Start an emulated cloud", "ready after"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
+@pytest.mark.parametrize("at", [pytest.param("Start an emulated cloud", marks=pytest.mark.slow), "ready after"])
 def test_interrupted_it_cleans_everything_up(temporary, number, at):
     with subprocess.Popen(
         [*COMMAND, "aws"], env=_environment(temporary), stdout=subprocess.PIPE, text=True

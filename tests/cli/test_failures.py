@@ -211,7 +211,9 @@ def test_a_configuration_that_this_user_may_not_read(command: Run, tmp_path: Pat
     assert ran.returncode == (3 if name == "doctor" else 1)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(each, marks=pytest.mark.slow) for each in ("latin-1", "utf-8"))]
+)
 def test_what_scripts_read_stays_json_and_toml_in_every_encoding(command: Run, encoding: str) -> None:
     strange = "/srv/jürgen-…"
     environment = {"PYTHONIOENCODING": encoding, "CLOUDMANAGER_SERVER__STATE_DIR": strange}

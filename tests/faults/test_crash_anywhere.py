@@ -23,7 +23,7 @@ from tests.faults.nurseries import Nurseries, Outcome, emulated
 pytestmark = pytest.mark.timeout(1800)
 """On a quiet machine they take a minute or two; on a busy one they have to wait."""
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
-HERE = (pytest.param("read-only", marks=pytest.mark.slow), "local")
+HERE = ("read-only", "local")
 IN_CLOUDS = ("gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in ("aws", "azure")))
 SAMPLE = 10
 """So many points of a life in a cloud are tried in every run of the tests."""
@@ -75,6 +75,7 @@ def lives(names: Sequence[object]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("life", names, indirect=True)
 
 
+@pytest.mark.slow
 @lives(HERE)
 def test_a_service_can_be_killed_at_every_point(life: str, nurseries: Nurseries) -> None:
     points = _points(life, nurseries)
@@ -83,6 +84,7 @@ def test_a_service_can_be_killed_at_every_point(life: str, nurseries: Nurseries)
     _kill_at_each(life, points, nurseries)
 
 
+@pytest.mark.longest
 @lives(IN_CLOUDS)
 def test_a_service_in_a_cloud_can_be_killed_at_points_of_every_kind(life: str, nurseries: Nurseries) -> None:
     points = _after_the_start(_points(life, nurseries))

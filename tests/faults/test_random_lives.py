@@ -373,7 +373,7 @@ def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
     cradle.close()
 
 
-@pytest.mark.longest
+@pytest.mark.slow
 @pytest.mark.timeout(0 if RUNS else 1800)
 def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
     _live(_lives(cradle), LONG if RUNS else EVERY_TIME)
