@@ -94,6 +94,8 @@ def allow_list(*, is_held: bool, opens_to_read: bool) -> bytes:
         for call in " ".join((_MEMORY, _FILES, _WAITING, _ITSELF, _CONNECTIONS)).split():
             made.add(ALLOW, call)
         made.add(trace(0) if is_held else ALLOW, HELD_CALL)
+        # nbdkit asks to end with its parent, and does not start if that fails. The program outlives its launcher.
+        made.add(fail(0), "prctl", [Argument(0, _PR_SET_PDEATHSIG)])
         for call, arguments in _by_arguments(opens_to_read=opens_to_read):
             made.add(ALLOW, call, arguments)
         return made.program()
@@ -122,7 +124,7 @@ def _by_arguments(*, opens_to_read: bool) -> Iterable[tuple[str, Sequence[Argume
     yield "sendto", [Argument(3, 0, _MSG_FASTOPEN), Argument(4, 0, 2**64 - 1)]
     for level, option in _SOCKET_OPTIONS:
         yield "setsockopt", [Argument(1, level), Argument(2, option)]
-    for option in (_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_TIMERSLACK):
+    for option in (_PR_SET_NAME, _PR_SET_TIMERSLACK):
         yield "prctl", [Argument(0, option)]
     for request in _IOCTLS.values():
         yield "ioctl", [Argument(1, request)]

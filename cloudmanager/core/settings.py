@@ -165,11 +165,12 @@ class NbdSettings(Table):
     insecure: bool = Field(
         False, description="Export beyond loopback in the clear: anyone on the network can read and change the bytes."
     )
-    engine: Literal["qemu-nbd", "nbdkit"] = Field(
+    engine: Literal["auto", "qemu-nbd", "nbdkit"] = Field(
         "qemu-nbd",
-        description='What serves exports. "nbdkit" serves raw disks that are only read and that nobody changes, in the '
-        "clear and in a sandbox: a bad sector then is an error for every client, while qemu-nbd 7.2 hangs up on many; "
-        "a client beyond connections is turned away and does not wait. All else is qemu-nbd's.",
+        description="What serves raw disks that are only read and that nobody changes, in the clear and in a sandbox. "
+        '"auto": nbdkit if it is installed, else qemu-nbd. With nbdkit a bad sector is an error for every client; '
+        "qemu-nbd 7.2 hangs up on those built on libnbd; 32 clients are accepted though connections are fewer, unless "
+        "that is 1, and others are turned away. All else is qemu-nbd's.",
     )
     sandbox: Literal["bubblewrap", "none"] = Field(
         "bubblewrap",

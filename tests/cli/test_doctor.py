@@ -257,11 +257,16 @@ def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd, said):
     assert (finding.severity, said in finding.seen) == (WARNING if said else OK, True)
 
 
-def test_nbdkit_is_looked_for_where_it_is_configured(monkeypatch, tmp_path):
-    settings = from_tables({"nbd": {"engine": "nbdkit"}})
-    assert _by_subject(check_qemu(settings))["nbdkit"].severity is OK
+@pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
+@pytest.mark.parametrize(("engine", "without"), [("auto", WARNING), ("nbdkit", PROBLEM), ("qemu-nbd", OK)])
+def test_it_is_said_who_serves_disks_with_bad_sectors(monkeypatch, tmp_path, engine, without):
+    settings = from_tables({"nbd": {"engine": engine}})
+    finding = _by_subject(check_qemu(settings))["bad sectors"]
+    assert (finding.severity, "by nbdkit" in finding.seen) == (OK, engine != "qemu-nbd")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert _by_subject(check_qemu(settings))["nbdkit"].severity is PROBLEM
+    finding = _by_subject(check_qemu(settings))["bad sectors"]
+    assert finding.severity is without
+    assert ("apt-get install nbdkit" in (finding.advice or "")) == (engine != "qemu-nbd")
 
 
 # Privileges

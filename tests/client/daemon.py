@@ -160,7 +160,7 @@ def _is_server(entry: Path, name: bytes) -> bool:
         command = (entry / "cmdline").read_bytes()
     except OSError:
         return False
-    return Path(os.fsdecode(command.partition(b"\0")[0])).name == "qemu-nbd" and name in command
+    return Path(os.fsdecode(command.partition(b"\0")[0])).name in ("qemu-nbd", "nbdkit") and name in command
 
 
 def _toml(tables: Mapping[str, Mapping[str, object]], prefix: str = "") -> Iterator[str]:

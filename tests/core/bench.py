@@ -146,7 +146,7 @@ def processes_of(export_name: str) -> list[int]:
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"qemu-nbd" in words[0] and any(export_name.encode() in word for word in words):
+            if words[0].endswith((b"qemu-nbd", b"nbdkit")) and any(export_name.encode() in word for word in words):
                 found.append(int(process.name))
     return found
 

@@ -168,20 +168,24 @@ def _listens(pid: int) -> set[int]:
     return ports
 
 
+_NAME_OPTIONS = ("--export-name=", "exportname=")
+"""qemu-nbd's and nbdkit's."""
+
+
 def servers() -> Iterator[tuple[str, int]]:
-    """Every qemu-nbd of this machine that serves an export, by the export's name."""
+    """Every server of this machine that serves an export, by the export's name."""
     for pid in process.all_pids():
         with suppress(OSError):
             words = process.command_line(pid)
-            if words and Path(words[0]).name == "qemu-nbd":
+            if words and Path(words[0]).name in ("qemu-nbd", "nbdkit"):
                 for word in words:
-                    if word.startswith("--export-name="):
+                    if word.startswith(_NAME_OPTIONS):
                         yield word.partition("=")[2], pid
 
 
 def processes_of(names: Collection[str]) -> list[int]:
     """Servers of these exports, and what is about to become one."""
-    words = {f"--export-name={name}" for name in names}
+    words = {f"{option}{name}" for name in names for option in _NAME_OPTIONS}
     found = []
     for pid in process.all_pids():
         with suppress(OSError):

@@ -267,7 +267,7 @@ def test_what_stands_in_for_qemu_nbd_gets_nowhere(
         stand_in.write_text(STAND_IN.replace("PORT", str(service.getsockname()[1])))
         stand_in.chmod(0o755)
         monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
-        exporter = make_exporter()
+        exporter = make_exporter(engine="qemu-nbd")
         served = exporter.export(device(raw if kind == "file" else loop))
         with served.connect() as client:
             assert client.read(0, 512) == raw.read_bytes()[:512]

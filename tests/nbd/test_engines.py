@@ -8,14 +8,17 @@ import shutil
 import struct
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.fingerprint import has_open, serves_a_device
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd import ServerSpec, process
+from cloudmanager.core.nbd import ServerSpec, new_export_name, process
 from cloudmanager.core.nbd.transfer import LocalAddress
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.libnbd import Connection, Failure, Patience
@@ -154,7 +157,7 @@ def bad(raw: Path, tmp_path: Path) -> Iterator[Path]:
 def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
     bad: Path, make_exporter: MakeExporter, raw: Path
 ) -> None:
-    served = make_exporter(engine="nbdkit").export(stable(bad))
+    served = make_exporter().export(stable(bad))
     assert program(served) == "nbdkit"
     with Connection(LocalAddress(served.uri, None), Patience()) as connection:
         connection._read_flags = 0  # as other programs built on libnbd ask
@@ -170,7 +173,8 @@ def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
 def test_with_nbdkit_a_client_beyond_the_limit_is_turned_away_until_there_is_a_place(
     make_exporter: MakeExporter, raw: Path
 ) -> None:
-    served = make_exporter(engine="nbdkit", connections=1).export(stable(raw))
+    served = make_exporter(engine="nbdkit", connections=2).export(stable(raw))
+    places = 32
 
     def is_served() -> bool:
         try:
@@ -179,12 +183,74 @@ def test_with_nbdkit_a_client_beyond_the_limit_is_turned_away_until_there_is_a_p
         except (ConnectionError, struct.error):
             return False
 
-    eventually(is_served)  # our own handshake may still hold the place
-    eventually(lambda: served.process is not None)
-    with _first(served) as client:
+    eventually(is_served)  # our own handshake may still hold a place
+    with ExitStack() as stack:
+        client, *_ = [stack.enter_context(_first(served)) for _ in range(places)]
         assert not is_served()
         assert len(client.read(0, 512)) == 512
     eventually(is_served)
+
+
+def test_where_there_is_one_place_the_next_client_waits(make_exporter: MakeExporter, raw: Path, engine: str) -> None:
+    served = make_exporter(engine=engine, connections=1).export(stable(raw))
+    with served.connect() as client, served.queue_up() as second:
+        second.socket.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            second.go()
+        assert len(client.read(0, 512)) == 512
+    with served.queue_up() as third:
+        third.go()
+        assert len(third.read(0, 512)) == 512
+
+
+@pytest.mark.parametrize("connections", [1, 40])
+def test_a_server_is_ready_though_clients_that_waited_for_it_have_all_places(
+    make_exporter: MakeExporter, raw: Path, engine: str, connections: int
+) -> None:
+    exporter = make_exporter(engine=engine, connections=connections)
+    export_id, name = str(uuid.uuid4()), new_export_name()
+    port = exporter.servers.reserve(export_id)
+    with ExitStack() as stack:
+        for _ in range(connections):
+            stack.enter_context(Client(port, name))
+        served = exporter.start(ServerSpec(export_id, name, port, Access.READ_ONLY, stable(raw)))
+        later = exporter.succeeded()
+        try:
+            later.adopt(served, None)
+            assert later.start(served.spec).pid == served.pid
+        finally:
+            later.stop_all()
+
+
+def test_a_device_that_is_detached_by_hand_does_not_give_its_number_away(
+    serving: Exporter, engine: str, raw: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"S" * 4 * MiB)
+    made = subprocess.run(["losetup", "--find", "--show", raw], check=True, capture_output=True, text=True)
+    loop = made.stdout.strip()
+    served = serving.export(stable(Path(loop)))
+    assert program(served) == engine
+    with served.connect() as client:
+        assert client.read(0, 512) == raw.read_bytes()[:512]
+    subprocess.run(["losetup", "--detach", loop], check=True)  # it goes when nobody has it open
+    assert subprocess.run(["losetup", loop, other], capture_output=True, check=False).returncode != 0
+    with served.connect() as client:
+        assert client.read(0, 512) == raw.read_bytes()[:512]
+
+
+def test_nbdkit_is_chosen_where_it_is_installed(
+    make_exporter: MakeExporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exporter = make_exporter()
+    assert program(exporter.export(stable(raw))) == "nbdkit"
+    for name in ("qemu-nbd", "bwrap"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program(exporter.export(stable(raw))) == "qemu-nbd"
+    exporter.stop_all()
+    with pytest.raises(ServerFailed, match="install the package nbdkit"):
+        make_exporter(engine="nbdkit").export(stable(raw))
 
 
 def _first(served: Served) -> Client:
@@ -205,12 +271,16 @@ def _first(served: Served) -> Client:
         (Access.READ_ONLY, {"is_stable": False}, {}),
         (Access.READ_ONLY, {}, {"sandbox": "none"}),
         (Access.READ_ONLY, {}, {"tls": "psk"}),
+        (Access.READ_ONLY, {}, {"memory_limit_bytes": 2**28}),
+        (Access.READ_ONLY, {}, {"engine": "qemu-nbd"}),
     ],
 )
 def test_what_nbdkit_cannot_keep_the_promises_of_is_qemu_nbds(
     make_exporter: MakeExporter, raw: Path, access: Access, changes: dict[str, object], settings: dict[str, object]
 ) -> None:
-    served = make_exporter(engine="nbdkit", **settings).export(device(raw, **{"is_stable": True, **changes}), access)
+    served = make_exporter(**{"engine": "nbdkit", **settings}).export(
+        device(raw, **{"is_stable": True, **changes}), access
+    )
     assert program(served) == "qemu-nbd"
 
 

@@ -127,7 +127,7 @@ def test_clients_are_counted(exporter: Exporter, raw: Path) -> None:
 
 
 def test_the_limit_on_connections_holds(make_exporter: Callable[..., Exporter], raw: Path) -> None:
-    served = make_exporter(connections=2).export(device(raw))
+    served = make_exporter(connections=2, engine="qemu-nbd").export(device(raw))
     with served.connect(), served.connect(), Client(served.port, served.spec.name, timeout=0.3) as third:
         with pytest.raises(TimeoutError):
             third.go()

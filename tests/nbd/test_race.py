@@ -102,7 +102,7 @@ def test_nobody_is_answered_before_the_open_files_are_proved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Neither a client that waits on a listener from the first, nor one that a dead server has left in the queue."""
-    exporter = make_exporter(sandbox=sandbox)
+    exporter = make_exporter(sandbox=sandbox, engine="qemu-nbd")
     spec = ServerSpec(str(uuid.uuid4()), new_export_name(), 0, Access.READ_ONLY, device(raw))
     spec = replace(spec, port=exporter.servers.reserve(spec.export_id))
     if is_replaced:
@@ -136,7 +136,7 @@ def test_who_waits_for_a_server_that_is_refused_gets_nothing(
         raise DeviceMismatch("replaced")
 
     monkeypatch.setattr(images, "check_open_files", refuse)
-    exporter = make_exporter(sandbox=sandbox)
+    exporter = make_exporter(sandbox=sandbox, engine="qemu-nbd")
     spec = ServerSpec(str(uuid.uuid4()), new_export_name(), 0, Access.READ_ONLY, device(raw))
     spec = replace(spec, port=exporter.servers.reserve(spec.export_id))
     answers: list[bytes] = []

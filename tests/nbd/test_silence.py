@@ -87,7 +87,7 @@ def test_a_stopped_server_that_is_ended_writes_first_and_needs_no_killing(export
 
 
 def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callable[..., Exporter], raw: Path) -> None:
-    exporter = make_exporter(connections=1)
+    exporter = make_exporter(connections=1, engine="qemu-nbd")
     served = exporter.export(device(raw))
     running = exporter.servers._running(served.id)
     listener = exporter.servers._places[served.id].listener
@@ -182,9 +182,10 @@ def _stop(pid: int) -> None:
 @pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs /dev/fuse")
 @pytest.mark.parametrize("kind", ["file", "device"])
 def test_a_server_whose_disk_does_not_answer_greets_and_is_left_alone(
-    exporter: Exporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    make_exporter: Callable[..., Exporter], raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(silence, "HANGS_SECONDS", 0.01)
+    exporter = make_exporter(engine="qemu-nbd")
     storage = exporter.export(device(raw))
     with _mounted(storage.uri, tmp_path) as file, _disk_of(kind, file) as disk:
         served = exporter.export(device(disk))

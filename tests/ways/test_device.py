@@ -46,7 +46,7 @@ def test_as_many_connections_are_made_as_asked_for(serving: Serving, raw: Path) 
 
 
 def test_where_others_have_the_places_fewer_connections_do(make_serving: Callable[..., Serving], raw: Path) -> None:
-    assert connect(make_serving(connections=2).address(raw), connections=3)[2] == 2
+    assert connect(make_serving(connections=2, engine="qemu-nbd").address(raw), connections=3)[2] == 2
 
 
 def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at_last_with_one(
@@ -77,7 +77,10 @@ def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at
         assert [connection.fileno() >= 0 for connections in tried for connection in connections] == [False] * 4 + [True]
 
 
-def test_a_name_that_is_not_served_is_refused_in_the_servers_words(serving: Serving, raw: Path) -> None:
+def test_a_name_that_is_not_served_is_refused_in_the_servers_words(
+    make_serving: Callable[..., Serving], raw: Path
+) -> None:
+    serving = make_serving(engine="qemu-nbd")
     with pytest.raises(WayFailed, match="not present"):
         connect(NbdAddress(f"{serving.address(raw).uri}-other"))
 

@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterator
 
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.core.nbd.engines import NBDKIT
-from cloudmanager.core.settings import Settings
+from cloudmanager.core.nbd.engines import NBDKIT, can_be_used
+from cloudmanager.core.settings import NbdSettings, Settings
 
 OLDEST = (6, 2)
 """The oldest QEMU that cloudmanager is tried with (Ubuntu 22.04's)."""
@@ -21,19 +21,26 @@ _MISSING_DRIVER = re.compile(r"Unknown driver|whitelist")
 def check_qemu(settings: Settings) -> Iterator[Finding]:
     server = _check_nbd()
     yield server
-    if settings.nbd.engine == NBDKIT.program:
-        yield _check_nbdkit()
+    yield _check_engine(settings.nbd)
     yield _check_img()
     if server.severity is not Severity.PROBLEM:
         yield _check_formats()
 
 
-def _check_nbdkit() -> Finding:
-    path = shutil.which(NBDKIT.program)
-    if path:
-        return Finding(NBDKIT.program, Severity.OK, f"{path}, for raw disks that are only read")
-    advice = f'Install it: apt-get install {NBDKIT.package}. Or set [nbd] engine = "qemu-nbd".'
-    return Finding(NBDKIT.program, Severity.PROBLEM, "not found on PATH", advice)
+def _check_engine(settings: NbdSettings) -> Finding:
+    """Which program raw disks get that are only read, and why."""
+    subject, cuts = "bad sectors", "raw disks that are only read are served by qemu-nbd, and a bad sector cuts off "
+    cuts += "clients built on libnbd (nbdcopy, nbdfuse)"
+    if not can_be_used(settings):
+        why = "[nbd] engine, tls, sandbox and memory_limit_bytes leave nothing to nbdkit"
+        return Finding(subject, Severity.OK, f"{why}: {cuts}")
+    missing = NBDKIT.missing()
+    if not missing:
+        return Finding(subject, Severity.OK, "raw disks that are only read are served by nbdkit: each is an error")
+    advice = f"Install it: apt-get install {NBDKIT.package}"
+    if settings.engine == "auto":
+        return Finding(subject, Severity.WARNING, f"{cuts}. {missing}", advice)
+    return Finding(subject, Severity.PROBLEM, missing, f'{advice}. Or set [nbd] engine = "auto".')
 
 
 def _check_nbd() -> Finding:

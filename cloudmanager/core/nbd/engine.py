@@ -26,6 +26,14 @@ class Engine(ABC):
         """The word of its command line that carries the export's name."""
 
     @abstractmethod
+    def places(self, settings: NbdSettings) -> int:
+        """How many clients it serves at the same time."""
+
+    @abstractmethod
+    def accepts_who_waits(self, settings: NbdSettings) -> bool:
+        """A client for whom there is no place is accepted, and greeted when there is one."""
+
+    @abstractmethod
     def arguments(
         self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], tls: Sequence[str]
     ) -> list[str]:

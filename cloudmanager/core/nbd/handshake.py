@@ -38,6 +38,8 @@ _LONGEST_REPLY = 65536
 _LEAVE_SECONDS = 1.0
 _LOOK_AROUND_SECONDS = 0.25
 """How often a server that has not answered is looked at: it may be serving others."""
+_AGAIN_SECONDS = 0.02
+"""After we were turned away."""
 
 
 class ProtocolError(Exception):
@@ -56,6 +58,10 @@ class _Occupied(Exception):
     """Other clients have taken every place."""
 
 
+class _TurnedAway(Exception):
+    """The server hung up before it greeted us, as one does that has no place for us."""
+
+
 @dataclass(frozen=True)
 class Readiness:
     """What to wait for, and how long."""
@@ -72,21 +78,36 @@ class Readiness:
 
 
 def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
-    """Returns when the server serves the export. The listener queues, so one connection is enough.
+    """Returns when the server serves the export. The listener queues, so one connection is enough, unless we are turned
+    away because others have the places.
 
     Raises Ended, NoAnswer, ProtocolError, WrongSize. A server that requires TLS says no size.
     """
+    while _is_turned_away(address, readiness):
+        if readiness.is_occupied():
+            return
+        if readiness.server.wait(min(_AGAIN_SECONDS, remaining(readiness.deadline))):
+            raise Ended
+        if not remaining(readiness.deadline):
+            raise NoAnswer
+
+
+def _is_turned_away(address: tuple[str, int], readiness: Readiness) -> bool:
+    """Whether the server has hung up before it greeted us. Raises as `await_ready`."""
     try:
         with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
             _Conversation(connection, readiness).negotiate()
     except _Occupied:
-        return
+        return False
+    except _TurnedAway:
+        return True
     except TimeoutError as error:
         raise NoAnswer from error
     except OSError as error:
         if readiness.server.wait(1):
             raise Ended from error
         raise ProtocolError(str(error)) from error
+    return False
 
 
 class _Conversation:
@@ -100,7 +121,11 @@ class _Conversation:
         self._size_bytes: int | None = None
 
     def negotiate(self) -> None:
-        magic, option_magic, _ = _GREETING.unpack(self._receive(_GREETING.size))
+        try:
+            greeting = self._receive(_GREETING.size)
+        except ConnectionResetError:
+            raise _TurnedAway from None
+        magic, option_magic, _ = _GREETING.unpack(greeting)
         if (magic, option_magic) != (_NBDMAGIC, _IHAVEOPT):
             raise ProtocolError(f"greeted with {magic!r}")
         self._connection.sendall(_CLIENT_FLAGS + _go(self._readiness.name))

@@ -34,6 +34,10 @@ class Image:
     def close(self) -> None:
         os.close(self.fd)
 
+    @property
+    def bytes_now(self) -> int:
+        return os.lseek(self.fd, 0, os.SEEK_END)
+
 
 def open_images(device: Device, access: Access) -> tuple[Image, ...]:
     """The image and those that it reads through, in this order; only the first is ever writable.

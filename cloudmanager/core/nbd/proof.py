@@ -11,7 +11,9 @@ from pathlib import Path
 from cloudmanager.confined import Ended, Process
 from cloudmanager.core.errors import DeviceMismatch
 from cloudmanager.core.model import Access, FileIdentity
-from cloudmanager.core.nbd import handshake, images
+from cloudmanager.core.nbd import handshake, images, process
+from cloudmanager.core.nbd.engine import program_of
+from cloudmanager.core.nbd.engines import QEMU_NBD, of_program
 from cloudmanager.core.nbd.handshake import Readiness
 from cloudmanager.core.nbd.running import client_count
 from cloudmanager.core.nbd.spec import ServerSpec, scratch_file
@@ -56,9 +58,15 @@ class Proof:
             self.spec.served_bytes,
             requires_tls=self.settings.tls != "off",
             deadline=deadline,
-            is_occupied=lambda: client_count(server.pid, self.listener_inode) >= self.settings.connections,
+            is_occupied=lambda: self._is_occupied(server),
         )
         handshake.await_ready(self.address, readiness)
+
+    def _is_occupied(self, server: Process) -> bool:
+        """Not counting ourselves, if we were accepted and wait."""
+        engine = of_program(program_of(process.command_line(server.pid))) or QEMU_NBD
+        others = client_count(server.pid, self.listener_inode) - engine.accepts_who_waits(self.settings)
+        return others >= engine.places(self.settings)
 
     def _overlay(self) -> list[FileIdentity]:
         if self.spec.access is not Access.SCRATCH:

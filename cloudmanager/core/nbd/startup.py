@@ -37,8 +37,8 @@ from cloudmanager.core.settings import NbdSettings
 _TLS = "tls"
 FILES_PER_SERVER = 256
 """Connections (64 at the most), the images of a chain (32), keys, and what QEMU opens for itself."""
-THREADS_PER_SERVER = 128
-"""QEMU's pool has up to 64, beside a few others."""
+THREADS_PER_SERVER = 256
+"""QEMU's pool has up to 64, beside a few others; nbdkit has up to 160 (`engines`)."""
 
 
 def tls_directory(directory: Path) -> Path:
@@ -68,7 +68,7 @@ class Startup:
                 undo.callback(images.close_images, opened)
                 stderr = Stderr()
                 undo.callback(stderr.close)
-                engine = chosen(self.settings, self.spec, opened)
+                engine = chosen(self.settings, self.spec, opened, self.spawner.can_make_node)
                 with self.spawner.confinement(is_held=engine.can_be_held) as confinement:
                     launched, record = self._serve(self._prepare(opened, confinement, stderr, engine))
                 undo.pop_all()
@@ -105,6 +105,10 @@ class Startup:
     def _command(self, opened: tuple[Image, ...], confinement: Confinement, engine: Engine) -> list[str]:
         tls_options = self._tls(confinement)
         nodes = [*self._overlay(confinement), *self._disk(opened, confinement)]
+        if not engine.can_be_held:  # it opens a device by its number: nobody else is given that meanwhile
+            for image in opened:
+                if image.device.is_block:
+                    confinement.keep(image.fd)
         program = executable(engine.program, engine.package)
         return [program, *engine.arguments(self.spec, self.settings, nodes, tls_options)]
 
