@@ -63,7 +63,7 @@ def test_the_disk_the_list_and_the_export_say_it(bench: LocalBench, large: Path,
         assert bench.manager.get(export.id).logical_sector_bytes == sectors
         assert answers.Export.of(export).model_dump()["logical_sector_bytes"] == sectors
     listed = {disk.id.native: disk for disk in bench.manager.disks("local", Query()).items}
-    said = {native: disk.logical_sector_bytes for native, disk in listed.items() if large.name in native}
+    said = {native: disk.logical_sector_bytes for native, disk in listed.items() if native.endswith(f"/{large.name}")}
     assert set(said.values()) == {SECTOR}
 
 

@@ -84,6 +84,7 @@ def test_no_other_code_is_shown() -> None:
     assert len(SHELL) == 3
 
 
+@pytest.mark.slow
 def test_the_first_commands_write_install_and_certify_a_package(tmp_path: Path) -> None:
     """Into a directory of the test's own, and without a download: what is needed is installed."""
     site = tmp_path / "site"

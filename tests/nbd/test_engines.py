@@ -157,7 +157,7 @@ def bad(raw: Path, tmp_path: Path) -> Iterator[Path]:
 def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
     bad: Path, make_exporter: MakeExporter, raw: Path
 ) -> None:
-    served = make_exporter().export(stable(bad))
+    served = make_exporter(engine="auto").export(stable(bad))
     assert program(served) == "nbdkit"
     with Connection(LocalAddress(served.uri, None), Patience()) as connection:
         connection._read_flags = 0  # as other programs built on libnbd ask
@@ -242,7 +242,7 @@ def test_a_device_that_is_detached_by_hand_does_not_give_its_number_away(
 def test_nbdkit_is_chosen_where_it_is_installed(
     make_exporter: MakeExporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exporter = make_exporter()
+    exporter = make_exporter(engine="auto")
     assert program(exporter.export(stable(raw))) == "nbdkit"
     for name in ("qemu-nbd", "bwrap"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
