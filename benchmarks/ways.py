@@ -29,7 +29,7 @@ from typing import Literal
 
 from cloudmanager.client import ways
 from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.signals import unwinding_on_sigterm
 from cloudmanager.client.ways import kernel_device
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import Servers, ServerSpec, new_export_name

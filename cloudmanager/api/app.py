@@ -8,9 +8,8 @@ from fastapi import FastAPI, Request, Response
 
 from cloudmanager.api import metrics, problems
 from cloudmanager.api.async_manager import AsyncManager
-from cloudmanager.api.defects import DefectHandler
 from cloudmanager.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
-from cloudmanager.api.gate import Gate
+from cloudmanager.api.gate import DefectHandler, Gate
 from cloudmanager.api.guard import Guard
 from cloudmanager.api.openapi import document
 from cloudmanager.api.routes import router

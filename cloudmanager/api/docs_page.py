@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from cloudmanager.api.examples import Document, example, resolved
+from cloudmanager.api.openapi import Document, example, resolved
 from cloudmanager.api.problems import STATUS, by_code
 
 STYLE = """

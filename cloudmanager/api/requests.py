@@ -1,8 +1,11 @@
 """What a client may send: bodies and query parameters, as the OpenAPI document shows them."""
 
+import re
 from datetime import timedelta
 from typing import Annotated
 
+from fastapi import Depends, Header, Response
+from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from cloudmanager.core.claiming import Wanted
@@ -154,3 +157,31 @@ class AuditQuery(Request):
     export_id: Word = Field("", description="Events of this export.")
     page: PageToken | None = None
     limit: Limit = 100
+
+
+MAX_WAIT_SECONDS = 300
+_WAIT = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE)
+
+
+async def wait_seconds(
+    request: HttpRequest,
+    response: Response,
+    prefer: Annotated[  # noqa: ARG001 - for the OpenAPI document; the header may come several times
+        str | None,
+        Header(
+            description=f"`wait=N`: answer when the export is ready or has failed, after N seconds at the latest "
+            f"(at most {MAX_WAIT_SECONDS}). `Preference-Applied` says how long it was."
+        ),
+    ] = None,
+) -> int | None:
+    """What the client asks for, bounded. None without such a preference, or with one that makes no sense."""
+    preferences = [preference for header in request.headers.getlist("prefer") for preference in header.split(",")]
+    for preference in preferences:
+        if match := _WAIT.fullmatch(preference):
+            seconds = min(int(match[1]), MAX_WAIT_SECONDS)
+            response.headers["Preference-Applied"] = f"wait={seconds}"
+            return seconds
+    return None
+
+
+WaitSeconds = Annotated[int | None, Depends(wait_seconds)]

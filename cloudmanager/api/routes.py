@@ -4,11 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 
-from cloudmanager.api import answers, mistakes, requests
+from cloudmanager.api import answers, problems, requests
 from cloudmanager.api import errors as http
 from cloudmanager.api.async_manager import AsyncManager
-from cloudmanager.api.preferences import WaitSeconds
 from cloudmanager.api.problems import documented
+from cloudmanager.api.requests import WaitSeconds
 from cloudmanager.core import errors as core
 from cloudmanager.core.texts import MAX_KEY_LENGTH
 from cloudmanager.transfer.digests import BLOCK_BYTES
@@ -22,7 +22,7 @@ async def _refuse_unknown_parameters(request: Request) -> None:
     """
     route = request.scope["route"]
     if request.query_params and route.path.startswith("/v1/") and not route.dependant.query_params:
-        names = list(dict.fromkeys(request.query_params))[: mistakes.MAX_MISTAKES]
+        names = list(dict.fromkeys(request.query_params))[: problems.MAX_MISTAKES]
         detail = "This route has no such parameter."
         raise http.InvalidFields(tuple(http.Mistake(detail, parameter=name[:80]) for name in names))
 

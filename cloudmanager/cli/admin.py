@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from cloudmanager.cli.exits import Exit
-from cloudmanager.cli.people.person import named
+from cloudmanager.cli.people.service import named
 
 if TYPE_CHECKING:
     from cloudmanager.client import CloudManager, Node, Provider

@@ -93,7 +93,7 @@ def demo(
 ) -> None:
     """Show the whole of it on this machine: a disk, asked for over HTTP, read over NBD, released."""
     if cloud:
-        from cloudmanager.cli.cloud_demo import run as run_in_cloud
+        from cloudmanager.cli.demo.cloud import run as run_in_cloud
 
         raise typer.Exit(run_in_cloud(cloud))
     from cloudmanager.cli.demo import run

@@ -6,13 +6,22 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 
 from cloudmanager.cli.exits import Exit
-from cloudmanager.cli.lines import print_line
 
 if TYPE_CHECKING:
     from cloudmanager.core.model import Finding
+
+
+def print_line(console: Console, text: Text, indent: int = 0) -> None:
+    """Wrapped below its indentation on a terminal, in one piece elsewhere."""
+    if console.is_terminal:
+        console.print(Padding(text, (0, 0, 0, indent), expand=False))
+    else:
+        console.print(Text(" " * indent) + text, soft_wrap=True)
+
 
 LOOKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cloudmanager.client.errors import ClientError as ClientError
     from cloudmanager.client.errors import ExportLost as ExportLost
     from cloudmanager.client.exported_disk import ExportedDisk as ExportedDisk
+    from cloudmanager.client.kept_disk import ExportOptions as ExportOptions
     from cloudmanager.client.model import Access as Access
     from cloudmanager.client.model import Attachment as Attachment
     from cloudmanager.client.model import AuditEvent as AuditEvent
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from cloudmanager.client.model import Node as Node
     from cloudmanager.client.model import Problem as Problem
     from cloudmanager.client.model import Provider as Provider
-    from cloudmanager.client.options import ExportOptions as ExportOptions
 
 _HOMES = {
     "address": ("Credentials", "NbdAddress"),
@@ -60,7 +60,7 @@ _HOMES = {
         *("Access", "Attachment", "AuditEvent", "Disk", "Export", "ExportState", "Health", "Node", "Problem"),
         "Provider",
     ),
-    "options": ("ExportOptions",),
+    "kept_disk": ("ExportOptions",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -5,11 +5,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
-from cloudmanager.client import calls, keeping
+from cloudmanager.client import calls
+from cloudmanager.client import claim as claiming
 from cloudmanager.client.async_connection import AsyncConnection
 from cloudmanager.client.async_exported_disk import AsyncExportedDisk
 from cloudmanager.client.calls import ListRequest
-from cloudmanager.client.keeping import OnProgress
+from cloudmanager.client.claim import OnProgress
+from cloudmanager.client.exchange import PATIENCE_SECONDS
+from cloudmanager.client.kept_disk import ExportOptions, terms_of, wanted_by
 from cloudmanager.client.model import (
     Access,
     Attachment,
@@ -21,8 +24,6 @@ from cloudmanager.client.model import (
     Node,
     Provider,
 )
-from cloudmanager.client.options import ExportOptions, terms_of, wanted_by
-from cloudmanager.client.patience import PATIENCE_SECONDS
 from cloudmanager.client.service import Service
 
 Item = TypeVar("Item")
@@ -93,7 +94,7 @@ class AsyncCloudManager:
     async def wait(self, export_id: str, timeout: float | None = None, on_progress: OnProgress | None = None) -> Export:
         """The export once it is ready. Raises NotReadyInTime after `timeout` seconds, and why it failed or ended."""
         export = await self.get(export_id)
-        return await self._connection.run(keeping.until_ready(export, self._patience_seconds, timeout, on_progress))
+        return await self._connection.run(claiming.until_ready(export, self._patience_seconds, timeout, on_progress))
 
     async def get(self, export_id: str) -> Export:
         return await self._connection.run(calls.get(export_id, self._patience_seconds))

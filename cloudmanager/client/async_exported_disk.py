@@ -6,16 +6,44 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from cloudmanager.client import calls, keeping
+from cloudmanager.client import calls
+from cloudmanager.client import claim as claiming
 from cloudmanager.client.async_connection import AsyncConnection
 from cloudmanager.client.calls import Wanted
 from cloudmanager.client.claim import Claim
-from cloudmanager.client.errors import ClientError
-from cloudmanager.client.kept_disk import KeptDisk
+from cloudmanager.client.errors import ClientError, InvalidSetup
+from cloudmanager.client.kept_disk import KeptDisk, Terms
 from cloudmanager.client.model import Export
-from cloudmanager.client.options import Terms
-from cloudmanager.client.sigterm import unwinding_on_sigterm
-from cloudmanager.client.task_interrupt import TaskInterrupt
+from cloudmanager.client.signals import unwinding_on_sigterm
+
+
+class TaskInterrupt:
+    """Cancels the task that made it."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise InvalidSetup("An export is used in a task: start it with asyncio.run or create_task.")
+        self._task = task
+        self._cancelling_before = task.cancelling()
+        self._is_armed = True
+        self._was_fired = False
+
+    def fire(self) -> None:
+        if self._is_armed:
+            self._was_fired = True
+            self._task.cancel("the export is lost")
+
+    async def disarm(self, error: BaseException | None) -> bool:
+        """Whether `error` is the cancellation that it has asked for, and nobody else. One under way is caught here."""
+        self._is_armed = False
+        if not self._was_fired:
+            return False
+        if not isinstance(error, asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        is_only_ours = self._task.uncancel() <= self._cancelling_before
+        return is_only_ours and isinstance(error, asyncio.CancelledError)
 
 
 class AsyncExportedDisk(KeptDisk):
@@ -59,23 +87,23 @@ class AsyncExportedDisk(KeptDisk):
         terms = self._terms
         takes_over = bool(self._wanted.key)
         wanted = self._wanted if takes_over else replace(self._wanted, key=calls.new_key())
-        begin = keeping.take_over if takes_over else keeping.begin
+        begin = claiming.take_over if takes_over else claiming.begin
         try:
             return await self._connection.run(begin(wanted, terms.patience_seconds, terms.look_seconds))
         except Exception:
             raise
         except BaseException:  # cancelled while nobody knows whether the service has made it
             with suppress(ClientError):
-                await self._connection.run(keeping.disown(wanted))
+                await self._connection.run(claiming.disown(wanted))
             raise
 
     async def _await(self, claim: Claim) -> Export:
         terms = self._terms
-        waiting = keeping.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
+        waiting = claiming.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
         return await self._connection.run(waiting)
 
     async def _keep(self, claim: Claim) -> None:
-        lost = await self._connection.run(keeping.keep(claim))
+        lost = await self._connection.run(claiming.keep(claim))
         if self._tell_lost(lost) and self._interrupt is not None:
             self._interrupt.fire()
 
@@ -85,4 +113,4 @@ class AsyncExportedDisk(KeptDisk):
         look = error is None or isinstance(error, Exception)
         keeper.cancel()
         await asyncio.wait({keeper})
-        self._end(await self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look)))
+        self._end(await self._connection.run(claiming.give_back(claim, self._terms.patience_seconds, look=look)))

@@ -8,7 +8,7 @@ from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from cloudmanager.client.errors import UnexpectedAnswer
-from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request
+from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request, parse, patiently, read
 from cloudmanager.client.model import (
     Access,
     Attachment,
@@ -21,8 +21,6 @@ from cloudmanager.client.model import (
     Provider,
     Tls,
 )
-from cloudmanager.client.patience import patiently
-from cloudmanager.client.reading import parse, read
 
 Item = TypeVar("Item")
 

@@ -7,16 +7,15 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from cloudmanager.client import calls, keeping
+from cloudmanager.client import calls
+from cloudmanager.client import claim as claiming
 from cloudmanager.client.calls import Wanted
 from cloudmanager.client.claim import ANSWER_SECONDS, Claim
 from cloudmanager.client.connection import Connection
 from cloudmanager.client.errors import ClientError, ExportLost
-from cloudmanager.client.interrupt import MainThreadInterrupt
-from cloudmanager.client.kept_disk import KeptDisk
+from cloudmanager.client.kept_disk import KeptDisk, Terms
 from cloudmanager.client.model import Export
-from cloudmanager.client.options import Terms
-from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.signals import MainThreadInterrupt, unwinding_on_sigterm
 
 
 class ExportedDisk(KeptDisk):
@@ -62,19 +61,19 @@ class ExportedDisk(KeptDisk):
         terms = self._terms
         takes_over = bool(self._wanted.key)
         wanted = self._wanted if takes_over else replace(self._wanted, key=calls.new_key())
-        begin = keeping.take_over if takes_over else keeping.begin
+        begin = claiming.take_over if takes_over else claiming.begin
         try:
             return self._connection.run(begin(wanted, terms.patience_seconds, terms.look_seconds))
         except Exception:
             raise
         except BaseException:  # Ctrl-C while nobody knows whether the service has made it
             with suppress(ClientError):
-                self._connection.run(keeping.disown(wanted))
+                self._connection.run(claiming.disown(wanted))
             raise
 
     def _await(self, claim: Claim) -> Export:
         terms = self._terms
-        waiting = keeping.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
+        waiting = claiming.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
         return self._connection.run(waiting)
 
     def _give_back(self, claim: Claim, keeper: "_Keeper", error: BaseException | None) -> None:
@@ -82,7 +81,7 @@ class ExportedDisk(KeptDisk):
             return
         look = error is None or isinstance(error, Exception)
         keeper.stop()
-        self._end(self._connection.run(keeping.give_back(claim, self._terms.patience_seconds, look=look)))
+        self._end(self._connection.run(claiming.give_back(claim, self._terms.patience_seconds, look=look)))
         keeper.join(ANSWER_SECONDS)
 
     def _on_loss(self, lost: ExportLost) -> None:
@@ -107,7 +106,7 @@ class _Keeper(threading.Thread):
 
     def run(self) -> None:
         with suppress(_Stopped):
-            lost = self._connection.run(keeping.keep(self._claim), self._pause)
+            lost = self._connection.run(claiming.keep(self._claim), self._pause)
             if not self._stopping.is_set():
                 self._on_loss(lost)
 

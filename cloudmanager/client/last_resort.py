@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from cloudmanager.client import calls
 from cloudmanager.client.connection import Connection
 from cloudmanager.client.errors import ClientError
+from cloudmanager.client.exchange import patiently
 from cloudmanager.client.model import Export
-from cloudmanager.client.patience import patiently
 from cloudmanager.client.service import Service
 
 if TYPE_CHECKING:

@@ -3,10 +3,12 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.errors import InvalidSetup
 
 DEFAULT_URL = "http://127.0.0.1:8600"
@@ -80,3 +82,29 @@ def _checked(token: str | None) -> str | None:
     if not all("!" <= char <= "~" for char in token):
         raise InvalidSetup("The token has spaces or characters beyond ASCII: copy it again from `cloudmanager token`.")
     return token or None
+
+
+@dataclass(frozen=True)
+class Through:
+    """An export of a service."""
+
+    service: Service
+    export_id: str
+
+    def path(self, what: str) -> str:
+        """Of a route about it, below the service's address."""
+        base = urlsplit(self.service.base_url).path.rstrip("/")
+        return f"{base}/v1/exports/{quote(self.export_id, safe='')}/{what}"
+
+    def protects_as_well_as(self, address: NbdAddress) -> bool:
+        """Whether nobody on the way can read what the NBD server's TLS would hide."""
+        parts = urlsplit(self.service.base_url)
+        stays_here = self.service.socket_path is not None or _is_loopback(parts.hostname or "")
+        return not address.uri.startswith("nbds") or parts.scheme == "https" or stays_here
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -39,7 +39,9 @@ def _pauses(first: float, longest: float) -> Iterator[float]:
 class Deadline:
     """One bound for all the waits of a call. Starts when it is made."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, interval: float = 1.0) -> None:
+        """`interval`: longest pause between two looks of `wait_for`, in seconds."""
+        self._interval = interval
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
@@ -47,3 +49,8 @@ class Deadline:
     def left(self) -> float:
         """Seconds, never negative."""
         return max(0.0, self._end - time.monotonic())
+
+    def wait_for(self, look: Callable[[], Seen | None], at_most: float | None = None) -> Seen:
+        """As the function of this name, with what is left of the bound. Raises TimedOut."""
+        timeout = self.left if at_most is None else min(self.left, at_most)
+        return wait_for(look, timeout=timeout, interval=self._interval, first=min(0.1, self._interval))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema_rs import validator_for
 
-from cloudmanager.api.examples import example
+from cloudmanager.api.openapi import example
 from cloudmanager.api.problems import by_code
 from tests.api.service import Service, running, settings_for
 

@@ -10,7 +10,7 @@ import pytest
 from cloudmanager.core.errors import InvalidRequest
 from cloudmanager.core.model import Disk, Query
 from cloudmanager.core.plugins import Provider
-from cloudmanager.providers.aws import ec2 as aws_ec2
+from cloudmanager.providers.aws import api as aws_ec2
 from cloudmanager.testing.cloud.ec2 import Emulation
 from cloudmanager.testing.cloud.ec2.lifecycle import new_id
 from tests.aws.clients import actions, make_provider

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.errors import LostReason
-from cloudmanager.client.options import ExportOptions
+from cloudmanager.client.kept_disk import ExportOptions
 from tests.client.daemon import BOUND, Daemon
 
 PAGE = Path(__file__).parents[2] / "docs" / "worker-guide.md"

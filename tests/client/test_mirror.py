@@ -13,7 +13,7 @@ from cloudmanager.api import errors as http_errors
 from cloudmanager.api.problems import STATUS, by_code
 from cloudmanager.client import errors, model
 from cloudmanager.client.address import Credentials
-from cloudmanager.client.reading import read
+from cloudmanager.client.exchange import read
 from cloudmanager.core import errors as core_errors
 from cloudmanager.core.errors import CloudManagerError
 

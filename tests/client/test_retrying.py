@@ -9,9 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from cloudmanager.client import AsyncCloudManager, CloudManager, ExportState, errors, patience
-from cloudmanager.client.exchange import Reply, Request, Step, TransportFailed
-from cloudmanager.client.patience import LONGEST_PAUSE_SECONDS, patiently, pauses
+from cloudmanager.client import AsyncCloudManager, CloudManager, ExportState, errors, exchange
+from cloudmanager.client.exchange import LONGEST_PAUSE_SECONDS, Reply, Request, Step, TransportFailed, patiently, pauses
 
 pytestmark = pytest.mark.anyio
 
@@ -85,7 +84,7 @@ def test_a_pause_that_is_longer_than_the_patience_is_not_made():
 def test_the_pauses_grow_to_a_bound_and_are_not_the_same_for_everybody():
     mine, others = pauses(), pauses()
     first = [next(mine) for _ in range(20)]
-    assert first[0] <= patience.FIRST_PAUSE_SECONDS
+    assert first[0] <= exchange.FIRST_PAUSE_SECONDS
     assert LONGEST_PAUSE_SECONDS / 2 <= max(first) <= LONGEST_PAUSE_SECONDS
     assert first != [next(others) for _ in range(20)]
 

@@ -110,7 +110,7 @@ def test_an_image_in_a_format_of_its_own_on_a_bad_disk(image, expected, put, tmp
 
 
 def test_what_an_earlier_run_has_skipped_is_listed_and_without_the_option_read_again(image, put, tmp_path, monkeypatch):
-    monkeypatch.setattr("cloudmanager.client.deploy.ledger.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", 0.0)
     disk = tmp_path / "disk"
 
     class Enough(Exception):

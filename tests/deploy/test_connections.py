@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.client.deploy.connection import Connections
+from cloudmanager.client.deploy.nbd_ends import Connections
 from cloudmanager.transfer.libnbd import Patience
 from tests.deploy import images
 from tests.deploy.servers import serving

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import DamagedSource, MissingTool, SourceError
-from cloudmanager.client.deploy.served import served
+from cloudmanager.client.deploy.served_source import served
 from cloudmanager.images import Image
 from tests.deploy import images
 from tests.deploy.web import serving_web

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from cloudmanager.client.deploy import Phase, progress
-from cloudmanager.client.deploy.progress import Meter
+from cloudmanager.client.deploy import Phase, options
+from cloudmanager.client.deploy.options import Meter
 
 MIB = 1024 * 1024
 
@@ -23,7 +23,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 

@@ -62,7 +62,7 @@ def relay(server: Server) -> Iterator[Relay]:
 @pytest.fixture(autouse=True)
 def _commit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each unit is made durable as soon as it is written: a test cannot wait for two seconds to pass."""
-    monkeypatch.setattr("cloudmanager.client.deploy.ledger.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", 0.0)
 
 
 def _journal(journals: Path) -> str:
@@ -233,7 +233,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_the_rest(image, server, rel
 
 def test_what_a_killed_server_had_not_flushed_is_written_again(image, tmp_path, put, monkeypatch):
     """A qcow2's tables are in the server's memory until then, and with them all that was written."""
-    monkeypatch.setattr("cloudmanager.client.deploy.ledger.COMMIT_SECONDS", math.inf)
+    monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", math.inf)
     disk = tmp_path / "target.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, str(SIZE)], check=True)
     with serving(disk, image_format="qcow2") as server, relayed(server.socket) as relay:

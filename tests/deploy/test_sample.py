@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cloudmanager.client.deploy.sample import Sample
+from cloudmanager.client.deploy.route import Sample
 
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import DamagedSource, SourceError, UnsafeSource
-from cloudmanager.client.deploy.served import served
+from cloudmanager.client.deploy.served_source import served
 from cloudmanager.images import Image
 from tests.deploy import images
 from tests.deploy.servers import serving

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.certificates import VARIABLE
+from cloudmanager.client.address import VARIABLE, Credentials, NbdAddress, address_of
 from cloudmanager.client.deploy.errors import ConnectionLost
-from cloudmanager.client.uri import address_of
 from tests.authority import Authority
 from tests.deploy import images
 from tests.deploy.servers import Server, serving

@@ -18,13 +18,12 @@ import pytest
 
 from cloudmanager.client import CloudManager, ExportedDisk
 from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.deploy import Progress, Way, upload, ways
+from cloudmanager.client.deploy import Progress, Way, route, upload
 from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound, TargetError
-from cloudmanager.client.deploy.ledger import Ledger
-from cloudmanager.client.deploy.pace import Pace
-from cloudmanager.client.deploy.wire_writer import Packer
-from cloudmanager.client.service import Service
-from cloudmanager.client.through import Through
+from cloudmanager.client.deploy.journal import Ledger
+from cloudmanager.client.deploy.route import Pace
+from cloudmanager.client.deploy.upload import Packer
+from cloudmanager.client.service import Service, Through
 from cloudmanager.core.model import CLAIMING_STATES
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.transfer.frames import Encoding, Frame
@@ -104,12 +103,12 @@ def _empty(path: Path) -> Path:
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compressed way is found to be the faster one, at once."""
-    monkeypatch.setattr(ways, "_FAST_ENOUGH", math.inf)
-    monkeypatch.setattr(ways, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(ways, "_LEAST_BYTES", 1)
-    monkeypatch.setattr(ways, "_MARGIN", 0.0)
-    monkeypatch.setattr(ways, "_WORTH_A_TRY", 0.0)
-    monkeypatch.setattr(ways, "_WIRE_STEP_BYTES", 1)
+    monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
+    monkeypatch.setattr(route, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(route, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(route, "_MARGIN", 0.0)
+    monkeypatch.setattr(route, "_WORTH_A_TRY", 0.0)
+    monkeypatch.setattr(route, "_WIRE_STEP_BYTES", 1)
 
 
 @pytest.mark.usefixtures("always")
@@ -168,15 +167,15 @@ def test_what_the_target_held_is_replaced(image, disk, exported, put):
 
 
 def test_on_a_fast_link_nothing_is_compressed(image, disk, exported, put, monkeypatch):
-    monkeypatch.setattr(ways, "_FAST_ENOUGH", 0.0)
-    monkeypatch.setattr(ways.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
+    monkeypatch.setattr(route, "_FAST_ENOUGH", 0.0)
+    monkeypatch.setattr(route.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.way is Way.NBD
 
 
 def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exported, put, monkeypatch, always):
-    monkeypatch.setattr(ways, "_MARGIN", math.inf)
+    monkeypatch.setattr(route, "_MARGIN", math.inf)
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.way is Way.NBD
@@ -184,7 +183,7 @@ def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exporte
 
 def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported):
     """Otherwise the others would be taken for all, or for faster than they are beside it."""
-    chosen = ways.Ways(None, exported.through)
+    chosen = route.Ways(None, exported.through)
     chosen._left.append(_pace(bytes_=6 * MIB, since=time.monotonic() - 2))
     assert chosen._rate() == pytest.approx(3 * MIB, rel=0.05)
 
@@ -198,9 +197,9 @@ def _pace(bytes_: int, since: float) -> Pace:
 def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exported, put, told, monkeypatch):
     image = tmp_path / "noise.raw"
     image.write_bytes(os.urandom(32 * MIB))
-    monkeypatch.setattr(ways, "_FAST_ENOUGH", math.inf)
-    monkeypatch.setattr(ways, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(ways.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
+    monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
+    monkeypatch.setattr(route, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(route.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through, progress=told.append)
     assert result.way is Way.NBD
     assert any("gains nothing" in progress.remark for progress in told)
@@ -242,7 +241,7 @@ def test_a_difference_is_found_by_checksums_of_the_service(image, disk, exported
 
 @pytest.mark.usefixtures("always")
 def test_a_cancelled_run_goes_on_where_it_ended(image, disk, exported, put, monkeypatch):
-    monkeypatch.setattr("cloudmanager.client.deploy.ledger.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", 0.0)
     cancelled = threading.Event()
     add = Ledger.finish
 

@@ -32,9 +32,9 @@ _CHILD_SECONDS = 300
 """Of a service that hangs. One that works may have to wait long for a busy machine."""
 _LEAVE_SECONDS = 5.0
 _SDKS = {
-    "gce": ("cloudmanager.providers.gce.parts", "google.auth.compute_engine"),
-    "aws": ("cloudmanager.providers.aws.ebs",),
-    "azure": ("cloudmanager.providers.azure.parts", "azure.identity", "azure.mgmt.compute"),
+    "gce": ("cloudmanager.providers.gce.wiring", "google.auth.compute_engine"),
+    "aws": ("cloudmanager.providers.aws.wiring",),
+    "azure": ("cloudmanager.providers.azure.wiring", "azure.identity", "azure.mgmt.compute"),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from cloudmanager.core.errors import AccessDenied, ConfigurationError, InvalidDiskId, InvalidRequest, MissingExtra
 from cloudmanager.core.model import Node, Severity
 from cloudmanager.providers.gce.provider import GceProvider
-from cloudmanager.providers.gce.resource import Resource, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource_id import Resource, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.checks import describe

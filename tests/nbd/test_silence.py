@@ -15,10 +15,10 @@ import pytest
 
 from cloudmanager.confined import Launched, Process
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import silence
-from cloudmanager.core.nbd.record import ServerProcess
+from cloudmanager.core.nbd import hang_detection
+from cloudmanager.core.nbd.adoption import ServerProcess
+from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hearing, Pulse, Silence
 from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.silence import HANGS_SECONDS, Hearing, Pulse, Silence
 from tests.core.bench import eventually
 from tests.nbd.client import READ
 from tests.nbd.exporter import Exporter, MiB, device, has_ended, read_back, status
@@ -94,7 +94,7 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
     assert running
     assert listener
     with served.connect(), served.queue_up():
-        eventually(lambda: silence.queue_length(listener))
+        eventually(lambda: hang_detection.queue_length(listener))
         assert running.silence(listener, places=1) is None
         assert running._hearing._first is None
         assert running.silence(listener, places=2) is None
@@ -102,11 +102,11 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
 
 
 def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pytest.MonkeyPatch, raw: Path) -> None:
-    monkeypatch.setattr(silence, "HANGS_SECONDS", 0.01)
+    monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     with _hanging() as (running, listener):
         assert [running.silence(listener, PLACES) for _ in range(3)] == [None] * 3
         with socket.create_connection(listener.getsockname()):
-            eventually(lambda: silence.queue_length(listener))
+            eventually(lambda: hang_detection.queue_length(listener))
             found = eventually(lambda: running.silence(listener, PLACES))
             assert (found.is_asleep, found.is_stopped) == (True, False)
         os.kill(running.record.pid, signal.SIGSTOP)
@@ -121,7 +121,7 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
     has_device: bool,
     is_replaced: bool,
 ) -> None:
-    monkeypatch.setattr(silence, "HANGS_SECONDS", 0.01)
+    monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     exporter = make_exporter(start_timeout_seconds=1)
     served = exporter.export(device(raw))
     place = exporter.servers._places[served.id]
@@ -184,7 +184,7 @@ def _stop(pid: int) -> None:
 def test_a_server_whose_disk_does_not_answer_greets_and_is_left_alone(
     make_exporter: Callable[..., Exporter], raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(silence, "HANGS_SECONDS", 0.01)
+    monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     exporter = make_exporter(engine="qemu-nbd")
     storage = exporter.export(device(raw))
     with _mounted(storage.uri, tmp_path) as file, _disk_of(kind, file) as disk:

@@ -40,7 +40,7 @@ from cloudmanager.core.model import (
 )
 from cloudmanager.providers.gce.locating import present
 from cloudmanager.providers.gce.provider import GceProvider
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client import ways
-from cloudmanager.client.certificates import VARIABLE, directory_of
+from cloudmanager.client.address import VARIABLE, address_of, directory_of
 from cloudmanager.client.errors import InvalidSetup
-from cloudmanager.client.uri import address_of
 from cloudmanager.client.ways.errors import WayFailed
 from cloudmanager.core.model import Access
 from tests.authority import Authority

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.address import NbdAddress, as_written
 from cloudmanager.client.deploy import deploy
-from cloudmanager.client.deploy.connection import Connection
 from cloudmanager.client.deploy.errors import ConnectionLost
-from cloudmanager.client.uri import as_written
+from cloudmanager.client.deploy.nbd_ends import Connection
 from cloudmanager.client.ways import file, stub
 from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.core.model import Access

@@ -9,7 +9,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from cloudmanager.cli.lines import print_line
+from cloudmanager.cli.findings import print_line
 
 NEXT = (
     ("configure it", "{program} config example > cloudmanager.toml"),

@@ -1,15 +1,15 @@
 """cloudmanager attach"""
 
+import sys
 import threading
 from pathlib import Path
 
 import typer
 
 from cloudmanager.cli.people import output
-from cloudmanager.cli.people.remarks import remark
-from cloudmanager.cli.people.sizes import bytes_in_words
+from cloudmanager.cli.people.output import bytes_in_words, remark
 from cloudmanager.cli.people.waiting import exported
-from cloudmanager.client import ExportedDisk
+from cloudmanager.client import ExportedDisk, ways
 from cloudmanager.client.model import Access
 from cloudmanager.client.ways import MountedDisk, Part, Way
 
@@ -52,3 +52,20 @@ def _row(part: Part, mounted: MountedDisk) -> tuple[str, ...]:
     content = part.content.type if part.content else "-"
     label = (part.content.label if part.content else "") or part.label
     return part.name, content, bytes_in_words(part.size_bytes), label, "mounted" * (part == mounted.part)
+
+
+def cleanup(*, as_json: bool) -> int:
+    """Returns how much could not be undone."""
+    outcomes = ways.cleanup()
+    failed = [outcome for outcome in outcomes if not outcome.is_undone]
+    if as_json:
+        output.print_items({"what": each.what, "undone": each.is_undone, "error": each.error} for each in outcomes)
+        return len(failed)
+    for outcome in outcomes:
+        if outcome.is_undone:
+            print(f"undone: {outcome.what}")
+        else:
+            print(f"cloudmanager: {outcome.what}: {outcome.error}", file=sys.stderr)
+    if not outcomes:
+        print("There is nothing to undo.")
+    return len(failed)

@@ -9,7 +9,7 @@ import typer
 
 from cloudmanager.cli.exits import Exit
 from cloudmanager.cli.light_command import LightCommand
-from cloudmanager.cli.people import duration
+from cloudmanager.cli.people import output
 from cloudmanager.client.model import Access
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ HolderOption = Annotated[
 TtlOption = Annotated[
     int | None,
     typer.Option(
-        parser=duration.seconds,
+        parser=output.seconds,
         metavar="DURATION",
         help="How long it lasts: 90s, 30m, 2h. By default the service says.",
     ),
@@ -212,7 +212,7 @@ def deploy(
 @app.command()
 def cleanup(json: JsonOption = False) -> None:
     """Undo what workers that crashed have left on this machine: mounts, devices, files."""
-    from cloudmanager.cli.people.cleaning import cleanup as clean_up
+    from cloudmanager.cli.people.attach import cleanup as clean_up
 
     _done(clean_up(as_json=json))
 

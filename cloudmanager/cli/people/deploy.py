@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudmanager.cli.people.deploy_progress import bar
-from cloudmanager.cli.people.remarks import remark
+from cloudmanager.cli.people.output import remark
 from cloudmanager.client import ExportedDisk
-from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.address import NbdAddress, address_of, is_nbd_uri
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access
-from cloudmanager.client.sigterm import unwinding_on_sigterm
-from cloudmanager.client.through import Through
-from cloudmanager.client.uri import address_of, is_nbd_uri
+from cloudmanager.client.service import Through
+from cloudmanager.client.signals import unwinding_on_sigterm
 
 if TYPE_CHECKING:
     from cloudmanager.client.deploy import DeployOptions, Progress, Result

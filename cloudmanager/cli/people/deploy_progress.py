@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cloudmanager.cli.people.duration import words
-from cloudmanager.cli.people.remarks import is_watched, remark
-from cloudmanager.cli.people.sizes import bytes_in_words
+from cloudmanager.cli.people.output import bytes_in_words, is_watched, remark, words
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 import typer
 
 from cloudmanager.cli.people import output, waiting
+from cloudmanager.cli.people.output import bytes_in_words
 from cloudmanager.cli.people.service import service
-from cloudmanager.cli.people.sizes import bytes_in_words
 from cloudmanager.client.model import Disk
 
 _COLUMNS = ("disk", "size", "format", "location", "access", "held by")

@@ -7,15 +7,13 @@ from contextlib import suppress
 from rich.text import Text
 
 from cloudmanager.cli.people import output, waiting
-from cloudmanager.cli.people.person import named
-from cloudmanager.cli.people.remarks import remark
-from cloudmanager.cli.people.service import service
-from cloudmanager.cli.people.sizes import bytes_in_words
+from cloudmanager.cli.people.output import bytes_in_words, remark
+from cloudmanager.cli.people.service import named, service
 from cloudmanager.cli.streams import OutputFailed, flush
-from cloudmanager.client import certificates
+from cloudmanager.client import address
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access, Export, ExportState, Tls
-from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.signals import unwinding_on_sigterm
 
 _COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
 
@@ -49,7 +47,7 @@ def _tell(ready: Export, *, as_json: bool) -> None:
         case Tls.X509:
             remark(
                 "Its server wants a certificate: `cloudmanager run` and `attach` find yours by "
-                f"${certificates.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
+                f"${address.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
             )
     remark(f"When you are done: cloudmanager release {ready.id}")
 

@@ -2,19 +2,42 @@
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, TypeVar
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cloudmanager.cli.people.duration import words
 from cloudmanager.cli.streams import printable
 from cloudmanager.client.model import Export, ExportState
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> int:
+    """`90`, `90s`, `30m`, `2h`, `1d`."""
+    match = re.fullmatch(r"(\d{1,9})([smhd]?)", text.strip())
+    if match is None or not int(match[1]):
+        raise typer.BadParameter(f"{text!r} is no duration: write 90s, 30m, 2h or 1d.")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def words(left: float) -> str:
+    """The two largest units: `2 h 5 min`."""
+    minutes, rest = divmod(max(0, round(left)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [
+        f"{number} {unit}" for number, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if number
+    ]
+    return " ".join(parts[:2]) or "0 s"
+
 
 Item = TypeVar("Item")
 
@@ -110,3 +133,22 @@ def time_left(export: Export) -> str:
     if not export.state.is_live:
         return "-"
     return words((export.expires_at - datetime.now(UTC)).total_seconds())
+
+
+def bytes_in_words(size: int | None) -> str:
+    if size is None:
+        return "-"
+    number, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while number >= 1024 and len(units) > 1:
+        number /= 1024
+        units.pop(0)
+    return f"{number:.0f} {units[0]}" if number >= 100 or number == int(number) else f"{number:.1f} {units[0]}"
+
+
+def remark(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def is_watched() -> bool:
+    """Whether a terminal is there to show movement on: rich, which does that, takes a while to be imported."""
+    return sys.stderr.isatty()

@@ -15,8 +15,8 @@ import typer
 from cloudmanager.cli.exits import Exit
 from cloudmanager.cli.people.waiting import exported
 from cloudmanager.client import ExportedDisk, ExportLost
+from cloudmanager.client.address import as_written
 from cloudmanager.client.model import Access
-from cloudmanager.client.uri import as_written
 
 _END_SECONDS = 10
 _PLACES = re.compile(r"\{(disk|file|device|stub|uri)\}")

@@ -1,5 +1,6 @@
 """The service that a person asks: the one that is named, or else this machine's own, where it listens."""
 
+import getpass
 import os
 import sys
 from importlib import import_module
@@ -42,3 +43,18 @@ def _choose() -> None:
     """For this process and what it starts. Raises ConfigurationError."""
     if not os.environ.get(URL_VARIABLE) and (url := configuration.own_service()):
         os.environ[URL_VARIABLE] = url
+
+
+HOLDER_VARIABLE = "CLOUDMANAGER_HOLDER"
+
+
+def named(given: str | None = None) -> str:
+    """`given`, $CLOUDMANAGER_HOLDER, or user and host: a command's process number would tell nobody whom to ask."""
+    return given or os.environ.get(HOLDER_VARIABLE) or f"{_user()}@{os.uname().nodename}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container a user may have no name
+        return str(os.getuid())

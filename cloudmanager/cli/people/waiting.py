@@ -6,9 +6,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Unpack
 
 from cloudmanager.cli.people.claim_file import kept_key
-from cloudmanager.cli.people.person import named
-from cloudmanager.cli.people.remarks import is_watched
-from cloudmanager.cli.people.service import lasting_service
+from cloudmanager.cli.people.output import is_watched
+from cloudmanager.cli.people.service import lasting_service, named
 from cloudmanager.client import ExportedDisk, ExportOptions
 from cloudmanager.client.model import Access, Export
 

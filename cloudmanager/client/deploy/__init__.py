@@ -12,9 +12,17 @@ where the target holds something else.
 
 from cloudmanager.client.deploy.deployment import deploy
 from cloudmanager.client.deploy.errors import DeployError
-from cloudmanager.client.deploy.options import DeployOptions, Format, Options
-from cloudmanager.client.deploy.progress import Phase, Progress
-from cloudmanager.client.deploy.result import BadRange, Growth, Result, Way
+from cloudmanager.client.deploy.options import (
+    BadRange,
+    DeployOptions,
+    Format,
+    Growth,
+    Options,
+    Phase,
+    Progress,
+    Result,
+    Way,
+)
 
 __all__ = [
     "BadRange",

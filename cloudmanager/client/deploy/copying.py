@@ -1,19 +1,167 @@
 """Copies all units, over several connections, and makes lost connections again."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from cloudmanager.client.deploy.crew import Crew, Stopped
-from cloudmanager.client.deploy.ends import Source, Target, Writer
-from cloudmanager.client.deploy.errors import ConnectionLost
-from cloudmanager.client.deploy.lane import Lane
-from cloudmanager.client.deploy.ledger import Ledger
-from cloudmanager.client.deploy.units import Head, Supply, Unit
-from cloudmanager.client.deploy.ways import Ways
+from cloudmanager.client.deploy.ends import Head, Source, Supply, Target, Unit, Writer
+from cloudmanager.client.deploy.errors import Cancelled, ConnectionLost
+from cloudmanager.client.deploy.journal import Ledger
+from cloudmanager.client.deploy.route import Ways
+from cloudmanager.transfer.buffers import Buffer, parts
+from cloudmanager.transfer.digests import Digester
+from cloudmanager.transfer.extents import Extent, Zeros
 from cloudmanager.transfer.libnbd import Patience
-from cloudmanager.transfer.reading import Reader
+from cloudmanager.transfer.reading import Reader, digest, read_ahead
+
+_BUFFERS = 16
+
+
+class Lane:
+    """Copies units: content is written, zeros are made where the target does not have them already."""
+
+    def __init__(self, reader: Reader, writer: Writer, head: Head, *, is_blank: bool, digests: bool) -> None:
+        """With `is_blank` the whole target is known to read as zero; with `digests` checksums are made on the way."""
+        self.reader = reader
+        self.writer = writer
+        self._head = head
+        self._is_blank = is_blank
+        self._wants_digests = digests
+        self._free = deque(Buffer() for _ in range(_BUFFERS))
+        self._unit = Extent(0, 0)
+        self._already_zero: Zeros | None = None
+
+    def digest(self, unit: Unit) -> bytes:
+        return digest(self.reader, unit.extent, self._free)
+
+    def copy(self, unit: Unit, count: Callable[[int, int], None]) -> bytes:
+        """Returns when the target has acknowledged all of it, with its checksums if they are wanted.
+
+        `count` is told content that was read, and written.
+        """
+        self._unit, self._already_zero = unit.extent, None
+        digester = Digester() if self._wants_digests else None
+        extents = self.reader.extents(unit.extent)
+        for piece, buffer in read_ahead(self.reader, extents, self._free, self.writer.reclaim):
+            if buffer is None:
+                self._zero(piece)
+                if digester:
+                    digester.zeros(piece.length)
+                continue
+            if digester:
+                digester.data(buffer, piece.length)
+            count(piece.length, self._write(piece, buffer))
+        self._free.extend(self.writer.settle())
+        return digester.digests() if digester else b""
+
+    def _write(self, piece: Extent, buffer: Buffer) -> int:
+        """The bytes sent. The buffer is free again when no write needs it: here, or with the writer."""
+        buffer.writes += 1
+        written = self._write_parts(piece, buffer)
+        buffer.writes -= 1
+        if not buffer.writes:
+            self._free.append(buffer)
+        return written
+
+    def _write_parts(self, piece: Extent, buffer: Buffer) -> int:
+        if self._head.takes(piece):
+            self._head.keep(buffer.view, piece)
+            return 0
+        written = 0
+        for part in parts(buffer, piece):
+            if part.is_zero:
+                self._zero(part)
+            else:
+                self.writer.begin(buffer, part.offset - piece.offset, part)
+                written += part.length
+        return written
+
+    def _zero(self, extent: Extent) -> None:
+        if self._is_blank:
+            return
+        if self._already_zero is None:
+            self._already_zero = Zeros(self.writer.extents(self._unit))
+        for part in self._already_zero.missing_in(extent):
+            self.writer.zero(part)
+
+
+_TELL_SECONDS = 0.2
+
+
+class Stopped(Exception):
+    """Another thread has failed, or the caller wants no more."""
+
+
+@dataclass
+class Crew:
+    """Runs functions in threads of their own."""
+
+    cancelled: threading.Event
+    """Set by the caller, from anywhere."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _errors: list[BaseException] = field(default_factory=list)
+    _wakers: list[Callable[[], None]] = field(default_factory=list)
+
+    def on_stop(self, wake: Callable[[], None]) -> None:
+        """Called when the threads have to end early: it wakes those that wait for something else than `check`."""
+        self._wakers.append(wake)
+
+    def check(self) -> None:
+        """Called by the threads. Raises Stopped."""
+        if self._stop.is_set() or self.cancelled.is_set():
+            raise Stopped
+
+    def pause(self, seconds: float) -> None:
+        """Raises Stopped, also while it waits."""
+        self._stop.wait(seconds)
+        self.check()
+
+    def run(self, tasks: Iterable[Callable[[], None]], tell: Callable[[], None]) -> None:
+        """Returns when all have returned; `tell` is called a few times in each second, and once when all is done.
+
+        Raises the first error of a thread, what `tell` raises, Cancelled; no thread is left then.
+        """
+        threads = [threading.Thread(target=self._guarded, args=(task,), name="deploy", daemon=True) for task in tasks]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_TELL_SECONDS)
+                    if self.cancelled.is_set() or self._stop.is_set():
+                        self._wake()
+                    tell()
+        except BaseException:
+            self._stop.set()
+            self._wake()
+            raise
+        finally:
+            self._stop.set()
+            for thread in threads:
+                thread.join()
+        if self._errors:
+            raise self._errors[0]
+        if self.cancelled.is_set():
+            raise Cancelled("The deployment was cancelled.")
+        self._stop.clear()
+        tell()
+
+    def _wake(self) -> None:
+        for wake in self._wakers:
+            wake()
+
+    def _guarded(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Stopped:
+            pass
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop.set()
+
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 5.0

@@ -3,19 +3,15 @@
 import time
 from typing import Unpack
 
-from cloudmanager.client.deploy import sources, targets
+from cloudmanager.client.deploy import sources
 from cloudmanager.client.deploy.bad_ranges import BadRanges, CarefulSource
-from cloudmanager.client.deploy.crew import Crew, Stopped
+from cloudmanager.client.deploy.copying import Crew, Stopped
 from cloudmanager.client.deploy.errors import Cancelled
 from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
 from cloudmanager.client.deploy.local_target import LocalTarget
-from cloudmanager.client.deploy.options import DeployOptions, Options
-from cloudmanager.client.deploy.overlap import refuse_overlap
-from cloudmanager.client.deploy.progress import Phase, Progress
-from cloudmanager.client.deploy.result import BadRange, Result
+from cloudmanager.client.deploy.options import BadRange, DeployOptions, Options, Phase, Progress, Result
 from cloudmanager.client.deploy.run import Run, unit_bytes_of
-from cloudmanager.client.deploy.sources import SourceLike
-from cloudmanager.client.deploy.targets import TargetLike
+from cloudmanager.client.deploy.sources import SourceLike, TargetLike, refuse_overlap
 from cloudmanager.client.deploy.writing import Written, write
 from cloudmanager.transfer.libnbd import Patience
 
@@ -58,11 +54,11 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
     try:
         with (
             sources.opened(source, patience, options, crew.on_stop) as image,
-            targets.opened(target, patience, options.target_id) as disk,
+            sources.opened_target(target, patience, options.target_id) as disk,
         ):
             if isinstance(disk, LocalTarget):
                 refuse_overlap(source, disk)
-            name = targets.identity(target, options.target_id)
+            name = sources.identity(target, options.target_id)
             heading = Heading(image.identity, name, image.size_bytes, unit_bytes_of(image))
             with Journal(options.journal_directory or default_directory(), heading) as journal:
                 bad = BadRanges()

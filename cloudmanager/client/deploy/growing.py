@@ -11,8 +11,8 @@ from pathlib import Path
 from cloudmanager.client import sector_size
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import GrowFailed, MissingTool
-from cloudmanager.client.deploy.result import Growth
-from cloudmanager.client.deploy.targets import TargetLike
+from cloudmanager.client.deploy.options import Growth
+from cloudmanager.client.deploy.sources import TargetLike
 from cloudmanager.client.ways import file as disk_file
 from cloudmanager.client.ways.command import SYSTEM_PATH, find
 from cloudmanager.client.ways.errors import WayFailed

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from cloudmanager.client import sector_size
 from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
-from cloudmanager.client.deploy.file_lock import lock_whole
-from cloudmanager.client.deploy.file_reader import FileReader, opened_again
+from cloudmanager.client.deploy.local_source import FileReader, lock_whole, opened_again
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, pieces
 from cloudmanager.transfer.libnbd import Patience

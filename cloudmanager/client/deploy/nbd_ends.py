@@ -2,20 +2,85 @@
 
 import errno
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Self
 
 from cloudmanager.client import sector_size
-from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy.connection import Connection, Connections
-from cloudmanager.client.deploy.errors import SourceError, TargetError, TargetReadOnly, TargetTooSmall, UnreadableRange
-from cloudmanager.transfer import reading
+from cloudmanager.client.address import NbdAddress, directory_of
+from cloudmanager.client.deploy.errors import (
+    ConnectionLost,
+    MissingTool,
+    SourceError,
+    TargetError,
+    TargetReadOnly,
+    TargetTooSmall,
+    UnreadableRange,
+)
+from cloudmanager.transfer import libnbd, reading
 from cloudmanager.transfer.buffers import Buffer, zeros_address
 from cloudmanager.transfer.extents import Extent, on_grains, pieces
 from cloudmanager.transfer.libnbd import LONGEST_RANGE, Failure, Patience
+
+
+class Connection(libnbd.Connection):
+    """Raises ConnectionLost, MissingTool, InvalidSetup."""
+
+    missing = MissingTool
+    lost = ConnectionLost
+
+    def certificates_for(self, address: libnbd.Address) -> Path | None:
+        return directory_of(address)
+
+
+class Connections:
+    """To one server, for threads. One that nobody uses is kept for who comes next: it takes several round trips to
+    make one. No more than one, because servers count their clients.
+    """
+
+    def __init__(self, address: libnbd.Address) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._kept: Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._keep(None)
+
+    @contextmanager
+    def one(self, patience: Patience) -> Iterator[Connection]:
+        """Raises ConnectionLost, MissingTool, InvalidSetup. Every request that is begun in the block must end in it."""
+        connection = self._take()
+        if connection is None:
+            connection = Connection(self._address, patience)
+        connection.patience = patience
+        try:
+            yield connection
+        except BaseException as error:
+            connection.__exit__(type(error), error, None)
+            self._keep(None)  # its server may be gone
+            raise
+        self._keep(connection)
+
+    def _take(self) -> Connection | None:
+        with self._lock:
+            taken, self._kept = self._kept, None
+            return taken
+
+    def _keep(self, connection: Connection | None) -> None:
+        """In place of the one that is kept, which ends."""
+        with self._lock:
+            ended, self._kept = self._kept, connection
+        if ended is not None:
+            ended.__exit__(None, None, None)
+
 
 SEVERAL = 64
 _MOST_UNDER_WAY = 64

@@ -4,17 +4,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cloudmanager.client.deploy.bad_ranges import BadRanges
-from cloudmanager.client.deploy.crew import Crew
-from cloudmanager.client.deploy.ends import Source
+from cloudmanager.client.deploy.copying import Crew
+from cloudmanager.client.deploy.ends import UNIT_BYTES, Source, Unit, covered, units_of
 from cloudmanager.client.deploy.journal import Journal
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
-from cloudmanager.client.deploy.options import Options
-from cloudmanager.client.deploy.progress import Phase, Progress
+from cloudmanager.client.deploy.options import Options, Phase, Progress
 from cloudmanager.client.deploy.stream import UNIT_BYTES as STREAM_UNIT_BYTES
-from cloudmanager.client.deploy.units import UNIT_BYTES, Unit, covered, units_of
 from cloudmanager.client.deploy.verifying import Verification
-from cloudmanager.client.through import Through
+from cloudmanager.client.service import Through
 from cloudmanager.transfer.libnbd import Patience
 
 AnyTarget: TypeAlias = NbdTarget | LocalTarget

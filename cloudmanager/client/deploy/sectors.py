@@ -2,7 +2,7 @@
 
 from cloudmanager.client import sector_size
 from cloudmanager.client.deploy.errors import SectorSizeDiffers, SourceError
-from cloudmanager.client.deploy.progress import Phase
+from cloudmanager.client.deploy.options import Phase
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.stream import StreamSource
 from cloudmanager.transfer.buffers import Buffer

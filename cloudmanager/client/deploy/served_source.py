@@ -1,16 +1,130 @@
 """An image that QEMU reads for us."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import quote
 
-from cloudmanager.client.deploy.connection import Connection
-from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource
-from cloudmanager.client.deploy.file_source import OpenFile
-from cloudmanager.client.deploy.nbd_ends import NbdReader
-from cloudmanager.client.deploy.served import READERS, Served, served
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, MissingTool, SourceError
+from cloudmanager.client.deploy.local_source import OpenFile
+from cloudmanager.client.deploy.nbd_ends import Connection, NbdReader
+from cloudmanager.confined import (
+    Confinement,
+    Ended,
+    Launch,
+    Launched,
+    Limits,
+    NoAnswer,
+    Spawner,
+    Stderr,
+    Unconfinable,
+    executable,
+)
 from cloudmanager.images import Image
 from cloudmanager.transfer.libnbd import Patience
+
+READERS = 8
+_NAME = "image"
+_START_SECONDS = 30.0
+_END_SECONDS = 5.0
+
+_LIMITS = Limits(memory_bytes=2**30, open_files=256)
+"""A hostile image costs its own deployment at the most."""
+
+BlockOptions: TypeAlias = Mapping[str, "str | bool | int | BlockOptions | None"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server."""
+
+    address: NbdAddress
+    stderr: Stderr
+    aliases: Mapping[str, str]
+    """What it calls the files that it sees, and what we call them."""
+
+    def explained(self, error: Exception) -> SourceError:
+        """What the server itself says about it."""
+        said = self.stderr.read().strip().splitlines()
+        words = said[-1] if said else str(error)
+        for name, title in self.aliases.items():
+            words = words.replace(f"'{name}'", f"'{title}'")
+        return SourceError(f"The image cannot be read: {words}")
+
+
+def graph(image: Image, filename: str) -> BlockOptions:
+    """Everything is said, so that QEMU finds out nothing by itself: not the format, no backing file, not the size."""
+    driver: dict[str, str | bool | int | BlockOptions | None] = {
+        "driver": image.format,
+        "read-only": True,
+        **image.driver_options,
+    }
+    if image.format == "qcow2":
+        driver["backing"] = None
+    driver["file"] = {"driver": "file", "filename": filename, "read-only": True}
+    return {"driver": "raw", "read-only": True, "size": image.size_bytes, "file": driver}
+
+
+@contextmanager
+def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
+    """Ends with the block, and by itself when this process is killed: the last connection ends it then.
+
+    `title` is what a person calls the file. Raises MissingTool, SourceError.
+    """
+    with ExitStack() as stack:
+        try:
+            spawner = stack.enter_context(Spawner(is_sandboxed=True, holds=False))
+            confinement = stack.enter_context(spawner.confinement())
+            stderr = Stderr()
+            stack.callback(stderr.close)
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-image-"))) / "socket"
+            listener.bind(str(path))
+            listener.listen(READERS)
+            command = _command(image, confinement, descriptor, title)
+            launch = Launch(command, confinement, stderr, listener.fileno(), _LIMITS)
+            address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
+            server = Served(address, stderr, dict(confinement.aliases))
+            launched = _started(launch, spawner, server)
+            stack.callback(_end, launched)
+            listener.close()  # it is the server's alone: when that ends, who waits is told
+        except Unconfinable as error:
+            raise MissingTool(f"The image cannot be opened safely: {error}") from error
+        except OSError as error:
+            raise SourceError(f"The image cannot be opened: {error.strerror}.") from error
+        yield server
+
+
+def _command(image: Image, confinement: Confinement, descriptor: int, title: str) -> list[str]:
+    """Raises Unconfinable."""
+    filename = confinement.show(descriptor, title)
+    return [
+        executable("qemu-nbd", "qemu-utils"),
+        "--read-only",
+        f"--shared={READERS}",
+        f"--export-name={_NAME}",
+        f"json:{json.dumps(graph(image, filename))}",
+    ]
+
+
+def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:
+    try:
+        return launch.start(spawner, time.monotonic() + _START_SECONDS)
+    except (Ended, NoAnswer) as error:
+        raise server.explained(error) from error
+
+
+def _end(launched: Launched) -> None:
+    launched.end(_END_SECONDS)
+    launched.reap()
+    launched.server.close()
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,25 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import BinaryIO, TypeAlias, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from cloudmanager import images
 from cloudmanager.client import network
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy import archives, file_source, web
-from cloudmanager.client.deploy.compression import Compression, compression_of
+from cloudmanager.client.deploy import archives, local_source, local_target, web
 from cloudmanager.client.deploy.ends import Source
-from cloudmanager.client.deploy.errors import DamagedSource, SourceError, UnsafeSource, UnsupportedSource
-from cloudmanager.client.deploy.file_source import FileSource, OpenFile
-from cloudmanager.client.deploy.nbd_ends import NbdSource
+from cloudmanager.client.deploy.errors import DamagedSource, SourceError, TargetInUse, UnsafeSource, UnsupportedSource
+from cloudmanager.client.deploy.local_source import FileSource, OpenFile
+from cloudmanager.client.deploy.local_target import LocalTarget
+from cloudmanager.client.deploy.nbd_ends import NbdSource, NbdTarget
 from cloudmanager.client.deploy.options import Format, Options
 from cloudmanager.client.deploy.served_source import served_source
 from cloudmanager.client.deploy.spool import named, spooled
-from cloudmanager.client.deploy.stream import Pump, Stream, StreamSource, decompressed
+from cloudmanager.client.deploy.stream import Compression, Pump, Stream, StreamSource, compression_of, decompressed
 from cloudmanager.client.deploy.web import Received, WebImage, WebSource
 from cloudmanager.client.deploy.web_server import WebServer
 from cloudmanager.images.recognition import FileKind, Group
@@ -152,7 +152,7 @@ class _Opening:
         return images.inspect(_ends(head, image.last_sector(), length), check_tables=False)
 
     def _path(self, path: Path) -> Source:
-        file = self.stack.enter_context(file_source.opened(path))
+        file = self.stack.enter_context(local_source.opened(path))
         if self._is_raw or path.is_block_device():
             return FileSource(file)
         return self._file(file, 0)
@@ -324,3 +324,68 @@ _ERRORS: tuple[tuple[type[images.ImageProblem], type[SourceError]], ...] = (
     (images.EmptyImage, DamagedSource),
     (images.ImageProblem, SourceError),
 )
+
+
+_Identity = tuple[str, int, int]
+
+
+def refuse_overlap(source: SourceLike, target: LocalTarget) -> None:
+    """Raises TargetInUse."""
+    status = _status(source)
+    if status is None:
+        return
+    image, disk = _lies_in(status), _lies_in(os.fstat(target.descriptor))
+    if image[0] in disk or disk[0] in image:
+        raise TargetInUse(f"{target.name} is where the image is read from. Name another target, or copy the image.")
+
+
+def _status(source: SourceLike) -> os.stat_result | None:
+    """Of a source on this machine."""
+    if isinstance(source, NbdAddress) or web.is_url(str(source)):
+        return None
+    return os.fstat(sys.stdin.fileno()) if str(source) == STANDARD_INPUT else Path(source).stat()
+
+
+def _lies_in(status: os.stat_result) -> list[_Identity]:
+    """A file or device, and what its bytes are part of: the partition's disk, the file behind a loop device."""
+    if not stat.S_ISBLK(status.st_mode):
+        return [("file", status.st_dev, status.st_ino)]
+    device = Path(f"/sys/dev/block/{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}").resolve()
+    disk = device.parent if (device / "partition").exists() else device
+    found = [_device(each) for each in dict.fromkeys((device, disk))]
+    with suppress(OSError):  # it is no loop device, or its file has no name any more
+        behind = Path((disk / "loop" / "backing_file").read_text().rstrip("\n")).stat()
+        found.append(("file", behind.st_dev, behind.st_ino))
+    return found
+
+
+def _device(directory: Path) -> _Identity:
+    major, minor = (directory / "dev").read_text().split(":")
+    return ("device", int(major), int(minor))
+
+
+TargetLike: TypeAlias = "Path | str | NbdAddress"
+"""A block device, a file, which is made if there is none, or an NBD address."""
+
+
+@contextmanager
+def opened_target(target: TargetLike, patience: Patience, target_id: str = "") -> Iterator[NbdTarget | LocalTarget]:
+    """Raises TargetError, ConnectionLost, MissingTool."""
+    if isinstance(target, NbdAddress):
+        with NbdTarget.opened(target, patience, target_id or _without_query(target.uri)) as remote:
+            yield remote
+        return
+    with local_target.opened(Path(target)) as local:
+        yield local
+
+
+def identity(target: TargetLike, target_id: str) -> str:
+    """What a journal knows it by."""
+    if target_id:
+        return target_id
+    return target.uri if isinstance(target, NbdAddress) else str(Path(target).resolve())
+
+
+def _without_query(uri: str) -> str:
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(query="")) if parts.netloc else uri

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloudmanager.client.deploy.errors import SourceError
-from cloudmanager.client.deploy.progress import Listener, Meter, Phase
+from cloudmanager.client.deploy.options import Listener, Meter, Phase
 from cloudmanager.transfer.buffers import Buffer, is_zero
 
 _TELL_SECONDS = 0.2

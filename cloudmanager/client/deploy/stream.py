@@ -5,6 +5,7 @@ import io
 import os
 import re
 import select
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -12,11 +13,47 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from cloudmanager.client.deploy.compression import Compression
-from cloudmanager.client.deploy.errors import DamagedSource, DeployError, SourceError, UnsupportedSource
+from cloudmanager.client.deploy.ends import Unit, covered
+from cloudmanager.client.deploy.errors import DamagedSource, DeployError, MissingTool, SourceError, UnsupportedSource
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
 from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.reading import Reader
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A format of compressed streams."""
+
+    name: str
+    """As `cloudmanager.images` calls it."""
+    command: tuple[str, ...]
+    package: str
+
+    def program(self) -> tuple[str, ...]:
+        """The command, from standard input to standard output. Raises MissingTool."""
+        if shutil.which(self.command[0]) is None:
+            raise MissingTool(f"The image is compressed with {self.name}: install the package {self.package}.")
+        return self.command
+
+
+_ALL = (
+    Compression("gzip", ("gzip", "-dc"), "gzip"),
+    Compression("compress", ("gzip", "-dc"), "gzip"),
+    Compression("bzip2", ("bzip2", "-dc"), "bzip2"),
+    Compression("xz", ("xz", "-dc", "-T0"), "xz-utils"),
+    Compression("lzma", ("xz", "-dc", "--format=lzma"), "xz-utils"),
+    Compression("lzip", ("xz", "-dc", "--format=lzip"), "xz-utils"),
+    Compression("zstd", ("zstd", "-dcq"), "zstd"),
+    Compression("lz4", ("lz4", "-dcq"), "lz4"),
+    Compression("lzop", ("lzop", "-dc"), "lzop"),
+)
+
+
+def compression_of(name: str) -> Compression | None:
+    """None for what is not compressed, or by what nothing here reads."""
+    return next((each for each in _ALL if each.name == name), None)
+
 
 UNIT_BYTES = 8 * 1024 * 1024
 """Each thread holds one in memory."""
@@ -219,3 +256,49 @@ def _write_all(pipe: io.FileIO, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[pipe.write(view) or 0 :]
+
+
+class StreamSupply:
+    """Each unit is in the memory of the reader that took it, and nowhere else."""
+
+    def __init__(self, source: StreamSource, reserve: Callable[[int], None], target_bytes: Callable[[], int]) -> None:
+        """`reserve` is told how far the image reaches so far, and raises if the target does not."""
+        self._source = source
+        self._reserve = reserve
+        self._target_bytes = target_bytes
+        self._lock = threading.Lock()
+        self._next = 0
+        self._has_ended = False
+        self.size_bytes = 0
+        self.doubtful: list[Unit] = []
+        """Acknowledged, but perhaps lost with a server: to be looked at before the end."""
+
+    def take(self, reader: Reader) -> Unit | None:
+        if not isinstance(reader, StreamReader):
+            raise TypeError("units of a stream are in its reader's memory")
+        with self._lock:
+            if self._has_ended:
+                return None
+            offset = self._next * UNIT_BYTES
+            length = reader.load(self._source.stream, offset)
+            self._has_ended = reader.is_at_end(self._source.stream)
+            if self._has_ended:
+                length = self._end(reader, offset, length)
+            if not length:
+                return None
+            self.size_bytes = -(-(offset + length) // 512) * 512
+            self._reserve(self.size_bytes)
+            end = covered(self.size_bytes, self._target_bytes())
+            unit = Unit(self._next, Extent(offset, end - offset))
+            self._next += 1
+            return unit
+
+    def _end(self, reader: StreamReader, offset: int, length: int) -> int:
+        """How much of the last unit is the disk's: some formats end with a mark of their own."""
+        whole = self._source.size_of(offset + length, reader.last(length)) - offset
+        reader.cut(whole, length)
+        return whole
+
+    def put_back(self, units: Iterable[Unit]) -> None:
+        with self._lock:
+            self.doubtful.extend(units)

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cloudmanager.client.deploy.crew import Crew, Stopped
-from cloudmanager.client.deploy.ends import Source, Target
+from cloudmanager.client.deploy.copying import Crew, Stopped
+from cloudmanager.client.deploy.ends import Source, Target, Unit
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
-from cloudmanager.client.deploy.units import Unit
 from cloudmanager.client.deploy.upload import ServiceLine
-from cloudmanager.client.through import Through
+from cloudmanager.client.service import Through
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.digests import BLOCK_BYTES, first_difference
 from cloudmanager.transfer.extents import Extent

@@ -1,25 +1,26 @@
 """One run: is the target free, is there something to go on from, copy, finish, verify."""
 
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cloudmanager.client.deploy import checking, finishing
 from cloudmanager.client.deploy.copying import Copying
-from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, DifferenceFound
-from cloudmanager.client.deploy.ledger import Ledger
+from cloudmanager.client.deploy.emptiness import EDGE_BYTES, content_of
+from cloudmanager.client.deploy.ends import HEAD_BYTES, DiskSupply, Head, Unit, Writer, covered
+from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, DifferenceFound, TargetError, TargetNotEmpty
+from cloudmanager.client.deploy.journal import Ledger
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
-from cloudmanager.client.deploy.progress import Meter, Phase
-from cloudmanager.client.deploy.result import Way
+from cloudmanager.client.deploy.options import Meter, Phase, Way
+from cloudmanager.client.deploy.route import Ways
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.sectors import refuse_other_sectors
-from cloudmanager.client.deploy.stream import StreamSource
-from cloudmanager.client.deploy.stream_supply import StreamSupply
-from cloudmanager.client.deploy.units import DiskSupply, Head, Unit
-from cloudmanager.client.deploy.ways import Ways
-from cloudmanager.transfer.extents import Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.client.deploy.stream import StreamSource, StreamSupply
+from cloudmanager.transfer.buffers import Buffer, parts
+from cloudmanager.transfer.extents import Extent, pieces
+from cloudmanager.transfer.libnbd import LONGEST_RANGE, Patience
+from cloudmanager.transfer.reading import digest
 
 _LAST_WORDS = Patience(connect_seconds=5.0, stall_seconds=10.0)
 """To note what was done when a run has failed."""
@@ -38,13 +39,13 @@ class Written:
 
 def write(run: Run) -> Written:
     """Raises DeployError, Stopped. A target that was left incomplete has a journal, and the error says so."""
-    is_resumed = checking.can_resume(run)
+    is_resumed = can_resume(run)
     if not is_resumed:
-        checking.refuse_content(run)
+        refuse_content(run)
         refuse_other_sectors(run)
     if run.source.size_bytes is not None:
         run.target.reserve(run.source.size_bytes)
-    is_blank = not is_resumed and checking.is_blank(run)
+    is_blank = not is_resumed and has_blank_target(run)
     if not is_resumed:
         run.journal.begin(run.target.likeness)
     if run.options.skip_bad:
@@ -52,7 +53,7 @@ def write(run: Run) -> Written:
     ledger = Ledger(run.journal, run.bad, believes_journal=run.source.tells_changes)
     try:
         if not is_blank:
-            finishing.erase_head(run)
+            erase_head(run)
         written = _copy(run, ledger, is_blank=is_blank)
         if run.options.verify:
             _verify(run, ledger, written.size_bytes)
@@ -108,8 +109,8 @@ def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: H
     size = run.source.size_bytes or 0
     if isinstance(supply, StreamSupply):
         size = supply.size_bytes
-        finishing.look_at_doubtful(run, supply, ledger)
-    finishing.finish(run, ledger, head, size, is_blank=is_blank)
+        look_at_doubtful(run, supply, ledger)
+    finish(run, ledger, head, size, is_blank=is_blank)
     return size
 
 
@@ -167,7 +168,7 @@ def _verify(run: Run, ledger: Ledger, size_bytes: int) -> None:
     except DifferenceFound:
         with suppress(DeployError):  # emptied it is in any case
             run.journal.begin(run.target.likeness)  # it is not true
-            finishing.erase_head(run)
+            erase_head(run)
         raise
 
 
@@ -178,3 +179,109 @@ def _leave(run: Run, ledger: Ledger, error: BaseException) -> None:
             ledger.commit(writer.flush)
     if isinstance(error, DeployError):
         error.is_resumable = True
+
+
+def erase_head(run: Run) -> None:
+    """From now on the target is not taken for a system."""
+    with run.target.writer(run.patience) as writer:
+        writer.zero(Extent(0, min(HEAD_BYTES, run.target.size_bytes)))
+        writer.flush()
+
+
+def finish(run: Run, ledger: Ledger, head: Head, size_bytes: int, *, is_blank: bool) -> None:
+    """Raises SourceChanged, ConnectionLost, TargetError."""
+    run.source.check_unchanged()
+    with run.target.writer(run.patience) as writer:
+        ledger.commit(writer.flush)
+        ledger.count(0, _write_head(writer, head))
+        if not is_blank:
+            _clear_beyond(writer, covered(size_bytes, run.target.size_bytes), run.target.size_bytes)
+        writer.flush()
+    if isinstance(run.target, LocalTarget):
+        run.target.reread_partitions()
+
+
+def look_at_doubtful(run: Run, supply: StreamSupply, ledger: Ledger) -> None:
+    """What a server acknowledged before it went away should still be there. Raises TargetError."""
+    free: deque[Buffer] = deque()
+    with run.target.reader(run.patience) as reader:
+        for unit in supply.doubtful:
+            if digest(reader, unit.extent, free) != ledger.digests[unit.index]:
+                raise TargetError(
+                    f"{run.target.name} lost what it had acknowledged, and a stream cannot be read again. "
+                    "Start the deployment again with the same stream."
+                )
+            ledger.finish(unit, ledger.digests[unit.index], 0)
+    supply.doubtful.clear()
+
+
+def _write_head(writer: Writer, head: Head) -> int:
+    """It was zero until now. Returns how many bytes were sent."""
+    sent = 0
+    for piece in pieces(Extent(0, head.length)):
+        buffer = Buffer()
+        buffer.view[: piece.length] = head.part(piece)
+        for part in parts(buffer, piece):
+            if not part.is_zero:
+                writer.begin(buffer, part.offset - piece.offset, part)
+                sent += part.length
+    writer.settle()
+    return sent
+
+
+def _clear_beyond(writer: Writer, start: int, end: int) -> None:
+    """An old backup of a partition table at the end of the target would contradict the image's own."""
+    if start < end:
+        writer.trim(Extent(start, end - start))
+        writer.settle()
+        edge = max(start, end - EDGE_BYTES)
+        writer.zero(Extent(edge, end - edge))
+        writer.settle()
+
+
+_SAMPLE = 8
+
+
+def can_resume(run: Run) -> bool:
+    """Whether the journal of an earlier run is about this image and target, and true as far as a sample shows."""
+    is_known = run.is_stream or bool(run.source.identity)
+    if not (run.options.resume and run.journal.is_begun and is_known):
+        return False
+    units = {unit.index: unit for unit in run.units(run.source.size_bytes or run.target.size_bytes)}
+    sample = [units[index] for index in _spread(sorted(run.journal.written.keys() & units.keys()))]
+    try:
+        run.verification(sample, run.journal.written).run(lambda: None)
+    except DifferenceFound:
+        run.journal.left_on = ""  # it is somebody else's now
+        run.say(Phase.CHECKING, "The target was changed since the last run, so all of it is written again.")
+        return False
+    run.say(Phase.CHECKING, "Going on where an earlier run ended.")
+    return True
+
+
+def refuse_content(run: Run) -> None:
+    """Raises TargetNotEmpty, unless it may be overwritten."""
+    if run.options.overwrite or not run.target.size_bytes:
+        return
+    with run.target.reader(run.patience) as reader:
+        content = content_of(reader, run.target.size_bytes)
+        is_ours = run.journal.left_on == run.target.likeness and not content_of(reader, HEAD_BYTES)
+    if is_ours:
+        run.say(Phase.CHECKING, "The target holds what an earlier run has left, and is written anew.")
+    elif content is not None:
+        raise TargetNotEmpty(
+            f"{run.target.name} holds {content}. Name another target, or say that it is to be overwritten."
+        )
+
+
+def has_blank_target(run: Run) -> bool:
+    """Whether the target says that it reads as zero from end to end."""
+    whole = Extent(0, run.target.size_bytes)
+    with run.target.writer(run.patience) as writer:
+        return all(extent.is_zero for part in pieces(whole, LONGEST_RANGE) for extent in writer.extents(part))
+
+
+def _spread(indices: list[int]) -> list[int]:
+    """The last one, which is the likeliest to be wrong, and some of the others."""
+    step = max(1, len(indices) // _SAMPLE)
+    return sorted({*indices[::step], *indices[-1:]})

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.certificates import FILES, VARIABLE, directory_of
+from cloudmanager.client.address import FILES, VARIABLE, Credentials, NbdAddress, directory_of
 from cloudmanager.client.ways.errors import WayFailed
 
 OBJECT = "cloudmanager"

@@ -22,8 +22,7 @@ from cloudmanager.confined import Unconfinable, executable
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph
 from cloudmanager.core.nbd.blockgraph import Node
-from cloudmanager.core.nbd.engine import Engine
-from cloudmanager.core.nbd.spec import ServerSpec
+from cloudmanager.core.nbd.engine import Engine, ServerSpec
 from cloudmanager.core.settings import NbdSettings
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from cloudmanager.confined import Launched, Process, Stderr
 from cloudmanager.core.nbd import process
+from cloudmanager.core.nbd.adoption import ServerProcess
 from cloudmanager.core.nbd.engine import program_of
 from cloudmanager.core.nbd.engines import of_program
 from cloudmanager.core.nbd.failure import last_said
-from cloudmanager.core.nbd.record import ServerProcess
-from cloudmanager.core.nbd.silence import Hearing, Pulse, Silence, queue_length
+from cloudmanager.core.nbd.hang_detection import Hearing, Pulse, Silence, queue_length
 
 
 class Running:

@@ -19,15 +19,14 @@ from cloudmanager.core.disklocks import DiskLocks
 from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
-from cloudmanager.core.nbd import listener, psk, record, tls
+from cloudmanager.core.nbd import adoption, listener, tls
+from cloudmanager.core.nbd.adoption import ServerProcess
+from cloudmanager.core.nbd.engine import ServerSpec
 from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
 from cloudmanager.core.nbd.listener import Endpoint, Ports
-from cloudmanager.core.nbd.proof import Proof
-from cloudmanager.core.nbd.record import ServerProcess
 from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.spec import ServerSpec
-from cloudmanager.core.nbd.startup import Startup, tls_directory
+from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.openfiles import Capacity
@@ -164,7 +163,7 @@ class Servers:
             place.listener = place.listener or listener.take_back(server, adopted.listener_inode)
             if place.listener is not None:  # an earlier version, or other settings, may have made it
                 listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
-            launched = Launched(server, record.launcher_of(server))
+            launched = Launched(server, adoption.launcher_of(server))
             is_proven = adopted is process
             locks = self._locks.held_again(claims) if self._locks and claims else ()
             self._keep(export_id, place, Running(adopted, launched, stderr=None, claims=locks, is_proven=is_proven))
@@ -241,13 +240,13 @@ class Servers:
 
     def sweep(self, export_id: str) -> None:
         """As `stop`, for an export that nobody knows any more: its server is found by what its directory tells."""
-        if name := record.left_name(self._directory / export_id):
-            record.end_all(name, _STOP_SECONDS)
+        if name := adoption.left_name(self._directory / export_id):
+            adoption.end_all(name, _STOP_SECONDS)
         self.stop(export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
         """What a client is given besides the address; None without a key, and before the first start."""
-        return psk.read_key(tls_directory(self._directory / export_id))
+        return tls.read_key(tls_directory(self._directory / export_id))
 
     def tls(self, export_id: str) -> Tls:
         """How the export's server was started, which may have been under other settings."""
@@ -381,7 +380,7 @@ def _delete(directory: Path) -> None:
 
 def _find(name: str, port: int, stored: ServerProcess | None) -> tuple[Process, ServerProcess] | None:
     if stored is not None:
-        server = record.recorded(stored, name)
+        server = adoption.recorded(stored, name)
         if server is not None:
             return server, stored
-    return record.searched(name, port)
+    return adoption.searched(name, port)

@@ -4,16 +4,75 @@ The settings may have changed since a server was started; its directory tells ho
 """
 
 import importlib.resources
+import os
+import secrets
 import shutil
 from pathlib import Path
 
-from cloudmanager.core.model import Tls
-from cloudmanager.core.nbd import psk, x509
-from cloudmanager.core.nbd.private import write_private
-from cloudmanager.core.nbd.psk import KEYS
+from cloudmanager.core.errors import ServerFailed
+from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.settings import NbdSettings
 
-_MARKS = {Tls.PSK: KEYS, Tls.X509: x509.MARK}
+MARK = "server-cert.pem"
+"""A file that every server with certificates has, under the name that QEMU looks for."""
+
+
+def copy_certificates(source: Path, host: str, directory: Path) -> None:
+    """What was checked is what the server reads, in its own directory, whoever owns the source.
+
+    Raises ServerFailed (retriable: files are renewed one by one), OSError.
+    """
+    from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need
+    from cloudmanager.core.certificates.files import REVOCATIONS  # noqa: PLC0415
+
+    found, faults = certificates.check(source, host)
+    if found is None or faults:
+        raise ServerFailed(f"TLS with certificates: {' '.join(map(str, faults))}", retriable=True)
+    for name, content in found.contents.items():
+        write_private(directory / name, content)
+    if found.revocations is None:
+        (directory / REVOCATIONS).unlink(missing_ok=True)
+
+
+def x509_object(directory: str, priority: str) -> str:
+    """For qemu-nbd. A client without a certificate of the authority is refused."""
+    return f"tls-creds-x509,id=tls,endpoint=server,dir={directory},verify-peer=yes,priority={priority}"
+
+
+USERNAME = "cloudmanager"
+KEYS = "keys.psk"
+_KEY_BYTES = 32
+
+
+def create_key(directory: Path) -> None:
+    """A key that is there is kept."""
+    if not (directory / KEYS).exists():
+        write_private(directory / KEYS, f"{USERNAME}:{secrets.token_hex(_KEY_BYTES)}\n".encode())
+
+
+def read_key(directory: Path) -> Credentials | None:
+    try:
+        username, _, key = (directory / KEYS).read_text().strip().partition(":")
+    except FileNotFoundError:
+        return None
+    return Credentials(username, key)
+
+
+def psk_object(directory: str, priority: str) -> str:
+    """For qemu-nbd, which reads the directory at each handshake."""
+    return f"tls-creds-psk,id=tls,endpoint=server,dir={directory},priority={priority}"
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """All of it, or nothing: also after a crash."""
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    unfinished.rename(path)
+
+
+_MARKS = {Tls.PSK: KEYS, Tls.X509: MARK}
 """Without this file, the directory is not of that kind."""
 _DH_PARAMETERS = "dh-params.pem"
 """The name that QEMU looks for. Without the file it makes parameters at each start, which takes up to 2 s."""
@@ -34,14 +93,14 @@ def prepare(settings: NbdSettings, directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     write_private(directory / _DH_PARAMETERS, _dh_parameters())
     if settings.certificates is None:
-        psk.create_key(directory)
+        create_key(directory)
     else:
-        x509.copy_certificates(settings.certificates, settings.advertised, directory)
+        copy_certificates(settings.certificates, settings.advertised, directory)
 
 
 def arguments(settings: NbdSettings, directory: str) -> list[str]:
     """For qemu-nbd, with the directory as it sees it."""
-    make = {"psk": psk.server_object, "x509": x509.server_object}[settings.tls]
+    make = {"psk": psk_object, "x509": x509_object}[settings.tls]
     return ["--object", make(directory.replace(",", ",,"), _PRIORITY), "--tls-creds", "tls"]
 
 

@@ -17,18 +17,18 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk
+from cloudmanager.providers._disk_locks import Turns
 from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import TimedOut, wait_for
+from cloudmanager.providers.aws.api import Ec2, filter_by
 from cloudmanager.providers.aws.device_name import NAMES, taken_on
-from cloudmanager.providers.aws.ec2 import Ec2, filter_by
 from cloudmanager.providers.aws.errors import is_unanswered
 from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
-from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.machine import Machine
 from cloudmanager.providers.aws.proof import Proof, lasting, proves
+from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
-from cloudmanager.providers.aws.turns import Turns
-from cloudmanager.providers.aws.volume_id import ResourceId
 
 Seen = TypeVar("Seen")
 Keep = Callable[[str], None]

@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from cloudmanager.core.errors import CloudError, CloudUnavailable, DiskNotFound, InvalidRequest, WrongZone
 from cloudmanager.providers._waiting import TimedOut, wait_for
-from cloudmanager.providers.aws.ec2 import Ec2, Tagged, filter_by
+from cloudmanager.providers.aws.api import Ec2, Tagged, filter_by
 from cloudmanager.providers.aws.facts import SnapshotState, Volume, VolumeSnapshot, VolumeState
-from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
-from cloudmanager.providers.aws.volume_id import ResourceId
 
 Made = TypeVar("Made", Volume, VolumeSnapshot)
 OURS = {"made-by": "cloudmanager"}

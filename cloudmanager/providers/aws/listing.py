@@ -2,7 +2,7 @@
 
 from cloudmanager.core.errors import InvalidRequest
 from cloudmanager.core.model import Query
-from cloudmanager.providers.aws.ec2 import Regions, filter_by, literal
+from cloudmanager.providers.aws.api import Regions, filter_by, literal
 from cloudmanager.providers.aws.facts import Document, Volume
 from cloudmanager.providers.aws.settings import region_of
 

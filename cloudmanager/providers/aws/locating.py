@@ -7,12 +7,12 @@ from cloudmanager.core.model import Device, NotAttached
 from cloudmanager.providers import _nvme
 from cloudmanager.providers._block_devices import BlockDevice
 from cloudmanager.providers._waiting import TimedOut, wait_for
+from cloudmanager.providers.aws.api import Ec2, filter_by
 from cloudmanager.providers.aws.device_name import xen_number
-from cloudmanager.providers.aws.ec2 import Ec2, filter_by
 from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
-from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
-from cloudmanager.providers.aws.volume_id import ResourceId
 
 PAUSE_SECONDS = 0.2
 

@@ -25,8 +25,8 @@ from cloudmanager.core.model import (
 from cloudmanager.providers.aws.settings import AwsSettings
 
 if TYPE_CHECKING:
-    from cloudmanager.providers.aws.ebs import Ebs
-    from cloudmanager.providers.aws.volume_id import ResourceId
+    from cloudmanager.providers.aws.resource_id import ResourceId
+    from cloudmanager.providers.aws.wiring import Ebs
 
 
 class AwsProvider:
@@ -106,7 +106,7 @@ class AwsProvider:
 
     @hookimpl
     def diagnose(self) -> Iterable[Finding]:
-        from cloudmanager.providers.aws.diagnosis import examine  # noqa: PLC0415 - it imports boto3
+        from cloudmanager.providers.aws.doctor import examine  # noqa: PLC0415 - it imports boto3
 
         return list(examine(self._name, self._ebs.machine, self._ebs.home))
 
@@ -118,7 +118,7 @@ def _identified(located: Device | NotAttached, id: ResourceId) -> Device | NotAt
 
 def _built(name: str, settings: AwsSettings) -> Ebs:
     try:
-        from cloudmanager.providers.aws.ebs import Ebs  # noqa: PLC0415 - it imports boto3
+        from cloudmanager.providers.aws.wiring import Ebs  # noqa: PLC0415 - it imports boto3
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] in ("boto3", "botocore"):
             raise MissingExtra(

@@ -16,14 +16,13 @@ from cloudmanager.core.errors import (
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
 from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._slots import Slots
-from cloudmanager.providers._waiting import TimedOut
-from cloudmanager.providers.azure.compute import Compute
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers._waiting import Deadline, TimedOut
+from cloudmanager.providers.azure.api import Compute
+from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.errors import is_unanswered
 from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place
 from cloudmanager.providers.azure.proof import Accepted, Asked, Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
-from cloudmanager.providers.azure.turn import Turn
 
 LUNS = range(63, -1, -1)
 """From the top: people, and Azure itself, take the lowest one that is free."""

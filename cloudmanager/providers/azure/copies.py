@@ -5,9 +5,8 @@ from typing import TypeVar
 from cloudmanager.core.errors import CloudUnavailable, Conflict, InvalidRequest, WrongZone
 from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.model import Disk
-from cloudmanager.providers._waiting import TimedOut
-from cloudmanager.providers.azure.compute import Compute
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers._waiting import Deadline, TimedOut
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts, Place, SnapshotFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 

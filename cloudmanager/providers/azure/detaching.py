@@ -3,15 +3,14 @@
 from cloudmanager.core.errors import CloudUnavailable, ForeignAttachment
 from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.model import Attachment
-from cloudmanager.providers._waiting import TimedOut
+from cloudmanager.providers._waiting import Deadline, TimedOut
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS, UNPROVED
-from cloudmanager.providers.azure.compute import Compute
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
 from cloudmanager.providers.azure.proof import Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
-from cloudmanager.providers.azure.turn import Turn
 
 
 class Detaching:

@@ -7,7 +7,7 @@ from cloudmanager.core.model import Finding, Severity
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
 from cloudmanager.providers.azure.machine import ThisMachine
-from cloudmanager.providers.azure.parts import Parts
+from cloudmanager.providers.azure.wiring import Parts
 
 ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
 

@@ -13,9 +13,8 @@ from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, Disk, NotAttached
 from cloudmanager.providers import _nvme, _scsi
 from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
-from cloudmanager.providers._waiting import TimedOut
-from cloudmanager.providers.azure.compute import Compute
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers._waiting import Deadline, TimedOut
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from cloudmanager.core.model import CONFIRMED
-from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 ROUNDING = timedelta(seconds=1)

@@ -22,14 +22,14 @@ from cloudmanager.core.model import (
     Query,
     Snapshot,
 )
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.azure.facts import DiskFacts, SnapshotFacts
 from cloudmanager.providers.azure.machine import ThisMachine
 from cloudmanager.providers.azure.resource_id import DISKS, SNAPSHOTS, ResourceId, Spelling
 from cloudmanager.providers.azure.settings import AzureSettings
 
 if TYPE_CHECKING:
-    from cloudmanager.providers.azure.parts import Parts
+    from cloudmanager.providers.azure.wiring import Parts
 
 
 class AzureProvider:
@@ -125,7 +125,7 @@ class AzureProvider:
 
     def _parts(self) -> "Parts":
         """Built at the first call: only then it is known which subscription this is about."""
-        from cloudmanager.providers.azure.parts import Parts  # noqa: PLC0415 - it imports the SDK
+        from cloudmanager.providers.azure.wiring import Parts  # noqa: PLC0415 - it imports the SDK
 
         with self._lock:
             if self._built is None:

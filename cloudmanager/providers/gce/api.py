@@ -20,7 +20,7 @@ from cloudmanager.core.errors import CloudManagerError, CloudUnavailable
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.errors import NOT_FOUND, of_operation, translated
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 
 Answer = TypeVar("Answer")

@@ -20,7 +20,7 @@ from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import DONE, Compute
 from cloudmanager.providers.gce.facts import can_attach_read_only, refuse_other, users
-from cloudmanager.providers.gce.resource import Resource, is_region
+from cloudmanager.providers.gce.resource_id import Resource, is_region
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View, again
 

@@ -18,7 +18,7 @@ from cloudmanager.core.model import Disk, DiskId, Snapshot
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.facts import GIB, refuse_other
-from cloudmanager.providers.gce.resource import Resource, is_name
+from cloudmanager.providers.gce.resource_id import Resource, is_name
 from cloudmanager.providers.gce.settings import GceSettings
 
 Made = TypeVar("Made")

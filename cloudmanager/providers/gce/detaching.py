@@ -13,7 +13,7 @@ from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.facts import refuse_other
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Disk, DiskId, Node
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1

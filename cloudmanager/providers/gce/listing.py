@@ -8,7 +8,7 @@ from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, CloudUnavailab
 from cloudmanager.core.model import Disk, Node, Page, Query
 from cloudmanager.providers.gce.api import Compute, DiskPage, Listing
 from cloudmanager.providers.gce.facts import disk_of
-from cloudmanager.providers.gce.resource import Resource, is_region
+from cloudmanager.providers.gce.resource_id import Resource, is_region
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1

@@ -6,7 +6,7 @@ import threading
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Node
 from cloudmanager.providers._metadata import MetadataServer
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 
 DEFAULT_HOST = "metadata.google.internal"

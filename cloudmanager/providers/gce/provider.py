@@ -27,14 +27,14 @@ from cloudmanager.providers._disk_locks import DiskLocks
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.facts import disk_of, incarnation
 from cloudmanager.providers.gce.machine import ThisMachine
-from cloudmanager.providers.gce.resource import Resource, is_bare, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource_id import Resource, is_bare, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1
 
-    from cloudmanager.providers.gce.parts import Parts
     from cloudmanager.providers.gce.this_instance import View
+    from cloudmanager.providers.gce.wiring import Parts
 
 MOST_FRESH_PLANS = 256
 
@@ -188,7 +188,7 @@ class GceProvider:
     def _parts(self) -> "Parts":
         with self._building:
             if self._built is None:
-                from cloudmanager.providers.gce.parts import Parts  # noqa: PLC0415 - imports the SDK
+                from cloudmanager.providers.gce.wiring import Parts  # noqa: PLC0415 - imports the SDK
 
                 self._built = Parts(self._name, self._settings, self._machine.node())
             return self._built

@@ -9,7 +9,7 @@ from cloudmanager.core.errors import CloudUnavailable
 from cloudmanager.core.model import Access
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.api import Compute
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 
 CONFIRM_SECONDS = 30.0
 """How far Compute Engine's description may lag behind an operation that has ended."""

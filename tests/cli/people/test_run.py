@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.cli.people import running
-from cloudmanager.client.sigterm import unwinding_on_sigterm
+from cloudmanager.client.signals import unwinding_on_sigterm
 from tests.cli.people.conftest import PLAIN, Run
 from tests.client.daemon import Daemon, eventually
 

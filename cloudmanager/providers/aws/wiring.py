@@ -6,15 +6,15 @@ from functools import cached_property
 
 from cloudmanager.core.errors import DiskNotFound
 from cloudmanager.core.model import Disk, DiskId, Snapshot
+from cloudmanager.providers.aws.api import Ec2, Regions
 from cloudmanager.providers.aws.attaching import Attaching
 from cloudmanager.providers.aws.copies import Copies
-from cloudmanager.providers.aws.ec2 import Ec2, Regions
 from cloudmanager.providers.aws.facts import SECTOR_BYTES, Volume, VolumeSnapshot
-from cloudmanager.providers.aws.identity import Machine
 from cloudmanager.providers.aws.listing import Listing
 from cloudmanager.providers.aws.locating import Locating
+from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
-from cloudmanager.providers.aws.volume_id import ResourceId
 
 
 class Ebs:

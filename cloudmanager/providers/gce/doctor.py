@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Query, Severity
 from cloudmanager.providers.gce.listing import Finder
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.this_instance import ThisInstance
 
 

@@ -1,22 +1,91 @@
 """Which way content goes to the target: over NBD, or compressed to the service. Measured when the writing begins."""
 
+import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.errors import ConnectionLost
 from cloudmanager.client.deploy.nbd_ends import NbdTarget, NbdWriter
-from cloudmanager.client.deploy.pace import MIB, STEP_BYTES, Pace
-from cloudmanager.client.deploy.result import Way
-from cloudmanager.client.deploy.sample import Sample
-from cloudmanager.client.deploy.upload import NotOffered, ServiceLine
-from cloudmanager.client.deploy.wire_writer import Packer, WireWriter
-from cloudmanager.client.through import Through
+from cloudmanager.client.deploy.options import Way
+from cloudmanager.client.deploy.upload import NotOffered, Packer, ServiceLine, WireWriter
+from cloudmanager.client.service import Through
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.libnbd import Patience
+
+_PIECES = 8
+"""As long as requests are; the threads that write add them, each from where it is."""
+_ALL_THE_WORK = 1.6
+"""Processor time to read, compress and send, in times of what compression alone takes."""
+
+
+class Sample:
+    """The last pieces that were sent. For several threads."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque(maxlen=_PIECES)
+
+    def add(self, piece: memoryview) -> None:
+        self._pieces.append(bytes(piece))
+
+    def promise(self, link_rate: float, level: int) -> float:
+        """Bytes of content per second, if nothing but the link and this machine's processors held it back.
+
+        Raises ModuleNotFoundError.
+        """
+        import zstandard  # noqa: PLC0415 # an extra, and needed on slow links only
+
+        compressor = zstandard.ZstdCompressor(level=level)
+        pieces = list(self._pieces)
+        began = time.thread_time()
+        packed = sum(len(compressor.compress(piece)) for piece in pieces)
+        spent = max(time.thread_time() - began, 1e-6)
+        plain = sum(map(len, pieces))
+        return min(link_rate * plain / max(packed, 1), plain / (_ALL_THE_WORK * spent) * len(os.sched_getaffinity(0)))
+
+
+MIB = 1024 * 1024
+STEP_BYTES = MIB // 2
+"""So much is under way while it is measured: a fast link is kept busy, and on a slow one it is soon there."""
+_WARM_UP_BYTES = MIB // 2
+"""At the start a connection is slower."""
+
+
+class Pace:
+    """Bytes over time, without the first ones. Told what is sent, and when all of that has arrived."""
+
+    def __init__(self, step_bytes: int = STEP_BYTES) -> None:
+        """`step_bytes` are sent before they are waited for, once the first ones are there."""
+        self._step_bytes = step_bytes
+        self._is_warm = False
+        self.since = time.monotonic()
+        """When the first ones had arrived."""
+        self.under_way = 0
+        self.bytes = 0
+        self.seconds = 0.0
+
+    def sent(self, count: int) -> bool:
+        """Whether it is time to wait for what is under way."""
+        self.under_way += count
+        return self.under_way >= (max(self._step_bytes, self.bytes) if self._is_warm else _WARM_UP_BYTES)
+
+    def arrived(self) -> None:
+        if self._is_warm:
+            self.bytes += self.under_way
+            self.seconds = time.monotonic() - self.since
+        else:
+            self._is_warm, self.since = True, time.monotonic()
+        self.under_way = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second."""
+        return self.bytes / max(self.seconds, 1e-6)
+
 
 _WIRE_STEP_BYTES = 8 * MIB
 """Of one request while it is measured: each has to begin and to end, and later ones are longer. With 4 MiB, 136 MiB/s

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from cloudmanager.core.errors import CloudUnavailable
-from cloudmanager.providers._waiting import TimedOut, wait_for
-from cloudmanager.providers.azure.deadline import Deadline
+from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 
 LOOK_SECONDS = 0.2
 

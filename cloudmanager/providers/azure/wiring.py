@@ -4,16 +4,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.attaching import Attaching
-from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.copies import Copies
 from cloudmanager.providers.azure.detaching import Detaching
-from cloudmanager.providers.azure.finding import Finding
+from cloudmanager.providers.azure.listing import Finding
 from cloudmanager.providers.azure.locating import Locating
 from cloudmanager.providers.azure.machine import ThisMachine
 from cloudmanager.providers.azure.proof import Proofs
 from cloudmanager.providers.azure.settings import AzureSettings
-from cloudmanager.providers.azure.turn import Turn
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.attaching import Attaching
 from cloudmanager.providers.gce.copies import Copies
 from cloudmanager.providers.gce.detaching import Detaching
-from cloudmanager.providers.gce.diagnosis import diagnose
+from cloudmanager.providers.gce.doctor import diagnose
 from cloudmanager.providers.gce.listing import Finder
-from cloudmanager.providers.gce.resource import Resource
+from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import ThisInstance
 

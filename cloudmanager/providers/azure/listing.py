@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, DiskNotFound, InvalidRequest
 from cloudmanager.core.model import Query
-from cloudmanager.providers.azure.compute import Compute
+from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts, Place
 
 _SHOWN = 5

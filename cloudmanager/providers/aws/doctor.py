@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Severity
-from cloudmanager.providers.aws.ec2 import Ec2, filter_by
+from cloudmanager.providers.aws.api import Ec2, filter_by
 from cloudmanager.providers.aws.facts import Volume
-from cloudmanager.providers.aws.identity import Machine
+from cloudmanager.providers.aws.machine import Machine
 
 POLICY = "Add it to the role's policy: docs/providers/aws.md has the whole of it."
 
