@@ -32,7 +32,8 @@ from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.client.signals import unwinding_on_sigterm
 from cloudmanager.client.ways import kernel_device
 from cloudmanager.core.model import Access, Device, FileIdentity
-from cloudmanager.core.nbd import Servers, ServerSpec, new_export_name
+from cloudmanager.core.nbd import Servers, ServerSpec
+from cloudmanager.core.records import new_export_name
 from cloudmanager.core.settings import NbdSettings
 
 PAGE = Path(__file__).parents[1] / "docs/three-ways.md"

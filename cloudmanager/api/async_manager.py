@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from cloudmanager.api.transfers import Transfers
-from cloudmanager.core.claiming import Wanted
+from cloudmanager.core.claiming import ClaimRequest
 from cloudmanager.core.errors import ShuttingDown
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
@@ -61,7 +61,7 @@ class AsyncManager:
 
         return await self._settled(seconds, follow)
 
-    async def exported(self, seconds: float | None, wanted: Wanted) -> Export:
+    async def exported(self, seconds: float | None, wanted: ClaimRequest) -> Export:
         """`Manager.export`, and then as `until_settled`."""
         if not seconds:
             export, future = await self.run(self.manager.exporting, wanted)

@@ -8,7 +8,7 @@ from fastapi import Depends, Header, Response
 from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from cloudmanager.core.claiming import Wanted
+from cloudmanager.core.claiming import ClaimRequest
 from cloudmanager.core.model import Access, ExportState, Query
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH
@@ -76,8 +76,10 @@ class ExportRequest(Request):
     ttl_seconds: Ttl | None = None
     note: str = Field("", max_length=MAX_NOTE_LENGTH, description="Kept with the export. Printable text.")
 
-    def wanted(self, idempotency_key: str | None) -> Wanted:
-        return Wanted(self.disk, self.access, self.holder, _duration(self.ttl_seconds), self.note, idempotency_key)
+    def wanted(self, idempotency_key: str | None) -> ClaimRequest:
+        return ClaimRequest(
+            self.disk, self.access, self.holder, _duration(self.ttl_seconds), self.note, idempotency_key
+        )
 
 
 class RenewRequest(Request):

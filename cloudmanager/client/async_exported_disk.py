@@ -9,7 +9,7 @@ from typing import Self
 from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
 from cloudmanager.client.async_connection import AsyncConnection
-from cloudmanager.client.calls import Wanted
+from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import Claim
 from cloudmanager.client.errors import ClientError, InvalidSetup
 from cloudmanager.client.kept_disk import KeptDisk, Terms
@@ -54,7 +54,7 @@ class AsyncExportedDisk(KeptDisk):
     block the event loop for the moment in which they connect.
     """
 
-    def __init__(self, connection: AsyncConnection, wanted: Wanted, terms: Terms) -> None:
+    def __init__(self, connection: AsyncConnection, wanted: ClaimRequest, terms: Terms) -> None:
         super().__init__(connection.service, wanted, terms)
         self._connection = connection
         self._undo = AsyncExitStack()

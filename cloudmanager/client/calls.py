@@ -36,7 +36,7 @@ Query: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ClaimRequest:
     """An export to ask for. The key makes asking again safe: the same key and request give the same export."""
 
     disk: str
@@ -80,7 +80,7 @@ class ListPage(Generic[Item]):
     next_page: str | None
 
 
-def claim(wanted: Wanted, patience_seconds: float) -> Call[Export]:
+def claim(wanted: ClaimRequest, patience_seconds: float) -> Call[Export]:
     return read_wanted((yield from patiently(wanted.request(), patience_seconds)), wanted)
 
 
@@ -175,7 +175,7 @@ def read_export(reply: Reply, export_id: str = "") -> Export:
     return export
 
 
-def read_wanted(reply: Reply, wanted: Wanted) -> Export:
+def read_wanted(reply: Reply, wanted: ClaimRequest) -> Export:
     """The export that was asked for. Raises UnexpectedAnswer: another access or disk would be the wrong bytes."""
     export = read_export(reply)
     if (export.disk, export.access) != (wanted.disk, wanted.access):

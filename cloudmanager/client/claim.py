@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from cloudmanager.client import calls
-from cloudmanager.client.calls import Wanted, look_request, read_export, renew_request
+from cloudmanager.client.calls import ClaimRequest, look_request, read_export, renew_request
 from cloudmanager.client.errors import ClientError, ExportLost, ExportNotFound, ExportOver, LostReason, NotReadyInTime
 from cloudmanager.client.exchange import (
     FIRST_PAUSE_SECONDS,
@@ -155,14 +155,14 @@ OnLost = Callable[[ExportLost], object]
 log = logging.getLogger(__name__)
 
 
-def begin(wanted: Wanted, patience_seconds: float, look_seconds: float) -> Call[Claim]:
+def begin(wanted: ClaimRequest, patience_seconds: float, look_seconds: float) -> Call[Claim]:
     """Asks for an export."""
     asked_at = now()
     reply = yield from patiently(wanted.request(), patience_seconds)
     return Claim(calls.read_wanted(reply, wanted), wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds)
 
 
-def take_over(wanted: Wanted, patience_seconds: float, look_seconds: float) -> Call[Claim]:
+def take_over(wanted: ClaimRequest, patience_seconds: float, look_seconds: float) -> Call[Claim]:
     """Asks for an export that an earlier process may have had, and lets it live anew. Raises ExportOver."""
     claim = yield from begin(wanted, patience_seconds, look_seconds)
     asked_at = now()
@@ -247,7 +247,7 @@ def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[bool
     return True
 
 
-def disown(wanted: Wanted) -> Call[None]:
+def disown(wanted: ClaimRequest) -> Call[None]:
     """Releases what a request may have made whose answer was not awaited: its key tells which export that is."""
     export = calls.read_export((yield from patiently(wanted.request(ANSWER_SECONDS), 0)))
     yield from patiently(calls.release_request(export.id, ANSWER_SECONDS), 0)

@@ -9,7 +9,7 @@ from typing import Self
 
 from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
-from cloudmanager.client.calls import Wanted
+from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import ANSWER_SECONDS, Claim
 from cloudmanager.client.connection import Connection
 from cloudmanager.client.errors import ClientError, ExportLost
@@ -25,7 +25,7 @@ class ExportedDisk(KeptDisk):
     until then; what the block itself raised is its cause.
     """
 
-    def __init__(self, connection: Connection, wanted: Wanted, terms: Terms) -> None:
+    def __init__(self, connection: Connection, wanted: ClaimRequest, terms: Terms) -> None:
         super().__init__(connection.service, wanted, terms)
         self._connection = connection
         self._undo = ExitStack()

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 from cloudmanager.client import last_resort
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.calls import Wanted
+from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import LOOK_SECONDS, Claim, OnLost, OnProgress
 from cloudmanager.client.errors import ExportLost, InvalidRequest, InvalidSetup, UnexpectedAnswer
 from cloudmanager.client.model import Access, Export
-from cloudmanager.client.service import Service, Through, default_holder
+from cloudmanager.client.service import Service, UploadEndpoint, default_holder
 
 if TYPE_CHECKING:
     from cloudmanager.client import ways
@@ -74,12 +74,12 @@ def check_keywords(given: Mapping[str, object], known: type, function: str) -> N
             raise TypeError(f"{function}() has no keyword {name!r}{advice}")
 
 
-def wanted_by(disk: str, access: Access | str, options: ExportOptions, key: str = "") -> Wanted:
+def wanted_by(disk: str, access: Access | str, options: ExportOptions, key: str = "") -> ClaimRequest:
     """Raises InvalidRequest, and TypeError for a keyword that is none of ExportOptions."""
     check_keywords(options, ExportOptions, "export")
     holder = options.get("holder") or default_holder()
     key = key or options.get("idempotency_key") or ""
-    return Wanted(disk, _access(access), holder, options.get("ttl_seconds"), options.get("note", ""), key)
+    return ClaimRequest(disk, _access(access), holder, options.get("ttl_seconds"), options.get("note", ""), key)
 
 
 def _access(access: Access | str) -> Access:
@@ -108,7 +108,7 @@ log = logging.getLogger(__name__)
 class KeptDisk:
     """A disk that is exported for as long as the `with` block lasts."""
 
-    def __init__(self, service: Service, wanted: Wanted, terms: Terms) -> None:
+    def __init__(self, service: Service, wanted: ClaimRequest, terms: Terms) -> None:
         self._service = service
         self._wanted = wanted
         self._terms = terms
@@ -176,10 +176,10 @@ class KeptDisk:
         return self.address.uri
 
     @property
-    def through(self) -> Through:
+    def through(self) -> UploadEndpoint:
         """The service as a way to its bytes, for `deploy`."""
         self.check()
-        return Through(self._service, self.id)
+        return UploadEndpoint(self._service, self.id)
 
     @property
     def size_bytes(self) -> int:

@@ -85,7 +85,7 @@ def _checked(token: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Through:
+class UploadEndpoint:
     """An export of a service."""
 
     service: Service

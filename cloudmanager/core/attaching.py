@@ -60,7 +60,7 @@ class Attachments:
         self._linger_seconds = linger_seconds
         self._locks = locks
         self._is_ending = False
-        self._untouched: set[str] = set()
+        self._never_located: set[str] = set()
 
     def stop_lingering(self) -> None:
         """From now on a disk is let go of when its last export has ended."""
@@ -93,7 +93,7 @@ class Attachments:
         device = self._located(disk)
         record = self._store.attachments.get(self._node, disk.canonical_id)
         if isinstance(device, Device):
-            self._untouched.discard(disk.canonical_id)
+            self._never_located.discard(disk.canonical_id)
             if record and record.is_ours and device.is_block:
                 self._prepare(record, device, live)
             return device
@@ -157,7 +157,7 @@ class Attachments:
 
     def _commit(self, plan: AttachPlan) -> AttachmentRecord:
         state = AttachmentState.FOREIGN if plan.is_present else AttachmentState.PLANNED
-        self._untouched.add(plan.disk.canonical_id)
+        self._never_located.add(plan.disk.canonical_id)
         return self._store.attachments.plan(self._node, plan, state)
 
     def _attach(self, record: AttachmentRecord) -> None:
@@ -205,7 +205,7 @@ class Attachments:
             log.warning("%s cannot be detached: %s (%s)", record.plan.disk.id, error.detail, error.code)
             self._store.attachments.set_state(record, AttachmentState.STUCK, Problem.of(error))
             raise
-        self._untouched.discard(record.plan.disk.canonical_id)
+        self._never_located.discard(record.plan.disk.canonical_id)
         self._store.attachments.forget(record)
 
     def _disown(self, record: AttachmentRecord) -> None:
@@ -219,7 +219,7 @@ class Attachments:
             self._clear(provider, record)
         except CloudManagerError as error:
             log.info("%s may have left something behind: %s", disk.id, error.detail)
-        self._untouched.discard(record.plan.disk.canonical_id)
+        self._never_located.discard(record.plan.disk.canonical_id)
         self._store.attachments.forget(record)
 
     def _clear(self, provider: Provider, record: AttachmentRecord) -> None:
@@ -248,7 +248,7 @@ class Attachments:
         except DiskReplaced:
             raise
         except CloudManagerError as error:
-            if not isinstance(error, DeviceError | DiskNotFound) and disk.canonical_id not in self._untouched:
+            if not isinstance(error, DeviceError | DiskNotFound) and disk.canonical_id not in self._never_located:
                 raise
             log.warning("%s is detached without a flush: %s", disk.id, error.detail)
             return

@@ -10,16 +10,15 @@ from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import InvalidRequest, ShuttingDown, UnsupportedAccess
 from cloudmanager.core.hookspecs import ExportRequest
 from cloudmanager.core.model import Access, AttachmentState, Disk, DiskId, ExportState
-from cloudmanager.core.nbd import new_export_name
 from cloudmanager.core.plugins import Plugins
-from cloudmanager.core.records import ExportRecord
+from cloudmanager.core.records import ExportRecord, new_export_name
 from cloudmanager.core.settings import ExportSettings
 from cloudmanager.core.store import Store
 from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_KEY_LENGTH, MAX_NOTE_LENGTH, check_text
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ClaimRequest:
     """What a client asks for."""
 
     disk: str
@@ -65,7 +64,7 @@ class Claiming:
         self._clock = clock
         self._is_ending = is_ending
 
-    def claim(self, export_id: str, wanted: Wanted) -> ExportRecord:
+    def claim(self, export_id: str, wanted: ClaimRequest) -> ExportRecord:
         """The export, under that id unless the idempotency key has given it another one before."""
         disk_id = DiskId.parse(wanted.disk)
         provider = self._plugins[disk_id.provider]
@@ -95,7 +94,7 @@ class Claiming:
             raise InvalidRequest(f"ttl_seconds must be from 1 to {limits.max_ttl_seconds}.")
         return life
 
-    def _record(self, export_id: str, disk: Disk, wanted: Wanted, life: timedelta) -> ExportRecord:
+    def _record(self, export_id: str, disk: Disk, wanted: ClaimRequest, life: timedelta) -> ExportRecord:
         now, boottime = self._clock.now(), self._clock.boottime()
         return ExportRecord(
             id=export_id,

@@ -58,7 +58,7 @@ class Verdict(IntEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Sighting:
     """What a look at one export has shown."""
 
     export_id: str
@@ -67,7 +67,7 @@ class Finding:
     """Unless it is sound."""
 
     @classmethod
-    def of(cls, export_id: str, verdict: Verdict, error: CloudManagerError) -> "Finding":
+    def of(cls, export_id: str, verdict: Verdict, error: CloudManagerError) -> "Sighting":
         problem = Problem.of(error)
         if verdict is Verdict.NOTED:
             problem = replace(problem, detail=f"{problem.detail} Meanwhile the export is served as before.")
@@ -99,8 +99,8 @@ class Drift:
         self._every_seconds = every_seconds
         self._poke: Callable[[str], None] = lambda _: None
         self._served: dict[str, _Served] = {}
-        self._found: dict[str, dict[str, tuple[_Served, Finding]]] = defaultdict(dict)
-        self._silent: dict[str, tuple[_Served, Finding]] = {}
+        self._found: dict[str, dict[str, tuple[_Served, Sighting]]] = defaultdict(dict)
+        self._silent: dict[str, tuple[_Served, Sighting]] = {}
         """Those whose servers do not answer."""
         self._shown: dict[str, Problem | None] = {}
         """What an export shows, where that is known."""
@@ -134,7 +134,7 @@ class Drift:
             self._silent.pop(export_id, None)
             self._shown.pop(export_id, None)
 
-    def findings(self, canonical_id: str) -> list[Finding]:
+    def findings(self, canonical_id: str) -> list[Sighting]:
         """What was found of the disk's exports and is still so: each once."""
         with self._lock:
             found = self._found.pop(canonical_id, {})
@@ -220,23 +220,23 @@ class Drift:
             return True
         if change is Change.GONE:
             error = DeviceNotReady(f"The device of {served.disk.id} was taken out of this machine, or replaced.")
-            self._report(served, Finding.of(served.export_id, Verdict.MOVED, error))
+            self._report(served, Sighting.of(served.export_id, Verdict.MOVED, error))
         elif change is Change.SHRUNK:
-            self._report(served, Finding.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
+            self._report(served, Sighting.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
         return change is Change.NONE
 
-    def _hear(self, served: _Served) -> Finding:
+    def _hear(self, served: _Served) -> Sighting:
         """Whether its server answers, which is seen to as far as that harms nobody."""
-        words = self._servers.revive(served.export_id, has_device=self._is_device(served))
+        words = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
         if words is None:
-            return Finding(served.export_id)
-        return Finding(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(words, retriable=True)))
+            return Sighting(served.export_id)
+        return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(words, retriable=True)))
 
-    def _heard(self, served: _Served) -> Finding:
+    def _heard(self, served: _Served) -> Sighting:
         """When it was last listened for."""
         with self._lock:
             silent, finding = self._silent.get(served.export_id, (None, None))
-            return finding if finding and silent is served else Finding(served.export_id)
+            return finding if finding and silent is served else Sighting(served.export_id)
 
     def _locate(self, provider: Provider, disks: Mapping[DiskId, Disk]) -> tuple[Mapping[DiskId, Located], float]:
         """Where they are, and for how many seconds the provider does not want to be asked again."""
@@ -261,23 +261,23 @@ class Drift:
             return error
         return located
 
-    def _judge(self, served: _Served, located: Located) -> Finding:
+    def _judge(self, served: _Served, located: Located) -> Sighting:
         match located:
             case DiskReplaced():
-                return Finding.of(served.export_id, Verdict.WRONG, located)
+                return Sighting.of(served.export_id, Verdict.WRONG, located)
             case NotAttached():
                 error = DeviceNotReady(f"{served.disk.id} was detached from this machine by somebody. {located.reason}")
-                return Finding.of(served.export_id, Verdict.DETACHED, error)
+                return Sighting.of(served.export_id, Verdict.DETACHED, error)
             case Device():
                 return self._judge_device(served, located)
             case DeviceMismatch(retriable=False) if self._is_device(served):
-                return Finding.of(served.export_id, Verdict.WRONG, located)
-        return Finding.of(served.export_id, Verdict.NOTED, located)  # unknown is not absent, and an open file stays
+                return Sighting.of(served.export_id, Verdict.WRONG, located)
+        return Sighting.of(served.export_id, Verdict.NOTED, located)  # unknown is not absent, and an open file stays
 
-    def _judge_device(self, served: _Served, device: Device) -> Finding:
+    def _judge_device(self, served: _Served, device: Device) -> Sighting:
         if not self._has_open(served, device):
             error = DeviceNotReady(f"{served.disk.id} is at {device.path} now, and not where it was.")
-            return Finding.of(served.export_id, Verdict.MOVED, error)
+            return Sighting.of(served.export_id, Verdict.MOVED, error)
         if served.fingerprint is None:
             served.fingerprint = Fingerprint.take(device)
         served.is_proven = served.fingerprint.notices_replacement
@@ -297,7 +297,7 @@ class Drift:
 
     # Reporting
 
-    def shown(self, finding: Finding) -> None:
+    def shown(self, finding: Sighting) -> None:
         """The export shows it: it need not be reported again."""
         with self._lock:
             if finding.export_id in self._served:
@@ -307,7 +307,7 @@ class Drift:
         with self._lock:
             self._served[served.export_id] = served
 
-    def _report_others(self, served: _Served, finding: Finding, began: float) -> None:
+    def _report_others(self, served: _Served, finding: Sighting, began: float) -> None:
         """What is detached is so for all exports of the disk that were started before that was asked."""
         with self._lock:
             those = [each for each in self._served.values() if each.disk.canonical_id == served.disk.canonical_id]
@@ -315,7 +315,7 @@ class Drift:
             if each is not served and each.since < began:
                 self._report(each, replace(finding, export_id=each.export_id))
 
-    def _report(self, served: _Served, finding: Finding) -> None:
+    def _report(self, served: _Served, finding: Sighting) -> None:
         with self._lock:
             is_known = served.export_id in self._shown and self._shown[served.export_id] == finding.problem
             if self._served.get(served.export_id) is not served or (is_known and not finding.verdict.stops):
@@ -331,16 +331,16 @@ def _located(provider: Provider, disk: Disk) -> Located:
         return error
 
 
-def _judged_size(served: _Served, size_bytes: int) -> Finding:
+def _judged_size(served: _Served, size_bytes: int) -> Sighting:
     seen = served.size_bytes
     if seen is None or size_bytes == seen:
-        return Finding(served.export_id)
+        return Sighting(served.export_id)
     if size_bytes < seen:
-        return Finding.of(served.export_id, Verdict.WRONG, _shrunk(served.disk))
+        return Sighting.of(served.export_id, Verdict.WRONG, _shrunk(served.disk))
     error = DeviceMismatch(
         f"{served.disk.id} has grown from {seen} to {size_bytes} bytes: ask for a new export to see them all."
     )
-    return Finding.of(served.export_id, Verdict.NOTED, error)
+    return Sighting.of(served.export_id, Verdict.NOTED, error)
 
 
 def _shrunk(disk: Disk) -> DeviceMismatch:

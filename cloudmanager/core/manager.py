@@ -11,7 +11,7 @@ from typing import Self
 
 from cloudmanager.core import openfiles
 from cloudmanager.core.attaching import Attachments
-from cloudmanager.core.claiming import Claiming, Wanted
+from cloudmanager.core.claiming import Claiming, ClaimRequest
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.disklocks import DiskLocks
 from cloudmanager.core.drift import Drift
@@ -185,11 +185,11 @@ class Manager:
         Raises InvalidRequest, NotFound, Refused, Conflict, ImageError, ProviderPaused, NodeDraining, ShuttingDown, or
         what the provider met.
         """
-        export, future = self.exporting(Wanted(disk, access, holder, ttl, note, idempotency_key))
+        export, future = self.exporting(ClaimRequest(disk, access, holder, ttl, note, idempotency_key))
         future.cancel()
         return export
 
-    def exporting(self, wanted: Wanted) -> "tuple[Export, Future[Export]]":
+    def exporting(self, wanted: ClaimRequest) -> "tuple[Export, Future[Export]]":
         """`export` and `settled` in one."""
         self._session.check()
         export_id = _new_id(self._clock)

@@ -88,13 +88,13 @@ class Provider:
         return cast("Device | NotAttached", self._call("locate", disk=disk))
 
     @property
-    def looks_at_all(self) -> bool:
+    def can_locate_all(self) -> bool:
         """It has the optional `locate_all`."""
         return self._call.has("locate_all")
 
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device | NotAttached]:
         """Those of which something is certain: none where the provider has no such hook."""
-        if not self.looks_at_all:
+        if not self.can_locate_all:
             return {}
         return cast("Mapping[DiskId, Device | NotAttached]", self._call("locate_all", disks=disks))
 

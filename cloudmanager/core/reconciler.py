@@ -17,7 +17,7 @@ from cloudmanager.core import holdup
 from cloudmanager.core.attaching import AttachmentLost, Attachments
 from cloudmanager.core.backoff import Backoff
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.drift import Drift, Finding, Verdict
+from cloudmanager.core.drift import Drift, Sighting, Verdict
 from cloudmanager.core.errors import (
     CloudError,
     CloudManagerError,
@@ -130,7 +130,7 @@ class Reconciler:
     def converge(self, canonical_id: str) -> float | None:
         """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
         records = self._expire(self._store.exports.claiming(self._node, canonical_id))
-        records = self._heed(canonical_id, records)
+        records = self._apply_findings(canonical_id, records)
         due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
         live = self._of_one_disk([record for record in records if record.state.is_live])
         if live:
@@ -150,17 +150,17 @@ class Reconciler:
         gone = {record.id for record in expired}
         return [self._store.exports.get(record.id) if record.id in gone else record for record in records]
 
-    def _heed(self, canonical_id: str, records: Sequence[ExportRecord]) -> list[ExportRecord]:
+    def _apply_findings(self, canonical_id: str, records: Sequence[ExportRecord]) -> list[ExportRecord]:
         """Acts on what was noticed of the disk. Returns those of its exports that are not over by that."""
         findings = {finding.export_id: finding for finding in self._drift.findings(canonical_id)}
         found = [(record, findings[record.id]) for record in records if record.id in findings]
-        over = {record.id for record, finding in found if self._is_ended_by(record, finding)}
+        over = {record.id for record, finding in found if self._stop_if_wrong(record, finding)}
         going_on = [record for record in records if record.id not in over]
         if any(finding.verdict is Verdict.DETACHED for _, finding in found):
             self._attach_anew(canonical_id, [record for record in going_on if record.state.is_live])
         return going_on
 
-    def _is_ended_by(self, record: ExportRecord, finding: Finding) -> bool:
+    def _stop_if_wrong(self, record: ExportRecord, finding: Sighting) -> bool:
         """Shows the finding on the export, and stops a server that must not go on."""
         if not finding.verdict.stops or finding.problem is None:
             self._store.exports.show(record.id, finding.problem)

@@ -1,5 +1,6 @@
 """What the store keeps of exports, attachments, nodes and events, as frozen data."""
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,7 +14,26 @@ from cloudmanager.core.model import (
     NodeState,
     Problem,
 )
-from cloudmanager.core.nbd import ServerProcess
+
+
+@dataclass(frozen=True)
+class ServerProcess:
+    """A running qemu-nbd, as the store keeps it: enough to recognise it after a restart of the daemon."""
+
+    boot_id: str
+    pid: int
+    """qemu-nbd's own, never the sandbox's."""
+    start_time: int
+    """Clock ticks since boot: field 22 of /proc/PID/stat."""
+    listener_inode: int
+
+
+_NAME_BYTES = 16
+
+
+def new_export_name() -> str:
+    """An NBD export name that nobody guesses: 128 random bits."""
+    return secrets.token_hex(_NAME_BYTES)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pytest
 
 from cloudmanager import hookimpl
 from cloudmanager.api.serving import GRACE_SECONDS
-from cloudmanager.core.claiming import Wanted
+from cloudmanager.core.claiming import ClaimRequest
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Device, Export
 from tests.api.service import Service, eventually, running, settings_for
@@ -93,7 +93,7 @@ def test_a_wait_that_ends_too_early_shows_the_export_as_it_is(slow_service: Serv
 def test_a_wait_that_is_over_leaves_nothing_behind(slow_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     futures: list[Future[Export]] = []
 
-    def exporting(wanted: Wanted) -> tuple[Export, Future[Export]]:
+    def exporting(wanted: ClaimRequest) -> tuple[Export, Future[Export]]:
         export, future = Manager.exporting(slow_service.manager, wanted)
         futures.append(future)
         return export, future

@@ -25,8 +25,7 @@ from cloudmanager.core.errors import (
     StoreUnavailable,
 )
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
-from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order, Start
+from cloudmanager.core.records import ExportFilter, ExportRecord, Order, ServerProcess, Start
 from cloudmanager.core.store import Store, schema
 
 CLOCK = Clock()

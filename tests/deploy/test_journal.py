@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy.errors import DeployError
-from cloudmanager.client.deploy.journal import Heading, Journal
+from cloudmanager.client.deploy.journal import Journal, JournalHeader
 
-HEADING = Heading("image", "target", 1024, 64)
+HEADING = JournalHeader("image", "target", 1024, 64)
 
 
 @pytest.mark.parametrize("torn", [b'{"units": {"3"', b'{"units": {"3": ""}}', b"\0" * 512, b"3\n"])

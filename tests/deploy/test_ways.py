@@ -23,7 +23,7 @@ from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound, Target
 from cloudmanager.client.deploy.journal import Ledger
 from cloudmanager.client.deploy.route import Pace
 from cloudmanager.client.deploy.upload import Packer
-from cloudmanager.client.service import Service, Through
+from cloudmanager.client.service import Service, UploadEndpoint
 from cloudmanager.core.model import CLAIMING_STATES
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.transfer.frames import Encoding, Frame
@@ -168,7 +168,7 @@ def test_what_the_target_held_is_replaced(image, disk, exported, put):
 
 def test_on_a_fast_link_nothing_is_compressed(image, disk, exported, put, monkeypatch):
     monkeypatch.setattr(route, "_FAST_ENOUGH", 0.0)
-    monkeypatch.setattr(route.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
+    monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.way is Way.NBD
@@ -183,7 +183,7 @@ def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exporte
 
 def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported):
     """Otherwise the others would be taken for all, or for faster than they are beside it."""
-    chosen = route.Ways(None, exported.through)
+    chosen = route.RouteChoice(None, exported.through)
     chosen._left.append(_pace(bytes_=6 * MIB, since=time.monotonic() - 2))
     assert chosen._rate() == pytest.approx(3 * MIB, rel=0.05)
 
@@ -199,7 +199,7 @@ def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exporte
     image.write_bytes(os.urandom(32 * MIB))
     monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
     monkeypatch.setattr(route, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(route.Ways, "wire", lambda *_: pytest.fail("the other way was tried"))
+    monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through, progress=told.append)
     assert result.way is Way.NBD
     assert any("gains nothing" in progress.remark for progress in told)
@@ -216,7 +216,7 @@ def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(image, di
 
 @pytest.mark.usefixtures("always")
 def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(image, disk, exported, put, monkeypatch):
-    monkeypatch.setattr(Through, "path", lambda _self, what: f"/v1/absent/{what}")
+    monkeypatch.setattr(UploadEndpoint, "path", lambda _self, what: f"/v1/absent/{what}")
     result = put(image, exported.address, through=exported.through, verify=True)
     assert result.way is Way.NBD
     assert images.same(image, disk)
@@ -317,7 +317,7 @@ def test_a_daemon_that_is_killed_and_started_again_is_waited_for(image, tmp_path
     ],
 )
 def test_what_tls_hides_is_not_sent_in_the_clear(url, uri, is_allowed):
-    through = Through(Service.of(url, None, {}), "id")
+    through = UploadEndpoint(Service.of(url, None, {}), "id")
     assert through.protects_as_well_as(NbdAddress(uri, Credentials("a", "b"))) is is_allowed
 
 

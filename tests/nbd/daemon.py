@@ -12,7 +12,8 @@ import uuid
 from pathlib import Path
 
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import ServerProcess, ServerSpec, new_export_name
+from cloudmanager.core.nbd import ServerSpec
+from cloudmanager.core.records import ServerProcess, new_export_name
 from tests.nbd.exporter import Exporter, Served, device
 
 

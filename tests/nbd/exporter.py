@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.model import Access, Device, FileIdentity
-from cloudmanager.core.nbd import ServerProcess, Servers, ServerSpec, new_export_name, process
+from cloudmanager.core.nbd import Servers, ServerSpec, process
+from cloudmanager.core.records import ServerProcess, new_export_name
 from cloudmanager.core.settings import NbdSettings
 from tests.nbd.client import Client
 

@@ -18,8 +18,9 @@ import pytest
 
 from cloudmanager.confined import Process
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import ServerProcess, adoption, process
+from cloudmanager.core.nbd import adoption, process
 from cloudmanager.core.nbd.engines import QEMU_NBD
+from cloudmanager.core.records import ServerProcess
 from tests.nbd import daemon
 from tests.nbd.exporter import WAIT_SECONDS, Exporter, MiB, Served, children, device, has_ended, wait_gone
 
@@ -182,11 +183,11 @@ def test_nothing_is_adopted_where_nothing_is_alive(exporter: Exporter, raw: Path
 def test_a_record_names_its_process_only_when_everything_fits(exporter: Exporter, raw: Path, field: str) -> None:
     served = exporter.export(device(raw))
     values = {"boot_id": "another boot", "start_time": served.process.start_time + 1, "listener_inode": 1}
-    found = adoption.recorded(served.process, served.spec.name)
+    found = adoption.by_record(served.process, served.spec.name)
     assert found is not None
     found.close()
-    assert adoption.recorded(replace(served.process, **{field: values[field]}), served.spec.name) is None
-    assert adoption.recorded(served.process, "another name") is None
+    assert adoption.by_record(replace(served.process, **{field: values[field]}), served.spec.name) is None
+    assert adoption.by_record(served.process, "another name") is None
 
 
 def test_a_process_that_was_given_a_dead_servers_number_is_left_alone(exporter: Exporter, raw: Path) -> None:

@@ -18,8 +18,9 @@ import pytest
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.fingerprint import has_open, serves_a_device
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd import ServerSpec, new_export_name, process
+from cloudmanager.core.nbd import ServerSpec, process
 from cloudmanager.core.nbd.transfer import LocalAddress
+from cloudmanager.core.records import new_export_name
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.libnbd import Connection, Failure, Patience
 from tests.bad_sector import damaged

@@ -16,7 +16,8 @@ import pytest
 
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import ServerSpec, images, new_export_name
+from cloudmanager.core.nbd import ServerSpec, images
+from cloudmanager.core.records import new_export_name
 from tests.confined.test_show import exchanging
 from tests.nbd.client import Client
 from tests.nbd.exporter import Exporter, MiB, device

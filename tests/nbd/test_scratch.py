@@ -116,7 +116,7 @@ def test_an_overlay_keeps_its_size_when_the_disk_has_grown_since_clients_were_to
     os.kill(served.pid, 9)
     assert exporter.exited() == served.id
     os.truncate(raw, 8 * MiB)
-    with exporter.start(replace(served.spec, device=device(raw), told_bytes=4 * MiB)).connect() as client:
+    with exporter.start(replace(served.spec, device=device(raw), advertised_size_bytes=4 * MiB)).connect() as client:
         assert client.size == 4 * MiB
         assert client.read(0, 512) == b"kept" * 128
 

@@ -13,7 +13,8 @@ import pytest
 
 from cloudmanager.core.errors import DiskInUse, ImageError, ServerFailed
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd import ServerSpec, new_export_name
+from cloudmanager.core.nbd import ServerSpec
+from cloudmanager.core.records import new_export_name
 from tests.nbd.exporter import Exporter, MiB, device, read_back, status
 
 SANDBOXES = pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
@@ -55,15 +56,15 @@ def test_of_a_disk_that_has_grown_only_what_clients_were_told_of_is_served(
     make_exporter: Callable[..., Exporter], sandbox: str, format_name: str, access: Access, raw: Path
 ) -> None:
     disk = device(raw) if format_name == "raw" else converted(raw, format_name)
-    told_bytes = 4 * MiB
+    advertised_size_bytes = 4 * MiB
     subprocess.run(["qemu-img", "resize", "-q", "-f", format_name, disk.path, str(6 * MiB)], check=True)
     grown = replace(disk, size_bytes=6 * MiB)
     exporter = make_exporter(sandbox=sandbox)
     port = exporter.servers.reserve("grown")
-    served = exporter.start(ServerSpec("grown", new_export_name(), port, access, grown, told_bytes))
+    served = exporter.start(ServerSpec("grown", new_export_name(), port, access, grown, advertised_size_bytes))
     with served.connect() as client:
-        assert client.size == told_bytes
-        assert client.read(told_bytes - 512, 512) == random_end(raw)
+        assert client.size == advertised_size_bytes
+        assert client.read(advertised_size_bytes - 512, 512) == random_end(raw)
         if access is Access.READ_WRITE:
             client.write(0, b"w" * 512)
             client.flush()
@@ -76,14 +77,16 @@ def random_end(raw: Path) -> bytes:
 
 
 @pytest.mark.parametrize("told_bytes", [1000, 1024, 1025])
-def test_a_size_between_two_sectors_is_kept_too(exporter: Exporter, tmp_path: Path, told_bytes: int) -> None:
+def test_a_size_between_two_sectors_is_kept_too(exporter: Exporter, tmp_path: Path, advertised_size_bytes: int) -> None:
     disk = tmp_path / "odd.raw"
-    disk.write_bytes(b"o" * told_bytes)
+    disk.write_bytes(b"o" * advertised_size_bytes)
     with exporter.export(device(disk)).connect() as client:
         size_before = client.size
-    disk.write_bytes(b"o" * (told_bytes + 1))
+    disk.write_bytes(b"o" * (advertised_size_bytes + 1))
     port = exporter.servers.reserve("odd")
-    served = exporter.start(ServerSpec("odd", new_export_name(), port, Access.READ_ONLY, device(disk), told_bytes))
+    served = exporter.start(
+        ServerSpec("odd", new_export_name(), port, Access.READ_ONLY, device(disk), advertised_size_bytes)
+    )
     with served.connect() as client:
         assert client.size == size_before
 

@@ -16,8 +16,8 @@ import pytest
 from cloudmanager.confined import Launched, Process
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import hang_detection
-from cloudmanager.core.nbd.adoption import ServerProcess
-from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hearing, Pulse, Silence
+from cloudmanager.core.nbd.adoption import server_process
+from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hang, HangDetector, Sample
 from cloudmanager.core.nbd.running import Running
 from tests.core.bench import eventually
 from tests.nbd.client import READ
@@ -30,10 +30,10 @@ LATER = 100.0
 def test_a_server_that_works_or_has_nothing_to_do_is_not_spoken_of(exporter: Exporter, raw: Path) -> None:
     served = exporter.export(device(raw))
     for _ in range(3):
-        assert exporter.servers.revive(served.id, has_device=True) is None
+        assert exporter.servers.check_responsive(served.id, has_device=True) is None
         with served.connect() as client:
             client.read(0, MiB)
-            assert exporter.servers.revive(served.id, has_device=True) is None
+            assert exporter.servers.check_responsive(served.id, has_device=True) is None
 
 
 @pytest.mark.parametrize("access", Access)
@@ -43,11 +43,11 @@ def test_a_server_that_was_stopped_goes_on_and_its_client_with_it(
     served = exporter.export(device(raw), access)
     with served.connect() as client:
         _stop(served.pid)
-        words = exporter.servers.revive(served.id, has_device=False)
+        words = exporter.servers.check_responsive(served.id, has_device=False)
         assert words is not None
         assert f"process {served.pid}" in words
         assert client.read(0, MiB) == raw.read_bytes()[:MiB]
-    assert exporter.servers.revive(served.id, has_device=False) is None
+    assert exporter.servers.check_responsive(served.id, has_device=False) is None
 
 
 def test_a_server_that_was_adopted_and_stopped_goes_on_too(exporter: Exporter, raw: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_server_that_was_adopted_and_stopped_goes_on_too(exporter: Exporter, r
     successor = exporter.succeeded()
     try:
         assert successor.adopt(served, served.process)
-        assert successor.servers.revive(served.id, has_device=False)
+        assert successor.servers.check_responsive(served.id, has_device=False)
         assert read_back(served.uri, raw.with_suffix(".copy")) == raw.read_bytes()
     finally:
         successor.stop_all()
@@ -96,9 +96,9 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
     with served.connect(), served.queue_up():
         eventually(lambda: hang_detection.queue_length(listener))
         assert running.silence(listener, places=1) is None
-        assert running._hearing._first is None
+        assert running._detector._first is None
         assert running.silence(listener, places=2) is None
-        assert running._hearing._first is not None  # else the look above would prove nothing
+        assert running._detector._first is not None  # else the look above would prove nothing
 
 
 def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pytest.MonkeyPatch, raw: Path) -> None:
@@ -129,33 +129,35 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
         with monkeypatch.context() as patched:
             patched.setattr(place, "running", running)
             patched.setattr(place, "listener", listener)
-            words = eventually(lambda: exporter.servers.revive(served.id, has_device=has_device))
+            words = eventually(lambda: exporter.servers.check_responsive(served.id, has_device=has_device))
             assert "answers nobody" in words
             deadline = time.monotonic() + 2
             while time.monotonic() < deadline and running.is_alive:
-                exporter.servers.revive(served.id, has_device=has_device)
+                exporter.servers.check_responsive(served.id, has_device=has_device)
         assert has_ended(running.record) is is_replaced
 
 
-QUIET = Pulse("S", 7, 0, 0.0)
-WAITED_FOR = Pulse("S", 7, 1, 0.0)
+QUIET = Sample("S", 7, 0, 0.0)
+WAITED_FOR = Sample("S", 7, 1, 0.0)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "hangs"),
     [
-        (WAITED_FOR, Pulse("S", 7, 1, LATER), True),
-        (WAITED_FOR, Pulse("D", 7, 2, LATER), True),
-        (WAITED_FOR, Pulse("S", 7, 1, HANGS_SECONDS / 2), False),
-        (WAITED_FOR, Pulse("S", 8, 1, LATER), False),  # it has run: others are in the queue now
-        (WAITED_FOR, Pulse("S", 7, 0, LATER), False),
-        (QUIET, Pulse("S", 7, 1, LATER), False),  # the client may have come just now
+        (WAITED_FOR, Sample("S", 7, 1, LATER), True),
+        (WAITED_FOR, Sample("D", 7, 2, LATER), True),
+        (WAITED_FOR, Sample("S", 7, 1, HANGS_SECONDS / 2), False),
+        (WAITED_FOR, Sample("S", 8, 1, LATER), False),  # it has run: others are in the queue now
+        (WAITED_FOR, Sample("S", 7, 0, LATER), False),
+        (QUIET, Sample("S", 7, 1, LATER), False),  # the client may have come just now
     ],
 )
-def test_a_server_hangs_from_the_first_look_at_which_somebody_waited(first: Pulse, second: Pulse, hangs: bool) -> None:
-    hearing = Hearing()
+def test_a_server_hangs_from_the_first_look_at_which_somebody_waited(
+    first: Sample, second: Sample, hangs: bool
+) -> None:
+    hearing = HangDetector()
     assert hearing.judge(first) is None
-    assert hearing.judge(second) == (Silence(second.state, LATER) if hangs else None)
+    assert hearing.judge(second) == (Hang(second.state, LATER) if hangs else None)
 
 
 @contextmanager
@@ -167,7 +169,7 @@ def _hanging() -> Iterator[tuple[Running, socket.socket]]:
         try:
             inode = os.fstat(listener.fileno()).st_ino
             eventually(lambda: status(asleep.pid, "Name") == "sleep" and status(asleep.pid, "State")[0] == "S")
-            yield Running(ServerProcess.of(server, inode), Launched(server), None, ()), listener
+            yield Running(server_process(server, inode), Launched(server), None, ()), listener
         finally:
             asleep.kill()
             asleep.wait()
@@ -194,7 +196,7 @@ def test_a_server_whose_disk_does_not_answer_greets_and_is_left_alone(
                 waiting._request(READ, MiB, MiB)
                 for _ in range(3):
                     with served.connect():
-                        assert exporter.servers.revive(served.id, has_device=True) is None
+                        assert exporter.servers.check_responsive(served.id, has_device=True) is None
                 os.kill(storage.pid, signal.SIGCONT)
                 waiting._answer()
                 assert waiting._receive(MiB) == raw.read_bytes()[MiB : 2 * MiB]

@@ -18,7 +18,7 @@ from cloudmanager.client import ExportedDisk
 from cloudmanager.client.address import NbdAddress, address_of, is_nbd_uri
 from cloudmanager.client.errors import ClientError
 from cloudmanager.client.model import Access
-from cloudmanager.client.service import Through
+from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.client.signals import unwinding_on_sigterm
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Place:
 
     end: "Path | str | NbdAddress"
     name: str = ""
-    through: Through | None = None
+    through: UploadEndpoint | None = None
 
 
 def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":

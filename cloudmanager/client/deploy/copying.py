@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from cloudmanager.client.deploy.ends import Head, Source, Supply, Target, Unit, Writer
 from cloudmanager.client.deploy.errors import Cancelled, ConnectionLost
 from cloudmanager.client.deploy.journal import Ledger
-from cloudmanager.client.deploy.route import Ways
+from cloudmanager.client.deploy.route import RouteChoice
 from cloudmanager.transfer.buffers import Buffer, parts
 from cloudmanager.transfer.digests import Digester
 from cloudmanager.transfer.extents import Extent, Zeros
@@ -20,7 +20,7 @@ from cloudmanager.transfer.reading import Reader, digest, read_ahead
 _BUFFERS = 16
 
 
-class Lane:
+class CopyWorker:
     """Copies units: content is written, zeros are made where the target does not have them already."""
 
     def __init__(self, reader: Reader, writer: Writer, head: Head, *, is_blank: bool, digests: bool) -> None:
@@ -96,7 +96,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """Runs functions in threads of their own."""
 
     cancelled: threading.Event
@@ -176,14 +176,14 @@ class Copying:
     supply: Supply
     ledger: Ledger
     head: Head
-    crew: Crew
+    pool: WorkerPool
     patience: Patience
     connections: int
     reconnect_seconds: float
     is_blank: bool
     """Whether the whole target was found to read as zero."""
     wants_digests: bool
-    ways: Ways | None = None
+    ways: RouteChoice | None = None
     """Where there is a choice."""
     is_running_out: bool = False
     """Whether the last thread that asked got no unit."""
@@ -191,8 +191,8 @@ class Copying:
 
     def run(self, tell: Callable[[], None]) -> None:
         """Raises DeployError. Every unit was acknowledged by the target then, but need not be durable."""
-        lanes = max(1, min(self.connections, self.source.readers, self.target.writers))
-        self.crew.run([_Attempts(self, is_first=number == 0).run for number in range(lanes)], tell)
+        workers = max(1, min(self.connections, self.source.readers, self.target.writers))
+        self.pool.run([_Attempts(self, is_first=number == 0).run for number in range(workers)], tell)
 
     def connection_lost(self, error: ConnectionLost) -> None:
         self._remark = f"{error.detail} Trying again."
@@ -233,7 +233,7 @@ class _Attempts:
                     self._copying.connection_lost(error)
                     self._wait_or_give_up(error)
 
-    def _open(self, stack: ExitStack, lasting: ExitStack) -> Lane:
+    def _open(self, stack: ExitStack, lasting: ExitStack) -> CopyWorker:
         copying = self._copying
         patience = replace(copying.patience, check=self._check_while_connecting)
         if self._reader is None or copying.source.size_bytes is not None:
@@ -242,41 +242,41 @@ class _Attempts:
             self._reader = keeper.enter_context(copying.source.reader(patience))
         writer = stack.enter_context(copying.writer(patience))
         self._has_connected = True
-        return Lane(self._reader, writer, copying.head, is_blank=copying.is_blank, digests=copying.wants_digests)
+        return CopyWorker(self._reader, writer, copying.head, is_blank=copying.is_blank, digests=copying.wants_digests)
 
     def _check_while_connecting(self) -> None:
         """A server without a place for one more client may leave it waiting, and the others may be done first."""
-        self._copying.crew.check()
+        self._copying.pool.check()
         if not (self._has_connected or self._is_first) and self._copying.is_running_out:
             raise Stopped
 
-    def _work(self, lane: Lane) -> None:
-        while self._next_unit(lane):
-            self._copy(lane)
+    def _work(self, worker: CopyWorker) -> None:
+        while self._next_unit(worker):
+            self._copy(worker)
             self._lost_at, self._pause = None, _FIRST_PAUSE_SECONDS
-            self._copying.ledger.commit_if_due(lane.writer.flush)
+            self._copying.ledger.commit_if_due(worker.writer.flush)
 
-    def _next_unit(self, lane: Lane) -> bool:
-        self._copying.crew.check()
+    def _next_unit(self, worker: CopyWorker) -> bool:
+        self._copying.pool.check()
         if self._unit is None:
-            self._unit = self._copying.supply.take(lane.reader)
+            self._unit = self._copying.supply.take(worker.reader)
             self._copying.is_running_out = self._unit is None
         return self._unit is not None
 
-    def _copy(self, lane: Lane) -> None:
+    def _copy(self, worker: CopyWorker) -> None:
         unit, ledger = self._unit, self._copying.ledger
         if unit is None:
             return
         expected = ledger.expected(unit)
-        if expected and unit.index and lane.digest(unit) == expected:
+        if expected and unit.index and worker.digest(unit) == expected:
             ledger.skip(unit)
         else:
-            digests = lane.copy(unit, self._count)
+            digests = worker.copy(unit, self._count)
             ledger.finish(unit, digests, self._counted[0])
         self._unit, self._counted = None, (0, 0)
 
     def _count(self, done_bytes: int, written_bytes: int) -> None:
-        self._copying.crew.check()
+        self._copying.pool.check()
         self._counted = (self._counted[0] + done_bytes, self._counted[1] + written_bytes)
         self._copying.ledger.count(done_bytes, written_bytes)
 
@@ -290,5 +290,5 @@ class _Attempts:
         self._lost_at = self._lost_at or now
         if now - self._lost_at >= self._copying.reconnect_seconds:
             raise error
-        self._copying.crew.pause(self._pause)
+        self._copying.pool.pause(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)

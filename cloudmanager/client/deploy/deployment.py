@@ -5,9 +5,9 @@ from typing import Unpack
 
 from cloudmanager.client.deploy import sources
 from cloudmanager.client.deploy.bad_ranges import BadRanges, CarefulSource
-from cloudmanager.client.deploy.copying import Crew, Stopped
+from cloudmanager.client.deploy.copying import Stopped, WorkerPool
 from cloudmanager.client.deploy.errors import Cancelled
-from cloudmanager.client.deploy.journal import Heading, Journal, default_directory
+from cloudmanager.client.deploy.journal import Journal, JournalHeader, default_directory
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.options import BadRange, DeployOptions, Options, Phase, Progress, Result
 from cloudmanager.client.deploy.run import Run, unit_bytes_of
@@ -49,20 +49,20 @@ def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOpti
 
 
 def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
-    crew = Crew(options.cancelled)
-    patience = Patience(check=crew.check)
+    pool = WorkerPool(options.cancelled)
+    patience = Patience(check=pool.check)
     try:
         with (
-            sources.opened(source, patience, options, crew.on_stop) as image,
+            sources.opened(source, patience, options, pool.on_stop) as image,
             sources.opened_target(target, patience, options.target_id) as disk,
         ):
             if isinstance(disk, LocalTarget):
                 refuse_overlap(source, disk)
             name = sources.identity(target, options.target_id)
-            heading = Heading(image.identity, name, image.size_bytes, unit_bytes_of(image))
+            heading = JournalHeader(image.identity, name, image.size_bytes, unit_bytes_of(image))
             with Journal(options.journal_directory or default_directory(), heading) as journal:
                 bad = BadRanges()
                 read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
-                return write(Run(read, disk, journal, options, crew, patience, bad))
+                return write(Run(read, disk, journal, options, pool, patience, bad))
     except Stopped:
         raise Cancelled("The deployment was cancelled.") from None

@@ -22,7 +22,7 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Heading:
+class JournalHeader:
     """What a journal is about. It counts only for the same image, target and units."""
 
     source: str
@@ -41,7 +41,7 @@ def default_directory() -> Path:
 class Journal:
     """A file of JSON lines: a heading, then units as they become durable. One run at a time has it."""
 
-    def __init__(self, directory: Path, heading: Heading) -> None:
+    def __init__(self, directory: Path, heading: JournalHeader) -> None:
         """Raises TargetInUse when another run writes to the same target, DeployError if nothing can be kept there."""
         name = hashlib.sha256(heading.target.encode()).hexdigest()[:32]
         self.path = directory / f"{name}.jsonl"

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias, TypedDict
 
-from cloudmanager.client.service import Through
+from cloudmanager.client.service import UploadEndpoint
 
 _WINDOW_SECONDS = 10.0
 
@@ -116,7 +116,7 @@ class Options:
     """What names the content of an NBD source, if its address does not."""
     target_id: str = ""
     """What names an NBD target, if its address does not: an address may change when the export is made anew."""
-    through: Through | None = None
+    through: UploadEndpoint | None = None
     """The service that exports the target: content may go through it, compressed, and checksums come from it."""
     journal_directory: Path | None = None
     """Where is kept what was written. None: $XDG_STATE_HOME/cloudmanager/deployments."""
@@ -138,7 +138,7 @@ class DeployOptions(TypedDict, total=False):
     cancelled: threading.Event
     source_id: str
     target_id: str
-    through: Through | None
+    through: UploadEndpoint | None
     journal_directory: Path | None
 
 

@@ -12,7 +12,7 @@ from cloudmanager.client.deploy.errors import ConnectionLost
 from cloudmanager.client.deploy.nbd_ends import NbdTarget, NbdWriter
 from cloudmanager.client.deploy.options import Way
 from cloudmanager.client.deploy.upload import NotOffered, Packer, ServiceLine, WireWriter
-from cloudmanager.client.service import Through
+from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.libnbd import Patience
@@ -106,10 +106,10 @@ _SLOW = 60 * MIB
 _SLOW_LEVEL, _FAST_LEVEL = 3, 1
 
 
-class Ways:
+class RouteChoice:
     """Shared by the threads that write. All of them go the way that is measured, NBD first, until one is chosen."""
 
-    def __init__(self, target: NbdTarget, through: Through) -> None:
+    def __init__(self, target: NbdTarget, through: UploadEndpoint) -> None:
         self._target = target
         self._through = through
         self._lock = threading.RLock()
@@ -226,7 +226,7 @@ class Ways:
 class _ChangingWriter:
     """One thread's. It goes the current way, and until one is chosen it measures how fast that is."""
 
-    def __init__(self, ways: Ways, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
+    def __init__(self, ways: RouteChoice, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
         self._ways = ways
         self._nbd = nbd
         self._stack = stack

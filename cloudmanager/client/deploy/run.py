@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cloudmanager.client.deploy.bad_ranges import BadRanges
-from cloudmanager.client.deploy.copying import Crew
+from cloudmanager.client.deploy.copying import WorkerPool
 from cloudmanager.client.deploy.ends import UNIT_BYTES, Source, Unit, covered, units_of
 from cloudmanager.client.deploy.journal import Journal
 from cloudmanager.client.deploy.local_target import LocalTarget
@@ -12,7 +12,7 @@ from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.options import Options, Phase, Progress
 from cloudmanager.client.deploy.stream import UNIT_BYTES as STREAM_UNIT_BYTES
 from cloudmanager.client.deploy.verifying import Verification
-from cloudmanager.client.service import Through
+from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.libnbd import Patience
 
 AnyTarget: TypeAlias = NbdTarget | LocalTarget
@@ -26,7 +26,7 @@ class Run:
     target: AnyTarget
     journal: Journal
     options: Options
-    crew: Crew
+    pool: WorkerPool
     patience: Patience
     bad: BadRanges = field(default_factory=BadRanges)
 
@@ -40,7 +40,7 @@ class Run:
         return isinstance(self.target, LocalTarget) and not self.target.is_device
 
     @property
-    def through(self) -> Through | None:
+    def through(self) -> UploadEndpoint | None:
         """The service, where it may be used for the target's bytes."""
         through, target = self.options.through, self.target
         if through is None or not isinstance(target, NbdTarget) or target.writers == 1:
@@ -57,7 +57,7 @@ class Run:
             self.target,
             units,
             known,
-            crew=self.crew,
+            pool=self.pool,
             patience=self.patience,
             connections=self.options.connections,
             through=self.through,

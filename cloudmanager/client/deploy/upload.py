@@ -14,7 +14,7 @@ from typing import Self
 from cloudmanager.client import network
 from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, TargetError
 from cloudmanager.client.deploy.nbd_ends import NbdWriter
-from cloudmanager.client.service import Service, Through
+from cloudmanager.client.service import Service, UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import MEDIA_TYPE, MOST_BYTES, Encoding, Frame
@@ -35,7 +35,7 @@ class NotOffered(ConnectionLost):
 class ServiceLine:
     """One thread's connection to the service. Raises ConnectionLost, NotOffered, TargetError."""
 
-    def __init__(self, through: Through, patience: Patience) -> None:
+    def __init__(self, through: UploadEndpoint, patience: Patience) -> None:
         self._through = through
         self._patience = patience
         self._http: http.client.HTTPConnection | None = None

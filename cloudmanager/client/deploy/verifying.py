@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cloudmanager.client.deploy.copying import Crew, Stopped
+from cloudmanager.client.deploy.copying import Stopped, WorkerPool
 from cloudmanager.client.deploy.ends import Source, Target, Unit
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
 from cloudmanager.client.deploy.upload import ServiceLine
-from cloudmanager.client.service import Through
+from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.digests import BLOCK_BYTES, first_difference
 from cloudmanager.transfer.extents import Extent
@@ -28,10 +28,10 @@ class Verification:
         units: Sequence[Unit],
         known: dict[int, bytes],
         *,
-        crew: Crew,
+        pool: WorkerPool,
         patience: Patience,
         connections: int,
-        through: Through | None = None,
+        through: UploadEndpoint | None = None,
     ) -> None:
         """`known` has the checksums of units by their index. `through` reads the target, if it does that."""
         self._through = through
@@ -39,16 +39,16 @@ class Verification:
         self._target = target
         self._units = deque(units)
         self._known = known
-        self._crew = crew
+        self._pool = pool
         self._patience = patience
-        self._lanes = max(1, min(connections, source.readers, target.writers))
+        self._workers = max(1, min(connections, source.readers, target.writers))
         self._lock = threading.Lock()
         self._differences: list[Extent] = []
         self.done_bytes = 0
 
     def run(self, tell: Callable[[], None]) -> None:
         """Raises DifferenceFound for the first range that differs, ConnectionLost, DamagedSource."""
-        self._crew.run([self._lane(number == 0) for number in range(self._lanes)], tell)
+        self._pool.run([self._worker(number == 0) for number in range(self._workers)], tell)
         if self._differences:
             first = min(self._differences, key=lambda extent: extent.offset)
             raise DifferenceFound(
@@ -58,12 +58,12 @@ class Verification:
                 length=first.length,
             )
 
-    def _lane(self, is_first: bool) -> Callable[[], None]:
+    def _worker(self, is_first: bool) -> Callable[[], None]:
         has_connected = is_first
 
         def check() -> None:
             """A server without a place for one more client may leave it waiting, and the others may be done first."""
-            self._crew.check()
+            self._pool.check()
             if not (has_connected or self._units):
                 raise Stopped
 
@@ -99,7 +99,7 @@ class Verification:
     def _compare_units(self, source: Reader, target: Callable[[Extent], bytes]) -> None:
         free: deque[Buffer] = deque()
         while (unit := self._next()) is not None:
-            self._crew.check()
+            self._pool.check()
             self._compare(unit, source, target, free)
 
     def _next(self) -> Unit | None:

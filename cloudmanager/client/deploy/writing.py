@@ -13,7 +13,7 @@ from cloudmanager.client.deploy.journal import Ledger
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.options import Meter, Phase, Way
-from cloudmanager.client.deploy.route import Ways
+from cloudmanager.client.deploy.route import RouteChoice
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.sectors import refuse_other_sectors
 from cloudmanager.client.deploy.stream import StreamSource, StreamSupply
@@ -75,7 +75,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         supply,
         ledger,
         head,
-        run.crew,
+        run.pool,
         run.patience,
         run.options.connections,
         run.options.reconnect_seconds,
@@ -114,13 +114,13 @@ def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: H
     return size
 
 
-def _ways(run: Run) -> Ways | None:
+def _ways(run: Run) -> RouteChoice | None:
     if run.through is None or not isinstance(run.target, NbdTarget):
         return None
-    return Ways(run.target, run.through)
+    return RouteChoice(run.target, run.through)
 
 
-def _way(run: Run, ways: Ways | None) -> Way:
+def _way(run: Run, ways: RouteChoice | None) -> Way:
     if isinstance(run.target, LocalTarget):
         return Way.DIRECT
     return ways.current if ways else Way.NBD

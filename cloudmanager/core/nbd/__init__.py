@@ -1,7 +1,6 @@
-"""The export manager: one qemu-nbd per export."""
+"""The export manager: one server for each export."""
 
-from cloudmanager.core.nbd.adoption import ServerProcess
 from cloudmanager.core.nbd.engine import ServerSpec
-from cloudmanager.core.nbd.servers import Servers, new_export_name
+from cloudmanager.core.nbd.servers import Servers
 
-__all__ = ["ServerProcess", "ServerSpec", "Servers", "new_export_name"]
+__all__ = ["ServerSpec", "Servers"]

@@ -4,15 +4,14 @@ import os
 import signal
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from cloudmanager.confined import Process
 from cloudmanager.core.exhaustion import exhausted, raise_exhausted
 from cloudmanager.core.nbd import listener, process
 from cloudmanager.core.nbd.engine import program_of
 from cloudmanager.core.nbd.engines import ENGINES
+from cloudmanager.core.records import ServerProcess
 
 _PROGRAMS = tuple(engine.program for engine in ENGINES)
 _BEGINNINGS = ("bwrap", "sh", *_PROGRAMS)
@@ -23,24 +22,12 @@ _LOOK_SECONDS = 0.02
 _NAME = "name"
 
 
-@dataclass(frozen=True)
-class ServerProcess:
-    """A running qemu-nbd, as the store keeps it: enough to recognise it after a restart of the daemon."""
-
-    boot_id: str
-    pid: int
-    """qemu-nbd's own, never the sandbox's."""
-    start_time: int
-    """Clock ticks since boot: field 22 of /proc/PID/stat."""
-    listener_inode: int
-
-    @classmethod
-    def of(cls, server: Process, listener_inode: int) -> Self:
-        """Raises OSError when it has ended."""
-        return cls(process.boot_id(), server.pid, process.start_time(server.pid), listener_inode)
+def server_process(server: Process, listener_inode: int) -> ServerProcess:
+    """What the store keeps of it. Raises OSError when it has ended."""
+    return ServerProcess(process.boot_id(), server.pid, process.start_time(server.pid), listener_inode)
 
 
-def recorded(record: ServerProcess, name: str) -> Process | None:
+def by_record(record: ServerProcess, name: str) -> Process | None:
     """The process of the record, if it is still the same one."""
     if record.boot_id != process.boot_id():
         return None
@@ -60,7 +47,7 @@ def recorded(record: ServerProcess, name: str) -> Process | None:
     return None
 
 
-def searched(name: str, port: int) -> tuple[Process, ServerProcess] | None:
+def by_name(name: str, port: int) -> tuple[Process, ServerProcess] | None:
     """The server that carries a name and listens on a port.
 
     Whatever else carries the name is ended: a start that did not come to be, or a server that lost its port.
@@ -76,12 +63,12 @@ def searched(name: str, port: int) -> tuple[Process, ServerProcess] | None:
         if not carriers and not listener.listening_inodes(port):
             return None
         if time.monotonic() > settled:
-            end_all(name)
+            kill_by_name(name)
             return None
         time.sleep(_LOOK_SECONDS)  # nothing tells when another process executes a program
 
 
-def end_all(name: str, patience_seconds: float = 0) -> None:
+def kill_by_name(name: str, patience_seconds: float = 0) -> None:
     """Ends whatever carries a name, also what is only about to become its server. With patience, it is asked first."""
     for carrier in filter(None, map(Process.find, _carriers(name))):
         if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
@@ -124,7 +111,7 @@ def _listening(pid: int, name: str, port: int) -> tuple[Process, ServerProcess] 
     try:
         inode = listener.listening_on(server, port) if _is_server(pid, name) else None
         if inode is not None:
-            return server, ServerProcess.of(server, inode)
+            return server, server_process(server, inode)
     except OSError as error:
         _give_up(server, error)
     server.close()

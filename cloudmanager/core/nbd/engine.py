@@ -24,14 +24,14 @@ class ServerSpec:
     port: int
     access: Access
     device: Device
-    told_bytes: int | None = None
+    advertised_size_bytes: int | None = None
     """The size that clients were told before. It stays so, however much the device has grown."""
     claims: Mapping[str, bool] = field(default_factory=dict)
     """Whose locks the server holds: canonical ids of its disk and of what that reads through → whether exclusively."""
 
     @property
     def size_bytes(self) -> int:
-        return self.device.size_bytes if self.told_bytes is None else self.told_bytes
+        return self.device.size_bytes if self.advertised_size_bytes is None else self.advertised_size_bytes
 
     @property
     def served_bytes(self) -> int:

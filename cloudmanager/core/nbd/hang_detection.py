@@ -35,7 +35,7 @@ _QUEUE_LENGTH = 12
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Sample:
     """What the kernel tells of a server at one moment."""
 
     state: str
@@ -47,7 +47,7 @@ class Pulse:
     """When."""
 
     @classmethod
-    def take(cls, server: Process, queue: int) -> "Pulse":
+    def take(cls, server: Process, queue: int) -> "Sample":
         """Raises OSError when it has ended."""
         state, turns = process.state(server.pid), 0
         if queue:
@@ -58,7 +58,7 @@ class Pulse:
 
 
 @dataclass(frozen=True)
-class Silence:
+class Hang:
     """How a server is that answers nobody."""
 
     state: str
@@ -80,22 +80,22 @@ class Silence:
         return _WAITS.get(self.state, f"its state is {self.state}")
 
 
-class Hearing:
+class HangDetector:
     """What was noticed of one server from look to look."""
 
     def __init__(self) -> None:
-        self._first: Pulse | None = None
+        self._first: Sample | None = None
         """The earliest since when it has not run while clients waited."""
 
-    def judge(self, pulse: Pulse) -> Silence | None:
+    def judge(self, pulse: Sample) -> Hang | None:
         """None: nothing speaks against it."""
         if pulse.state == STOPPED:
-            return Silence(STOPPED, 0.0)
+            return Hang(STOPPED, 0.0)
         if self._first is None or not pulse.queue or pulse.turns != self._first.turns:
             self._first = pulse if pulse.queue else None
             return None
         passed = pulse.seconds - self._first.seconds
-        return Silence(pulse.state, passed) if passed >= HANGS_SECONDS else None
+        return Hang(pulse.state, passed) if passed >= HANGS_SECONDS else None
 
 
 def queue_length(listener: socket.socket) -> int:

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from cloudmanager.confined import Launched, Process, Stderr
 from cloudmanager.core.nbd import process
-from cloudmanager.core.nbd.adoption import ServerProcess
 from cloudmanager.core.nbd.engine import program_of
 from cloudmanager.core.nbd.engines import of_program
 from cloudmanager.core.nbd.failure import last_said
-from cloudmanager.core.nbd.hang_detection import Hearing, Pulse, Silence, queue_length
+from cloudmanager.core.nbd.hang_detection import Hang, HangDetector, Sample, queue_length
+from cloudmanager.core.records import ServerProcess
 
 
 class Running:
@@ -36,8 +36,8 @@ class Running:
         self._launched = launched
         self._stderr = stderr
         self._claims = claims
-        self._hearing = Hearing()
-        self._is_buried = False
+        self._detector = HangDetector()
+        self._is_reaped = False
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -53,7 +53,7 @@ class Running:
     def client_count(self) -> int:
         return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
 
-    def silence(self, listener: socket.socket | None, places: int) -> Silence | None:
+    def silence(self, listener: socket.socket | None, places: int) -> Hang | None:
         """How it is, where it answers nobody; `places`: for so many clients.
 
         Without its listener only one that was stopped is noticed.
@@ -62,7 +62,7 @@ class Running:
             queue = queue_length(listener) if listener is not None else 0
             if queue and self.client_count() >= places:
                 queue = 0  # they have to wait
-            return self._hearing.judge(Pulse.take(self.server, queue))
+            return self._detector.judge(Sample.take(self.server, queue))
         return None
 
     def send(self, number: signal.Signals) -> None:
@@ -77,12 +77,12 @@ class Running:
                 patience_seconds = min(patience_seconds, engine.end_seconds)
         return self._launched.end(patience_seconds)
 
-    def bury(self) -> str:
+    def reap(self) -> str:
         """Leaves no zombie of it. Its last words, where there are any; an empty text when this was done before."""
         with self._lock:
-            if self._is_buried:
+            if self._is_reaped:
                 return ""
-            self._is_buried = True
+            self._is_reaped = True
             self._launched.reap()
             return last_said(self._stderr.read()) if self._stderr else ""
 
@@ -91,7 +91,7 @@ class Running:
         with self._lock:
             if self._is_closed:
                 return
-            self._is_closed = self._is_buried = True
+            self._is_closed = self._is_reaped = True
             self._launched.server.close()
             if self._stderr:
                 self._stderr.close()

@@ -1,7 +1,6 @@
 """The export manager: one qemu-nbd per export."""
 
 import logging
-import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +19,6 @@ from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerF
 from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import adoption, listener, tls
-from cloudmanager.core.nbd.adoption import ServerProcess
 from cloudmanager.core.nbd.engine import ServerSpec
 from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
@@ -30,6 +28,7 @@ from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.openfiles import Capacity
+from cloudmanager.core.records import ServerProcess
 from cloudmanager.core.settings import NbdSettings, parse_ports
 from cloudmanager.transfer.endpoint import written
 
@@ -37,12 +36,6 @@ log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
 """For qemu-nbd to finish its writes; then it is killed."""
-_NAME_BYTES = 16
-
-
-def new_export_name() -> str:
-    """An NBD export name that nobody guesses: 128 random bits."""
-    return secrets.token_hex(_NAME_BYTES)
 
 
 @dataclass
@@ -189,7 +182,7 @@ class Servers:
         running = self._running(export_id)
         return 0 if running is None else running.client_count()
 
-    def revive(self, export_id: str, *, has_device: bool) -> str | None:
+    def check_responsive(self, export_id: str, *, has_device: bool) -> str | None:
         """What is wrong with a living server that answers nobody, for a person; None when nothing is.
 
         One that was stopped is told to go on, which costs no client anything. One that hangs for
@@ -241,7 +234,7 @@ class Servers:
     def sweep(self, export_id: str) -> None:
         """As `stop`, for an export that nobody knows any more: its server is found by what its directory tells."""
         if name := adoption.left_name(self._directory / export_id):
-            adoption.end_all(name, _STOP_SECONDS)
+            adoption.kill_by_name(name, _STOP_SECONDS)
         self.stop(export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
@@ -347,7 +340,7 @@ class Servers:
         """Forgets a dead server."""
         if place.running is not None:
             self._watcher.forget(place.running.server.fd)
-            place.running.bury()
+            place.running.reap()
             place.running.close()
             place.running = None
 
@@ -356,13 +349,13 @@ class Servers:
         if not running.end(patience_seconds):
             self._keep(export_id, place, running)
             raise ServerFailed("qemu-nbd does not end: its disk does not answer. It is tried again.", retriable=True)
-        running.bury()
+        running.reap()
         running.close()
 
     def _died(self, export_id: str, place: _Place, running: Running) -> None:
         if place.running is not running:
             return
-        words = running.bury()
+        words = running.reap()
         if limit := limit_reached(words, self._settings.memory_limit_bytes):
             words = f"{words} {limit}"
         log.warning("the server of export %s ended%s", export_id, f": {words}" if words else "")
@@ -380,7 +373,7 @@ def _delete(directory: Path) -> None:
 
 def _find(name: str, port: int, stored: ServerProcess | None) -> tuple[Process, ServerProcess] | None:
     if stored is not None:
-        server = adoption.recorded(stored, name)
+        server = adoption.by_record(stored, name)
         if server is not None:
             return server, stored
-    return adoption.searched(name, port)
+    return adoption.by_name(name, port)

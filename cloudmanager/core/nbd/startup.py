@@ -25,13 +25,14 @@ from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ServerFa
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, FileIdentity
 from cloudmanager.core.nbd import blockgraph, handshake, images, listener, process, scratch, tls
-from cloudmanager.core.nbd.adoption import ServerProcess, end_all, leave_name
+from cloudmanager.core.nbd.adoption import kill_by_name, leave_name, server_process
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
 from cloudmanager.core.nbd.failure import failure
 from cloudmanager.core.nbd.handshake import ProtocolError, Readiness, WrongSize
 from cloudmanager.core.nbd.images import Image, image_name
 from cloudmanager.core.nbd.running import Running, client_count
+from cloudmanager.core.records import ServerProcess
 from cloudmanager.core.settings import NbdSettings
 
 _STANDARD_OUTPUTS = (1, 2)
@@ -190,7 +191,7 @@ class Startup:
 
     def _has_overlay(self) -> bool:
         """One that no client was told of may be from before the disk has grown. Raises ServerFailed if one is gone."""
-        if self.spec.told_bytes is None:
+        if self.spec.advertised_size_bytes is None:
             return self._scratch.exists() and scratch.fits(self._scratch, self.spec.size_bytes)
         if not self._scratch.exists():
             raise ServerFailed(
@@ -204,10 +205,10 @@ class Startup:
         try:
             launched = launch.start(self.spawner, deadline)
         except (Ended, NoAnswer) as error:
-            end_all(self.spec.name)
+            kill_by_name(self.spec.name)
             raise self._explained(error, launch) from error
         except (OSError, Unconfinable):
-            end_all(self.spec.name)
+            kill_by_name(self.spec.name)
             raise
         try:
             return launched, self._proven(launched, launch, deadline)
@@ -230,7 +231,7 @@ class Startup:
             proof.await_answer(launched.server, deadline)
             if not launch.confinement.is_held:  # it sees only what was checked, but had not begun before it answered
                 proof.check_files(launched.server, launch.confinement.inherited)
-            return ServerProcess.of(launched.server, inode)
+            return server_process(launched.server, inode)
         except OSError as error:
             raise Ended from error
 

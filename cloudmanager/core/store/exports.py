@@ -23,8 +23,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ExportNotFound
 from cloudmanager.core.model import CLAIMING_STATES, LIVE_STATES, OVER_STATES, Access, Disk, ExportState, Page, Problem
-from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord, Start
+from cloudmanager.core.records import ExportFilter, ExportRecord, ServerProcess, Start
 from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.store.rows import export_record

@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 
 from cloudmanager.core.model import AttachPlan, Disk, Problem
-from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import Order
+from cloudmanager.core.records import Order, ServerProcess
 
 
 class UtcDateTime(TypeDecorator[datetime]):

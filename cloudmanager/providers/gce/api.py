@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 130.0
 
 
 @dataclass(frozen=True)
-class Listing:
+class ListRequest:
     """What a list is asked for; the names are the API's."""
 
     filter: str
@@ -139,7 +139,7 @@ class Compute:
             operation = self._wait(operation, deadline)
         return operation
 
-    def disks_everywhere(self, project: str, listing: Listing) -> DiskPage:
+    def disks_everywhere(self, project: str, listing: ListRequest) -> DiskPage:
         """One page of the disks of every zone and region."""
         request = compute_v1.AggregatedListDisksRequest(project=project, **vars(listing))
         answer = self._call(_first_page(self._disks.aggregated_list), request)
@@ -147,12 +147,12 @@ class Compute:
         silent = [name for name, scope in answer.items.items() if scope.warning.code == UNREACHABLE]
         return DiskPage(found, answer.next_page_token, list(dict.fromkeys([*answer.unreachables, *silent])))
 
-    def disks_of_zone(self, project: str, zone: str, listing: Listing) -> DiskPage:
+    def disks_of_zone(self, project: str, zone: str, listing: ListRequest) -> DiskPage:
         request = compute_v1.ListDisksRequest(project=project, zone=zone, **vars(listing))
         answer = self._call(_first_page(self._disks.list), request)
         return DiskPage(answer.items, answer.next_page_token)
 
-    def disks_of_region(self, project: str, region: str, listing: Listing) -> DiskPage:
+    def disks_of_region(self, project: str, region: str, listing: ListRequest) -> DiskPage:
         request = compute_v1.ListRegionDisksRequest(project=project, region=region, **vars(listing))
         answer = self._call(_first_page(self._region_disks.list), request)
         return DiskPage(answer.items, answer.next_page_token)

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Query, Severity
-from cloudmanager.providers.gce.listing import Finder
+from cloudmanager.providers.gce.listing import Listing
 from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.this_instance import ThisInstance
 
 
-def diagnose(subject: str, me: Resource, instance: ThisInstance, finder: Finder) -> Iterator[Finding]:
+def diagnose(subject: str, me: Resource, instance: ThisInstance, finder: Listing) -> Iterator[Finding]:
     """Reads only: the right to attach shows when a disk is attached."""
     try:
         yield _instance(subject, me, instance)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, CloudUnavailable, DiskNotFound
 from cloudmanager.core.model import Disk, Node, Page, Query
-from cloudmanager.providers.gce.api import Compute, DiskPage, Listing
+from cloudmanager.providers.gce.api import Compute, DiskPage, ListRequest
 from cloudmanager.providers.gce.facts import disk_of
 from cloudmanager.providers.gce.resource_id import Resource, is_region
 
@@ -22,7 +22,7 @@ _LABEL_VALUE = re.compile(r"[\w-]{0,63}")
 _STATE = re.compile(r"[A-Z_]*")
 
 
-class Finder:
+class Listing:
     """The disks of one project."""
 
     def __init__(self, compute: Compute, provider: str, node: Node, project: str) -> None:
@@ -36,7 +36,7 @@ class Finder:
         if not _can_match(query):
             return Page(())
         try:
-            found = self._list(query.location, Listing(_filter(query), page_token or "", PAGE_SIZE))
+            found = self._list(query.location, ListRequest(_filter(query), page_token or "", PAGE_SIZE))
         except DiskNotFound:
             return Page(())  # there is no such location
         disks = (disk_of(self._provider, self._project, disk, self._node) for disk in found.items)
@@ -68,7 +68,7 @@ class Finder:
     def _everywhere(self, filter: str) -> "Iterator[compute_v1.Disk]":
         token = ""
         while True:
-            page = self._compute.disks_everywhere(self._project, Listing(filter, token, PAGE_SIZE))
+            page = self._compute.disks_everywhere(self._project, ListRequest(filter, token, PAGE_SIZE))
             if page.unreachable:
                 raise CloudUnavailable(
                     f"Compute Engine cannot say now what is in {', '.join(page.unreachable)}. Name the disk's zone or "
@@ -79,7 +79,7 @@ class Finder:
             if not token:
                 return
 
-    def _list(self, location: str, listing: Listing) -> DiskPage:
+    def _list(self, location: str, listing: ListRequest) -> DiskPage:
         if not location:
             return self._compute.disks_everywhere(self._project, listing)
         if is_region(location):

@@ -8,7 +8,7 @@ from cloudmanager.providers.gce.attaching import Attaching
 from cloudmanager.providers.gce.copies import Copies
 from cloudmanager.providers.gce.detaching import Detaching
 from cloudmanager.providers.gce.doctor import diagnose
-from cloudmanager.providers.gce.listing import Finder
+from cloudmanager.providers.gce.listing import Listing
 from cloudmanager.providers.gce.resource_id import Resource
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.providers.gce.this_instance import ThisInstance
@@ -24,7 +24,7 @@ class Parts:
         self.instance = ThisInstance(self.compute, me)
         self.attaching = Attaching(self.compute, self.instance, node, settings)
         self.detaching = Detaching(self.compute, self.instance, me, settings)
-        self.finder = Finder(self.compute, name, node, me.project)
+        self.finder = Listing(self.compute, name, node, me.project)
         self.copies = Copies(self.compute, name, me, settings)
 
     def diagnose(self) -> Iterator[Finding]:

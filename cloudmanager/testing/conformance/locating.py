@@ -121,6 +121,6 @@ class LocatingChecks(Checks):
 
 def _looker(harness: Harness) -> Provider:
     provider = harness.make_provider()
-    if not provider.looks_at_all:
+    if not provider.can_locate_all:
         pytest.skip("declared not to apply: the provider does not implement locate_all")
     return provider

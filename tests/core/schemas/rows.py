@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from cloudmanager import Access, AttachPlan, Disk, DiskId, Node
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
-from cloudmanager.core.nbd import ServerProcess
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order, Start
+from cloudmanager.core.records import ExportFilter, ExportRecord, Order, ServerProcess, Start
 from cloudmanager.core.store import Store
 
 NODE = "worker-1"
