@@ -17,7 +17,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class ClaimRequest:
+class CertificateRequest:
     """What a certificate is to say."""
 
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
@@ -32,24 +32,24 @@ class ClaimRequest:
 @dataclass
 class Authority:
     name: str = "lab"
-    wanted: ClaimRequest = field(default_factory=lambda: ClaimRequest(hosts=(), is_authority=True))
+    wanted: CertificateRequest = field(default_factory=lambda: CertificateRequest(hosts=(), is_authority=True))
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
 
     def __post_init__(self) -> None:
         self.certificate = self._signed(self.name, self.key, self.wanted)
 
-    def server(self, directory: Path, wanted: ClaimRequest | None = None) -> Path:
+    def server(self, directory: Path, wanted: CertificateRequest | None = None) -> Path:
         """The directory, filled for `nbd.tls_certificates`."""
-        purpose = ClaimRequest(purpose=ExtendedKeyUsageOID.SERVER_AUTH)
+        purpose = CertificateRequest(purpose=ExtendedKeyUsageOID.SERVER_AUTH)
         self.issue("server", directory, wanted or purpose)
         return directory
 
     def client(self, directory: Path) -> Path:
         """The directory, filled for `tls-certificates` and CLOUDMANAGER_CERTIFICATES."""
-        self.issue("client", directory, ClaimRequest(hosts=(), purpose=ExtendedKeyUsageOID.CLIENT_AUTH))
+        self.issue("client", directory, CertificateRequest(hosts=(), purpose=ExtendedKeyUsageOID.CLIENT_AUTH))
         return directory
 
-    def issue(self, whose: str, directory: Path, wanted: ClaimRequest) -> None:
+    def issue(self, whose: str, directory: Path, wanted: CertificateRequest) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._signed(whose, key, wanted)
@@ -68,7 +68,7 @@ class Authority:
             made = made.add_revoked_certificate(revoked.build())
         return made.sign(self.key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
-    def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, wanted: ClaimRequest) -> x509.Certificate:
+    def _signed(self, name: str, key: ec.EllipticCurvePrivateKey, wanted: CertificateRequest) -> x509.Certificate:
         now = datetime.now(UTC)
         made = (
             x509.CertificateBuilder()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.store import Store
-from tests.authority import Authority, ClaimRequest
+from tests.authority import Authority, CertificateRequest
 
 ROOT = Path(__file__).parents[2]
 SHELF = '[providers.s]\ntype = "shelf"\nroom = "cellar"\n'
@@ -202,7 +202,7 @@ def test_a_socket_whose_path_is_too_long_is_found(cli):
 def test_certificates_that_clients_would_refuse_are_found(cli, tmp_path):
     authority = Authority()
     between = Authority("between")
-    between.certificate = authority._signed("between", between.key, ClaimRequest(hosts=(), is_authority=True))
+    between.certificate = authority._signed("between", between.key, CertificateRequest(hosts=(), is_authority=True))
     directory = between.server(tmp_path / "tls")
     both = (authority.certificate, between.certificate)
     (directory / "ca-cert.pem").write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in both))

@@ -21,7 +21,7 @@ from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Severity
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings, from_tables
-from tests.authority import DAY, Authority, ClaimRequest, write_key
+from tests.authority import DAY, Authority, CertificateRequest, write_key
 
 HOST = "127.0.0.1"
 Breaking = Callable[[Authority, Path], object]
@@ -43,11 +43,11 @@ def settings_for(directory: Path, **nbd: object) -> Settings:
 
 
 def _expired(authority: Authority, directory: Path) -> None:
-    authority.server(directory, ClaimRequest(until=-DAY / 2))
+    authority.server(directory, CertificateRequest(until=-DAY / 2))
 
 
 def _not_yet(authority: Authority, directory: Path) -> None:
-    authority.server(directory, ClaimRequest(since=DAY))
+    authority.server(directory, CertificateRequest(since=DAY))
 
 
 def _another_key(authority: Authority, directory: Path) -> None:
@@ -83,19 +83,21 @@ BROKEN: dict[str, tuple[Breaking, str]] = {
     "another authority": (_another_authority, r"ca-cert\.pem has not signed server-cert\.pem.*CN=lab"),
     "another authority's revocations": (_a_foreign_list, r"ca-crl\.pem is not from an authority"),
     "another name": (
-        lambda each, path: each.server(path, ClaimRequest(("disks.example",))),
+        lambda each, path: each.server(path, CertificateRequest(("disks.example",))),
         "is for disks.example, but",
     ),
     "for clients": (
-        lambda each, path: each.server(path, ClaimRequest(purpose=ExtendedKeyUsageOID.CLIENT_AUTH)),
+        lambda each, path: each.server(path, CertificateRequest(purpose=ExtendedKeyUsageOID.CLIENT_AUTH)),
         "is not for servers",
     ),
     "an authority's own": (
-        lambda each, path: each.server(path, ClaimRequest(is_authority=True)),
+        lambda each, path: each.server(path, CertificateRequest(is_authority=True)),
         "is the certificate of an authority",
     ),
     "no authority at all": (
-        lambda _, path: Authority(wanted=ClaimRequest((), is_authority=True, signs_certificates=False)).server(path),
+        lambda _, path: Authority(wanted=CertificateRequest((), is_authority=True, signs_certificates=False)).server(
+            path
+        ),
         "is not the certificate of an authority",
     ),
     "expired": (_expired, "expired on"),
@@ -178,14 +180,14 @@ def test_one_of_several_authorities_has_signed(authority: Authority, directory: 
 def test_names_are_compared_as_clients_do(
     authority: Authority, directory: Path, hosts: tuple[str, ...], host: str, fits: bool
 ) -> None:
-    authority.server(directory, ClaimRequest(hosts))
+    authority.server(directory, CertificateRequest(hosts))
     assert Certificates.read(directory).is_for(host) is fits
 
 
 def test_the_doctor_warns_before_they_expire(authority: Authority, directory: Path) -> None:
     (good,) = check_certificates(settings_for(directory))
     assert (good.severity, good.seen[:26]) == (Severity.OK, "for localhost, 127.0.0.1, ")
-    authority.server(directory, ClaimRequest(until=5 * DAY))
+    authority.server(directory, CertificateRequest(until=5 * DAY))
     (soon,) = check_certificates(settings_for(directory))
     assert soon.severity is Severity.WARNING
     assert "Renew" in soon.advice
@@ -199,7 +201,7 @@ def test_the_doctor_says_nothing_where_they_are_not_used(directory: Path) -> Non
 def between(authority: Authority) -> Authority:
     """An authority that the root has signed."""
     made = Authority("between")
-    made.certificate = authority._signed("between", made.key, ClaimRequest(hosts=(), is_authority=True))
+    made.certificate = authority._signed("between", made.key, CertificateRequest(hosts=(), is_authority=True))
     return made
 
 

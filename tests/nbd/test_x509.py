@@ -11,7 +11,7 @@ import pytest
 
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.model import Tls
-from tests.authority import DAY, Authority, ClaimRequest
+from tests.authority import DAY, Authority, CertificateRequest
 from tests.nbd.client import Client
 from tests.nbd.exporter import Exporter, Served, device
 from tests.nbd.test_tls import SANDBOXES
@@ -185,7 +185,7 @@ def test_a_daemon_with_other_settings_says_how_an_adopted_server_serves(
 def test_expired_certificates_keep_a_server_from_starting_and_are_tried_again(
     exporter: Exporter, authority: Authority, certificates: Path, mine: Path, raw: Path
 ) -> None:
-    authority.server(certificates, ClaimRequest(until=-DAY / 2))
+    authority.server(certificates, CertificateRequest(until=-DAY / 2))
     with pytest.raises(ServerFailed, match=r"server-cert\.pem expired on .* Put a renewed one there") as refused:
         exporter.export(device(raw))
     assert refused.value.retriable

@@ -20,7 +20,7 @@ from cloudmanager.client.ways.endpoint import Endpoint
 from cloudmanager.core.model import Access
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.libnbd import Patience
-from tests.authority import Authority, ClaimRequest
+from tests.authority import Authority, CertificateRequest
 from tests.ways.serving import Serving
 
 MakeServing = Callable[..., Serving]
@@ -34,7 +34,7 @@ def six(
     if kind != "x509":
         return make_serving(listen="::1", tls=kind, **more)
     authority = Authority()
-    certificates = authority.server(tmp_path / "server", ClaimRequest(hosts=hosts))
+    certificates = authority.server(tmp_path / "server", CertificateRequest(hosts=hosts))
     serving = make_serving(listen="::1", tls="x509", tls_certificates=certificates, **more)
     serving.certificates = authority.client(tmp_path / "client")
     return serving
@@ -89,7 +89,7 @@ def test_a_server_of_another_authority_is_refused(make_serving: MakeServing, tmp
 
 def test_a_revoked_server_is_refused(make_serving: MakeServing, tmp_path: Path, raw: Path):
     authority = Authority()
-    certificates = authority.server(tmp_path / "server", ClaimRequest(hosts=("::1",)))
+    certificates = authority.server(tmp_path / "server", CertificateRequest(hosts=("::1",)))
     serving = make_serving(listen="::1", tls="x509", tls_certificates=certificates)
     mine = authority.client(tmp_path / "client")
     address = replace(serving.address(raw), certificates=mine)

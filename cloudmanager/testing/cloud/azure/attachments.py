@@ -15,7 +15,7 @@ LUNS = range(64)
 
 
 @dataclass(frozen=True)
-class ClaimRequest:
+class AttachRequest:
     """One disk of a request to attach."""
 
     disk: ResourceId
@@ -58,7 +58,7 @@ class Attachments:
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
 
-    def begin(self, machine: Machine, attach: Sequence[ClaimRequest], detach: Sequence[ResourceId]) -> Change:
+    def begin(self, machine: Machine, attach: Sequence[AttachRequest], detach: Sequence[ResourceId]) -> Change:
         """Puts the change into the machine's model. Raises ArmError for what Azure refuses at once."""
         if machine.is_busy:
             raise words.busy()
@@ -128,14 +128,14 @@ class Attachments:
             raise words.not_attached(str(disk), machine.id.name)
         return entry
 
-    def _enter(self, machine: Machine, wanted: ClaimRequest) -> DataDisk:
+    def _enter(self, machine: Machine, wanted: AttachRequest) -> DataDisk:
         lun = self.free_lun(machine) if wanted.lun is None else wanted.lun
         entry = DataDisk(self._inventory.disk(wanted.disk).id, lun, wanted.caching, wanted.delete_option)
         machine.data_disks.append(entry)
         return entry
 
     def _check_all(
-        self, machine: Machine, attach: Sequence[ClaimRequest], leaving: Sequence[DataDisk]
+        self, machine: Machine, attach: Sequence[AttachRequest], leaving: Sequence[DataDisk]
     ) -> ArmError | None:
         limit = SIZES[machine.size].max_data_disks
         if len(machine.data_disks) - len(leaving) + len(attach) > limit and attach:
@@ -143,7 +143,7 @@ class Attachments:
         failures = [self._check(machine, wanted, attach) for wanted in attach]
         return next(filter(None, failures), None)
 
-    def _check(self, machine: Machine, wanted: ClaimRequest, attach: Sequence[ClaimRequest]) -> ArmError | None:
+    def _check(self, machine: Machine, wanted: AttachRequest, attach: Sequence[AttachRequest]) -> ArmError | None:
         """Raises what is refused at once; answers with what is found out later."""
         disk = self._inventory.disks.get(wanted.disk.key)
         if disk is None:
@@ -165,7 +165,7 @@ class Attachments:
         raise words.other_zone(str(disk.id), machine.place.zone, disk.place.zone)
 
     @staticmethod
-    def _check_lun(machine: Machine, wanted: ClaimRequest, attach: Sequence[ClaimRequest]) -> None:
+    def _check_lun(machine: Machine, wanted: AttachRequest, attach: Sequence[AttachRequest]) -> None:
         if wanted.lun is None:
             return
         if wanted.lun not in LUNS:

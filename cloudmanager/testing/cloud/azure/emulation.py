@@ -10,7 +10,7 @@ from cloudmanager.testing.cloud.authority import Authority
 from cloudmanager.testing.cloud.azure import accounts, blobs, documents, layout, routes, words
 from cloudmanager.testing.cloud.azure.accounts import Accounts, Identity
 from cloudmanager.testing.cloud.azure.asked import Asked
-from cloudmanager.testing.cloud.azure.attachments import Change, ClaimRequest
+from cloudmanager.testing.cloud.azure.attachments import AttachRequest, Change
 from cloudmanager.testing.cloud.azure.disks import Disks, Starter
 from cloudmanager.testing.cloud.azure.ids import ResourceId
 from cloudmanager.testing.cloud.azure.inventory import (
@@ -241,7 +241,7 @@ class AzureEmulation(Emulator[Inventory]):
         """Azure cannot attach read-only: raises ValueError."""
         if read_only:
             raise ValueError("Azure attaches no disk read-only")
-        wanted = ClaimRequest(self.resource(disk, "disks"), int(slot) if slot else None, "None", "Detach")
+        wanted = AttachRequest(self.resource(disk, "disks"), int(slot) if slot else None, "None", "Detach")
         with self.lock:
             self._at_once(self.machines.attachments.begin(self._machine(instance), [wanted], []))
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from cloudmanager.testing.cloud.azure import documents, sizes, words
 from cloudmanager.testing.cloud.azure.asked import Asked
-from cloudmanager.testing.cloud.azure.attachments import Attachments, Change, ClaimRequest, resolve
+from cloudmanager.testing.cloud.azure.attachments import Attachments, AttachRequest, Change, resolve
 from cloudmanager.testing.cloud.azure.inventory import DataDisk, Inventory, Machine, within
 from cloudmanager.testing.cloud.azure.operations import Form, Operations, Running
 from cloudmanager.testing.cloud.azure.work import Ending, Work
@@ -48,7 +48,7 @@ class Machines:
         machine = self._inventory.machine(asked.match.resource)
         if asked.request.headers.get("If-Match", machine.etag) not in (machine.etag, "*"):
             raise words.etag_mismatch()
-        attach = [ClaimRequest.of(member) for member in body.get("dataDisksToAttach") or []]
+        attach = [AttachRequest.of(member) for member in body.get("dataDisksToAttach") or []]
         detach = [resolve(member["diskId"]) for member in body.get("dataDisksToDetach") or []]
         if not attach and not detach:
             raise words.missing_member("dataDisksToAttach")
