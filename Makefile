@@ -75,7 +75,7 @@ bench: setup packages-slow packages-bench ## measures everything again, 40 minut
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: bench-ways
-bench-ways: setup packages-slow ## writes the figures of docs/three-ways.md; the kernel's device is measured in a virtual machine
+bench-ways: setup packages-slow ## writes the figures of docs/access-methods.md; the kernel's device is measured in a virtual machine
 	@$(BIN)/python -m benchmarks.ways
 
 .PHONY: performance

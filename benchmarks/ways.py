@@ -1,6 +1,6 @@
 """`python -m benchmarks.ways`: reading a cached disk by each way, as ratios against reading its image directly.
 
-It writes both tables into docs/three-ways.md.
+It writes both tables into docs/access-methods.md.
 
 All in one run and in turn, so that a machine whose speed drifts slows every way. The device is the kernel's own, which
 this machine may not have: so it is measured in the virtual machine of tests/vm, beside the file and the stub. There a
@@ -27,16 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cloudmanager.client import ways
+from cloudmanager.client import access_methods
+from cloudmanager.client.access_methods import kernel_device
 from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.client.signals import unwinding_on_sigterm
-from cloudmanager.client.ways import kernel_device
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import Servers, ServerSpec
 from cloudmanager.core.records import new_export_name
 from cloudmanager.core.settings import NbdSettings
 
-PAGE = Path(__file__).parents[1] / "docs/three-ways.md"
+PAGE = Path(__file__).parents[1] / "docs/access-methods.md"
 HEADING = "| read | by | seconds | times |\n|---|---|---|---|\n"
 SMALL_BYTES = 4096
 INSIDE = "inside"
@@ -107,12 +107,12 @@ def readers(stack: ExitStack, directory: Path, image: Path, scale: Scale) -> Ite
     clear = stack.enter_context(export(image, directory / "clear", "off"))
     paths = {"the image itself": image}
     if kernel_device.obstacle(clear) is None:
-        paths["device"] = stack.enter_context(ways.device(clear)).path
-    paths["file"] = stack.enter_context(ways.file(clear)).path
+        paths["device"] = stack.enter_context(access_methods.device(clear)).path
+    paths["file"] = stack.enter_context(access_methods.file(clear)).path
     if scale is HERE:
         with_key = stack.enter_context(export(image, directory / "tls", "psk"))
-        paths["file, TLS"] = stack.enter_context(ways.file(with_key)).path
-    stub = stack.enter_context(ways.stub(clear, directory / "stub.qcow2")).path
+        paths["file, TLS"] = stack.enter_context(access_methods.file(with_key)).path
+    stub = stack.enter_context(access_methods.stub(clear, directory / "stub.qcow2")).path
     for name, path in paths.items():
         yield Reader(name, "all of it, dd", functools.partial(dd, path))
     for name, path in paths.items():

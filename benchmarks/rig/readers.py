@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.rig import leftovers
 from benchmarks.rig.meter import slope
 from benchmarks.rig.place import CommandFailed, Place
-from cloudmanager.client.ways import fuse_file
+from cloudmanager.client.access_methods import fuse_file
 
 MOUNT_SECONDS = 20
 _METER = Path(__file__).with_name("meter.py")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from cloudmanager.cli.client.service import named
 from cloudmanager.cli.exits import Exit
-from cloudmanager.cli.people.service import named
 
 if TYPE_CHECKING:
     from cloudmanager.client import CloudManager, Node, Provider
@@ -81,7 +81,7 @@ def undrain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "
 @app.command()
 def status(json: JsonOption = False) -> None:
     """Show the nodes and the providers, and which orders stand."""
-    from cloudmanager.cli.people import output
+    from cloudmanager.cli.client import output
 
     with _service() as service:
         nodes, providers = list(service.nodes()), list(service.providers())
@@ -94,7 +94,7 @@ def status(json: JsonOption = False) -> None:
 
 @contextmanager
 def _service() -> "Iterator[CloudManager]":
-    from cloudmanager.cli.people.service import service as asked
+    from cloudmanager.cli.client.service import service as asked
 
     with asked() as service:
         yield service
@@ -130,7 +130,7 @@ def _said(what: str, order: "Order | None") -> list[str]:
 
 
 def _tell(answer: object, sentence: str, *, as_json: bool) -> None:
-    from cloudmanager.cli.people import output
+    from cloudmanager.cli.client import output
 
     if as_json:
         output.print_json(answer)

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cloudmanager.cli import admin, configuration
+from cloudmanager.cli.client import commands as people
 from cloudmanager.cli.light_command import LightGroup
-from cloudmanager.cli.people import commands as people
 
 app = typer.Typer(
     cls=LightGroup,

@@ -19,7 +19,7 @@ from cloudmanager.client.model import Access, Export
 from cloudmanager.client.service import Service, UploadEndpoint, default_holder
 
 if TYPE_CHECKING:
-    from cloudmanager.client import ways
+    from cloudmanager.client import access_methods
 
 
 class ExportOptions(TypedDict, total=False):
@@ -185,37 +185,41 @@ class KeptDisk:
     def size_bytes(self) -> int:
         return self.address.size_bytes or 0
 
-    def open(self, way: "ways.Way | None" = None) -> AbstractContextManager[Path]:
-        """A path to read the disk at, by the best way that this machine allows, or by `way`."""
-        from cloudmanager.client import ways  # noqa: PLC0415 - who only wants the address needs none of them
+    def open(self, method: "access_methods.AccessMethod | None" = None) -> AbstractContextManager[Path]:
+        """A path to read the disk at, by the best way that this machine allows, or by `method`."""
+        from cloudmanager.client import access_methods  # noqa: PLC0415 - who only wants the address needs none of them
 
-        return ways.open_disk(self.address, way)
+        return access_methods.open_disk(self.address, method)
 
-    def device(self, *, read_only: bool = False) -> "AbstractContextManager[ways.DiskDevice]":
+    def device(self, *, read_only: bool = False) -> "AbstractContextManager[access_methods.DiskDevice]":
         """A free /dev/nbdN, connected while the `with` block of this call lasts. Needs root and the nbd module."""
-        from cloudmanager.client import ways  # noqa: PLC0415 - as in open
+        from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
-        return ways.device(self.address, read_only=read_only)
+        return access_methods.device(self.address, read_only=read_only)
 
-    def file(self, *, read_only: bool = False) -> "AbstractContextManager[ways.DiskFile]":
+    def file(self, *, read_only: bool = False) -> "AbstractContextManager[access_methods.DiskFile]":
         """An ordinary file, by nbdfuse. Needs /dev/fuse."""
-        from cloudmanager.client import ways  # noqa: PLC0415 - as in open
+        from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
-        return ways.file(self.address, read_only=read_only)
+        return access_methods.file(self.address, read_only=read_only)
 
-    def stub(self, path: Path | str) -> "AbstractContextManager[ways.Stub]":
+    def stub(self, path: Path | str) -> "AbstractContextManager[access_methods.Stub]":
         """A small qcow2 image at `path` that refers to the address. Needs no privilege."""
-        from cloudmanager.client import ways  # noqa: PLC0415 - as in open
+        from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
-        return ways.stub(self.address, path)
+        return access_methods.stub(self.address, path)
 
     def mount(
-        self, where: Path | str | None = None, *, part: str | None = None, way: "ways.Way | None" = None
-    ) -> "AbstractContextManager[ways.MountedDisk]":
+        self,
+        where: Path | str | None = None,
+        *,
+        part: str | None = None,
+        method: "access_methods.AccessMethod | None" = None,
+    ) -> "AbstractContextManager[access_methods.MountedDisk]":
         """A file system of the disk, read-only and without a replay of its journal. Needs root."""
-        from cloudmanager.client import ways  # noqa: PLC0415 - as in open
+        from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
-        return ways.mount(self.address, where, part=part, way=way)
+        return access_methods.mount(self.address, where, part=part, method=method)
 
     # For those who keep it
 

@@ -18,7 +18,7 @@ from cloudmanager.client.model import Export
 from cloudmanager.client.service import Service
 
 if TYPE_CHECKING:
-    from cloudmanager.client.ways.record import Record
+    from cloudmanager.client.access_methods.record import Record
 
 ANSWER_SECONDS = 5.0
 log = logging.getLogger(__name__)
@@ -49,8 +49,8 @@ def let_go(export_id: str, *, is_over: bool) -> None:
 
 def _recorded(service: Service, export: Export) -> "Record | None":
     """None where this machine has no place for it: then the export ends by itself."""
-    from cloudmanager.client.ways.record import Record  # noqa: PLC0415 - while the service makes the export ready
-    from cloudmanager.client.ways.steps import HeldExport  # noqa: PLC0415 - as above
+    from cloudmanager.client.access_methods.record import Record  # noqa: PLC0415 - while the service makes the export ready
+    from cloudmanager.client.access_methods.steps import HeldExport  # noqa: PLC0415 - as above
 
     try:
         record = Record.begin(of_export=True)

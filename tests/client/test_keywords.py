@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mypy import api as mypy
 
-from cloudmanager.cli.people.waiting import exported
+from cloudmanager.cli.client.waiting import exported
 from cloudmanager.client import Access, AsyncCloudManager, CloudManager
 from cloudmanager.client.deploy import deploy
 from cloudmanager.client.openrelik import preprocess
@@ -24,7 +24,7 @@ CALLS = {
 @pytest.mark.parametrize("wrong", ["acess", "ttl", "read_only", "disk_id", "Access", "self2"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_an_unknown_keyword_is_a_type_error_before_anything_is_asked(call, wrong, monkeypatch):
-    monkeypatch.setattr("cloudmanager.cli.people.waiting.lasting_service", CloudManager)
+    monkeypatch.setattr("cloudmanager.cli.client.waiting.lasting_service", CloudManager)
     with pytest.raises(TypeError, match=wrong):
         call({wrong: "read-write"})
 

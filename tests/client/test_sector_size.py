@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.client import sector_size, ways
+from cloudmanager.client import access_methods, sector_size
 from tests.deploy.loops import attached, detach
 
 MiB = 1024 * 1024
@@ -64,7 +64,7 @@ def sizes(path: Path) -> frozenset[int]:
 def test_a_partition_table_tells(tmp_path: Path, sector_bytes: int, label: str, make: tuple[str, ...]) -> None:
     disk = partitioned(tmp_path / "disk", sector_bytes, label, make)
     assert sizes(disk) == {sector_bytes}
-    layout = ways.read_layout(disk)
+    layout = access_methods.read_layout(disk)
     assert (layout.scheme, layout.logical_sector_bytes) == (label, sector_bytes)
     (part,) = layout.parts
     assert part.start_bytes == MiB
@@ -78,7 +78,7 @@ def test_a_device_is_read_as_its_content_is_laid_out(tmp_path: Path, sector_byte
     """A disk whose content came from one with other sectors, too: an investigator wants to see it."""
     disk = partitioned(tmp_path / "disk", content_bytes, "gpt")
     with device(disk, sector_bytes) as loop:
-        layout = ways.read_layout(Path(loop))
+        layout = access_methods.read_layout(Path(loop))
     assert [(part.name, part.start_bytes) for part in layout.parts] == [("1", MiB)]
     assert layout.parts[0].is_filesystem
 
@@ -92,7 +92,7 @@ def test_what_a_disk_says_counts_where_its_content_does_not_tell(tmp_path: Path)
         assert sector_size.of_path(Path(loop)) == 4096
         run("sfdisk", "-q", "--no-tell-kernel", loop, given="label: dos\nstart=256, type=L\n")
     assert sizes(disk) == frozenset()
-    assert ways.read_layout(disk, 4096).parts[0].start_bytes == MiB
+    assert access_methods.read_layout(disk, 4096).parts[0].start_bytes == MiB
 
 
 @needs_root

@@ -73,6 +73,6 @@ def test_on_a_slow_link_what_can_be_compressed_is(kind, way, why, service, token
     )
     assert ran.returncode == 0, ran.stderr
     events = [json.loads(event) for event in ran.stdout.splitlines()]
-    assert events[-1]["way"] == way, [event.get("remark") for event in events]
+    assert events[-1]["route"] == way, [event.get("remark") for event in events]
     assert any(why in event.get("remark", "") for event in events)
     assert images.same(image, disk)

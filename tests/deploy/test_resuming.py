@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from cloudmanager.client import NbdAddress
 from cloudmanager.client.deploy import deploy, ledger
-ledger.COMMIT_SECONDS = 0.0
+journal.COMMIT_SECONDS = 0.0
 source, uri, journals, *options = sys.argv[1:]
 target = NbdAddress(uri, is_writable=True)
 keywords = {"target_id": "the disk", "connections": 1, "verify": "verify" in options}

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
+from cloudmanager.client.access_methods import qcow2_stub, tls
+from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.ways import qcow2_stub, tls
-from cloudmanager.client.ways.errors import WayFailed
 from cloudmanager.confined import Stderr
 from cloudmanager.core.nbd.failure import clean, last_said
 from cloudmanager.transfer.complaints import without_graphs
@@ -53,7 +53,7 @@ def test_a_servers_last_words_have_no_piece_of_a_graph():
 
 def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(tls, "tls_options", lambda *_: ())
-    with pytest.raises(WayFailed) as caught:
+    with pytest.raises(AccessFailed) as caught:
         with qcow2_stub.stub(NbdAddress(f"nbds://127.0.0.1:1/{NAME}"), tmp_path / "stub.qcow2"):
             pytest.fail("nobody listens there")
     assert "qemu-img" in caught.value.detail

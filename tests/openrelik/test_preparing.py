@@ -11,6 +11,7 @@ from openrelik_worker_common.file_utils import is_disk_image
 from openrelik_worker_common.task_utils import create_task_result, get_input_files
 
 from cloudmanager.client import CloudManager, ExportLost
+from cloudmanager.client.access_methods import AccessMethod
 from cloudmanager.client.openrelik import (
     Descriptor,
     DescriptorError,
@@ -22,7 +23,6 @@ from cloudmanager.client.openrelik import (
     preprocess,
 )
 from cloudmanager.client.openrelik.naming import disk_id
-from cloudmanager.client.ways import Way
 from cloudmanager.testing.cloud.gce import Emulation
 from tests.client.daemon import Daemon, eventually
 from tests.openrelik.conftest import Describe
@@ -49,7 +49,7 @@ def test_a_disk_in_a_cloud_becomes_a_file_and_is_detached_afterwards(
     manager: CloudManager, cloud: Emulation, evidence: str, gcp_disk: dict[str, object]
 ) -> None:
     (disk,) = (each for each in manager.disks("evidence-7"))
-    prepared = preprocess([gcp_disk], manager=manager, way=Way.FILE)
+    prepared = preprocess([gcp_disk], manager=manager, method=AccessMethod.FILE)
     try:
         [file] = prepared
         assert Path(file["path"]).stat().st_size == disk.size_bytes
@@ -64,12 +64,12 @@ def test_a_disk_in_a_cloud_becomes_a_file_and_is_detached_afterwards(
 
 def test_the_result_of_an_earlier_task_is_prepared_too(manager: CloudManager, own_disk: dict[str, object]) -> None:
     earlier = create_task_result([own_disk], "workflow-1")
-    with preprocess(get_input_files(earlier, []), manager=manager, way=Way.FILE) as prepared:
+    with preprocess(get_input_files(earlier, []), manager=manager, method=AccessMethod.FILE) as prepared:
         assert [file["display_name"] for file in prepared] == ["plain.raw"]
 
 
 def test_a_stub_is_a_qcow2_for_openrelik(manager: CloudManager, own_disk: dict[str, object]) -> None:
-    with preprocess([own_disk], manager=manager, way=Way.STUB) as prepared:
+    with preprocess([own_disk], manager=manager, method=AccessMethod.STUB) as prepared:
         [file] = prepared
         assert file["path"].endswith(".qcow2")
         assert (file["display_name"], file["data_type"]) == ("plain.raw.qcow2", "diskimage:qcow")
@@ -84,7 +84,7 @@ def test_without_a_way_the_best_of_this_machine_is_taken(manager: CloudManager, 
 def test_other_files_are_passed_on_as_they_are(manager: CloudManager, own_disk: dict[str, object]) -> None:
     log = {"id": 1, "display_name": "syslog", "data_type": "file:generic", "path": "/somewhere/syslog"}
     assert not describes_disk(log)
-    with preprocess([log, own_disk], manager=manager, way=Way.FILE) as prepared:
+    with preprocess([log, own_disk], manager=manager, method=AccessMethod.FILE) as prepared:
         assert prepared[0] == log
         assert len(prepared.disks) == 1
 
@@ -93,7 +93,7 @@ def test_several_disks_and_one_that_fails(
     manager: CloudManager, own_disk: dict[str, object], gcp_disk: dict[str, object], describe: Describe
 ) -> None:
     missing = describe("cloud:gcp:disk", {"provider": "gcp", "disk_name": "evidence-8"})
-    with preprocess([own_disk, missing, gcp_disk], manager=manager, way=Way.FILE) as prepared:
+    with preprocess([own_disk, missing, gcp_disk], manager=manager, method=AccessMethod.FILE) as prepared:
         assert [file["cloud_disk"].partition(":")[0] for file in prepared] == ["local", "prod"]
         [failure] = prepared.failures
         assert failure.input_file is missing
@@ -232,7 +232,7 @@ def test_a_provider_that_the_service_has_not_is_said(manager: CloudManager, desc
 def test_a_disk_that_is_lost_while_it_is_worked_on_is_told_and_the_others_are_given_back(
     manager: CloudManager, daemon: Daemon, own_disk: dict[str, object], gcp_disk: dict[str, object]
 ) -> None:
-    prepared = preprocess([own_disk, gcp_disk], manager=manager, way=Way.STUB)
+    prepared = preprocess([own_disk, gcp_disk], manager=manager, method=AccessMethod.STUB)
     assert isinstance(prepared, PreparedFiles)
     daemon.release(prepared.disks[0].id)
     with pytest.raises(ExportLost):
@@ -241,6 +241,6 @@ def test_a_disk_that_is_lost_while_it_is_worked_on_is_told_and_the_others_are_gi
 
 
 def test_what_the_task_raises_gives_everything_back(manager: CloudManager, own_disk: dict[str, object]) -> None:
-    with pytest.raises(ZeroDivisionError), preprocess([own_disk], manager=manager, way=Way.FILE):
+    with pytest.raises(ZeroDivisionError), preprocess([own_disk], manager=manager, method=AccessMethod.FILE):
         raise ZeroDivisionError
     eventually(lambda: not live(manager))

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tests.ways import disks
+from tests.client.access_methods import disks
 
 MIB = 2**20
 MAKERS = {

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.client.access_methods import disks
 from tests.client.daemon import Daemon, eventually
 from tests.client.test_sector_size import partitioned
 from tests.vm.evidence import PARTITIONS, make_evidence
 from tests.vm.virtual_machine import HOST, VirtualMachine
 from tests.vm.worker import Worker, assignments, bring_programs
-from tests.ways import disks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]  # a fixture makes the image
 
@@ -345,10 +345,10 @@ def answers(port: int) -> bool:
 
 @pytest.mark.parametrize(("way", "device"), [("device", "/dev/loop"), ("file", "/dev/loop"), ("stub", "/dev/nbd")])
 def test_openreliks_block_device_mounts_what_it_is_given(
-    start: Callable[..., Worker], redis_url: str, daemon: Daemon, evidence: Path, way: str, device: str
+    start: Callable[..., Worker], redis_url: str, daemon: Daemon, evidence: Path, method: str, device: str
 ) -> None:
     """Its own code, unchanged: a loop device on ours or on the file, qemu-nbd on the stub."""
-    worker = start("block_device", WAY=way, REDIS_URL=redis_url)
+    worker = start("block_device", WAY=method, REDIS_URL=redis_url)
     said = worker.said()
     worker.finish()
     assert said["device"].startswith(device)

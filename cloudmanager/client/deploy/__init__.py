@@ -21,7 +21,7 @@ from cloudmanager.client.deploy.options import (
     Phase,
     Progress,
     Result,
-    Way,
+    Route,
 )
 
 __all__ = [
@@ -34,6 +34,6 @@ __all__ = [
     "Phase",
     "Progress",
     "Result",
-    "Way",
+    "Route",
     "deploy",
 ]

@@ -183,7 +183,7 @@ class Copying:
     is_blank: bool
     """Whether the whole target was found to read as zero."""
     wants_digests: bool
-    ways: RouteChoice | None = None
+    routes: RouteChoice | None = None
     """Where there is a choice."""
     is_running_out: bool = False
     """Whether the last thread that asked got no unit."""
@@ -201,10 +201,10 @@ class Copying:
     def take_remark(self) -> str:
         """The last thing that a person should know, once."""
         remark, self._remark = self._remark, ""
-        return remark or (self.ways.take_remark() if self.ways else "")
+        return remark or (self.routes.take_remark() if self.routes else "")
 
     def writer(self, patience: Patience) -> AbstractContextManager[Writer]:
-        return self.ways.writer(patience) if self.ways else self.target.writer(patience)
+        return self.routes.writer(patience) if self.routes else self.target.writer(patience)
 
 
 class _Attempts:

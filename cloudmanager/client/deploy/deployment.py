@@ -42,7 +42,7 @@ def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOpti
         written.resumed_bytes,
         time.monotonic() - started,
         is_verified=options.verify,
-        way=written.way,
+        route=written.route,
         growth=growth,
         bad_ranges=tuple(BadRange(each.offset, each.length) for each in written.bad_ranges),
     )

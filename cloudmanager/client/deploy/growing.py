@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cloudmanager.client import sector_size
+from cloudmanager.client.access_methods import file as disk_file
+from cloudmanager.client.access_methods.command import SYSTEM_PATH, find
+from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import GrowFailed, MissingTool
 from cloudmanager.client.deploy.options import Growth
 from cloudmanager.client.deploy.sources import TargetLike
-from cloudmanager.client.ways import file as disk_file
-from cloudmanager.client.ways.command import SYSTEM_PATH, find
-from cloudmanager.client.ways.errors import WayFailed
 
 _ATTEMPTS = 5
 _MAY_FAIL = (0, 1)
@@ -61,7 +61,7 @@ def grow(target: TargetLike) -> Growth:
     try:
         with disk_file(replace(target, is_writable=True)) as file:
             return _grow(file.path, target.logical_sector_bytes)
-    except WayFailed as error:
+    except AccessFailed as error:
         raise GrowFailed(f"The target cannot be reached as a file: {error.detail}") from error
 
 

@@ -67,10 +67,10 @@ class LocalTarget:
         """So that the kernel knows those that were written; a device that cannot have any does not mind."""
         if not self.is_device:
             return
-        from cloudmanager.client.ways import command  # noqa: PLC0415 # takes a moment, and is for devices only
-        from cloudmanager.client.ways.errors import WayFailed  # noqa: PLC0415
+        from cloudmanager.client.access_methods import command  # noqa: PLC0415 # takes a moment, and is for devices only
+        from cloudmanager.client.access_methods.errors import AccessFailed  # noqa: PLC0415
 
-        with suppress(OSError, WayFailed):
+        with suppress(OSError, AccessFailed):
             fcntl.ioctl(self.descriptor, _BLKRRPART)
             command.run("partx", "--update", self.path)  # a kernel may understand no tables itself
 

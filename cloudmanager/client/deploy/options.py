@@ -142,7 +142,7 @@ class DeployOptions(TypedDict, total=False):
     journal_directory: Path | None
 
 
-class Way(StrEnum):
+class Route(StrEnum):
     """How content goes to a target."""
 
     DIRECT = "direct"
@@ -184,7 +184,7 @@ class Result:
     """What an earlier run had written."""
     seconds: float
     is_verified: bool
-    way: Way = Way.NBD
+    route: Route = Route.NBD
     growth: Growth | None = None
     bad_ranges: tuple[BadRange, ...] = ()
     """In order; those that an earlier run of the same deployment has skipped are among them."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.errors import ConnectionLost
 from cloudmanager.client.deploy.nbd_ends import NbdTarget, NbdWriter
-from cloudmanager.client.deploy.options import Way
+from cloudmanager.client.deploy.options import Route
 from cloudmanager.client.deploy.upload import NotOffered, Packer, ServiceLine, WireWriter
 from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
@@ -120,14 +120,14 @@ class RouteChoice:
         self._remark = ""
         self.sample = Sample()
         self.level = _FAST_LEVEL
-        self.current = Way.NBD
+        self.current = Route.NBD
         self.is_chosen = False
 
     @contextmanager
     def writer(self, patience: Patience) -> Iterator[Writer]:
         """Raises ConnectionLost, NotOffered."""
         with ExitStack() as stack, self._falling_back():
-            if self.is_chosen and self.current is Way.COMPRESSED:
+            if self.is_chosen and self.current is Route.COMPRESSED:
                 yield self.wire(stack, patience)
                 return
             writer = _ChangingWriter(self, stack.enter_context(self._target.writer(patience)), stack, patience)
@@ -140,9 +140,9 @@ class RouteChoice:
         line.connect()
         return WireWriter(line, Packer(self.level), lambda: stack.enter_context(self._target.writer(patience)))
 
-    def choose(self, way: Way, remark: str = "") -> None:
+    def choose(self, route: Route, remark: str = "") -> None:
         with self._lock:
-            self.current, self.is_chosen, self._remark = way, True, remark
+            self.current, self.is_chosen, self._remark = route, True, remark
 
     def take_remark(self) -> str:
         """Why, once."""
@@ -158,12 +158,12 @@ class RouteChoice:
         """Another part of what it sent has arrived."""
         pace = writer.pace
         with self._lock:
-            if self.is_chosen or writer.way is not self.current or not pace.bytes:
+            if self.is_chosen or writer.route is not self.current or not pace.bytes:
                 return
             self._heard.add(writer)
             rate = self._rate()
-            if self.current is Way.NBD and pace.bytes >= _LEAST_BYTES and rate >= _FAST_ENOUGH:
-                self.choose(Way.NBD)
+            if self.current is Route.NBD and pace.bytes >= _LEAST_BYTES and rate >= _FAST_ENOUGH:
+                self.choose(Route.NBD)
             elif self._is_over(pace):
                 self._judge(rate)
 
@@ -180,15 +180,15 @@ class RouteChoice:
         return gone + sum(writer.pace.rate for writer in self._heard)
 
     def _judge(self, rate: float) -> None:
-        if self.current is Way.NBD:
+        if self.current is Route.NBD:
             self._nbd_rate = rate
             self._after_nbd()
             return
         rates = f"{rate / MIB:.0f} MiB/s compressed, {self._nbd_rate / MIB:.0f} over NBD"
         if rate > _MARGIN * self._nbd_rate:
-            self.choose(Way.COMPRESSED, f"Content goes compressed to the service: {rates}.")
+            self.choose(Route.COMPRESSED, f"Content goes compressed to the service: {rates}.")
         else:
-            self.choose(Way.NBD, f"Content goes over NBD: {rates}.")
+            self.choose(Route.NBD, f"Content goes over NBD: {rates}.")
 
     def _after_nbd(self) -> None:
         self.level = _SLOW_LEVEL if self._nbd_rate < _SLOW else _FAST_LEVEL
@@ -196,15 +196,17 @@ class RouteChoice:
             promised = self.sample.promise(self._nbd_rate, self.level)
         except ModuleNotFoundError:
             remark = "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
-            self.choose(Way.NBD, remark)
+            self.choose(Route.NBD, remark)
             return
         if promised < _WORTH_A_TRY * self._nbd_rate:
-            self.choose(Way.NBD, f"Content goes over NBD, {self._nbd_rate / MIB:.0f} MiB/s: compression gains nothing.")
+            self.choose(
+                Route.NBD, f"Content goes over NBD, {self._nbd_rate / MIB:.0f} MiB/s: compression gains nothing."
+            )
             return
         self._measuring.clear()
         self._heard.clear()
         self._left.clear()
-        self.current = Way.COMPRESSED
+        self.current = Route.COMPRESSED
         self._remark = f"Content goes compressed to the service for a try: {self._nbd_rate / MIB:.0f} MiB/s over NBD."
 
     def _leave(self, writer: "_ChangingWriter") -> None:
@@ -219,30 +221,30 @@ class RouteChoice:
         try:
             yield
         except NotOffered as error:
-            self.choose(Way.NBD, f"The service takes no compressed content, so it goes over NBD: {error.detail}")
+            self.choose(Route.NBD, f"The service takes no compressed content, so it goes over NBD: {error.detail}")
             raise
 
 
 class _ChangingWriter:
     """One thread's. It goes the current way, and until one is chosen it measures how fast that is."""
 
-    def __init__(self, ways: RouteChoice, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
-        self._ways = ways
+    def __init__(self, routes: RouteChoice, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
+        self._routes = routes
         self._nbd = nbd
         self._stack = stack
         self._patience = patience
         self._writer: NbdWriter | WireWriter = nbd
         self._free: list[Buffer] = []
         self._has_joined = False
-        self.way = Way.NBD
+        self.route = Route.NBD
         self.pace = Pace()
         self.extents, self.zero, self.trim, self.flush = nbd.extents, nbd.zero, nbd.trim, nbd.flush
 
     def begin(self, buffer: Buffer, at: int, piece: Extent) -> None:
-        if self.way is not self._ways.current:
+        if self.route is not self._routes.current:
             self._change()
         self._writer.begin(buffer, at, piece)
-        if not self._ways.is_chosen:
+        if not self._routes.is_chosen:
             self._measure(buffer.view[at : at + piece.length])
 
     def reclaim(self) -> Buffer:
@@ -256,9 +258,9 @@ class _ChangingWriter:
     def _measure(self, content: memoryview) -> None:
         if not self._has_joined:
             self._has_joined = True
-            self._ways.join(self)
-        if self.way is Way.NBD:
-            self._ways.sample.add(content)
+            self._routes.join(self)
+        if self.route is Route.NBD:
+            self._routes.sample.add(content)
         if self.pace.sent(len(content)):
             self._take_stock()
 
@@ -267,19 +269,19 @@ class _ChangingWriter:
         self._free.extend(self._writer.settle())
         if self.pace.under_way:
             self.pace.arrived()
-            self._ways.hear(self)
+            self._routes.hear(self)
 
     def _change(self) -> None:
         self._free.extend(self._writer.settle())
-        way = self._ways.current
-        self._writer = self._nbd if way is Way.NBD else self._begun_wire()
-        self.way = Way.NBD if self._writer is self._nbd else way
-        self.pace = Pace(STEP_BYTES if way is Way.NBD else _WIRE_STEP_BYTES)
+        route = self._routes.current
+        self._writer = self._nbd if route is Route.NBD else self._begun_wire()
+        self.route = Route.NBD if self._writer is self._nbd else route
+        self.pace = Pace(STEP_BYTES if route is Route.NBD else _WIRE_STEP_BYTES)
         self._has_joined = False
 
     def _begun_wire(self) -> NbdWriter | WireWriter:
         try:
-            return self._ways.wire(self._stack, self._patience)
+            return self._routes.wire(self._stack, self._patience)
         except ConnectionLost as error:
-            self._ways.choose(Way.NBD, f"Content goes over NBD: {error.detail}")
+            self._routes.choose(Route.NBD, f"Content goes over NBD: {error.detail}")
             return self._nbd

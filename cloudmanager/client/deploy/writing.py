@@ -12,7 +12,7 @@ from cloudmanager.client.deploy.errors import ConnectionLost, DeployError, Diffe
 from cloudmanager.client.deploy.journal import Ledger
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
-from cloudmanager.client.deploy.options import Meter, Phase, Way
+from cloudmanager.client.deploy.options import Meter, Phase, Route
 from cloudmanager.client.deploy.route import RouteChoice
 from cloudmanager.client.deploy.run import Run
 from cloudmanager.client.deploy.sectors import refuse_other_sectors
@@ -33,7 +33,7 @@ class Written:
     size_bytes: int
     written_bytes: int
     resumed_bytes: int
-    way: Way
+    route: Route
     bad_ranges: tuple[Extent, ...] = ()
 
 
@@ -68,7 +68,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
     todo, resumed_bytes = _to_write(run)
     supply = _supply(run, todo)
     head = Head()
-    ways = _ways(run)
+    routes = _routes(run)
     copying = Copying(
         run.source,
         run.target,
@@ -81,7 +81,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         run.options.reconnect_seconds,
         is_blank=is_blank,
         wants_digests=run.options.verify or run.is_stream,
-        ways=ways,
+        routes=routes,
     )
     meter = Meter(Phase.WRITING, None if run.is_stream else _content_of(run, todo))
     lost_at: float | None = None
@@ -93,7 +93,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
                 size_bytes,
                 ledger.written_bytes,
                 resumed_bytes + ledger.skipped_bytes,
-                _way(run, ways),
+                _route(run, routes),
                 tuple(run.bad.all()),
             )
         except ConnectionLost as error:
@@ -114,16 +114,16 @@ def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: H
     return size
 
 
-def _ways(run: Run) -> RouteChoice | None:
+def _routes(run: Run) -> RouteChoice | None:
     if run.through is None or not isinstance(run.target, NbdTarget):
         return None
     return RouteChoice(run.target, run.through)
 
 
-def _way(run: Run, ways: RouteChoice | None) -> Way:
+def _route(run: Run, routes: RouteChoice | None) -> Route:
     if isinstance(run.target, LocalTarget):
-        return Way.DIRECT
-    return ways.current if ways else Way.NBD
+        return Route.DIRECT
+    return routes.current if routes else Route.NBD
 
 
 def _to_write(run: Run) -> tuple[list[Unit], int]:

@@ -9,25 +9,25 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from cloudmanager.client import ways
+from cloudmanager.client import access_methods
+from cloudmanager.client.access_methods import AccessMethod
+from cloudmanager.client.access_methods.errors import AccessLost
 from cloudmanager.client.cloud_manager import CloudManager
 from cloudmanager.client.errors import ClientError, ExportLost, NotReadyInTime, ServiceError, Unreachable
 from cloudmanager.client.exported_disk import ExportedDisk
 from cloudmanager.client.openrelik.descriptor import Descriptor, InputFile, describes_disk
 from cloudmanager.client.openrelik.errors import PreparationFailed
 from cloudmanager.client.openrelik.naming import disk_id
-from cloudmanager.client.ways import Way
-from cloudmanager.client.ways.errors import WayLost
 
 log = logging.getLogger(__name__)
 
 _FORMS = {
-    Way.DEVICE: (".raw", "diskimage:raw"),
-    Way.FILE: (".raw", "diskimage:raw"),
-    Way.STUB: (".qcow2", "diskimage:qcow"),
+    AccessMethod.DEVICE: (".raw", "diskimage:raw"),
+    AccessMethod.FILE: (".raw", "diskimage:raw"),
+    AccessMethod.STUB: (".qcow2", "diskimage:qcow"),
 }
 """The extension and the data type by which openrelik-worker-common knows what a path leads to."""
-_PASSING = (Unreachable, NotReadyInTime, ExportLost, WayLost)
+_PASSING = (Unreachable, NotReadyInTime, ExportLost, AccessLost)
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,15 @@ def preprocess(
     input_files: Iterable[InputFile],
     *,
     manager: CloudManager | None = None,
-    way: Way | None = None,
+    method: AccessMethod | None = None,
     holder: str | None = None,
 ) -> PreparedFiles:
     """Exports each disk among the files, and gives it a path. Other files are passed on as they are.
 
-    `way` is the best that the machine allows unless one is named. A disk that fails is in `failures`, and the task goes
-    on with the others. Raises PreparationFailed when every file was a disk that failed; then nothing is left behind.
+    `method` is the best that the machine allows unless one is named. A disk that fails is in `failures`, and the task
+    goes on with the others. Raises PreparationFailed when every file was a disk that failed; then nothing is left.
     """
-    preparation = _Preparation(manager or CloudManager(), way, holder)
+    preparation = _Preparation(manager or CloudManager(), method, holder)
     with ExitStack() as undo:
         prepared = undo.enter_context(PreparedFiles())
         for input_file in input_files:
@@ -105,8 +105,8 @@ def preprocess(
 def postprocess(prepared: PreparedFiles) -> None:
     """Undoes everything and releases the disks, whatever happened in between.
 
-    Raises ExportLost or WayLost when a disk was lost while it was worked on: the results of the task cannot be relied
-    on then, and Celery may try it again.
+    Raises ExportLost or AccessLost when a disk was lost while it was worked on: the results of the task are not reliable
+    then, and Celery may try it again.
     """
     prepared.__exit__(None, None, None)
 
@@ -116,7 +116,7 @@ class _Preparation:
     """How each disk of a task is prepared."""
 
     manager: CloudManager
-    way: Way | None
+    method: AccessMethod | None
     holder: str | None
 
     def run(self, input_file: InputFile, undo: ExitStack) -> tuple[ExportedDisk, dict[str, Any]]:
@@ -125,13 +125,13 @@ class _Preparation:
         name = disk_id(self.manager, descriptor)
         note = f"OpenRelik input {input_file.get('uuid') or input_file.get('display_name')}"
         disk = undo.enter_context(self.manager.export(name, descriptor.access, holder=self.holder, note=note))
-        way = self.way or ways.choose(disk.address).way
-        path = undo.enter_context(disk.open(way))
-        return disk, {**input_file, **_as_image(name, way), "path": str(path)}
+        method = self.method or access_methods.choose(disk.address).method
+        path = undo.enter_context(disk.open(method))
+        return disk, {**input_file, **_as_image(name, method), "path": str(path)}
 
 
-def _as_image(name: str, way: Way) -> dict[str, str]:
-    extension, data_type = _FORMS[way]
+def _as_image(name: str, method: AccessMethod) -> dict[str, str]:
+    extension, data_type = _FORMS[method]
     short = name.rpartition(":")[2].rpartition("/")[2]
     return {
         "display_name": f"{short.removesuffix(extension)}{extension}",

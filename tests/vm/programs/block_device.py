@@ -6,14 +6,14 @@ from pathlib import Path
 
 from openrelik_worker_common.mount_utils import BlockDevice
 
+from cloudmanager.client.access_methods import AccessMethod
 from cloudmanager.client.openrelik import postprocess, preprocess
-from cloudmanager.client.ways import Way
 from tests.vm.programs.conversation import hear, say
 
 descriptor = Path("/run/evidence.json")
 descriptor.write_text(json.dumps({"disk": "local:evidence.raw"}))
 input_file = {"display_name": "evidence.json", "data_type": "cloud:cloudmanager:disk", "path": str(descriptor)}
-prepared = preprocess([input_file], way=Way(os.environ["WAY"]))
+prepared = preprocess([input_file], method=AccessMethod(os.environ["WAY"]))
 try:
     block_device = BlockDevice(prepared[0]["path"], min_partition_size=1)
     block_device.setup()

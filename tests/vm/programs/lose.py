@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cloudmanager.client import CloudManager
-from cloudmanager.client.ways.errors import WayLost
+from cloudmanager.client.access_methods.errors import AccessLost
 from tests.vm.programs.conversation import hear, say
 
 
@@ -22,6 +22,6 @@ with CloudManager().export("local:small-0.raw") as disk:
             say(export=disk.id, path=str(device.path))
             while hear():
                 say(errno=failure(device.path))
-    except WayLost as lost:
+    except AccessLost as lost:
         say(lost=lost.detail)
     hear()

@@ -10,10 +10,10 @@ from openrelik_worker_common.file_utils import create_output_file, is_disk_image
 from openrelik_worker_common.reporting import Report
 from openrelik_worker_common.task_utils import create_task_result, get_input_files
 
+from cloudmanager.client.access_methods import AccessMethod
+from cloudmanager.client.access_methods.errors import AccessLost
 from cloudmanager.client.errors import ExportLost
 from cloudmanager.client.openrelik import PreparationFailed, PreparedFiles, postprocess, preprocess
-from cloudmanager.client.ways import Way
-from cloudmanager.client.ways.errors import WayLost
 from src.app import celery
 from src.listing import list_files
 
@@ -47,14 +47,14 @@ def command(
     deleted_only = bool((task_config or {}).get("deleted_only"))
     wanted = get_input_files(pipe_result, input_files or [])
     try:
-        prepared = preprocess(wanted, way=Way.FILE, holder=f"openrelik-{self.request.id}")
+        prepared = preprocess(wanted, method=AccessMethod.FILE, holder=f"openrelik-{self.request.id}")
         try:
             outputs = [
                 _listed(disk, Path(output_path), deleted_only=deleted_only) for disk in prepared if is_disk_image(disk)
             ]
         finally:
             postprocess(prepared)
-    except (ExportLost, WayLost) as error:  # what was written so far cannot be relied on
+    except (ExportLost, AccessLost) as error:  # what was written so far cannot be relied on
         raise self.retry(exc=error, countdown=AGAIN_SECONDS) from error
     except PreparationFailed as error:
         if not error.retriable:

@@ -1,0 +1,138 @@
+"""cloudmanager deploy"""
+
+import dataclasses
+import importlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudmanager.cli.client.deploy_progress import bar
+from cloudmanager.cli.client.output import remark
+from cloudmanager.client import ExportedDisk
+from cloudmanager.client.address import NbdAddress, address_of, is_nbd_uri
+from cloudmanager.client.errors import ClientError
+from cloudmanager.client.model import Access
+from cloudmanager.client.service import UploadEndpoint
+from cloudmanager.client.signals import unwinding_on_sigterm
+
+if TYPE_CHECKING:
+    from cloudmanager.client.deploy import DeployOptions, Progress, Result
+
+_ENGINE = "cloudmanager.client.deploy"
+"""It takes a tenth of a second to import, in which a service can make an export ready."""
+
+_DISK = re.compile(r"[A-Za-z][\w-]*:")
+_INCOMPLETE = "The target is incomplete, and has no partition table."
+_GO_ON = f"{_INCOMPLETE} The same command goes on where this one ended."
+_ANEW = f"{_INCOMPLETE} The same command writes it anew."
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A source or target, and what it is called in a journal where its address may change."""
+
+    end: "Path | str | NbdAddress"
+    name: str = ""
+    through: UploadEndpoint | None = None
+
+
+def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":
+    """Raises ClientError; leaves by KeyboardInterrupt or SystemExit when it is told to stop."""
+    threading.Thread(target=importlib.import_module, args=(_ENGINE,), name="import", daemon=True).start()
+    cancelled = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(unwinding_on_sigterm())
+        source = stack.enter_context(_source(image, holder, cancelled))
+        disk = stack.enter_context(_target(target, holder, cancelled))
+        from cloudmanager.client.deploy import deploy as deploy_image
+        from cloudmanager.client.deploy.errors import DifferenceFound, SourceChanged
+
+        show = _Lines() if as_json else stack.enter_context(bar())
+        told: DeployOptions = {
+            **options,
+            "progress": show.progress,
+            "cancelled": cancelled,
+            "source_id": source.name,
+            "target_id": disk.name,
+            "through": disk.through,
+        }
+        try:
+            result = deploy_image(source.end, disk.end, **told)
+        except BaseException as error:
+            show.failed(error)
+            if _is_incomplete(error) and not as_json:
+                remark(_ANEW if isinstance(error, SourceChanged | DifferenceFound) else _GO_ON)
+            raise
+    show.done(result)
+    return result
+
+
+class _Lines:
+    """A JSON object for each event."""
+
+    def progress(self, progress: "Progress") -> None:
+        _print({"event": "progress", **dataclasses.asdict(progress)})
+
+    def failed(self, error: BaseException) -> None:
+        detail = error.detail if isinstance(error, ClientError) else str(error)
+        kind = type(error).__name__
+        _print({"event": "failed", "error": kind, "detail": detail, "is_resumable": _is_incomplete(error)})
+
+    def done(self, result: "Result") -> None:
+        _print({"event": "done", **dataclasses.asdict(result)})
+
+
+def _print(event: dict[str, object]) -> None:
+    print(json.dumps(event, default=str), flush=True)
+
+
+def _is_incomplete(error: BaseException) -> bool:
+    from cloudmanager.client.deploy import DeployError
+
+    return error.is_resumable if isinstance(error, DeployError) else not isinstance(error, Exception)
+
+
+@contextmanager
+def _source(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+    if is_nbd_uri(text):
+        yield _Place(address_of(text))
+    elif _is_disk(text):
+        with _exported(text, Access.READ_ONLY, holder, cancelled) as disk:
+            yield _Place(disk.address, _name(text))
+    else:
+        yield _Place(text)
+
+
+@contextmanager
+def _target(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+    if is_nbd_uri(text):
+        yield _Place(address_of(text, is_writable=True))
+    elif _is_disk(text):
+        with _exported(text, Access.READ_WRITE, holder, cancelled) as disk:
+            yield _Place(disk.address, _name(text), disk.through)
+    else:
+        yield _Place(Path(text))
+
+
+@contextmanager
+def _exported(disk: str, access: Access, holder: str | None, cancelled: threading.Event) -> Iterator[ExportedDisk]:
+    """A disk of a provider; when its export is lost, the deployment ends."""
+    from cloudmanager.cli.client.waiting import exported
+
+    with exported(disk, access, goes_on=True, holder=holder, on_lost=lambda _lost: cancelled.set()) as ready:
+        yield ready
+
+
+def _is_disk(text: str) -> bool:
+    """Whether it is `provider:name`, and no file of that name is there."""
+    return bool(_DISK.match(text)) and "://" not in text and not Path(text).exists()
+
+
+def _name(disk: str) -> str:
+    return f"{disk} of {os.environ.get('CLOUDMANAGER_URL', 'this machine')}"

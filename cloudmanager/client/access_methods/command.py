@@ -1,0 +1,40 @@
+"""Programs of the machine that do the work."""
+
+import os
+import shutil
+import subprocess
+
+from cloudmanager.client.access_methods.errors import AccessFailed
+from cloudmanager.transfer.complaints import without_graphs
+
+TIMEOUT_SECONDS = 60.0
+SYSTEM_PATH = ":/usr/sbin:/sbin"
+
+
+def find(program: str) -> str | None:
+    """Where a program is; also in the directories that the PATH of somebody who is not root leaves out."""
+    return shutil.which(program, path=os.environ.get("PATH", os.defpath) + SYSTEM_PATH)
+
+
+def run(program: str, *arguments: str | os.PathLike[str], accept: tuple[int, ...] = (0,)) -> str:
+    """What it printed. Raises AccessFailed for an exit status that is not accepted, with what it said of it."""
+    command = [find(program) or program, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise AccessFailed(f"{program} is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise AccessFailed(f"{program} did not answer within {TIMEOUT_SECONDS:g} s") from error
+    if done.returncode not in accept:
+        said = without_graphs(done.stderr.strip(), "the disk")
+        raise AccessFailed(f"{program}: {said or f'ended with status {done.returncode}'}")
+    return done.stdout

@@ -1,0 +1,204 @@
+"""The things that a crash would leave behind, and how each is undone: harmlessly when it never was done."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudmanager.client import calls
+from cloudmanager.client.access_methods.command import find, run
+from cloudmanager.client.access_methods.errors import AccessFailed
+from cloudmanager.client.connection import Connection
+from cloudmanager.client.errors import ExportNotFound
+from cloudmanager.client.service import Service
+
+END_SECONDS = 20.0
+BUSY_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Step(ABC):
+    """Fields are of what JSON has. `str()` of it is for people."""
+
+    path: str
+
+    @abstractmethod
+    def undo(self) -> None:
+        """Raises ClientError, OSError."""
+
+
+@dataclass(frozen=True)
+class MountPoint(Step):
+    """A file system, mounted read-only in a directory of the record."""
+
+    def __str__(self) -> str:
+        return f"file system mounted at {self.path}"
+
+    def undo(self) -> None:
+        """Whoever still reads there keeps what is open; nothing that was written can be lost."""
+        if _is_mount_point(self.path):
+            try:
+                run("umount", self.path)
+            except AccessFailed:
+                run("umount", "--lazy", self.path)
+
+
+@dataclass(frozen=True)
+class BoundMount(Step):
+    """The same file system, where the user wants it."""
+
+    of: str
+    """The mount point in the record. Something else that is mounted at `path` is not ours."""
+
+    def __str__(self) -> str:
+        return f"file system mounted at {self.path}"
+
+    def undo(self) -> None:
+        if _device_mounted_at(self.path) == _device_mounted_at(self.of):
+            MountPoint(self.path).undo()
+
+
+@dataclass(frozen=True)
+class FuseFile(Step):
+    """nbdfuse and its mount point, a directory of the record."""
+
+    def __str__(self) -> str:
+        return f"nbdfuse at {self.path}"
+
+    def undo(self) -> None:
+        """nbdfuse ends when it is unmounted. If somebody still reads, it is ended, and the reader gets an error."""
+        servers = [os.pidfd_open(pid) for pid in _processes_naming(self.path)]
+        try:
+            if _is_mount_point(self.path):
+                self._unmount(servers)
+            for server in servers:
+                _await_end(server)
+        finally:
+            for server in servers:
+                os.close(server)
+
+    def _unmount(self, servers: list[int]) -> None:
+        try:
+            _retried(lambda: _unmount_fuse(self.path))
+        except AccessFailed:
+            for server in servers:
+                _signal(server, signal.SIGTERM)
+                _await_end(server)
+            if _is_mount_point(self.path):
+                _unmount_fuse(self.path, lazily=True)
+
+
+@dataclass(frozen=True)
+class MadeFile(Step):
+    """A file that we made where the user wanted it."""
+
+    device: int
+    inode: int
+
+    def __str__(self) -> str:
+        return f"file {self.path}"
+
+    def undo(self) -> None:
+        with suppress(FileNotFoundError):
+            found = Path(self.path).lstat()
+            if (found.st_dev, found.st_ino) == (self.device, self.inode):
+                Path(self.path).unlink()
+
+
+@dataclass(frozen=True)
+class HeldExport(Step):
+    """An export that a process had to give back. `path` is the address of its service."""
+
+    export_id: str
+    disk: str
+
+    def __str__(self) -> str:
+        return f"export {self.export_id} of {self.disk} at {self.path}"
+
+    def undo(self) -> None:
+        """Raises ClientError: while its service is away, for example. Then it ends by itself, too."""
+        connection = Connection(Service.of(self.path, None))
+        with suppress(ExportNotFound):
+            connection.run(calls.release(self.export_id, patience_seconds=0))
+
+
+_KINDS = (MountPoint, BoundMount, FuseFile, MadeFile, HeldExport)
+KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in _KINDS}
+
+
+def mount_points_below(directory: Path) -> list[str]:
+    return [path for path, _ in _mounts() if Path(path).is_relative_to(directory)]
+
+
+def _mounts() -> Iterator[tuple[str, str]]:
+    """Where, and the number of the device (proc(5), mountinfo)."""
+    with Path("/proc/self/mountinfo").open() as table:
+        for line in table:
+            _, _, device, _, path, *_ = line.split(" ")
+            yield re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), path), device
+
+
+def _device_mounted_at(path: str) -> str | None:
+    found = [device for where, device in _mounts() if where == path]
+    return found[-1] if found else None
+
+
+def _is_mount_point(path: str) -> bool:
+    return _device_mounted_at(path) is not None
+
+
+def _unmount_fuse(path: str, *, lazily: bool = False) -> None:
+    if os.geteuid() == 0:
+        run("umount", *(["--lazy"] if lazily else []), path)
+    else:
+        run("fusermount3", "-u", *(["-z"] if lazily else []), path)
+
+
+def _retried(unmount: Callable[[], None]) -> None:
+    """A loop device on the file is freed a moment after the file system on it."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            return unmount()
+        except AccessFailed:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def _processes_naming(path: str) -> list[int]:
+    """Those with a file below that path on their command line. The path has a random part, so they are ours."""
+    named = f"\0{path}/".encode()
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if named in _command_line(entry)]
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _await_end(process: int) -> None:
+    """nbdfuse that does not end by itself is killed: a server that does not answer may keep it."""
+    if not select.select([process], [], [], END_SECONDS)[0]:
+        _signal(process, signal.SIGKILL)
+        select.select([process], [], [], END_SECONDS)
+
+
+def _signal(process: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, number)
+
+
+def needs_fusermount() -> bool:
+    """Whether nbdfuse cannot mount by itself and has no help."""
+    return os.geteuid() != 0 and find("fusermount3") is None
