@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests import janitor
+from tests.checkout import ROOT
 from tests.core.bench import eventually
 from tests.janitor import Janitor
 
-ROOT = Path(__file__).parents[1]
 _KILLED = """
 import os, signal, subprocess, sys
 from pathlib import Path

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from cloudmanager import hookimpl
-from tests.faults.depot import Depot, DepotProvider
+from tests.faults.file_cloud import Depot, DepotProvider
 
 VARIABLE = "HANGING_DEPOT"
 

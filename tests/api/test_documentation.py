@@ -13,8 +13,9 @@ from cloudmanager.api.problems import STATUS, by_code
 from cloudmanager.api.routes import router
 from cloudmanager.transfer.frames import Encoding, Frame
 from tests.api.service import Service, running, settings_for
+from tests.checkout import ROOT
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
+GUIDE = (ROOT / "docs" / "http-api.md").read_text()
 ADDRESS = "http://127.0.0.1:8600"
 EXPORT_ID = "019a1b2c3d4e5f60718293a4"
 FORBIDDEN = {"volume", "mount", "session", "handle", "share", "ticket"}

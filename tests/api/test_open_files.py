@@ -17,7 +17,7 @@ from cloudmanager.api.acceptor import PAUSE_SECONDS
 from cloudmanager.core.openfiles import Capacity, files_for
 from tests.api.process import Process, process
 from tests.api.service import eventually
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 FILES = 256
 MOST = Capacity(ports=200, files=FILES).exports

@@ -10,7 +10,7 @@ import pytest
 from cloudmanager.client import AsyncCloudManager, CloudManager, errors
 from tests.api.service import Service, eventually, running, settings_for
 from tests.api.test_metrics import samples
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 WHY = {"by": "nina", "reason": "The zone is being evacuated."}
 

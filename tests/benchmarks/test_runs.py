@@ -12,14 +12,13 @@ from benchmarks.figures import Figures
 from benchmarks.rig import leftovers
 from benchmarks.shown import SHOWN
 from benchmarks.tables import MEASURES
+from tests.checkout import ROOT
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(os.geteuid() != 0, reason="the benchmarks need root"),
 ]
-
-ROOT = Path(__file__).parents[2]
 
 
 def started(*words: str | Path) -> subprocess.Popen[str]:

@@ -13,8 +13,8 @@ from cloudmanager.core.clock import Clock
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.store import Store
 from tests.authority import Authority, CertificateRequest
+from tests.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 SHELF = '[providers.s]\ntype = "shelf"\nroom = "cellar"\n'
 
 

@@ -4,15 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from cloudmanager.client.errors import LostReason
 from cloudmanager.client.kept_disk import ExportOptions
+from tests.checkout import ROOT
 from tests.client.daemon import BOUND, Daemon
 
-PAGE = Path(__file__).parents[2] / "docs" / "worker-guide.md"
+PAGE = ROOT / "docs" / "worker-guide.md"
 TEXT = PAGE.read_text()
 EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 

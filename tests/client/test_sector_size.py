@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client import access_methods, sector_size
-from tests.deploy.loops import attached, detach
+from tests.client.deploy.loops import attached, detach
 
 MiB = 1024 * 1024
 SIZE = 24 * MiB

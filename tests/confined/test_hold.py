@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.confined import Ended, NoAnswer, Process, Spawner
+from tests.checkout import ROOT
 from tests.confined.runs import PYTHON, SECONDS, started
 
-ROOT = Path(__file__).parents[2]
 SERVER = """
 import os, socket
 file = open("/usr/bin/env")

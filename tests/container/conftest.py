@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 CACHE = ROOT / ".cache"
 RELEASE = "bookworm"
 """That of the Containerfile's default base."""

@@ -17,11 +17,11 @@ from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
 from cloudmanager.testing.cloud.guest import Guest, Plugged
 from cloudmanager.testing.conformance.emulated import NODE, SAMPLE_BYTES, EmulatorHarness
-from tests.aws.harness import Ec2Harness, XenHarness
-from tests.azure_disks.harness import AzureHarness
 from tests.core.bench import BOUND, SettableClock, eventually, kill
-from tests.gce.harness import GceHarness, NvmeHarness
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
+from tests.providers.aws.harness import Ec2Harness, XenHarness
+from tests.providers.azure.harness import AzureHarness
+from tests.providers.gce.harness import GceHarness, NvmeHarness
 
 CLOUDS: dict[str, type[EmulatorHarness]] = {
     "gce": GceHarness,

@@ -15,7 +15,7 @@ from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.records import AttachmentRecord
 from tests.core.bench import Bench, eventually, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 
 @pytest.fixture

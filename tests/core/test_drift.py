@@ -20,7 +20,7 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.model import AttachmentState, Export, ExportState, Problem
 from tests.core.bench import BOUND, SIZE, Bench, content, eventually, kill, opened_bench
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 
 @pytest.fixture

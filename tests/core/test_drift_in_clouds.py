@@ -14,7 +14,7 @@ from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.emulated import NODE
 from tests.core.bench import eventually
 from tests.core.cloud_bench import CLOUDS, GIB, CloudBench, opened_cloud, start_of
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 
 @pytest.fixture(params=["gce", "aws", "azure"])

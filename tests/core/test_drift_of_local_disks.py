@@ -19,7 +19,7 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.providers import local
 from cloudmanager.testing.cloud import loop_device
 from tests.core.bench import BOUND, eventually, kill
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 SIZE = 1 << 20
 _LOOP_CHANGE_FD = 0x4C06  # linux/loop.h

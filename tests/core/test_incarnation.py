@@ -12,7 +12,7 @@ from cloudmanager.core.errors import DiskReplaced, Throttled
 from cloudmanager.core.incarnation import is_replaced, refuse_replaced
 from cloudmanager.core.model import Disk, DiskId, Export, ExportState
 from tests.core.bench import SIZE, Bench, content, eventually, opened_bench, processes_of
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 NEW = b"another disk".ljust(16) * (SIZE // 16)
 ACCESSES = pytest.mark.parametrize("access", list(Access))

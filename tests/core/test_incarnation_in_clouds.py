@@ -17,7 +17,7 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.conformance.emulated import NODE
 from tests.core.bench import eventually, processes_of
 from tests.core.cloud_bench import CloudBench, opened_cloud, start_of
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 ACCESSES = pytest.mark.parametrize("access", list(Access))
 

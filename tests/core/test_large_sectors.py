@@ -15,8 +15,8 @@ from cloudmanager import Access
 from cloudmanager.api import answers
 from cloudmanager.core.model import Query
 from cloudmanager.testing.cloud import loop_device
+from tests.core.nbd.client import Client
 from tests.core.test_drift_of_local_disks import SIZE, LocalBench
-from tests.nbd.client import Client
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes loop devices")
 SECTOR = 4096

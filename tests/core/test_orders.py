@@ -17,7 +17,7 @@ from cloudmanager.core.errors import (
 from cloudmanager.core.model import Export, ExportState, NodeState, Severity
 from cloudmanager.core.records import AuditEvent, NodeRecord
 from tests.core.bench import Bench, content, eventually, opened_bench
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 
 @pytest.fixture

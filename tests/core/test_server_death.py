@@ -16,7 +16,7 @@ from cloudmanager import Access
 from cloudmanager.core.model import Export, ExportState
 from tests.core.bench import SIZE, Bench, eventually, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 BLOCK = 4096
 KILLS = 5

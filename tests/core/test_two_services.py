@@ -16,7 +16,7 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.providers import local
 from tests.core.bench import BOUND, SettableClock, eventually, kill, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 
 class Service:

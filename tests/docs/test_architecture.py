@@ -1,11 +1,11 @@
 """The page that a newcomer reads first leads to places that exist."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 PAGES = ("docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md")
 NAMED = [
     (page, path)

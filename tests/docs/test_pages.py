@@ -12,9 +12,9 @@ import pytest
 
 from cloudmanager.core import settings
 from cloudmanager.core.model import ExportState
+from tests.checkout import ROOT
 from tests.core.bench import eventually
 
-ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [
         ROOT / "README.md",

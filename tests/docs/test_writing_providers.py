@@ -14,9 +14,10 @@ import pytest
 from cloudmanager.core import errors, hookspecs
 from cloudmanager.testing.cloud.faults import Effect
 from cloudmanager.testing.conformance import Harness, ProviderConformance
+from tests.checkout import ROOT
 from tests.examples.package import Installed, install
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 PAGE = DOCS / "writing-providers.md"
 TEXT = PAGE.read_text()
 FILE = re.compile(r"<!-- file: (\S+) -->\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE)

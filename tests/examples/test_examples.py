@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.cli.new_provider import package
+from tests.checkout import ROOT
 from tests.examples.package import Report, install
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 def certify(name: str, directory: Path) -> Report:

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from cloudmanager.testing.cloud.emulator import GIB
 from tests.faults.console import MACHINES, RemoteConsole
-from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
+from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
 
 MiB = 1 << 20
 KINDS = {"gce": "gce", "aws": "ec2", "azure": "azure"}

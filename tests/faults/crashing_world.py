@@ -15,7 +15,7 @@ from typing import Any, cast
 from cloudmanager.core.manager import Manager
 from tests.faults import invariants
 from tests.faults.away import Away, Gone
-from tests.faults.nurseries import ROOT
+from tests.faults.scenario_runners import ROOT
 from tests.faults.world import Weather, World, kill
 
 _STARTS = 20
@@ -29,7 +29,7 @@ class Cradle:
         """`directory`: below it are those of the worlds."""
         self.directory = directory
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.cradle"],
+            [sys.executable, "-m", "tests.faults.forking_service"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

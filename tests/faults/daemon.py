@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from tests.core.bench import eventually
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 
 BOUND = 60.0
 _CONFIGURATION = """

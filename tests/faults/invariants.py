@@ -15,8 +15,8 @@ from cloudmanager.core.model import Credentials, Export, ExportState, Severity
 from cloudmanager.core.nbd import process
 from cloudmanager.core.records import AuditEvent, ExportFilter
 from cloudmanager.core.store.check import check
+from tests.core.nbd.client import Client
 from tests.faults.clouds import MiB
-from tests.nbd.client import Client
 
 _EXPORT_STORY = {
     "": {"claimed"},

@@ -17,8 +17,8 @@ import pytest
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.store import Store
 from tests.faults.clouds import KINDS
-from tests.faults.life import LIVES
-from tests.faults.nurseries import Nurseries, Outcome, emulated
+from tests.faults.scenario import LIVES
+from tests.faults.scenario_runners import Nurseries, Outcome, emulated
 
 pytestmark = pytest.mark.timeout(1800)
 """On a quiet machine they take a minute or two; on a busy one they have to wait."""

@@ -19,7 +19,7 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from tests.core.bench import eventually
-from tests.faults.depot import SOMEBODY
+from tests.faults.file_cloud import SOMEBODY
 from tests.faults.world import World
 
 DISK = "disk.img"

@@ -44,12 +44,13 @@ from cloudmanager.core.errors import (
     ProviderPaused,
 )
 from cloudmanager.core.model import Export, ExportState
+from tests.checkout import ROOT
+from tests.core.nbd.client import Client
 from tests.faults import invariants
 from tests.faults.clouds import MiB
 from tests.faults.crashing_world import Cradle, CrashingWorld
-from tests.faults.depot import SOMEBODY
+from tests.faults.file_cloud import SOMEBODY
 from tests.faults.world import HOOKS_THAT_FAIL
-from tests.nbd.client import Client
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
@@ -58,7 +59,7 @@ FEW, MANY = 24, 70
 LEAST_SHARE = 0.85
 """Of the steps that they could have: a life may end early."""
 SEEDS = range(1, 3)
-FAILED = Path(__file__).parents[2] / ".hypothesis" / "lives"
+FAILED = ROOT / ".hypothesis" / "lives"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
 CLOSE_TO_EXPIRY = 60.0

@@ -15,8 +15,8 @@ import pytest
 from cloudmanager.core.model import Severity
 from cloudmanager.core.store.check import check
 from tests.core.bench import eventually, kill, processes_of
+from tests.core.nbd.client import Client
 from tests.faults.daemon import Daemon
-from tests.nbd.client import Client
 
 MiB = 1 << 20
 BYTES = random.Random("disk").randbytes(2 * MiB)  # noqa: S311 - any bytes will do

@@ -27,7 +27,7 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from tests.faults import invariants
-from tests.faults.depot import SOMEBODY, Depot, DepotPlugin
+from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
 from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
 
 _READY = ExportState.READY

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.core.nbd.client import Client as NbdClient
 from tests.load.latencies import Latencies
-from tests.nbd.client import Client as NbdClient
 
 BLOCK = 4096
 PAUSE_SECONDS = 0.25

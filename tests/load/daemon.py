@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 START_SECONDS = 60
 STOP_SECONDS = 60
 BAD_LUCK = 25

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cloudmanager import hookimpl
 from cloudmanager.core.errors import CloudUnavailable
-from tests.faults.depot import Depot, DepotPlugin
+from tests.faults.file_cloud import Depot, DepotPlugin
 
 HOOKS = ("plan_attach", "attach", "locate", "detach")
 FAILURES = "failures"

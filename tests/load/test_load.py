@@ -18,7 +18,7 @@ from statistics import fmean
 import pytest
 
 from tests.faults import invariants
-from tests.faults.depot import Depot
+from tests.faults.file_cloud import Depot
 from tests.faults.world import kill
 from tests.load.client import BLOCK, Client, Disk
 from tests.load.daemon import Daemon

@@ -6,7 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile")
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".*_cache", ".cache", ".hypothesis", "__pycache__", "dist")
 

@@ -9,7 +9,7 @@ import pytest
 from cloudmanager.core.errors import CloudManagerError, ProviderFailure
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.testing.conformance import Harness, ProviderConformance, Trouble
-from tests.gce.harness import GceHarness
+from tests.providers.gce.harness import GceHarness
 from tests.testing.broken_providers import ALL, Broken
 
 CASES = [(provider, check) for provider in ALL for check in provider.fails]

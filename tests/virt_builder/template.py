@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs/deploying-machines.md"
+from tests.checkout import ROOT
+
+PAGE = ROOT / "docs/deploying-machines.md"
 SYSTEM = {
     "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
     "etc/debian_version": "12.0\n",

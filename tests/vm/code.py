@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.checkout import ROOT
+
 IMAGE = ROOT / ".cache/guest"
 """Where kernel and root disk are kept, once they are made."""
 RUN_SECONDS = 1800

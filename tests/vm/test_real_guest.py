@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.nbd.client import Client
+from tests.core.nbd.client import Client
 from tests.vm.clouds import Cloud, MadeDisk
 from tests.vm.conftest import Evidence
 from tests.vm.service import Export, Service

@@ -105,8 +105,8 @@ def preprocess(
 def postprocess(prepared: PreparedFiles) -> None:
     """Undoes everything and releases the disks, whatever happened in between.
 
-    Raises ExportLost or AccessLost when a disk was lost while it was worked on: the results of the task are not reliable
-    then, and Celery may try it again.
+    Raises ExportLost or AccessLost when a disk was lost while it was worked on: the results of the task are not
+    reliable then, and Celery may try it again.
     """
     prepared.__exit__(None, None, None)
 

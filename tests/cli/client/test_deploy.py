@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkout import ROOT
 from tests.cli.client.conftest import Run
 from tests.client.daemon import Daemon, eventually
-from tests.deploy import images
-from tests.deploy.servers import serving
+from tests.client.deploy import images
+from tests.client.deploy.servers import serving
 
 MIB = 1024 * 1024
 SIZE = 12 * MIB
-DH = Path(__file__).parents[3] / "cloudmanager" / "core" / "nbd" / "ffdhe2048.pem"
+DH = ROOT / "cloudmanager" / "core" / "nbd" / "ffdhe2048.pem"
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from cloudmanager.client.access_methods.steps import mount_points_below
 from tests.authority import Authority
 from tests.client.access_methods import disks
 from tests.client.access_methods.serving import Serving
-from tests.nbd.exporter import Exporter
+from tests.core.nbd.exporter import Exporter
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.core.model import Access
-from tests.nbd.exporter import Exporter, Served, device, wait_gone
+from tests.core.nbd.exporter import Exporter, Served, device, wait_gone
 
 
 @dataclass

@@ -17,10 +17,10 @@ from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone
 from cloudmanager.client.access_methods.record import Record, recorded
 from cloudmanager.client.access_methods.steps import MadeFile, MountPoint, mount_points_below
 from cloudmanager.client.address import NbdAddress
+from tests.checkout import ROOT
 from tests.client.access_methods import disks
 from tests.client.access_methods.serving import Serving
 
-ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys
 from cloudmanager.client import access_methods

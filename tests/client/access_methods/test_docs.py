@@ -13,9 +13,10 @@ import pytest
 from cloudmanager.client.access_methods import AccessMethod
 from cloudmanager.client.access_methods.mounting import NO_REPLAY
 from cloudmanager.client.access_methods.record import RUN_DIRECTORY
+from tests.checkout import ROOT
 from tests.client.access_methods.serving import Serving
 
-PAGE = (Path(__file__).parents[2] / "docs/access-methods.md").read_text()
+PAGE = (ROOT / "docs/access-methods.md").read_text()
 
 
 def test_the_example_works_as_it_stands(serving: Serving, raw: Path) -> None:

@@ -19,14 +19,14 @@ from cloudmanager.client.access_methods import fuse_file
 from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.core.model import Access
+from tests.checkout import ROOT
 from tests.client.access_methods.serving import Serving
-from tests.nbd.exporter import read_back
+from tests.core.nbd.exporter import read_back
 
 MARK = b"written by the worker"
 NOBODY = 65534
 MAY_LOOK = "--inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
 """For Python and the test's directory may be below directories of root's alone."""
-ROOT = Path(__file__).parents[2]
 IGNORES_CTRL_C = """
 import os, signal
 signal.signal(signal.SIGINT, lambda *_: None)

@@ -1,8 +1,0 @@
-"""The Compute Engine provider passes the conformance suite."""
-
-from cloudmanager.testing.conformance import ProviderConformance
-from tests.gce.harness import GceHarness
-
-
-class TestGce(ProviderConformance):
-    harness_type = GceHarness

@@ -1,0 +1,152 @@
+"""The Azure provider finds the right block device, or says why it cannot."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cloudmanager.core.errors import AccessDenied, DeviceMismatch, DeviceNotReady
+from cloudmanager.core.model import Device, NotAttached
+from cloudmanager.core.plugins import Provider
+from cloudmanager.testing.cloud import backing
+from cloudmanager.testing.cloud.azure import AzureEmulation, layout
+from cloudmanager.testing.cloud.azure.emulation import ATTACH
+from cloudmanager.testing.cloud.azure.inventory import Controller
+from cloudmanager.testing.cloud.calls import Call
+from cloudmanager.testing.cloud.faults import Effect, Fault
+from tests.providers.azure.clients import attach, describe, make_provider
+
+KIB = 1024
+
+
+@pytest.fixture(params=list(Controller))
+def located(request: pytest.FixtureRequest, cloud: AzureEmulation, identity: None) -> Provider:
+    """A provider on a machine with either controller, that has a disk."""
+    cloud.make_instance("worker-9", controller=request.param)
+    cloud.make_disk("evidence-7", size_bytes=64 * KIB)
+    cloud.backing("evidence-7").write_bytes(os.urandom(64 * KIB))
+    return make_provider(cloud, "worker-9", **QUICK)
+
+
+QUICK = {"device_timeout_seconds": 2, "poll_seconds": 0.05, "retry_attempts": 1}
+
+
+def bytes_of(provider: Provider, native: str) -> bytes:
+    device = provider.locate(describe(provider, native))
+    assert isinstance(device, Device)
+    return Path(device.path).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "effect", [Effect.NO_LINK, Effect.STALE_LINK, Effect.SWAPPED_LINK, Effect.PARTITION_LINK, Effect.CONTROLLER_LINK]
+)
+def test_links_are_not_believed(cloud: AzureEmulation, located: Provider, effect: Effect) -> None:
+    cloud.faults.add(Fault("guest.plug", effect))
+    attach(located, "evidence-7")
+    assert bytes_of(located, "evidence-7") == cloud.backing("evidence-7").read_bytes()
+
+
+def test_lun_0_is_not_the_os_disk(cloud: AzureEmulation, located: Provider) -> None:
+    cloud.attach_by_hand("evidence-7", "worker-9", slot="0")
+    assert bytes_of(located, "evidence-7") == cloud.backing("evidence-7").read_bytes()
+
+
+def test_a_disk_that_moved_to_another_lun_is_found_there(cloud: AzureEmulation, located: Provider) -> None:
+    disk = attach(located, "evidence-7").disk
+    cloud.make_disk("other-1", size_bytes=64 * KIB)
+    cloud.detach_by_hand("evidence-7", "worker-9")
+    cloud.attach_by_hand("other-1", "worker-9", slot="63")
+    cloud.attach_by_hand("evidence-7", "worker-9", slot="7")
+    assert bytes_of(located, "evidence-7") == cloud.backing("evidence-7").read_bytes()
+    cloud.detach_by_hand("evidence-7", "worker-9")
+    assert isinstance(located.locate(disk), NotAttached)
+
+
+def test_a_device_that_does_not_appear_is_waited_for_and_then_not_ready(
+    cloud: AzureEmulation, located: Provider
+) -> None:
+    cloud.faults.add(Fault("guest.plug", Effect.HANG))
+    disk = attach(located, "evidence-7").disk
+    hasty = make_provider(cloud, "worker-9", **{**QUICK, "device_timeout_seconds": 0.2})
+    with pytest.raises(DeviceNotReady, match="LUN 63"):
+        hasty.locate(disk)
+    cloud.timeline.release()
+    assert isinstance(located.locate(disk), Device)
+
+
+def test_a_device_that_appears_late_is_found(cloud: AzureEmulation, located: Provider) -> None:
+    cloud.faults.add(Fault("guest.plug", Effect.LATE, seconds=0.15))
+    assert isinstance(located.locate(attach(located, "evidence-7").disk), Device)
+
+
+def test_a_device_of_another_size_is_another_disk(cloud: AzureEmulation, located: Provider) -> None:
+    cloud.attach_by_hand("evidence-7", "worker-9")
+    cloud.state.disk(cloud.resource("evidence-7", "disks")).size_bytes += 512
+    with pytest.raises(DeviceMismatch, match="65536 bytes"):
+        located.locate(describe(located, "evidence-7"))
+
+
+def test_a_disk_whose_lun_is_given_away_while_its_device_is_opened_is_refused(
+    cloud: AzureEmulation, located: Provider
+) -> None:
+    disk = attach(located, "evidence-7").disk
+    cloud.make_disk("other-1", size_bytes=64 * KIB)
+
+    def swap(_: Call) -> None:
+        end()
+        cloud.detach_by_hand("evidence-7", "worker-9")
+        cloud.attach_by_hand("other-1", "worker-9", slot="63")
+        cloud.attach_by_hand("evidence-7", "worker-9", slot="1")
+
+    end = cloud.calls.watch(swap)
+    with pytest.raises(DeviceMismatch, match="moved away from LUN 63"):
+        located.locate(disk)
+
+
+def test_two_namespaces_at_one_lun_cannot_be_told_apart(cloud: AzureEmulation, identity: None) -> None:
+    guest = cloud.make_instance("worker-9", controller=Controller.NVME)
+    cloud.make_disk("evidence-7", size_bytes=64 * KIB)
+    provider = make_provider(cloud, "worker-9")
+    disk = attach(provider, "evidence-7").disk
+    guest.plug(
+        "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), layout.data_disk(Controller.NVME, 63, "ghost")
+    )
+    with pytest.raises(DeviceMismatch, match="cannot be told"):
+        provider.locate(disk)
+
+
+def test_a_disk_that_is_being_detached_has_no_device_for_us(cloud: AzureEmulation, located: Provider) -> None:
+    disk = attach(located, "evidence-7").disk
+    machine = cloud.state.machine(cloud.resource("worker-9", "virtualMachines"))
+    machine.data_disks[0].to_be_detached = True
+    with pytest.raises(DeviceNotReady, match="being detached"):
+        located.locate(disk)
+
+
+def test_a_controller_that_cannot_be_told_has_no_data_disks(cloud: AzureEmulation, identity: None) -> None:
+    guest = cloud.make_instance("worker-9")
+    cloud.make_disk("evidence-7", size_bytes=64 * KIB)
+    provider = make_provider(cloud, "worker-9", **{**QUICK, "device_timeout_seconds": 0.2})
+    disk = attach(provider, "evidence-7").disk
+    for file in guest.sys.rglob("device_id"):
+        file.unlink()
+    with pytest.raises(DeviceNotReady):
+        provider.locate(disk)
+
+
+def test_not_attached_is_only_said_when_azure_says_so(cloud: AzureEmulation, located: Provider) -> None:
+    disk = describe(located, "evidence-7")
+    assert isinstance(located.locate(disk), NotAttached)
+    cloud.faults.add(Fault("VirtualMachines_Get", Effect.ERROR, code="AuthorizationFailed"))
+    with pytest.raises(AccessDenied):
+        located.locate(disk)
+
+
+def test_locating_changes_nothing(cloud: AzureEmulation, located: Provider) -> None:
+    disk = attach(located, "evidence-7").disk
+    before = sorted(path for path in cloud.guests["worker-9"].root.rglob("*"))
+    cloud.calls.clear()
+    located.locate(disk)
+    assert cloud.calls.mutations() == []
+    assert sorted(path for path in cloud.guests["worker-9"].root.rglob("*")) == before
+    assert ATTACH not in {call.operation for call in cloud.calls}
