@@ -74,9 +74,9 @@ check: lint types imports test ## everything that a change must pass
 bench: setup packages-slow packages-bench ## measures everything again, 40 minutes: yardstick and ours in one run (ARGS="control --quick")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-.PHONY: bench-ways
-bench-ways: setup packages-slow ## writes the figures of docs/access-methods.md; the kernel's device is measured in a virtual machine
-	@$(BIN)/python -m benchmarks.ways
+.PHONY: bench-access-methods
+bench-access-methods: setup packages-slow ## writes the figures of docs/access-methods.md; the kernel's device is measured in a virtual machine
+	@$(BIN)/python -m benchmarks.access_methods
 
 .PHONY: performance
 performance: .venv/.made ## writes docs/performance.md and its plots from benchmarks/results

@@ -1,7 +1,7 @@
 """Forks services from a process that has imported everything and has no threads, so that they can be killed.
 
-Run as `python -m tests.faults.forking_service`. A line of JSON, `{"directory": …, "crash_after": …}`, asks for a service
-of the world in the directory. The answer is a line with its process id once it serves, or 0 if it ended before.
+Run as `python -m tests.faults.forking_service`. A line of JSON, `{"directory": …, "crash_after": …}`, asks for a
+service of the world in the directory. The answer is a line with its process id once it serves, or 0 if it ended before.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Forks services from a process that has imported everything and has no threads; adopts and counts what they leave.
 
-Run as `python -m tests.faults.scenario_runner`. A line of JSON, `{"directory": …, "life": …, "kills": […], "schema": …}`,
-asks for one run of a scenario (`address` and `number` name a machine of an emulated cloud). The answer is a line with
-what is wrong, after a last service has taken up what the killed ones left.
+Run as `python -m tests.faults.scenario_runner`. A line of JSON, `{"directory": …, "life": …, "kills": […], "schema":
+…}`, asks for one run of a scenario (`address` and `number` name a machine of an emulated cloud). The answer is a line
+with what is wrong, after a last service has taken up what the killed ones left.
 """
 
 from __future__ import annotations

@@ -343,7 +343,7 @@ def answers(port: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("way", "device"), [("device", "/dev/loop"), ("file", "/dev/loop"), ("stub", "/dev/nbd")])
+@pytest.mark.parametrize(("method", "device"), [("device", "/dev/loop"), ("file", "/dev/loop"), ("stub", "/dev/nbd")])
 def test_openreliks_block_device_mounts_what_it_is_given(
     start: Callable[..., Worker], redis_url: str, daemon: Daemon, evidence: Path, method: str, device: str
 ) -> None:

@@ -84,7 +84,7 @@ def test_an_address_of_another_protocol_is_refused() -> None:
         access_methods.choose(NbdAddress("https://example.com/disk"))
 
 
-@pytest.mark.parametrize("way", [AccessMethod.FILE, AccessMethod.STUB])
+@pytest.mark.parametrize("method", [AccessMethod.FILE, AccessMethod.STUB])
 def test_a_disk_is_opened_by_the_name_of_the_way(serving: Serving, raw: Path, method: AccessMethod) -> None:
     with access_methods.open_disk(serving.address(raw), method) as path:
         form = "raw" if method is AccessMethod.FILE else "qcow2"

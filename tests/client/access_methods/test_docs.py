@@ -7,9 +7,9 @@ import io
 import re
 from pathlib import Path
 
-import benchmarks.access_methods
 import pytest
 
+import benchmarks.access_methods
 from cloudmanager.client.access_methods import AccessMethod
 from cloudmanager.client.access_methods.mounting import NO_REPLAY
 from cloudmanager.client.access_methods.record import RUN_DIRECTORY
@@ -47,6 +47,6 @@ def test_the_benchmark_finds_its_two_tables_in_the_page() -> None:
     assert re.sub(r"^(\|.*|Taken on .*)\n", "", page, flags=re.MULTILINE).split() == without
 
 
-@pytest.mark.parametrize("way", ["device", "file", "file, TLS", "stub"])
+@pytest.mark.parametrize("method", ["device", "file", "file, TLS", "stub"])
 def test_every_way_is_measured(method: str) -> None:
     assert f" | {method} | " in PAGE

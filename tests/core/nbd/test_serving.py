@@ -76,7 +76,7 @@ def random_end(raw: Path) -> bytes:
     return raw.read_bytes()[4 * MiB - 512 : 4 * MiB]
 
 
-@pytest.mark.parametrize("told_bytes", [1000, 1024, 1025])
+@pytest.mark.parametrize("advertised_size_bytes", [1000, 1024, 1025])
 def test_a_size_between_two_sectors_is_kept_too(exporter: Exporter, tmp_path: Path, advertised_size_bytes: int) -> None:
     disk = tmp_path / "odd.raw"
     disk.write_bytes(b"o" * advertised_size_bytes)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ways`: reading a cached disk by each way, as ratios against reading its image directly.
+"""`python -m benchmarks.access_methods`: reading a cached disk by each access method, against reading its image directly.
 
 It writes both tables into docs/access-methods.md.
 
@@ -6,7 +6,7 @@ All in one run and in turn, so that a machine whose speed drifts slows every way
 this machine may not have: so it is measured in the virtual machine of tests/vm, beside the file and the stub. There a
 second is worth nothing, since the processor is emulated; the ratios tell which way costs more.
 
-`python -m benchmarks.ways inside` is what runs in that machine.
+`python -m benchmarks.access_methods inside` is what runs in that machine.
 """
 
 import functools
