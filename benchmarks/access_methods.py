@@ -1,4 +1,4 @@
-"""`python -m benchmarks.access_methods`: reading a cached disk by each access method, against reading its image directly.
+"""`python -m benchmarks.access_methods`: reading a cached disk by each method, as ratios against reading its image.
 
 It writes both tables into docs/access-methods.md.
 

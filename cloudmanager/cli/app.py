@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cloudmanager.cli import admin, configuration
-from cloudmanager.cli.client import commands as people
+from cloudmanager.cli.client import commands as client_commands
 from cloudmanager.cli.light_command import LightGroup
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(people.app)
+app.add_typer(client_commands.app)
 config_app = typer.Typer(help="The configuration file.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 store_app = typer.Typer(help="The store: what must survive a crash.", no_args_is_help=True)
@@ -74,7 +74,7 @@ def root(
     ] = None,
 ) -> None:
     """Any disk, in any cloud, as one NBD address."""
-    people.choose_service(url)
+    client_commands.choose_service(url)
 
 
 @app.command()
