@@ -130,9 +130,9 @@ class Reconciler:
     def converge(self, canonical_id: str) -> float | None:
         """One step towards what the store says of this disk. Returns when to look again, by the boot clock."""
         records = self._expire(self._store.exports.claiming(self._node, canonical_id))
-        records = self._apply_findings(canonical_id, records)
+        records = self._of_one_disk(self._apply_findings(canonical_id, records))
         due = [again for record in records if record.state is ExportState.CLOSING for again in self._close(record)]
-        live = self._of_one_disk([record for record in records if record.state.is_live])
+        live = [record for record in records if record.state.is_live]
         if live:
             due += [min(record.expires_boottime for record in live), *self._serve(canonical_id, live)]
         elif not due:
@@ -191,16 +191,28 @@ class Reconciler:
             return Problem.of(_overlay_lost(problem))
         return problem if verdict is Verdict.WRONG else None
 
-    def _of_one_disk(self, live: list[ExportRecord]) -> list[ExportRecord]:
-        """Without the exports of a disk that is gone and whose name another one has since: those are over."""
-        if not any(is_replaced(live[0].disk, *_identity(record)) for record in live):
-            return live
-        replaced = {record.id: error for record in live if (error := self._replaced(record.disk))}
-        for record in live:
+    def _of_one_disk(self, records: list[ExportRecord]) -> list[ExportRecord]:
+        """Without the exports of a disk that is gone and whose name another one has since: those are over.
+
+        One of them that drains has no clients any more: whoever asked for the other disk does not wait for them.
+        """
+        if not any(is_replaced(records[0].disk, *_identity(record)) for record in records):
+            return records
+        replaced = {record.id: error for record in records if (error := self._replaced(record.disk))}
+        for record in records:
             if error := replaced.get(record.id):
                 log.warning("export %s of %s is stopped: %s", record.id, record.disk.id, error.detail)
-                self._give_up(record, Problem.of(error))
-        return [record for record in live if record.id not in replaced]
+                self._cut_off(record, Problem.of(error))
+        return [record for record in records if record.id not in replaced or not record.state.is_live]
+
+    def _cut_off(self, record: ExportRecord, problem: Problem) -> None:
+        if record.state.is_live:
+            self._give_up(record, problem)
+            return
+        try:
+            self._servers.halt(record.id)
+        except CloudManagerError as error:
+            log.warning("export %s cannot be stopped: %s", record.id, error.detail)
 
     def _replaced(self, disk: Disk) -> DiskReplaced | None:
         """What ends the exports of a disk whose name another one has by now. None also where nobody can tell."""

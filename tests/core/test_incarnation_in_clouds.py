@@ -160,6 +160,23 @@ def test_a_disk_that_was_replaced_while_it_lingered_is_another_one(blind: CloudB
     assert again.disk.incarnation != export.disk.incarnation
 
 
+def test_the_other_disk_does_not_wait_for_the_clients_of_one_that_is_gone(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with opened_cloud(tmp_path, kind, reconcile_seconds=600, drain_seconds=600) as bench:
+        hand = ByHand(bench)
+        request.addfinalizer(hand.close)
+        disk = bench.harness.make_disk()
+        export = bench.ready(disk, Access.READ_WRITE)
+        with Client.greeted(export.port or 0, export.name) as client:
+            bench.manager.release(export.id)
+            hand.replace(disk)
+            again = bench.ready(disk, Access.READ_WRITE)
+            assert client.is_cut()
+        assert bench.over(export).state is ExportState.CLOSED
+        assert not any(start_of(again))
+
+
 def test_what_lingered_is_not_detached_when_another_disk_has_its_name(blind: CloudBench, by_hand: ByHand) -> None:
     disk = blind.harness.make_disk()
     export = blind.ready(disk)
