@@ -15,6 +15,12 @@ from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeSt
 Item = TypeVar("Item")
 
 
+_INCARNATION = (
+    "What makes the disk this one and no later one of its name, as its source tells; to compare, not to read. Empty "
+    "where the source tells nothing of the kind."
+)
+
+
 class Answer(BaseModel):
     """What all of them are."""
 
@@ -60,6 +66,7 @@ class Export(Answer):
 
     id: str = Field(examples=["019a1b2c3d4e5f60718293a4"])
     disk: str = Field(examples=["local:web01.qcow2"])
+    incarnation: str = Field(description=_INCARNATION, examples=["2674509.1984446342.1769860800.000000000"])
     access: Access
     holder: str = Field(examples=["plaso-7"])
     state: ExportState = Field(examples=["ready"])
@@ -94,6 +101,7 @@ class Export(Answer):
         return cls(
             id=export.id,
             disk=str(export.disk.id),
+            incarnation=export.disk.incarnation,
             access=export.access,
             holder=export.holder,
             state=export.state,
@@ -116,6 +124,7 @@ class Disk(Answer):
 
     id: str = Field(examples=["local:web01.qcow2"])
     canonical_id: str = Field(description="Names the disk world-wide, however it was spelled.")
+    incarnation: str = Field(description=_INCARNATION, examples=["2674509.1984446342.1769860800.000000000"])
     size_bytes: int
     format: str
     location: str
@@ -136,6 +145,7 @@ class Disk(Answer):
         return cls(
             id=str(disk.id),
             canonical_id=disk.canonical_id,
+            incarnation=disk.incarnation,
             size_bytes=disk.size_bytes,
             format=disk.format,
             location=disk.location,
@@ -155,6 +165,7 @@ class Attachment(Answer):
 
     disk: str = Field(examples=["prod:us-central1-b/evidence-7"])
     canonical_id: str
+    incarnation: str = Field(description=_INCARNATION)
     node: str = Field(examples=["worker-1"])
     access: Access
     slot: str = Field(description="What the cloud knows the attachment by: a device name or a LUN.")
@@ -169,6 +180,7 @@ class Attachment(Answer):
         return cls(
             disk=str(plan.disk.id),
             canonical_id=plan.disk.canonical_id,
+            incarnation=plan.disk.incarnation,
             node=record.node,
             access=plan.access,
             slot=plan.slot,

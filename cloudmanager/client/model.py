@@ -106,6 +106,9 @@ class Export:
     """Set while it is ready."""
     logical_sector_bytes: int | None = None
     """What partition tables on the disk count in, once it was ready. None: a service of an older version."""
+    incarnation: str = ""
+    """Which disk of the name was claimed: another one that gets the name later differs in this. Empty where that is not
+    known."""
 
     @property
     def address(self) -> NbdAddress | None:
@@ -143,6 +146,8 @@ class Disk:
     created_at: datetime | None
     logical_sector_bytes: int | None = None
     """What partition tables on it count in. None: not known before it is exported."""
+    incarnation: str = ""
+    """What makes it this disk and no later one of its name. Empty where its source tells nothing of the kind."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,8 @@ class Attachment:
     """The service attached it, so it will detach it."""
     since: datetime
     error: Problem | None
+    incarnation: str = ""
+    """Of the disk."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tests.authority import Authority
 
 FIELDS = {
     *("id", "disk", "access", "holder", "state", "uri", "size_bytes", "format", "created_at", "expires_at", "node"),
-    *("note", "tls", "credentials", "error", "logical_sector_bytes"),
+    *("note", "tls", "credentials", "error", "logical_sector_bytes", "incarnation"),
 }
 
 
@@ -36,6 +36,23 @@ def test_a_disk_named_over_http_becomes_an_nbd_address(service: Service, directo
 
 def test_an_export_has_exactly_the_documented_fields(service: Service) -> None:
     assert set(service.export("local:a.img")) == FIELDS
+
+
+def test_another_file_of_the_name_has_another_incarnation(service: Service, directory: Path) -> None:
+    image, new = directory / "images" / "again.img", directory / "images" / "new.img"
+    image.write_bytes(bytes(65536))
+    first = service.export("local:again.img")
+    disk = service.client.get("/v1/disks/local/again.img").json()
+    assert first["incarnation"] == disk["incarnation"] != ""
+    attachments = service.client.get("/v1/attachments").json()["items"]
+    assert (first["incarnation"], disk["canonical_id"]) in [
+        (each["incarnation"], each["canonical_id"]) for each in attachments
+    ]
+    new.write_bytes(image.read_bytes())
+    new.replace(image)
+    second = service.export("local:again.img")
+    assert second["incarnation"] == service.client.get("/v1/disks/local/again.img").json()["incarnation"]
+    assert second["incarnation"] != first["incarnation"]
 
 
 def test_without_a_preference_the_answer_comes_at_once_and_names_the_new_export(service: Service) -> None:

@@ -36,6 +36,7 @@ def guarded(tmp_path_factory):
 async def test_an_export_can_be_looked_after_by_hand(client, daemon):
     claimed = await client.claim("local:a.img", "scratch", ttl_seconds=60, note="by hand")
     assert (claimed.access, claimed.note) == (Access.SCRATCH, "by hand")
+    assert claimed.incarnation == (await client.disk("local:a.img")).incarnation
     seen = []
     ready = await client.wait(claimed.id, timeout=20, on_progress=seen.append)
     assert (ready.id, ready.state, seen[-1]) == (claimed.id, ExportState.READY, ready)
@@ -89,6 +90,7 @@ async def test_a_disk_is_looked_at_by_its_name_however_odd(client, daemon, name)
     daemon.image(name)
     disk = await client.disk(f"local:{name}")
     assert (disk.id, disk.size_bytes) == (f"local:{name}", SIZE)
+    assert disk.incarnation
 
 
 @pytest.mark.parametrize("name", ["local:../a.img", "local:..", "local:sub/../a.img", "local:/etc/hostname"])
