@@ -14,11 +14,10 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from cloudmanager.api.acceptor import Acceptor
 from cloudmanager.api.app import create_app
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.connections import Connections, most_connections, protocol
-from cloudmanager.api.listener import address_of, listening
+from cloudmanager.api.listener import Acceptor, address_of, listening
 from cloudmanager.api.stopping import Stop
 from cloudmanager.core import openfiles
 from cloudmanager.core.manager import Manager

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from cloudmanager.api.acceptor import PAUSE_SECONDS
+from cloudmanager.api.listener import PAUSE_SECONDS
 from cloudmanager.core.openfiles import Capacity, files_for
 from tests.api.process import Process, process
 from tests.api.service import eventually
