@@ -30,7 +30,7 @@ WORKER = """
 import sys
 from pathlib import Path
 from cloudmanager.client import NbdAddress
-from cloudmanager.client.deploy import deploy, ledger
+from cloudmanager.client.deploy import deploy, journal
 journal.COMMIT_SECONDS = 0.0
 source, uri, journals, *options = sys.argv[1:]
 target = NbdAddress(uri, is_writable=True)
