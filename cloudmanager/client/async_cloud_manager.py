@@ -7,10 +7,10 @@ from typing import Self, TypeVar, Unpack
 
 from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
-from cloudmanager.client.async_connection import AsyncConnection
 from cloudmanager.client.async_exported_disk import AsyncExportedDisk
 from cloudmanager.client.calls import ListRequest
 from cloudmanager.client.claim import OnProgress
+from cloudmanager.client.connection import AsyncConnection
 from cloudmanager.client.exchange import PATIENCE_SECONDS
 from cloudmanager.client.kept_disk import ExportOptions, terms_of, wanted_by
 from cloudmanager.client.model import (

@@ -8,9 +8,9 @@ from typing import Self
 
 from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
-from cloudmanager.client.async_connection import AsyncConnection
 from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import Claim
+from cloudmanager.client.connection import AsyncConnection
 from cloudmanager.client.errors import ClientError, InvalidSetup
 from cloudmanager.client.kept_disk import KeptDisk, Terms
 from cloudmanager.client.model import Export

@@ -1,5 +1,6 @@
 """What an exported disk offers, whether threads or coroutines use it."""
 
+import atexit
 import logging
 import os
 from collections.abc import Mapping
@@ -10,16 +11,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from cloudmanager.client import last_resort
+from cloudmanager.client import calls
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import LOOK_SECONDS, Claim, OnLost, OnProgress
-from cloudmanager.client.errors import ExportLost, InvalidRequest, InvalidSetup, UnexpectedAnswer
+from cloudmanager.client.connection import Connection
+from cloudmanager.client.errors import ClientError, ExportLost, InvalidRequest, InvalidSetup, UnexpectedAnswer
+from cloudmanager.client.exchange import patiently
 from cloudmanager.client.model import Access, Export
 from cloudmanager.client.service import Service, UploadEndpoint, default_holder
 
 if TYPE_CHECKING:
     from cloudmanager.client import access_methods
+    from cloudmanager.client.access_methods.record import Record
+
+ANSWER_SECONDS = 5.0
+log = logging.getLogger(__name__)
 
 
 class ExportOptions(TypedDict, total=False):
@@ -100,9 +107,6 @@ def terms_of(options: ExportOptions, patience_seconds: float, *, interrupt: bool
         interrupt=options.get("interrupt", interrupt),
         release_on_sigterm=options.get("release_on_sigterm", False),
     )
-
-
-log = logging.getLogger(__name__)
 
 
 class KeptDisk:
@@ -227,12 +231,12 @@ class KeptDisk:
         """From here on this process has to give the export back."""
         self._pid = os.getpid()
         self._claim = claim
-        last_resort.hold(self._service, claim.export)
+        _record(self._service, claim.export)
 
     def _end(self, is_over: bool) -> None:
         """It is given back, or as good as possible."""
         self._address = None
-        last_resort.let_go(self._begun().export.id, is_over=is_over)
+        _forget(self._begun().export.id, is_over=is_over)
 
     def _set_ready(self, export: Export) -> None:
         """Raises ExportLost if that was over at once, UnexpectedAnswer."""
@@ -277,3 +281,57 @@ class KeptDisk:
         if lost is None or isinstance(error, ExportLost):
             return None
         return lost.again() if error is None or isinstance(error, Exception) else None
+
+
+@dataclass(frozen=True)
+class _Unreleased:
+    """An export that this process has to release."""
+
+    service: Service
+    record: "Record | None"
+    """On this machine, for `cloudmanager cleanup`. None where it cannot be written."""
+    pid: int
+    """A forked process inherits this entry, but not the duty."""
+
+
+_unreleased: dict[str, _Unreleased] = {}
+
+
+def _record(service: Service, export: Export) -> None:
+    """Notes that this process has to release the export, also when its `with` block never ends.
+
+    atexit releases it when the interpreter ends first, as with an abandoned thread. `cloudmanager cleanup` releases it
+    when the process is killed.
+    """
+    from cloudmanager.client.access_methods.record import Record  # noqa: PLC0415 - while the service makes the export ready
+    from cloudmanager.client.access_methods.steps import HeldExport  # noqa: PLC0415 - as above
+
+    record: Record | None
+    try:
+        record = Record.begin(of_export=True)
+        record.note(HeldExport(service.url, export.id, export.disk))
+    except (ClientError, OSError) as error:
+        log.debug("export %s is not recorded on this machine: %s", export.id, error)
+        record = None
+    _unreleased[export.id] = _Unreleased(service, record, os.getpid())
+
+
+def _forget(export_id: str, *, is_over: bool) -> None:
+    """The export was released. One that could not be (not `is_over`) is left to `cloudmanager cleanup`."""
+    known = _unreleased.pop(export_id, None)
+    if known is not None and known.record is not None:
+        known.record.forget() if is_over else known.record.leave()
+
+
+@atexit.register
+def _release_everything() -> None:
+    for export_id, known in list(_unreleased.items()):
+        if known.pid != os.getpid():
+            continue
+        try:
+            Connection(known.service).run(patiently(calls.release_request(export_id, ANSWER_SECONDS), 0))
+        except ClientError as error:
+            log.warning("export %s was not released; it ends by itself: %s", export_id, error.detail)
+            _forget(export_id, is_over=False)
+        else:
+            _forget(export_id, is_over=True)
