@@ -112,7 +112,7 @@ class Launch:
             things = ends.enter_context(self.confinement.things())
             given = self._given(ends, report_end, gate_end)
             command = self.confinement.wrap(self._shelled(), self.command[0])
-            environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+            environment = self.confinement.environment | {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
             pid = spawner.spawn(command, environment, Descriptors(given, self.confinement.passed), things)
             ends.callback(spawner.forget, things)
             report_end.close()

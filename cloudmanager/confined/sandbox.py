@@ -74,6 +74,8 @@ class Confinement(ABC):
         """What things are called in there → what a person calls them."""
         self.inherited: list[int] = []
         """Descriptors that the program has under the same numbers: they say nothing of what it has opened."""
+        self.environment: dict[str, str] = {}
+        """Variables that the program finds, besides those that every program finds."""
         self._descriptors = ExitStack()
         self._count = 0
 
@@ -175,6 +177,7 @@ class Bubblewrap(Confinement):
         return [
             *(executable("bwrap", "bubblewrap"), *self._namespaces(), "--as-pid-1", "--clearenv"),
             *("--setenv", "LISTEN_PID", "1", "--setenv", "LISTEN_FDS", "1"),
+            *(word for variable in self.environment.items() for word in ("--setenv", *variable)),
             *(*system_mounts(program), "--dev-bind", self._null_device, "/dev/null"),
             *(*(["--proc", "/proc"] if self._needs_proc else []), *self._mounts, "--chdir", _AWAY),
             *("--info-fd", str(INFO_FD), "--block-fd", str(GATE_FD), "--seccomp", str(FILTER_FD), "--", *command),

@@ -144,7 +144,13 @@ class NbdSettings(Table):
     )
     advertise: str = Field("", description="Host name or address that clients are given. Default: listen.")
     ports: Annotated[str, AfterValidator(_ports)] = Field("10900-11899", description="Ports, one per export.")
-    connections: int = Field(8, ge=1, le=64, description="Connections that one export accepts at the same time.")
+    connections: int = Field(
+        32,
+        ge=1,
+        le=64,
+        description="Connections that one export serves at the same time. Others wait with qemu-nbd; nbdkit (see "
+        "engine) turns them away.",
+    )
     client_timeout_seconds: int = Field(
         120,
         ge=1,
@@ -166,11 +172,11 @@ class NbdSettings(Table):
         False, description="Export beyond loopback in the clear: anyone on the network can read and change the bytes."
     )
     engine: Literal["auto", "qemu-nbd", "nbdkit"] = Field(
-        "qemu-nbd",
-        description="What serves raw disks that are only read and that nobody changes, in the clear and in a sandbox. "
-        '"auto": nbdkit if it is installed, else qemu-nbd. With nbdkit a bad sector is an error for every client; '
-        "qemu-nbd 7.2 hangs up on those built on libnbd; 32 clients are accepted though connections are fewer, unless "
-        "that is 1, and others are turned away. All else is qemu-nbd's.",
+        "auto",
+        description="What serves raw disks that are only read and that nobody changes, in a sandbox. With nbdkit a bad "
+        "sector is an error of that sector for every client; qemu-nbd 7.2 hangs up on those built on libnbd. "
+        '"auto": nbdkit if it is installed and connections are 32 or more, so that hardly any client is turned away, '
+        "else qemu-nbd. All else is qemu-nbd's.",
     )
     sandbox: Literal["bubblewrap", "none"] = Field(
         "bubblewrap",

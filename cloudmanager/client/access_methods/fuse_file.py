@@ -24,7 +24,7 @@ from cloudmanager.transfer.complaints import without_graphs
 FILE_NAME = "disk.raw"
 CONNECTIONS = 3
 """nbdfuse leaves one of several idle (libnbd 1.14, fuse/operations.c, next_thread), and two read faster than one. An
-export accepts eight in all, unless its service is set up otherwise; where others have them, one does."""
+export serves 32 in all, unless its service is set up otherwise; where others have them, one does."""
 READY_SECONDS = 60.0
 _SEVERAL_SECONDS = 2.0
 """How long several connections are waited for."""

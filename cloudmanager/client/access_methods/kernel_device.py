@@ -17,7 +17,7 @@ from cloudmanager.client.access_methods.nbd_driver import Attachment, Connection
 from cloudmanager.client.address import NbdAddress
 
 CONNECTIONS = 2
-"""An export accepts eight in all, unless its service is set up otherwise, and the next client would wait."""
+"""An export serves 32 in all, unless its service is set up otherwise, and the next client would wait."""
 READY_SECONDS = 60.0
 REQUEST_SECONDS = 120
 """How long the driver waits for an answer, then gives the connection up: no cloud disk is that slow."""

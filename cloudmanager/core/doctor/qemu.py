@@ -32,7 +32,7 @@ def _check_engine(settings: NbdSettings) -> Finding:
     subject, cuts = "bad sectors", "raw disks that are only read are served by qemu-nbd, and a bad sector cuts off "
     cuts += "clients built on libnbd (nbdcopy, nbdfuse)"
     if not can_be_used(settings):
-        why = "[nbd] engine, tls, sandbox and memory_limit_bytes leave nothing to nbdkit"
+        why = "[nbd] engine, connections, sandbox and memory_limit_bytes leave nothing to nbdkit"
         return Finding(subject, Severity.OK, f"{why}: {cuts}")
     missing = NBDKIT.missing()
     if not missing:

@@ -52,6 +52,8 @@ class Engine(ABC):
     """Debian's, which has it."""
     can_be_held: ClassVar[bool]
     """It opens the disk before it accepts anybody, and says when (`confined.hold`)."""
+    queues: ClassVar[bool]
+    """A client for whom there is no place may stay in the listener's queue."""
     end_seconds: ClassVar[float]
     """What it is given to end by itself, for what it has still to write."""
 
@@ -60,21 +62,29 @@ class Engine(ABC):
         """The word of its command line that carries the export's name."""
 
     @abstractmethod
-    def places(self, settings: NbdSettings) -> int:
-        """How many clients it serves at the same time."""
+    def places(self, command_line: Sequence[str]) -> int:
+        """How many clients it serves at the same time, if it was started like this: settings may have changed."""
 
     @abstractmethod
-    def accepts_who_waits(self, settings: NbdSettings) -> bool:
+    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:
         """A client for whom there is no place is accepted, and greeted when there is one."""
 
     @abstractmethod
-    def arguments(
-        self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], tls: Sequence[str]
-    ) -> list[str]:
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
         """Its command line, without the program.
 
-        `nodes`: what it opens, each reads through the next one. `tls`: options of qemu-nbd.
+        `nodes`: what it opens, each reads through the next one. `keys`: where it sees its directory of a key or
+        certificates; empty without TLS.
         """
+
+    @abstractmethod
+    def environment(self, keys: str) -> Mapping[str, str]:
+        """Variables that it needs; `keys` as above."""
+
+
+def number_after(option: str, command_line: Sequence[str]) -> int:
+    """0 where it is not given."""
+    return next((int(word[len(option) :]) for word in command_line if word.startswith(option)), 0)
 
 
 def program_of(command_line: Sequence[str]) -> str:

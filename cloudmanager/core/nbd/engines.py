@@ -3,10 +3,11 @@
 nbdkit answers with an error where a disk has a bad sector, to every client. qemu-nbd 7.2 hangs up on clients that take
 an answer in several chunks, as those built on libnbd do. What nbdkit does otherwise:
 
-- It accepts 32 clients though `connections` are fewer, and turns away who comes then. It can let nobody wait until
-  there is a place, and programs that make several connections fail where one is refused. With one place it serves
-  its clients in turn, and they wait.
+- It turns away who comes when all its places are taken; it can let nobody wait. Programs that make several connections
+  fail where one is refused. So "auto" leaves it to qemu-nbd to keep a limit that a few clients would meet. With one
+  place it serves its clients in turn, and they wait.
 - It announces no block sizes and no FUA, and reads through the page cache.
+- It takes no TLS priority, but GnuTLS reads one from a file.
 - It opens the disk for each client anew. In the sandbox that is the very file or device that was checked, for it sees
   no other; so it is not used without one. A device is found by its number, which the server keeps from being given
   away: it has the device open all the time.
@@ -14,27 +15,31 @@ an answer in several chunks, as those built on libnbd do. What nbdkit does other
 
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cloudmanager.confined import Unconfinable, executable
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import blockgraph
+from cloudmanager.core.nbd import blockgraph, tls
 from cloudmanager.core.nbd.blockgraph import Node
-from cloudmanager.core.nbd.engine import Engine, ServerSpec
+from cloudmanager.core.nbd.engine import Engine, ServerSpec, number_after
 from cloudmanager.core.settings import NbdSettings
 
 if TYPE_CHECKING:
     from cloudmanager.core.nbd.images import Image
 
-_LEAST_PLACES = 32
+_ENOUGH_PLACES = 32
+"""For so many connections that hardly anybody is turned away: a worker with nbdfuse or nbdcopy makes four."""
+_MOST_THREADS = 16
+"""Of one connection; nbdkit's own choice."""
 _NBDKIT_THREADS = 160
 """Of all connections together, well below the limit of a server (`startup.THREADS_PER_SERVER`): who is turned away has
 one too, for a moment."""
 _LEAST_MEMORY_BYTES = 2**30
 """It reserves some 200 MiB, and 2 MiB for each thread, and does not survive it when it gets no more."""
 _FILTERS = ("exportname", "offset")
+_SHARED, _LIMIT, _IN_TURN = "--shared=", "limit=", "serialize=connections"
 _PROBE_SECONDS = 10
 
 
@@ -42,62 +47,71 @@ class QemuNbd(Engine):
     program = "qemu-nbd"
     package = "qemu-utils"
     can_be_held = True
+    queues = True
     end_seconds = 10.0
 
-    def accepts_who_waits(self, settings: NbdSettings) -> bool:  # noqa: ARG002 - it never does
-        return False
+    def places(self, command_line: Sequence[str]) -> int:
+        return number_after(_SHARED, command_line)
 
-    def places(self, settings: NbdSettings) -> int:
-        return settings.connections
+    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:  # noqa: ARG002 - it never does
+        return False
 
     def name_option(self, name: str) -> str:
         return f"--export-name={name}"
 
-    def arguments(
-        self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], tls: Sequence[str]
-    ) -> list[str]:
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
         return [
-            *("--persistent", f"--shared={settings.connections}", self.name_option(spec.name), *tls),
+            *("--persistent", f"{_SHARED}{settings.connections}", self.name_option(spec.name)),
+            *(tls.qemu_arguments(settings, keys) if keys else []),
             *(["--read-only"] if spec.access is Access.READ_ONLY else []),
             blockgraph.filename(nodes),
         ]
+
+    def environment(self, keys: str) -> Mapping[str, str]:  # noqa: ARG002 - its arguments say it all
+        return {}
 
 
 class Nbdkit(Engine):
     program = "nbdkit"
     package = "nbdkit"
     can_be_held = False
+    queues = False
     end_seconds = 0.0
     """Told to end, it waits for its clients; it has nothing to write."""
 
     def name_option(self, name: str) -> str:
         return f"exportname={name}"
 
-    def arguments(
-        self,
-        spec: ServerSpec,
-        settings: NbdSettings,
-        nodes: Sequence[Node],
-        tls: Sequence[str],  # noqa: ARG002 - it serves in the clear only
-    ) -> list[str]:
-        """The outermost filter comes first. `offset` shows so many bytes, and opens nothing that has become shorter."""
-        each = max(1, _NBDKIT_THREADS // self.places(settings) - 1)
-        bound, value = ("limit", f"limit={self.places(settings)}")
-        if self.accepts_who_waits(settings):
-            bound, value = ("noparallel", "serialize=connections")
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
+        """The outermost filter comes first. `offset` shows so many bytes, and opens nothing that has become shorter.
+
+        A client that needs no key is not told the name.
+        """
+        each = min(_MOST_THREADS, max(1, _NBDKIT_THREADS // settings.connections - 1))
+        bound, value = ("limit", f"{_LIMIT}{settings.connections}")
+        if settings.connections == 1:
+            bound, value = ("noparallel", _IN_TURN)
         return [
             *("--readonly", "--foreground", f"--threads={each}"),
+            *(tls.nbdkit_arguments(settings, keys) if keys else []),
             *(f"--filter={name}" for name in (bound, *_FILTERS)),
             *("file", nodes[0].filename, value),
-            *("exportname-strict=true", "exportname-list=empty", self.name_option(spec.name)),
+            *(
+                "exportname-strict=true",
+                f"exportname-list={'explicit' if keys else 'empty'}",
+                self.name_option(spec.name),
+            ),
             *("offset=0", f"range={spec.served_bytes}"),
         ]
 
-    def accepts_who_waits(self, settings: NbdSettings) -> bool:
-        return settings.connections == 1
+    def places(self, command_line: Sequence[str]) -> int:
+        return 1 if self.accepts_who_waits(command_line) else number_after(_LIMIT, command_line)
 
-    def places(self, settings: NbdSettings) -> int:
-        return 1 if self.accepts_who_waits(settings) else max(settings.connections, _LEAST_PLACES)
+    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:
+        return _IN_TURN in command_line
+
+    def environment(self, keys: str) -> Mapping[str, str]:
+        return tls.gnutls_environment(keys) if keys else {}
 
     def missing(self) -> str:
         """Why this machine cannot use it, for a person; empty where it can."""
@@ -160,7 +174,7 @@ def can_be_used(settings: NbdSettings) -> bool:
     """Whether nbdkit is configured to serve anything, and may."""
     return (
         settings.engine != QEMU_NBD.program
-        and settings.tls == "off"
+        and (settings.engine != "auto" or settings.connections >= _ENOUGH_PLACES)
         and settings.sandbox != "none"
         and settings.memory_limit_bytes >= _LEAST_MEMORY_BYTES
     )

@@ -1,11 +1,13 @@
 """What a server said on its standard error, and what it means."""
 
+import re
 from collections.abc import Mapping
 
 from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed, SizeMismatch
 from cloudmanager.transfer.complaints import without_graphs
 
 _LONGEST_SHOWN = 600
+_PROGRAM = re.compile(r"^(qemu-nbd|nbdkit): ")
 
 _LOCKED = "Is another process using the image"
 _TOO_SMALL = "has to be smaller or equal to the"
@@ -35,7 +37,7 @@ def clean(said: str, aliases: Mapping[str, str]) -> str:
     graphs = without_graphs(said).replace("Failed to blk_new_open the image: ", "")
     for alias in sorted(aliases, key=len, reverse=True):
         graphs = graphs.replace(alias, aliases[alias])
-    lines = [line.removeprefix("qemu-nbd: ").strip() for line in graphs.splitlines()]
+    lines = [_PROGRAM.sub("", line).strip() for line in graphs.splitlines()]
     return "; ".join(filter(None, lines))[:_LONGEST_SHOWN]
 
 
@@ -49,7 +51,12 @@ def limit_reached(said: str, memory_limit_bytes: int) -> str:
 
 
 def failure(
-    stderr: str, status: int | None, path: str, aliases: Mapping[str, str], memory_limit_bytes: int
+    stderr: str,
+    status: int | None,
+    path: str,
+    aliases: Mapping[str, str],
+    memory_limit_bytes: int,
+    program: str = "qemu-nbd",
 ) -> CloudManagerError:
     """Why a server ended before it was ready. `status` is its exit status, None where that is not known."""
     said = clean(stderr, aliases)
@@ -67,10 +74,11 @@ def failure(
         )
     if not said:
         return ServerFailed(
-            f"qemu-nbd ended while opening {path} (status {status}) and said nothing.", retriable=status in _KILLED
+            f"{program} ended while opening {path} (status {status}) and said nothing.", retriable=status in _KILLED
         )
     if limit := limit_reached(said, memory_limit_bytes):
-        return ServerFailed(f"qemu-nbd could not open {path}: {said}. {limit}")
+        return ServerFailed(f"{program} could not open {path}: {said}. {limit}")
     return ServerFailed(
-        f"qemu-nbd could not open {path}: {said}", retriable=status in _KILLED or any(word in said for word in _PASSING)
+        f"{program} could not open {path}: {said}",
+        retriable=status in _KILLED or any(word in said for word in _PASSING),
     )

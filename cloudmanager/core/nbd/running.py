@@ -53,14 +53,22 @@ class Running:
     def client_count(self) -> int:
         return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
 
-    def silence(self, listener: socket.socket | None, places: int) -> Hang | None:
-        """How it is, where it answers nobody; `places`: for so many clients.
+    def places(self) -> int | None:
+        """So many clients keep others in the queue. None: no number does, or it has ended."""
+        with suppress(OSError):
+            words = process.command_line(self.record.pid)
+            if (engine := of_program(program_of(words))) and engine.queues:
+                return engine.places(words)
+        return None
+
+    def silence(self, listener: socket.socket | None, places: int | None) -> Hang | None:
+        """How it is, where it answers nobody; `places`: as above.
 
         Without its listener only one that was stopped is noticed.
         """
         with suppress(OSError):  # it has ended, or was just let go of
             queue = queue_length(listener) if listener is not None else 0
-            if queue and self.client_count() >= places:
+            if queue and places is not None and self.client_count() >= places:
                 queue = 0  # they have to wait
             return self._detector.judge(Sample.take(self.server, queue))
         return None

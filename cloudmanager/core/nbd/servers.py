@@ -193,7 +193,7 @@ class Servers:
         running = place and place.running
         if not place or not running:
             return None
-        silence = running.silence(place.listener, self._settings.connections)
+        silence = running.silence(place.listener, running.places())
         if silence is None:
             return None
         who = f"The export's server (process {running.record.pid})"
@@ -348,7 +348,9 @@ class Servers:
         self._watcher.forget(running.server.fd)
         if not running.end(patience_seconds):
             self._keep(export_id, place, running)
-            raise ServerFailed("qemu-nbd does not end: its disk does not answer. It is tried again.", retriable=True)
+            raise ServerFailed(
+                "The export's server does not end: its disk does not answer. It is tried again.", retriable=True
+            )
         running.reap()
         running.close()
 

@@ -80,9 +80,10 @@ class Proof:
 
     def _is_occupied(self, server: Process) -> bool:
         """Not counting ourselves, if we were accepted and wait."""
-        engine = of_program(program_of(process.command_line(server.pid))) or QEMU_NBD
-        others = client_count(server.pid, self.listener_inode) - engine.accepts_who_waits(self.settings)
-        return others >= engine.places(self.settings)
+        words = process.command_line(server.pid)
+        engine = of_program(program_of(words)) or QEMU_NBD
+        others = client_count(server.pid, self.listener_inode) - engine.accepts_who_waits(words)
+        return others >= engine.places(words)
 
     def _overlay(self) -> list[FileIdentity]:
         if self.spec.access is not Access.SCRATCH:
@@ -132,7 +133,7 @@ class Startup:
             raise ServerFailed(str(error), retriable=error.is_passing) from error
         except OSError as error:
             raise_exhausted(error)
-            raise ServerFailed(f"qemu-nbd cannot be started: {error.strerror}.", retriable=True) from error
+            raise ServerFailed(f"The NBD server cannot be started: {error.strerror}.", retriable=True) from error
         images.close_images([image for image in opened if not image.is_exclusive])
         return Running(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
 
@@ -159,26 +160,28 @@ class Startup:
         return Launch(command, confinement, stderr, self.listener.fileno(), limits)
 
     def _command(self, opened: tuple[Image, ...], confinement: Confinement, engine: Engine) -> list[str]:
-        tls_options = self._tls(confinement)
+        keys = self._tls(confinement)
         nodes = [*self._overlay(confinement), *self._disk(opened, confinement)]
         if not engine.can_be_held:  # it opens a device by its number: nobody else is given that meanwhile
             for image in opened:
                 if image.device.is_block:
                     confinement.keep(image.fd)
         program = executable(engine.program, engine.package)
-        return [program, *engine.arguments(self.spec, self.settings, nodes, tls_options)]
+        confinement.environment.update(engine.environment(keys))
+        return [program, *engine.arguments(self.spec, self.settings, nodes, keys)]
 
     def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[blockgraph.Node]:
         """The disk itself has the size that clients are told; what it reads through may have any."""
         top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
 
-    def _tls(self, confinement: Confinement) -> list[str]:
+    def _tls(self, confinement: Confinement) -> str:
+        """Where the server sees its key or certificates; empty without TLS."""
         directory = tls_directory(self.directory)
         tls.prepare(self.settings, directory)
         if self.settings.tls == "off":
-            return []
-        return tls.arguments(self.settings, _show_own(confinement, directory, os.O_RDONLY | os.O_DIRECTORY))
+            return ""
+        return _show_own(confinement, directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def _overlay(self, confinement: Confinement) -> list[blockgraph.Node]:
         """A scratch export's; what an earlier server of the export has written is kept."""
@@ -236,10 +239,11 @@ class Startup:
             raise Ended from error
 
     def _explained(self, error: Exception, launch: Launch, status: int | None = None) -> CloudManagerError:
+        program = program_of(launch.command)
         if isinstance(error, NoAnswer):
             seconds = self.settings.start_timeout_seconds
             return ServerFailed(
-                f"qemu-nbd did not answer within {seconds:g} s ([nbd] start_timeout_seconds).", retriable=True
+                f"{program} did not answer within {seconds:g} s ([nbd] start_timeout_seconds).", retriable=True
             )
         if isinstance(error, WrongSize):
             return SizeMismatch(
@@ -247,10 +251,11 @@ class Startup:
                 f"{error.size_bytes}. Convert it with `qemu-img convert -O qcow2`, or ask again if it was changed."
             )
         if isinstance(error, ProtocolError):
-            return ServerFailed(f"qemu-nbd did not offer the export: it {error}.", retriable=True)
+            return ServerFailed(f"{program} did not offer the export: it {error}.", retriable=True)
         known = error.status if isinstance(error, Ended) and error.status is not None else status
         said = launch.stderr.read()
-        return failure(said, known, self.spec.device.path, launch.confinement.aliases, self.settings.memory_limit_bytes)
+        limit, aliases = self.settings.memory_limit_bytes, launch.confinement.aliases
+        return failure(said, known, self.spec.device.path, aliases, limit, program)
 
     @property
     def _is_scratch(self) -> bool:

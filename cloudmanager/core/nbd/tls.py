@@ -79,6 +79,14 @@ _DH_PARAMETERS = "dh-params.pem"
 _PRIORITY = "NORMAL:-CIPHER-ALL:+AES-128-GCM"
 """GnuTLS would choose CHACHA20 for a pre-shared key, which moves a third of the bytes per second, and AES-256 for
 certificates, which moves four fifths."""
+_PRIORITY_FILE = "gnutls.conf"
+_OTHER_CIPHERS = """
+    CHACHA20-POLY1305 AES-256-GCM AES-256-CCM AES-256-CCM-8 AES-128-CCM AES-128-CCM-8 AES-256-CBC AES-128-CBC 3DES-CBC
+    CAMELLIA-256-GCM CAMELLIA-128-GCM CAMELLIA-256-CBC CAMELLIA-128-CBC ARCFOUR-128
+"""
+"""The same for a program that takes no priority: GnuTLS reads what else it knows not to use from a file. It passes over
+names that it does not know. https://www.gnutls.org/manual/html_node/System_002dwide-configuration-of-the-library.html
+"""
 
 
 def prepare(settings: NbdSettings, directory: Path) -> None:
@@ -92,21 +100,39 @@ def prepare(settings: NbdSettings, directory: Path) -> None:
         return
     directory.mkdir(mode=0o700, exist_ok=True)
     write_private(directory / _DH_PARAMETERS, _dh_parameters())
+    write_private(directory / _PRIORITY_FILE, _priority_file())
     if settings.certificates is None:
         create_key(directory)
     else:
         copy_certificates(settings.certificates, settings.advertised, directory)
 
 
-def arguments(settings: NbdSettings, directory: str) -> list[str]:
+def qemu_arguments(settings: NbdSettings, directory: str) -> list[str]:
     """For qemu-nbd, with the directory as it sees it."""
     make = {"psk": psk_object, "x509": x509_object}[settings.tls]
     return ["--object", make(directory.replace(",", ",,"), _PRIORITY), "--tls-creds", "tls"]
 
 
+def nbdkit_arguments(settings: NbdSettings, directory: str) -> list[str]:
+    """For nbdkit, which reads keys at each handshake and certificates when it starts."""
+    if settings.certificates is None:
+        return ["--tls=require", f"--tls-psk={directory}/{KEYS}"]
+    return ["--tls=require", f"--tls-certificates={directory}", "--tls-verify-peer"]
+
+
+def gnutls_environment(directory: str) -> dict[str, str]:
+    """For a program built on GnuTLS that takes no priority."""
+    return {"GNUTLS_SYSTEM_PRIORITY_FILE": f"{directory}/{_PRIORITY_FILE}"}
+
+
 def kind(directory: Path) -> Tls:
     """How the server of that directory serves."""
     return next((each for each, mark in _MARKS.items() if (directory / mark).exists()), Tls.OFF)
+
+
+def _priority_file() -> bytes:
+    lines = [f"tls-disabled-cipher = {cipher}" for cipher in _OTHER_CIPHERS.split()]
+    return "\n".join(["[overrides]", *lines, ""]).encode()
 
 
 def _dh_parameters() -> bytes:

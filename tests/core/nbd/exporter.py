@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import queue
 import select
+import shutil
 import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from cloudmanager.core.model import Access, Device, FileIdentity
 from cloudmanager.core.nbd import Servers, ServerSpec, process
@@ -19,6 +22,11 @@ from tests.core.nbd.client import Client
 MiB = 1024 * 1024
 PORTS = "23000-26999"
 WAIT_SECONDS = 20
+ENGINES = [
+    "qemu-nbd",
+    pytest.param("nbdkit", marks=pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")),
+]
+"""For exports whose promises do not depend on who serves them."""
 
 
 def device(path: Path, format_name: str = "raw", **changes: object) -> Device:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.model import Access
-from cloudmanager.core.nbd.transfer import LocalAddress
-from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Connection, Failure, Patience
-from tests.bad_sector import damaged
-from tests.core.nbd.exporter import Exporter, MiB, Served, device
+from cloudmanager.core.model import Access, Credentials, Tls
+from tests.authority import Authority
+from tests.bad_sector import damaged, read_around
+from tests.core.nbd.exporter import ENGINES, Exporter, MiB, device
 
 pytestmark = [
     pytest.mark.skipif(not (shutil.which("nbdkit") and shutil.which("nbdfuse")), reason="needs nbdkit and nbdfuse"),
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system"),
 ]
-BAD, LENGTH, PIECE = 2 * MiB, 4096, 64 * 1024
+BAD, LENGTH = 2 * MiB, 4096
+MakeExporter = Callable[..., Exporter]
 
 
 @pytest.fixture
@@ -40,26 +39,35 @@ def bad_qcow2(raw: Path, tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def check(served: Served, content: bytes) -> None:
-    """One connection reads around the bad sector, and into it, and goes on."""
-    with Connection(LocalAddress(served.uri, None), Patience()) as connection:
-        buffer = Buffer()
-        for _ in range(2):
-            with pytest.raises(Failure) as caught:
-                connection.wait(connection.start_read(buffer.address, PIECE, BAD))
-            assert caught.value.errno == errno.EIO
-            assert sum(extent.length for extent in connection.extents(0, len(content))) == len(content)
-            for offset in (0, BAD - PIECE, BAD + PIECE, len(content) - PIECE):
-                connection.wait(connection.start_read(buffer.address, PIECE, offset))
-                assert bytes(buffer.view[:PIECE]) == content[offset : offset + PIECE]
+@dataclass(frozen=True)
+class _Address:
+    uri: str
+    credentials: Credentials | None = None
+    certificates: Path | None = None
 
 
-@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH])
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH, Access.READ_WRITE])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_bad_sector_of_a_raw_disk_is_an_error_of_its_own(
-    bad: Path, exporter: Exporter, raw: Path, access: Access
+    make_exporter: MakeExporter, raw: Path, tmp_path: Path, access: Access, engine: str
 ) -> None:
-    check(exporter.export(device(bad), access), raw.read_bytes())
+    with damaged(raw, tmp_path, BAD, LENGTH, is_writable=access.writes_disk) as disk:
+        served = make_exporter(engine=engine).export(device(disk), access)
+        read_around(_Address(served.uri), raw.read_bytes(), BAD, in_one_piece=True)
 
 
 def test_a_bad_sector_below_a_container_is_an_error_of_its_own(bad_qcow2: Path, exporter: Exporter, raw: Path) -> None:
-    check(exporter.export(device(bad_qcow2, "qcow2", size_bytes=4 * MiB)), raw.read_bytes())
+    served = exporter.export(device(bad_qcow2, "qcow2", size_bytes=4 * MiB))
+    read_around(_Address(served.uri), raw.read_bytes(), BAD, in_one_piece=True)
+
+
+@pytest.mark.parametrize("tls", list(Tls))
+def test_any_connection_to_a_raw_disk_that_is_only_read_outlives_a_bad_sector(
+    bad: Path, make_exporter: MakeExporter, raw: Path, tmp_path: Path, tls: Tls
+) -> None:
+    authority = Authority()
+    exporter = make_exporter(tls=tls.value, tls_certificates=authority.server(tmp_path / "server"))
+    served = exporter.export(device(bad))
+    mine = authority.client(tmp_path / "mine") if tls is Tls.X509 else None
+    address = _Address(served.uri, exporter.servers.credentials(served.id), mine)
+    read_around(address, raw.read_bytes(), BAD, in_one_piece=False)

@@ -26,10 +26,9 @@ from cloudmanager.transfer.libnbd import Connection, Failure, Patience
 from tests.bad_sector import damaged
 from tests.core.bench import eventually
 from tests.core.nbd.client import Client
-from tests.core.nbd.exporter import Exporter, MiB, Served, device, read_back
+from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, device, read_back
 
 pytestmark = pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
-ENGINES = ("qemu-nbd", "nbdkit")
 MakeExporter = Callable[..., Exporter]
 
 
@@ -158,7 +157,7 @@ def bad(raw: Path, tmp_path: Path) -> Iterator[Path]:
 def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
     bad: Path, make_exporter: MakeExporter, raw: Path
 ) -> None:
-    served = make_exporter(engine="auto").export(stable(bad))
+    served = make_exporter().export(stable(bad))
     assert program(served) == "nbdkit"
     with Connection(LocalAddress(served.uri, None), Patience()) as connection:
         connection._read_flags = 0  # as other programs built on libnbd ask
@@ -174,8 +173,8 @@ def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
 def test_with_nbdkit_a_client_beyond_the_limit_is_turned_away_until_there_is_a_place(
     make_exporter: MakeExporter, raw: Path
 ) -> None:
-    served = make_exporter(engine="nbdkit", connections=2).export(stable(raw))
-    places = 32
+    places = 3
+    served = make_exporter(engine="nbdkit", connections=places).export(stable(raw))
 
     def is_served() -> bool:
         try:
@@ -243,7 +242,7 @@ def test_a_device_that_is_detached_by_hand_does_not_give_its_number_away(
 def test_nbdkit_is_chosen_where_it_is_installed(
     make_exporter: MakeExporter, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exporter = make_exporter(engine="auto")
+    exporter = make_exporter()
     assert program(exporter.export(stable(raw))) == "nbdkit"
     for name in ("qemu-nbd", "bwrap"):
         (tmp_path / name).symlink_to(shutil.which(name) or "")
@@ -271,7 +270,7 @@ def _first(served: Served) -> Client:
         (Access.READ_WRITE, {}, {}),
         (Access.READ_ONLY, {"is_stable": False}, {}),
         (Access.READ_ONLY, {}, {"sandbox": "none"}),
-        (Access.READ_ONLY, {}, {"tls": "psk"}),
+        (Access.READ_ONLY, {}, {"engine": "auto", "connections": 31}),
         (Access.READ_ONLY, {}, {"memory_limit_bytes": 2**28}),
         (Access.READ_ONLY, {}, {"engine": "qemu-nbd"}),
     ],
