@@ -5,10 +5,12 @@ import re
 import socket
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
+from markdown_it import MarkdownIt
 
 from cloudmanager.core import settings
 from cloudmanager.core.model import ExportState
@@ -50,6 +52,48 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 def _slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_row_of_a_table_is_in_a_table(page: Path) -> None:
+    assert stray_rows(page.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "| a | b |\n|---|---|\n| 1 | 2 |\n\n| 3 | 4 |",
+        "| 3 | 4 |",
+        "- an item\n\n  | 3 | 4 |",
+        "| a | b |\n|---|---|\n| 1 | 2 | 3 |",
+        "| a | b |\n|---|---|\n| `1|2` | 3 |",
+    ],
+)
+def test_a_row_outside_of_a_table_is_found(rows: str) -> None:
+    assert stray_rows(f"Text.\n\n{rows}\n\nText.\n") != []
+
+
+def stray_rows(text: str) -> list[str]:
+    """Rows that a reader's program shows as text, and rows with other cells than their table's head."""
+    lines = text.splitlines()
+    stray: list[str] = []
+    cells = 0
+    for token in MarkdownIt("gfm-like", {"linkify": False}).parse(text):
+        if token.type == "inline" and token.map and token.level and not token.content.startswith("!["):
+            stray += [line for line in token.content.splitlines() if line.startswith("|")]
+        if token.type == "tr_open" and token.map:
+            row = lines[token.map[0]]
+            bars = len(re.findall(r"(?<!\\)\|", row.strip().strip("|")))
+            cells = bars if token.map[0] in heads_of(text) else cells
+            stray += [row] if bars != cells else []
+    return stray
+
+
+@cache
+def heads_of(text: str) -> set[int]:
+    """The lines, from 0, on which a table begins."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    return {token.map[0] for token in tokens if token.type == "table_open" and token.map}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
