@@ -83,9 +83,9 @@ performance: .venv/.made ## writes docs/performance.md and its plots from benchm
 	@$(BIN)/python -m benchmarks page
 
 .PHONY: docs
-docs: .venv/.made ## writes docs/configuration.md from the code
-	@$(BIN)/cloudmanager config reference > docs/.configuration.md
-	@mv docs/.configuration.md docs/configuration.md
+docs: .venv/.made ## writes docs/configuration.md and docs/python-client.md from the code
+	@$(BIN)/cloudmanager config reference > docs/.made && mv docs/.made docs/configuration.md
+	@$(BIN)/python -m scripts.python_client_page > docs/.made && mv docs/.made docs/python-client.md
 
 .PHONY: keep-schema
 keep-schema: setup ## after a new migration: keeps a store of its schema, for the tests of later ones

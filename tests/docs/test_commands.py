@@ -96,7 +96,7 @@ def test_a_command_that_a_sentence_names_exists(page: Path) -> None:
     """In a sentence arguments are left out, so the words are compared as far as they name commands and options."""
     prose = FENCE.sub("", page.read_text())
     for text in INLINE.findall(prose):
-        command: click.Command = ROOT_COMMAND
+        command = ROOT_COMMAND
         words = [word.strip(",…") for word in text.split()[1:]]
         while words and isinstance(command, TyperGroup) and re.fullmatch("[a-z][a-z-]*", words[0]):
             assert words[0] in command.commands, f"{named(page)}: `{text}`"

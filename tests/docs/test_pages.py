@@ -104,6 +104,20 @@ def test_every_configuration_shown_is_valid(page: Path) -> None:
             settings.from_tables(tables, named(page))
 
 
+def test_the_index_has_every_page_once_under_one_kind() -> None:
+    text = (ROOT / "docs" / "index.md").read_text()
+    kinds = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert [kind.splitlines()[0] for kind in kinds] == ["Tutorial", "How-to guides", "Reference", "Explanation"]
+    linked = re.findall(r"\]\(([\w./-]+)\)", text)
+    assert len(linked) == len(set(linked))
+    pages = {named(page) for page in PAGES if "examples" not in page.parts} - {"README.md", "docs/index.md"}
+    assert {named((ROOT / "docs" / target).resolve()) for target in linked} == pages
+
+
+def test_the_readme_leads_to_the_index() -> None:
+    assert "(docs/index.md)" in (ROOT / "README.md").read_text()
+
+
 def test_the_concepts_name_every_state_of_an_export() -> None:
     text = (ROOT / "docs" / "concepts.md").read_text()
     for state in ExportState:
