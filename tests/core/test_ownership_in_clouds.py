@@ -1,6 +1,7 @@
 """A disk that somebody attached by hand at the very slot that a plan chose is exported, and never detached."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,29 @@ def test_a_release_before_the_next_try_detaches_nothing_either(
     assert bench.harness.holders(disk) == [bench.harness.node_name]
     assert bench.harness.detaches() == 0
     assert "attachment.left" in {each.event for each in manager.audit().items}
+
+
+@pytest.mark.parametrize("kind", ["aws", "azure"])
+@pytest.mark.parametrize("is_restarted", [False, True], ids=["while it is served", "while no service runs"])
+def test_what_was_detached_and_attached_again_by_hand_at_its_slot_is_never_detached(
+    kind: str, is_restarted: bool, tmp_path: Path
+) -> None:
+    """GCE knows ours by a name that nobody else has; EC2 and Azure by when it was attached."""
+    with opened_cloud(tmp_path, kind, reconcile_seconds=600) as bench:
+        export = bench.ready(bench.harness.make_disk())
+        disk = export.disk.id.native
+        (attachment,) = bench.manager.attachments()
+        if is_restarted:
+            bench.manager.close()
+        bench.cloud.detach_by_hand(bench.harness.emulated_id(disk), NODE)
+        _attach_by_hand(bench, attachment.plan)
+        if kind == "aws":  # EC2 tells times to the second
+            bench.cloud.volume(disk).attachments[0].since += timedelta(minutes=1)
+        if is_restarted:
+            bench.open()
+        _end(bench, export.id)
+        assert bench.harness.holders(disk) == [bench.harness.node_name]
+        assert bench.harness.detaches() == 0
 
 
 def _planned_and_killed(bench: CloudBench, disk: str) -> AttachPlan:

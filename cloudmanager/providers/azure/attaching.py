@@ -21,7 +21,7 @@ from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.errors import is_unanswered
 from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place
-from cloudmanager.providers.azure.proof import Accepted, Asked, Proofs
+from cloudmanager.providers.azure.proof import Accepted, Asked, Confirmed, Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 LUNS = range(63, -1, -1)
@@ -63,38 +63,47 @@ class Attaching:
         with self._turn.taken(deadline):
             plan = replace(plan, proof=self._answers.get(plan))
             machine, entry = self._found(id, deadline)
-            self._compute.disk(id).refuse_other(plan.disk)
+            found = self._compute.disk(id)
+            found.refuse_other(plan.disk)
             is_done = False
             if entry is None:
                 is_done = self._change(plan, id, deadline, machine, keep)
+                entry = self._confirmed(plan, id, deadline) if is_done else self._carried_out(plan, id, deadline)
+                found = self._same(plan, id, deadline, is_done=is_done)
+                if is_done and (confirmed := Confirmed.after(machine.seen_at, found.owned_since)):
+                    self._keep(plan, confirmed, keep)
                 plan = replace(plan, proof=self._answers.get(plan))
-                entry = self._confirmed(plan, id, deadline)
-                self._refuse_other(plan, id, deadline, is_done=is_done)
-        reason = "" if is_done else self._why(plan, id, entry)
+        reason = "" if is_done else self._why(plan, found, entry, machine)
         attachment = replace(plan.attachment(), access=Access.READ_WRITE, slot=str(entry.lun))
         return replace(attachment, request_id="", reason=reason) if reason else attachment
 
-    def _why(self, plan: AttachPlan, id: ResourceId, entry: DataDisk) -> str:
+    def _keep(self, plan: AttachPlan, proof: object, keep: Keep) -> None:
+        self._answers.keep(plan, str(proof))
+        keep(str(proof))
+
+    def _why(self, plan: AttachPlan, found: DiskFacts, entry: DataDisk, machine: MachineFacts) -> str:
         """Why the disk that is there is not taken for the plan's; empty where it is."""
         if plan.is_present:
             return f"{plan.disk.id} was attached at LUN {entry.lun} before it was planned."
         if str(entry.lun) != plan.slot:
             return f"{plan.disk.id} is attached at LUN {entry.lun}, and was planned at LUN {plan.slot}."
-        if self._proofs.proves(plan.proof, id):
+        if self._proofs.proves(plan.proof, found, machine.seen_at):
             return ""
         return f"{plan.disk.id} is attached at LUN {entry.lun}, and {UNPROVED}"
 
-    def _refuse_other(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, *, is_done: bool) -> None:
+    def _same(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, *, is_done: bool) -> DiskFacts:
         """A disk that is attached cannot be deleted, so what has the name now is what was attached.
 
         Raises DiskReplaced, after undoing what was just done to another disk; `is_done`: it was this that attached it.
         """
+        found = self._compute.disk(id)
         try:
-            self._compute.disk(id).refuse_other(plan.disk)
+            found.refuse_other(plan.disk)
         except DiskReplaced:
             if is_done:
                 self._compute.detach(self._machine, id, deadline.left)
             raise
+        return found
 
     def _refuse_hopeless(self, disk: Disk, found: DiskFacts, machine: MachineFacts) -> None:
         if disk.location and Place.parse(disk.location).excludes(machine.place):
@@ -141,26 +150,29 @@ class Attaching:
         if plan.is_present:
             raise NameClash(f"Somebody else had attached {plan.disk.id}, and has detached it.")
 
-        def kept(proof: object) -> None:
-            self._answers.keep(plan, str(proof))
-            keep(str(proof))
-
         def accepted(operation: str) -> None:
-            kept(Accepted(operation))
+            self._keep(plan, Accepted(operation), keep)
 
         asked = Asked(machine.seen_at or datetime.now(UTC))
-        kept(asked)
+        self._keep(plan, asked, keep)
         try:
             self._compute.attach(self._machine, id, int(plan.slot), deadline.left, accepted)
         except CloudManagerError as error:
             if is_unanswered(error) and self._compute.machine(self._machine).entry(id) is not None:
                 return False  # it is being carried out
             if self._answers.get(plan) == str(asked):
-                kept("")  # it was refused
+                self._keep(plan, "", keep)  # it was refused
             if not isinstance(error, DiskInUse) or (error.holder or "").casefold() != self._machine.name.casefold():
                 raise
             return False  # somebody attached it to this very machine a moment ago: what the machine says counts
         return True
+
+    def _carried_out(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> DataDisk:
+        """By a request whose answer is not known: the entry is there as soon as it begins."""
+        _, entry = self._found(id, deadline)
+        if entry is None:
+            raise CloudUnavailable(f"{plan.disk.id} was being attached, and is not attached now. It is tried again.")
+        return entry
 
     def _confirmed(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> DataDisk:
         def look() -> DataDisk | None:

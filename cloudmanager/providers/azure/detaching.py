@@ -27,20 +27,27 @@ class Detaching:
 
         A disk at another LUN than the attachment's was attached by somebody else, and stays. So does one that got the
         disk's name later: the attachment has gone with the disk that it was of. Raises ForeignAttachment where no
-        request of ours is known.
+        request of ours is known, and where the disk was attached again since.
         """
         try:
             with self._turn.taken(deadline):
-                if _has(self._settled(deadline), attachment, id) and not self._is_another(attachment, id):
-                    self._check_proof(attachment, id)
+                machine = self._settled(deadline)
+                if _has(machine, attachment, id) and self._may_detach(attachment, id, machine):
                     self._compute.detach(self._machine, id, deadline.left)
                     self._await_gone(attachment, id, deadline)
         except MachineGone:
             return
 
-    def _is_another(self, attachment: Attachment, id: ResourceId) -> bool:
+    def _may_detach(self, attachment: Attachment, id: ResourceId, machine: MachineFacts) -> bool:
+        """False of a disk that got the name later. Raises ForeignAttachment."""
         found = self._compute.find_disk(id)
-        return found is not None and is_replaced(attachment.disk, found.unique_id, found.created_at)
+        if found is None:
+            return True
+        if is_replaced(attachment.disk, found.unique_id, found.created_at):
+            return False
+        if not self._proofs.allows_detach(attachment.proof, found, machine.seen_at):
+            raise ForeignAttachment(f"{attachment.disk.id} is attached at LUN {attachment.slot}, and {UNPROVED}")
+        return True
 
     def _settled(self, deadline: Deadline) -> MachineFacts:
         """The machine, once no change is pending: a pending one is never reversed."""
@@ -56,13 +63,6 @@ class Detaching:
                 f"For {deadline.seconds:g} s, another change to {self._machine.name} has not ended; Azure makes one at "
                 "a time."
             ) from None
-
-    def _check_proof(self, attachment: Attachment, id: ResourceId) -> None:
-        """An accepted request is enough: a machine that was stopped and started hides when the disk was attached."""
-        if attachment.proof and not attachment.proof.startswith("asked"):
-            return
-        if not self._proofs.proves(attachment.proof, id):
-            raise ForeignAttachment(f"{attachment.disk.id} is attached at LUN {attachment.slot}, and {UNPROVED}")
 
     def _await_gone(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         def look() -> bool | None:

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from cloudmanager.core.errors import AccessDenied, CloudUnavailable
-from cloudmanager.core.model import CONFIRMED
+from cloudmanager.core.errors import AccessDenied, CloudUnavailable, ForeignAttachment
+from cloudmanager.core.model import CONFIRMED, Attachment
 from cloudmanager.core.plugins import Provider
+from cloudmanager.providers.azure import proof
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import ATTACH, GROUP, SUBSCRIPTION
 from cloudmanager.testing.cloud.emulator import Operation
@@ -33,6 +34,33 @@ def test_a_disk_at_another_lun_was_attached_by_somebody_else_and_stays(
     cloud.attach_by_hand("evidence-7", "worker-1", slot="4")
     provider.detach(attachment)
     assert cloud.lun("evidence-7", "worker-1") == 4
+
+
+@pytest.fixture
+def again_by_hand(cloud: AzureEmulation, provider: Provider) -> Attachment:
+    """One of ours, whose disk was detached and attached again at the same LUN."""
+    cloud.make_disk("evidence-7")
+    attachment = attach(provider, "evidence-7")
+    cloud.detach_by_hand("evidence-7", "worker-1")
+    cloud.attach_by_hand("evidence-7", "worker-1", slot=attachment.slot)
+    return attachment
+
+
+def test_a_disk_that_was_attached_again_at_its_lun_is_somebody_elses_and_stays(
+    cloud: AzureEmulation, provider: Provider, again_by_hand: Attachment
+) -> None:
+    with pytest.raises(ForeignAttachment, match="nothing proves"):
+        provider.detach(again_by_hand)
+    assert cloud.holders("evidence-7") == ["worker-1"]
+
+
+def test_a_disk_whose_machine_was_stopped_and_started_is_detached(
+    cloud: AzureEmulation, provider: Provider, again_by_hand: Attachment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Azure says then that it changed its owner when the machine was started: just before this kernel was."""
+    monkeypatch.setattr(proof, "_since_boot", lambda: 30.0)
+    provider.detach(again_by_hand)
+    assert cloud.holders("evidence-7") == []
 
 
 def test_a_disk_that_moved_to_another_machine_is_let_be(cloud: AzureEmulation, provider: Provider) -> None:
