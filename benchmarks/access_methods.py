@@ -85,10 +85,11 @@ def main() -> None:
 
 def write_tables() -> None:
     tables = []
-    for what, scale, measure_it in (
+    places: tuple[tuple[str, Scale, Callable[[], list[Row]]], ...] = (
         (machine(), HERE, lambda: measured(HERE)),
         (f"a virtual machine on {machine()}, emulated in software", EMULATED, measured_inside),
-    ):
+    )
+    for what, scale, measure_it in places:
         tables.append(table(f"Taken on {what}: {told(scale)}.", measure_it()))
         print(tables[-1], flush=True)
     PAGE.write_text(filled(PAGE.read_text(), tables))

@@ -33,7 +33,7 @@ def damaged(image: Path, directory: Path, start: int, length: int, *, is_writabl
     os.mkfifo(pid_file)
     fifo = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK)
     access = [] if is_writable else ["--readonly"]
-    command = ["nbdfuse", *access, "--pidfile", pid_file, mounted / "disk", "--command", *server]
+    command = ["nbdfuse", *access, "--pidfile", str(pid_file), str(mounted / "disk"), "--command", *server]
     try:
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:

@@ -28,7 +28,7 @@ class Janitor:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._began = _stat(os.getpid())[1]
-        command = [sys.executable, __file__, directory]
+        command = [sys.executable, __file__, str(directory)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
     def dismiss(self) -> list[str]:

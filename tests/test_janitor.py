@@ -50,7 +50,7 @@ def test_processes_and_mounts_of_a_process_that_was_killed_end(tmp_path: Path) -
     used = tmp_path / "used"
     (used / "mounted").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", used / "mounted"], check=True)
-    command = [sys.executable, "-c", _KILLED, used]
+    command = [sys.executable, "-c", _KILLED, str(used)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
         assert killed.stdout
         shell = int(killed.stdout.readline())

@@ -22,7 +22,10 @@ def case(count: int) -> str:
 
 def measure(effort: Effort) -> Iterator[Series]:
     """Whole intervals of the regular look, the first ones left out: there everything is looked at closely."""
-    tables = {"exports": {"drain_seconds": 1, "reconcile_seconds": RECONCILE_SECONDS}, "nbd": {"ports": PORTS}}
+    tables: dict[str, dict[str, object]] = {
+        "exports": {"drain_seconds": 1, "reconcile_seconds": RECONCILE_SECONDS},
+        "nbd": {"ports": PORTS},
+    }
     with running_service(tables) as service:
         for count in COUNTS:
             made = request_all(service, _images(service, effort.count(count)))

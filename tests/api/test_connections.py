@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import resource
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -208,7 +209,7 @@ def is_gone(connection: socket.socket) -> bool:
 
 def test_fewer_files_are_fewer_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft, most in ((64, 16), (1024, 256), (1_000_000, connections.MOST), (-1, connections.MOST)):
-        monkeypatch.setattr(connections.resource, "getrlimit", lambda _number, soft=soft: (soft, soft))
+        monkeypatch.setattr(resource, "getrlimit", lambda _number, soft=soft: (soft, soft))
         assert connections.most_connections() == most
 
 

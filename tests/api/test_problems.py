@@ -106,7 +106,7 @@ def test_a_defect_leaves_the_service_up(service: Service) -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
-    service.server.config.app.add_api_route("/defect", fail)  # type: ignore[union-attr]
+    service.server.config.app.add_api_route("/defect", fail)
     assert service.client.get("/defect").status_code == 500
     assert service.client.get("/healthz").status_code == 200  # on the same connection
 

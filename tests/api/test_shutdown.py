@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -55,7 +56,7 @@ class Site:
     def serving(
         self, *, bound: float = BOUND, nbd: dict[str, object] | None = None, **exports: object
     ) -> "Iterator[Run]":
-        tables = {
+        tables: dict[str, Any] = {
             "server": {"shutdown_seconds": bound},
             "exports": {"drain_seconds": 3600, **exports},
             "nbd": nbd or {},

@@ -84,7 +84,7 @@ def _text(length: int) -> bytes:
     return (b"all work and no play " * (length // 20))[:length]
 
 
-def test_frames_of_both_kinds_arrive_where_they_belong(service, disk, export):
+def test_frames_of_both_kinds_arrive_where_they_belong(service: Service, disk: Path, export: dict[str, object]) -> None:
     noise, text = os.urandom(MOST_BYTES), _text(MOST_BYTES)
     answer = _send(service, export, _raw(4096, noise) + _zstd(3 * MOST_BYTES, text) + _zstd(SIZE - 512, text[:512]))
     assert answer.status_code == 200, answer.text
@@ -96,17 +96,17 @@ def test_frames_of_both_kinds_arrive_where_they_belong(service, disk, export):
     assert not written[:4096].strip(b"\0")
 
 
-def test_chunks_may_have_their_borders_anywhere(service, disk, export):
+def test_chunks_may_have_their_borders_anywhere(service: Service, disk: Path, export: dict[str, object]) -> None:
     body = b"".join(_zstd(at, _text(5000)) for at in range(0, 100_000, 8192))
     assert _send(service, export, (body[at : at + 7] for at in range(0, len(body), 7))).status_code == 200
     assert disk.read_bytes()[8192 : 8192 + 5000] == _text(5000)
 
 
-def test_an_empty_body_writes_nothing(service, export):
+def test_an_empty_body_writes_nothing(service: Service, export: dict[str, object]) -> None:
     assert _send(service, export, b"").json() == {"written_bytes": 0}
 
 
-def test_a_scratch_export_takes_it_and_the_disk_stays_as_it_is(service, disk):
+def test_a_scratch_export_takes_it_and_the_disk_stays_as_it_is(service: Service, disk: Path) -> None:
     export = service.export(f"local:{disk.name}", "scratch")
     assert _send(service, export, _zstd(0, _text(MOST_BYTES))).status_code == 200
     answer = service.client.get(_path(export, "/digests"), params={"length": BLOCK_BYTES})
@@ -115,7 +115,7 @@ def test_a_scratch_export_takes_it_and_the_disk_stays_as_it_is(service, disk):
     _end(service, export)
 
 
-def test_it_is_refused_where_nothing_may_be_written(service, disk):
+def test_it_is_refused_where_nothing_may_be_written(service: Service, disk: Path) -> None:
     export = service.export(f"local:{disk.name}", "read-only")
     answer = _send(service, export, _raw(0, b"x" * 512))
     assert (answer.status_code, answer.json()["code"]) == (422, "unsupported_access")
@@ -127,12 +127,19 @@ def test_it_is_refused_where_nothing_may_be_written(service, disk):
     assert not disk.read_bytes().strip(b"\0")
 
 
-def test_another_media_type_is_refused(service, export):
+def test_another_media_type_is_refused(service: Service, export: dict[str, object]) -> None:
     answer = service.client.post(_path(export, "/content"), content=b"", headers={"Content-Type": "text/plain"})
     assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
-def _header(magic=b"CMF1", offset=0, length=512, body=512, encoding=0, reserved=b"\0\0\0"):
+def _header(
+    magic: bytes = b"CMF1",
+    offset: int = 0,
+    length: int = 512,
+    body: int = 512,
+    encoding: int = 0,
+    reserved: bytes = b"\0\0\0",
+) -> bytes:
     return struct.pack(">4sQIIB3s", magic, offset, length, body, encoding, reserved)
 
 
@@ -172,14 +179,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_what_is_no_frame_is_refused_and_not_written(body, service, disk, export):
+def test_what_is_no_frame_is_refused_and_not_written(
+    body: bytes, service: Service, disk: Path, export: dict[str, object]
+) -> None:
     answer = _send(service, export, body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_content"), answer.text
     assert not disk.read_bytes().strip(b"\0")
     assert _send(service, export, _zstd(0, _text(4096))).status_code == 200
 
 
-def test_digests_are_those_of_the_blocks(service, disk, export):
+def test_digests_are_those_of_the_blocks(service: Service, disk: Path, export: dict[str, object]) -> None:
     content = _text(BLOCK_BYTES) + bytes(BLOCK_BYTES) + os.urandom(1024)
     with disk.open("r+b") as file:
         file.write(content)
@@ -192,7 +201,9 @@ def test_digests_are_those_of_the_blocks(service, disk, export):
 
 
 @pytest.mark.parametrize("query", [{"offset": 5, "length": 512}, {"offset": SIZE, "length": 512}, {"length": 0}, {}])
-def test_a_range_that_has_no_digests_is_refused(query, service, export):
+def test_a_range_that_has_no_digests_is_refused(
+    query: dict[str, int], service: Service, export: dict[str, object]
+) -> None:
     answer = service.client.get(_path(export, "/digests"), params=query)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
@@ -221,7 +232,7 @@ def _transfers(service: Service) -> int:
     return service.server.async_manager.transfers._running.total()
 
 
-def test_a_client_that_leaves_ends_the_writing(service, disk, export):
+def test_a_client_that_leaves_ends_the_writing(service: Service, disk: Path, export: dict[str, object]) -> None:
     request = _Unfinished(service, export)
     request.send(_zstd(0, _text(MOST_BYTES)) + _raw(MOST_BYTES, _text(MOST_BYTES))[:-1])
     eventually(lambda: disk.read_bytes()[:MOST_BYTES] == _text(MOST_BYTES), "it is not written")
@@ -231,7 +242,9 @@ def test_a_client_that_leaves_ends_the_writing(service, disk, export):
     assert not disk.read_bytes()[MOST_BYTES:].strip(b"\0")
 
 
-def test_an_export_that_ends_in_the_middle_ends_the_request(service, disk, export):
+def test_an_export_that_ends_in_the_middle_ends_the_request(
+    service: Service, disk: Path, export: dict[str, object]
+) -> None:
     request = _Unfinished(service, export)
     request.send(_zstd(0, _text(MOST_BYTES)))
     eventually(lambda: disk.read_bytes()[:MOST_BYTES] == _text(MOST_BYTES), "it is not written")
@@ -241,7 +254,9 @@ def test_an_export_that_ends_in_the_middle_ends_the_request(service, disk, expor
     eventually(lambda: _transfers(service) == 0, "it goes on")
 
 
-def test_so_many_at_the_same_time_and_no_more(service, export, monkeypatch):
+def test_so_many_at_the_same_time_and_no_more(
+    service: Service, export: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transfers, "MOST_OF_ONE_EXPORT", 2)
     requests = [_Unfinished(service, export) for _ in range(2)]
     eventually(lambda: _transfers(service) == 2, "they do not begin")
@@ -257,14 +272,16 @@ def test_so_many_at_the_same_time_and_no_more(service, export, monkeypatch):
     assert _send(service, export, b"").status_code == 200
 
 
-def test_who_sends_nothing_is_not_waited_for(service, export, monkeypatch):
+def test_who_sends_nothing_is_not_waited_for(
+    service: Service, export: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transfers, "IDLE_SECONDS", 0.2)
     request = _Unfinished(service, export)
     assert b'"transfer_failed"' in request.answer()
     assert _transfers(service) == 0
 
 
-def test_other_requests_are_answered_meanwhile(service, export):
+def test_other_requests_are_answered_meanwhile(service: Service, export: dict[str, object]) -> None:
     """With every place of the export taken by a client that sends as fast as it can."""
     body = b"".join(_zstd(at, os.urandom(512) * (MOST_BYTES // 512)) for at in range(0, SIZE, MOST_BYTES)) * 4
     is_over = threading.Event()
@@ -288,7 +305,7 @@ def test_other_requests_are_answered_meanwhile(service, export):
     assert statistics.quantiles(took, n=100)[98] < 2.0  # on a machine that does other things too
 
 
-def test_the_end_of_the_service_ends_them(tmp_path):
+def test_the_end_of_the_service_ends_them(tmp_path: Path) -> None:
     with running(settings_for(tmp_path)) as service:
         (tmp_path / "images" / "disk.raw").write_bytes(bytes(SIZE))
         export = service.export("local:disk.raw", "read-write")
@@ -306,6 +323,6 @@ class _NotToBeUsed:
         pytest.fail("it is decompressed")
 
 
-def test_a_bomb_is_refused_before_it_becomes_anything():
+def test_a_bomb_is_refused_before_it_becomes_anything() -> None:
     with pytest.raises(InvalidContent):
-        _decompressed(Frame(0, MOST_BYTES, Encoding.ZSTD, _BOMB), _NotToBeUsed())
+        _decompressed(Frame(0, MOST_BYTES, Encoding.ZSTD, _BOMB), _NotToBeUsed())  # type: ignore[arg-type] # a trap

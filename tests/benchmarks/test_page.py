@@ -1,5 +1,6 @@
 """docs/performance.md says what was measured."""
 
+import functools
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -33,6 +34,10 @@ def changed(figures: Figures, change: Callable[[Series], Series]) -> Figures:
 
 def scaled(series: Series, by: float) -> Series:
     return replace(series, values=tuple(value * by for value in series.values))
+
+
+def scaled_if(one: Series, by: float, series: Series) -> Series:
+    return scaled(series, by) if series is one else series
 
 
 def with_ours_at(figures: Figures, part_of_direct: float) -> Figures:
@@ -75,9 +80,7 @@ def test_a_figure_that_changes_changes_the_page(table: str, results: dict[str, F
     shown = page.files({table: found})[page.PAGE]
     for one in filter(lambda series: series.median, found.series):
         factor = 0 if one.quantity is Quantity.COMPRESSED else 3  # yes or no
-        other = changed(
-            found, lambda series, one=one, factor=factor: scaled(series, factor) if series is one else series
-        )
+        other = changed(found, functools.partial(scaled_if, one, factor))
         assert page.files({table: other})[page.PAGE] != shown, one
 
 

@@ -3,12 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 PLUGIN = '''
 from pathlib import Path
@@ -71,19 +69,20 @@ def locate(provider):
 '''
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Run:
-    """`cli("config", "check", env={…})`, in an empty directory and without this shell's CLOUDMANAGER_… variables."""
-    here = tmp_path / "here"
-    here.mkdir()
+class CommandLine:
+    """`cli("config", "check", env={…})`, without this shell's CLOUDMANAGER_… variables."""
 
-    def run(
-        *arguments: str, env: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        """In which it runs: where a test puts ./cloudmanager.toml."""
+
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, command: tuple[str, ...] = ()
     ) -> subprocess.CompletedProcess[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDMANAGER_")}
         return subprocess.run(
             command or (sys.executable, "-m", "cloudmanager", *arguments),
-            cwd=here,
+            cwd=self.directory,
             env={**kept, "COLUMNS": "200", **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -92,8 +91,13 @@ def cli(tmp_path: Path) -> Run:
             check=False,
         )
 
-    run.directory = here  # type: ignore[attr-defined] # where a test puts ./cloudmanager.toml
-    return run
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CommandLine:
+    """The command line in an empty directory."""
+    here = tmp_path / "here"
+    here.mkdir()
+    return CommandLine(here)
 
 
 @pytest.fixture

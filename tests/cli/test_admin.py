@@ -2,14 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.api.service import Service, eventually, running, settings_for
-from tests.cli.conftest import Run
+from tests.cli.conftest import CommandLine
+
+Admin = Callable[..., str]
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 @pytest.fixture
-def admin(cli: Run, service: Service) -> Run:
+def admin(cli: CommandLine, service: Service) -> Admin:
     def run(*arguments: str, **environment: str) -> str:
         answer = cli("admin", *arguments, env={"CLOUDMANAGER_URL": service.url, **environment})
         assert answer.returncode == 0, answer.stderr
@@ -34,7 +36,7 @@ def events(service: Service, name: str) -> list[dict[str, Any]]:
     return [event for event in service.client.get("/v1/audit").json()["items"] if event["event"] == name]
 
 
-def test_an_export_is_cut_off_by_command(admin: Run, service: Service) -> None:
+def test_an_export_is_cut_off_by_command(admin: Admin, service: Service) -> None:
     export_id = str(service.export("local:a.img")["id"])
     said = admin("force-release", export_id, "--by", "nina", "--reason", "It is evidence.")
     assert said.startswith(f"{export_id} of local:a.img is clos")
@@ -43,7 +45,7 @@ def test_an_export_is_cut_off_by_command(admin: Run, service: Service) -> None:
     eventually(lambda: service.client.get(f"/v1/exports/{export_id}").json()["state"] == "closed", "it is not closed")
 
 
-def test_a_provider_is_paused_and_resumed_by_command(admin: Run, service: Service) -> None:
+def test_a_provider_is_paused_and_resumed_by_command(admin: Admin, service: Service) -> None:
     assert admin("pause", "local", "--by", "nina", "--reason", "Why not?") == (
         "provider local: paused by order of nina; Why not?\n"
     )
@@ -52,7 +54,7 @@ def test_a_provider_is_paused_and_resumed_by_command(admin: Run, service: Servic
     assert [events(service, f"provider.{what}")[0]["ordered_by"] for what in ("paused", "resumed")] == ["nina", "otto"]
 
 
-def test_the_only_node_is_drained_by_command_and_who_did_it_is_known(admin: Run, service: Service) -> None:
+def test_the_only_node_is_drained_by_command_and_who_did_it_is_known(admin: Admin, service: Service) -> None:
     export_id = str(service.export("local:a.img")["id"])
     assert "here: draining by order of" in admin("drain")
     assert events(service, "node.draining")[0]["ordered_by"].endswith(f"@{os.uname().nodename}")
@@ -62,13 +64,13 @@ def test_the_only_node_is_drained_by_command_and_who_did_it_is_known(admin: Run,
     assert json.loads(admin("undrain", "here", "--json"))["state"] == "active"
 
 
-def test_an_order_that_is_refused_ends_with_1_and_says_why(cli: Run, service: Service) -> None:
+def test_an_order_that_is_refused_ends_with_1_and_says_why(cli: CommandLine, service: Service) -> None:
     answer = cli("admin", "pause", "prod", env={"CLOUDMANAGER_URL": service.url})
     assert answer.returncode == 1
     assert "No provider 'prod' is configured" in answer.stderr
 
 
-def test_one_of_several_nodes_must_be_named(cli: Run, service: Service) -> None:
+def test_one_of_several_nodes_must_be_named(cli: CommandLine, service: Service) -> None:
     service.manager._store.nodes.begin_session("there", "a session", "an identity", "a machine", 30)
     answer = cli("admin", "drain", env={"CLOUDMANAGER_URL": service.url})
     assert answer.returncode == 2

@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,7 @@ CREDENTIALS_OF_REAL_CLOUDS = {
 
 
 @pytest.fixture
-def temporary(tmp_path: Path):
+def temporary(tmp_path: Path) -> Iterator[Path]:
     """Where the demo keeps its files; afterwards, nothing is left of it."""
     directory = tmp_path / "temporary"
     directory.mkdir()
@@ -52,7 +52,7 @@ def _worked_seconds() -> float:
     ("cloud", "attach"),
     [pytest.param(*item, marks=[pytest.mark.slow] if item[0] != "gce" else []) for item in CLOUDS.items()],
 )
-def test_it_goes_the_whole_way(temporary, cloud, attach):
+def test_it_goes_the_whole_way(temporary: Path, cloud: str, attach: str) -> None:
     """Also on a machine that has credentials and a proxy of its own.
 
     It must take less than 30 seconds on a machine that has nothing else to do: what it works, and five that it waits.
@@ -76,7 +76,7 @@ def test_it_goes_the_whole_way(temporary, cloud, attach):
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
 @pytest.mark.parametrize("at", [pytest.param("Start an emulated cloud", marks=pytest.mark.slow), "ready after"])
-def test_interrupted_it_cleans_everything_up(temporary, number, at):
+def test_interrupted_it_cleans_everything_up(temporary: Path, number: signal.Signals, at: str) -> None:
     with subprocess.Popen(
         [*COMMAND, "aws"], env=_environment(temporary), stdout=subprocess.PIPE, text=True
     ) as demonstration:
@@ -87,7 +87,7 @@ def test_interrupted_it_cleans_everything_up(temporary, number, at):
     assert demonstration.returncode == 130
 
 
-def test_without_root_it_says_what_it_needs(temporary):
+def test_without_root_it_says_what_it_needs(temporary: Path) -> None:
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
     code = (
         "from cloudmanager.cli.block_devices import require_block_devices\n"
@@ -101,7 +101,7 @@ def test_without_root_it_says_what_it_needs(temporary):
     assert "only root can make" in answer.stdout
 
 
-def test_an_unknown_cloud_is_refused_with_the_known_ones(temporary):
+def test_an_unknown_cloud_is_refused_with_the_known_ones(temporary: Path) -> None:
     answer = subprocess.run([*COMMAND, "ec2"], capture_output=True, text=True, timeout=60, check=False)
     assert answer.returncode == 2
     assert "'gce', 'aws', 'azure'" in answer.stderr

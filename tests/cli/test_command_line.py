@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import CommandLine
+
 SERVER_PACKAGES = {"alembic", "fastapi", "httpx", "oslo_utils", "pluggy", "pydantic_settings", "sqlalchemy", "uvicorn"}
 """Not pydantic: recent releases of typer use it themselves when a command runs."""
 HELP_SECONDS = 0.25
@@ -20,20 +22,20 @@ COMMANDS = [
 ]
 
 
-def test_help_lists_every_command(cli):
+def test_help_lists_every_command(cli: CommandLine) -> None:
     answer = cli("--help")
     assert answer.returncode == 0
     assert all(name in answer.stdout for (name, *_) in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(cli, command):
+def test_every_command_explains_itself(cli: CommandLine, command: tuple[str, ...]) -> None:
     answer = cli(*command, "--help")
     assert answer.returncode == 0
     assert "Usage: cloudmanager" in answer.stdout
 
 
-def _loaded(cli, *arguments: str) -> set[str]:
+def _loaded(cli: CommandLine, *arguments: str) -> set[str]:
     """The modules that Python loads for it."""
     answer = cli(command=(sys.executable, "-X", "importtime", *arguments))
     assert answer.returncode == 0
@@ -43,19 +45,19 @@ def _loaded(cli, *arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("serve", "--help"), ("--version",), ("token",)], ids=" ".join)
-def test_what_needs_no_server_loads_nothing_of_it(cli, arguments):
+def test_what_needs_no_server_loads_nothing_of_it(cli: CommandLine, arguments: tuple[str, ...]) -> None:
     packages = {name.partition(".")[0] for name in _loaded(cli, "-m", "cloudmanager", *arguments)}
     assert "typer" in packages
     assert not packages & SERVER_PACKAGES
 
 
-def test_help_imports_little(cli):
+def test_help_imports_little(cli: CommandLine) -> None:
     """Which is what its time is spent on."""
     added = _loaded(cli, "-m", "cloudmanager", "--help") - _loaded(cli, "-c", "pass")
     assert len(added) <= HELP_MODULES, sorted(added)
 
 
-def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli):
+def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli: CommandLine) -> None:
     """The quickest of several: another process on the machine does not make it any slower than it is."""
 
     def seconds() -> float:
@@ -76,7 +78,7 @@ def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli):
     ],
     ids=["a command", "an option", "a value"],
 )
-def test_a_shell_completes(cli, words, expected):
+def test_a_shell_completes(cli: CommandLine, words: tuple[str, ...], expected: set[str]) -> None:
     """As the script that --install-completion gives to bash asks for it."""
     line = {"COMP_WORDS": " ".join(["cloudmanager", *words]), "COMP_CWORD": str(len(words))}
     assert set(cli(env={"_CLOUDMANAGER_COMPLETE": "complete_bash", **line}).stdout.split()) == expected
@@ -84,23 +86,23 @@ def test_a_shell_completes(cli, words, expected):
     assert "complete_bash" in cli("--show-completion", "bash", env=no_detection).stdout
 
 
-def test_version_is_that_of_the_distribution(cli):
+def test_version_is_that_of_the_distribution(cli: CommandLine) -> None:
     assert cli("--version").stdout == f"cloudmanager {version('cloudmanager')}\n"
 
 
-def test_the_console_script_is_the_same_command_line(cli):
+def test_the_console_script_is_the_same_command_line(cli: CommandLine) -> None:
     script = Path(sys.executable).with_name("cloudmanager")
     assert cli(command=(str(script), "--version")).stdout == cli("--version").stdout
 
 
-def test_wrong_usage_exits_with_2(cli):
+def test_wrong_usage_exits_with_2(cli: CommandLine) -> None:
     answer = cli("doctor", "--jason")
     assert answer.returncode == 2
     assert "--jason" in answer.stderr
 
 
 @pytest.mark.parametrize("command", [("serve",), ("plugins",), ("config", "check")], ids=" ".join)
-def test_a_missing_configuration_file_is_an_error_of_one_line(cli, command):
+def test_a_missing_configuration_file_is_an_error_of_one_line(cli: CommandLine, command: tuple[str, ...]) -> None:
     answer = cli(*command, "--config", "absent.toml")
     assert answer.returncode == 1
     assert answer.stdout == ""
@@ -115,7 +117,9 @@ def _write(path: Path, port: int) -> Path:
     return path
 
 
-def test_the_option_wins_over_the_variable_and_the_variable_over_the_working_directory(cli, tmp_path):
+def test_the_option_wins_over_the_variable_and_the_variable_over_the_working_directory(
+    cli: CommandLine, tmp_path: Path
+) -> None:
     option, variable = _write(tmp_path / "option.toml", 1001), _write(tmp_path / "variable.toml", 1002)
     assert "defaults" in cli("config", "check").stdout
     _write(cli.directory / "cloudmanager.toml", 1003)
@@ -125,19 +129,19 @@ def test_the_option_wins_over_the_variable_and_the_variable_over_the_working_dir
     assert "127.0.0.1:1001" in cli("config", "check", "--config", str(option), env=environment).stdout
 
 
-def test_a_broken_link_to_a_configuration_file_is_not_taken_for_none(cli):
+def test_a_broken_link_to_a_configuration_file_is_not_taken_for_none(cli: CommandLine) -> None:
     (cli.directory / "cloudmanager.toml").symlink_to("moved-away.toml")
     answer = cli("config", "check")
     assert answer.returncode == 1
     assert "cloudmanager.toml does not exist" in answer.stderr
 
 
-def test_the_light_installation_asks_for_three_packages_only():
+def test_the_light_installation_asks_for_three_packages_only() -> None:
     light = {line for line in requires("cloudmanager") or [] if "extra ==" not in line}
     assert {line.partition(">")[0] for line in light} == {"httpx", "rich", "typer"}
 
 
-def test_a_deployment_starts_without_what_only_others_need(cli):
+def test_a_deployment_starts_without_what_only_others_need(cli: CommandLine) -> None:
     """Fractions of a second, which decide between programs where an image is small or a link fast."""
     code = "import sys; sys.argv[1:] = sys.stdin.read().split(); import cloudmanager.cli as c\n"
     code += "try: c.main()\nexcept SystemExit: print(*sys.modules)"
@@ -149,7 +153,7 @@ def test_a_deployment_starts_without_what_only_others_need(cli):
     assert not loaded & {"rich", "pygments", "click"}
 
 
-def test_text_and_what_is_not_given_is_not_converted(cli):
+def test_text_and_what_is_not_given_is_not_converted(cli: CommandLine) -> None:
     """`--connections 4` is, and is checked; without it nothing has to be."""
     code = (
         "import sys; import cloudmanager.cli as c\ntry: c.main()\nexcept SystemExit: print('pydantic' in sys.modules)"

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ COMMAND = (sys.executable, "-m", "cloudmanager", "demo")
 
 
 @pytest.fixture
-def temporary(tmp_path: Path):
+def temporary(tmp_path: Path) -> Iterator[Path]:
     """Where the demo keeps its files; afterwards, nothing is left of it."""
     directory = tmp_path / "temporary"
     directory.mkdir()
@@ -38,7 +38,7 @@ def _run(temporary: Path, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_goes_the_whole_way_in_under_20_seconds(temporary):
+def test_it_goes_the_whole_way_in_under_20_seconds(temporary: Path) -> None:
     began = time.monotonic()
     answer = _run(temporary)
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -52,7 +52,7 @@ def test_it_goes_the_whole_way_in_under_20_seconds(temporary):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("at", ["Start the service", "ready after"])
-def test_interrupted_it_cleans_everything_up(temporary, number, at):
+def test_interrupted_it_cleans_everything_up(temporary: Path, number: signal.Signals, at: str) -> None:
     with subprocess.Popen(COMMAND, env=_environment(temporary), stdout=subprocess.PIPE, text=True) as demo:
         said = next(line for line in demo.stdout if at in line)
         demo.send_signal(number)
@@ -71,7 +71,7 @@ def _client(directory: Path, script: str) -> str:
     return f"{directory}:{os.environ['PATH']}"
 
 
-def test_a_single_wrong_byte_is_noticed(temporary, tmp_path):
+def test_a_single_wrong_byte_is_noticed(temporary: Path, tmp_path: Path) -> None:
     wrong = _client(
         tmp_path / "bin", '"$NBDCOPY" "$@" && printf X | dd of="$2" bs=1 seek=40000000 conv=notrunc status=none'
     )
@@ -81,13 +81,15 @@ def test_a_single_wrong_byte_is_noticed(temporary, tmp_path):
     assert "All of it worked" not in answer.stdout
 
 
-def test_a_client_that_fails_is_told_with_its_own_words(temporary, tmp_path):
+def test_a_client_that_fails_is_told_with_its_own_words(temporary: Path, tmp_path: Path) -> None:
     answer = _run(temporary, PATH=_client(tmp_path / "bin", "echo 'no such server' >&2; exit 7"))
     assert answer.returncode == 1
     assert "✗ nbdcopy failed with code 7: no such server" in answer.stdout
 
 
-def test_a_service_that_does_not_start_is_shown_with_its_log(temporary, third_party, tmp_path):
+def test_a_service_that_does_not_start_is_shown_with_its_log(
+    temporary: Path, third_party: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "site" / "cloudmanager_shelf.py").write_text("import no_such_module\n")
     answer = _run(temporary, **third_party)
     assert answer.returncode == 1
@@ -95,7 +97,7 @@ def test_a_service_that_does_not_start_is_shown_with_its_log(temporary, third_pa
     assert "plugin shelf of cloudmanager-shelf cannot be imported" in answer.stdout
 
 
-def test_missing_programs_are_named_by_their_packages(temporary, tmp_path):
+def test_missing_programs_are_named_by_their_packages(temporary: Path, tmp_path: Path) -> None:
     answer = _run(temporary, PATH=str(tmp_path))
     assert answer.returncode == 1
     assert "apt-get install bubblewrap libnbd-bin qemu-utils" in answer.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cloudmanager
+from tests.cli.conftest import CommandLine
 
 
 def _light_closure(name: str = "cloudmanager") -> dict[str, Distribution]:
@@ -20,7 +21,7 @@ def _light_closure(name: str = "cloudmanager") -> dict[str, Distribution]:
             continue
         found[dist.name] = dist
         lines = [line for line in requires(dist.name) or [] if ";" not in line]
-        wanted += [re.match(r"[A-Za-z0-9._-]+", line)[0] for line in lines]
+        wanted += [re.match(r"[A-Za-z0-9._-]+", line).group(0) for line in lines]
     return found
 
 
@@ -31,7 +32,7 @@ def light(tmp_path: Path) -> dict[str, str]:
     site.mkdir()
     for dist in _light_closure().values():
         for top in {file.parts[0] for file in dist.files if file.parts[0] not in ("..", "__pycache__")}:
-            (site / top).symlink_to(dist.locate_file(top))
+            (site / top).symlink_to(str(dist.locate_file(top)))
     (site / "cloudmanager").symlink_to(Path(cloudmanager.__file__).parent)
     return {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -41,7 +42,7 @@ def _command(*arguments: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("token",), ("serve", "--help")], ids=" ".join)
-def test_it_has_the_command_line(cli, light, arguments):
+def test_it_has_the_command_line(cli: CommandLine, light: dict[str, str], arguments: tuple[str, ...]) -> None:
     answer = cli(command=_command(*arguments), env=light)
     assert (answer.returncode, answer.stderr) == (0, "")
 
@@ -59,7 +60,9 @@ def test_it_has_the_command_line(cli, light, arguments):
     ],
     ids=" ".join,
 )
-def test_what_it_lacks_names_the_command_that_installs_it(cli, light, arguments):
+def test_what_it_lacks_names_the_command_that_installs_it(
+    cli: CommandLine, light: dict[str, str], arguments: tuple[str, ...]
+) -> None:
     answer = cli(command=_command(*arguments), env=light)
     assert answer.returncode == 1
     assert answer.stdout == ""

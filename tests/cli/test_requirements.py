@@ -20,7 +20,7 @@ FOR_TESTS = ["pytest"]
 
 
 def _name(requirement: str) -> str:
-    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement).group(0)).lower()
 
 
 def _closure(requirements: Iterable[str]) -> set[str]:
@@ -65,11 +65,11 @@ def _undeclared(directory: Path, requirements: Iterable[str]) -> set[str]:
     }
 
 
-def test_everything_that_the_package_imports_is_declared():
+def test_everything_that_the_package_imports_is_declared() -> None:
     assert _undeclared(PACKAGE, [*LIGHT, *itertools.chain(*EXTRAS.values()), *FOR_TESTS]) == set()
 
 
-def test_the_client_needs_the_light_installation_only():
+def test_the_client_needs_the_light_installation_only() -> None:
     users = ("sample", "wire_writer")
     compression = {f"zstandard in client/deploy/{user}.py" for user in users}  # an extra, and NBD is used without
     assert _undeclared(PACKAGE / "client", LIGHT) == compression
@@ -77,7 +77,7 @@ def test_the_client_needs_the_light_installation_only():
     assert EXTRAS["deploy"] == [*second_opinion, "zstandard>=0.23"]
 
 
-def test_the_service_without_a_cloud_needs_its_own_parts_only():
+def test_the_service_without_a_cloud_needs_its_own_parts_only() -> None:
     server = [*LIGHT, *EXTRAS["server"], *EXTRAS["postgres"]]
     for part in ("core", "api", "cli", "providers/local"):
         assert _undeclared(PACKAGE / part, server) == set()

@@ -3,15 +3,18 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import httpx
 import pytest
+
+from tests.cli.conftest import CommandLine
 
 CONFIGURATION = '[server]\nlisten = "127.0.0.1:{port}"\nstate_dir = "{directory}/state"\n'
 
 
 @pytest.fixture
-def service(cli):
+def service(cli: CommandLine) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The service as a process, and a client of it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -37,7 +40,9 @@ def _wait_until_it_answers(process: subprocess.Popen[str], client: httpx.Client)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_it_serves_until_it_is_told_to_stop(service, number):
+def test_it_serves_until_it_is_told_to_stop(
+    service: tuple[subprocess.Popen[str], httpx.Client], number: signal.Signals
+) -> None:
     process, client = service
     assert client.get("/readyz").json()["ready"] is True
     process.send_signal(number)
@@ -46,7 +51,9 @@ def test_it_serves_until_it_is_told_to_stop(service, number):
     assert "Traceback" not in complaint
 
 
-def test_a_second_service_on_the_directory_says_so_and_exits_with_1(service, cli):
+def test_a_second_service_on_the_directory_says_so_and_exits_with_1(
+    service: tuple[subprocess.Popen[str], httpx.Client], cli: CommandLine
+) -> None:
     answer = cli("serve", env={"CLOUDMANAGER_SERVER__LISTEN": f"unix:{cli.directory}/other"})
     assert answer.returncode == 1
     assert "another cloudmanager runs on" in answer.stderr

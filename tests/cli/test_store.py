@@ -2,6 +2,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.store import Store
+from tests.cli.conftest import CommandLine
 
 CONFIGURATION = '[server]\nlisten = "unix:{directory}/socket"\nstate_dir = "{directory}/state"\n'
 
 
 @contextmanager
-def _serving(cli):
+def _serving(cli: CommandLine) -> Iterator[None]:
     command = [sys.executable, "-m", "cloudmanager", "serve"]
     with subprocess.Popen(command, cwd=cli.directory, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
         next(line for line in process.stderr if "listening" in line)
         yield
         process.terminate()
@@ -25,7 +28,7 @@ def _serving(cli):
 
 
 @pytest.fixture
-def state(cli):
+def state(cli: CommandLine) -> Path:
     """Where a service has left its store."""
     (cli.directory / "cloudmanager.toml").write_text(CONFIGURATION.format(directory=cli.directory))
     with _serving(cli):
@@ -34,27 +37,27 @@ def state(cli):
 
 
 @pytest.fixture
-def service(cli, state):
+def service(cli: CommandLine, state: Path) -> Iterator[None]:
     """A service that runs on it."""
     with _serving(cli):
         yield
 
 
-def test_a_store_in_order_is_said_to_be_so(cli, state):
+def test_a_store_in_order_is_said_to_be_so(cli: CommandLine, state: Path) -> None:
     answer = cli("store", "check")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert f"✓ store: {state}/cloudmanager.sqlite" in answer.stdout
     assert answer.stdout.endswith("Everything is in order.\n")
 
 
-def test_a_check_looks_while_the_service_runs_and_at_a_backup_as_well(cli, service):
+def test_a_check_looks_while_the_service_runs_and_at_a_backup_as_well(cli: CommandLine, service: None) -> None:
     assert cli("store", "backup", "backup.sqlite").returncode == 0
     for words in (("check",), ("check", "backup.sqlite")):
         answer = cli("store", *words)
         assert (answer.returncode, answer.stderr) == (0, "")
 
 
-def test_what_is_wrong_exits_with_3_and_says_what_to_do_also_as_json(cli, state):
+def test_what_is_wrong_exits_with_3_and_says_what_to_do_also_as_json(cli: CommandLine, state: Path) -> None:
     with closing(sqlite3.connect(state / "cloudmanager.sqlite")) as other, other:
         other.execute("INSERT INTO claims VALUES ('nobody', 'disk', 1)")
     told = cli("store", "check")
@@ -68,14 +71,14 @@ def test_what_is_wrong_exits_with_3_and_says_what_to_do_also_as_json(cli, state)
     assert findings["integrity"]["severity"] == "ok"
 
 
-def test_a_backup_is_not_restored_while_the_service_runs(cli, service):
+def test_a_backup_is_not_restored_while_the_service_runs(cli: CommandLine, service: None) -> None:
     assert cli("store", "backup", "backup.sqlite").stdout.startswith("backup.sqlite: 0.1 MiB")
     answer = cli("store", "restore", "backup.sqlite")
     assert answer.returncode == 1
     assert "another cloudmanager runs on" in answer.stderr
 
 
-def test_a_backup_comes_back_and_the_store_of_before_is_kept(cli, state):
+def test_a_backup_comes_back_and_the_store_of_before_is_kept(cli: CommandLine, state: Path) -> None:
     cli("store", "backup", "backup.sqlite")
     answer = cli("store", "restore", "backup.sqlite")
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -84,7 +87,7 @@ def test_a_backup_comes_back_and_the_store_of_before_is_kept(cli, state):
     assert cli("store", "check").returncode == 0
 
 
-def test_a_script_is_told_as_json_what_was_kept_and_where(cli, state):
+def test_a_script_is_told_as_json_what_was_kept_and_where(cli: CommandLine, state: Path) -> None:
     made = json.loads(cli("store", "backup", "backup.sqlite", "--json").stdout)
     assert made == {"file": "backup.sqlite", "size_bytes": (cli.directory / "backup.sqlite").stat().st_size}
     restored = json.loads(cli("store", "restore", "backup.sqlite", "--json").stdout)
@@ -93,14 +96,14 @@ def test_a_script_is_told_as_json_what_was_kept_and_where(cli, state):
     assert restored["disowned"] == []
 
 
-def test_a_file_that_is_there_is_not_overwritten(cli, state):
+def test_a_file_that_is_there_is_not_overwritten(cli: CommandLine, state: Path) -> None:
     (cli.directory / "letter").write_text("Dear Alice")
     answer = cli("store", "backup", "letter")
     assert answer.returncode == 1
     assert answer.stderr.endswith("letter exists. Name a file that does not, or delete it first.\n")
 
 
-def test_for_postgresql_its_own_tools_are_named(cli):
+def test_for_postgresql_its_own_tools_are_named(cli: CommandLine) -> None:
     url = {"CLOUDMANAGER_STORE__URL": "postgresql+psycopg://user@db.example/cloudmanager"}
     for words in (("backup", "file"), ("restore", "cloudmanager.toml")):
         answer = cli("store", *words, env=url)
@@ -109,7 +112,7 @@ def test_for_postgresql_its_own_tools_are_named(cli):
         assert "pg_restore --clean" in answer.stderr
 
 
-def test_a_check_of_postgresql_looks_at_its_schema_and_rows(cli, postgres_url):
+def test_a_check_of_postgresql_looks_at_its_schema_and_rows(cli: CommandLine, postgres_url: str) -> None:
     with psycopg.connect(f"{postgres_url.replace('+psycopg', '')}/postgres", autocommit=True) as server:
         server.execute("CREATE DATABASE checked_by_command")
     url = f"{postgres_url}/checked_by_command"

@@ -86,7 +86,9 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_prints_works_and_at_the_end_everything_is_undone(kind, number, temporary):
+def test_what_it_prints_works_and_at_the_end_everything_is_undone(
+    kind: str, number: signal.Signals, temporary: Path
+) -> None:
     with emulator(kind, temporary) as cloud:
         assert re.fullmatch(r"\S+ has found .*evidence-7.*", cloud.find())
         assert loop_devices(temporary) != []
@@ -96,7 +98,7 @@ def test_what_it_prints_works_and_at_the_end_everything_is_undone(kind, number, 
     assert list(temporary.iterdir()) == []
 
 
-def test_a_directory_that_is_named_keeps_the_bytes_of_its_disks(temporary):
+def test_a_directory_that_is_named_keeps_the_bytes_of_its_disks(temporary: Path) -> None:
     kept = temporary / "kept"
     with emulator("ec2", temporary, "--directory", str(kept)) as cloud:
         cloud.process.terminate()
@@ -105,7 +107,7 @@ def test_a_directory_that_is_named_keeps_the_bytes_of_its_disks(temporary):
     assert loop_devices(temporary) == []
 
 
-def test_faults_are_injected_from_outside(temporary):
+def test_faults_are_injected_from_outside(temporary: Path) -> None:
     with emulator("ec2", temporary) as cloud, httpx.Client(base_url=cloud.url, trust_env=False) as control:
         fault = {"operation": "AttachVolume", "effect": "throttle", "times": 2, "retry_after": 5}
         control.post("/_control/faults", json=fault).raise_for_status()
@@ -113,7 +115,7 @@ def test_faults_are_injected_from_outside(temporary):
         assert (listed["operation"], listed["effect"], listed["times"]) == ("AttachVolume", "throttle", 2)
 
 
-def test_a_port_that_is_taken_is_said_to_be_so(temporary):
+def test_a_port_that_is_taken_is_said_to_be_so(temporary: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         command = [*COMMAND, "ec2", "--directory", str(temporary / "d"), "--port", str(taken.getsockname()[1])]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -13,7 +13,10 @@ from tests.client.daemon import BOUND, Daemon
 from tests.client.faces import Blocking
 from tests.client.proxy import Swallowing
 
-CLIENTS = {"threads": Blocking, "coroutines": AsyncCloudManager}
+MakeClient = Callable[..., AsyncCloudManager]
+MakeProxy = Callable[..., Swallowing]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+CLIENTS: dict[str, MakeClient] = {"threads": Blocking, "coroutines": AsyncCloudManager}  # type: ignore[dict-item] # it behaves as one
 
 
 @pytest.fixture
@@ -22,13 +25,13 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(params=CLIENTS)
-def make_client(request: pytest.FixtureRequest) -> Callable[..., AsyncCloudManager]:
+def make_client(request: pytest.FixtureRequest) -> MakeClient:
     """The class of the client: each test runs with both."""
     return CLIENTS[request.param]
 
 
 @pytest.fixture
-def client(make_client: Callable[..., AsyncCloudManager], daemon: Daemon) -> AsyncCloudManager:
+def client(make_client: MakeClient, daemon: Daemon) -> AsyncCloudManager:
     return make_client(daemon.url)
 
 
@@ -60,7 +63,7 @@ def own_daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def soon() -> Callable[[Callable[[], object]], Awaitable[None]]:
+def soon() -> Eventually:
     """Waits for what nothing announces, and lets the event loop go on meanwhile."""
 
     async def wait(happened: Callable[[], object]) -> None:
@@ -72,7 +75,7 @@ def soon() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
 
 @pytest.fixture
-def swallowing(daemon: Daemon) -> Iterator[Callable[..., Swallowing]]:
+def swallowing(daemon: Daemon) -> Iterator[MakeProxy]:
     """Makes proxies to the service."""
     with ExitStack() as undo:
 

@@ -6,11 +6,13 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudmanager.client import calls, errors
+from tests.client.conftest import MakeClient
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +123,7 @@ def service() -> Iterator[Service]:
             thread.join()
 
 
-async def test_what_a_service_answers_is_taken(make_client, service):
+async def test_what_a_service_answers_is_taken(make_client: MakeClient, service: Service) -> None:
     client = make_client(service.url)
     for change in ({}, {"tls": "psk", "uri": "nbds://[2001:db8::1]:10900/a-b_c", "credentials": KEY}, {"tls": None}):
         service.answer = as_json({**EXPORT, **change})
@@ -164,7 +166,9 @@ async def test_what_a_service_answers_is_taken(make_client, service):
     ],
     ids=lambda change: ascii(change)[1:60],
 )
-async def test_an_address_of_another_kind_is_refused(make_client, service, change):
+async def test_an_address_of_another_kind_is_refused(
+    make_client: MakeClient, service: Service, change: dict[str, Any]
+) -> None:
     service.answer = as_json({**EXPORT, **change})
     client = make_client(service.url)
     for ask in (client.get, client.wait, client.renew, client.release):
@@ -177,7 +181,9 @@ async def test_an_address_of_another_kind_is_refused(make_client, service, chang
 
 
 @pytest.mark.parametrize("change", [{"access": "read-write"}, {"access": "scratch"}, {"disk": "local:b.img"}])
-async def test_an_export_of_something_else_is_refused(make_client, service, change):
+async def test_an_export_of_something_else_is_refused(
+    make_client: MakeClient, service: Service, change: dict[str, Any]
+) -> None:
     service.answer = as_json({**EXPORT, **change}, 201)
     client = make_client(service.url)
     with pytest.raises(errors.UnexpectedAnswer, match="not an export of local:a"):
@@ -187,14 +193,16 @@ async def test_an_export_of_something_else_is_refused(make_client, service, chan
             pytest.fail("the block ran")
 
 
-async def test_an_address_in_the_clear_is_refused_where_certificates_were_given(make_client, service, tmp_path):
+async def test_an_address_in_the_clear_is_refused_where_certificates_were_given(
+    make_client: MakeClient, service: Service, tmp_path: Path
+) -> None:
     with pytest.raises(errors.UnexpectedAnswer, match="in the clear"):
         async with make_client(service.url, certificates=tmp_path).export("local:a.img"):
             pytest.fail("the block ran")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate", "br", "zstd", "identity, gzip", "x-made-up"])
-async def test_a_packed_answer_is_refused_unopened(make_client, service, encoding):
+async def test_a_packed_answer_is_refused_unopened(make_client: MakeClient, service: Service, encoding: str) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
     service.answer = as_bytes(bomb, Content_Encoding=encoding)
     with pytest.raises(errors.UnexpectedAnswer, match="is packed"):
@@ -203,14 +211,14 @@ async def test_a_packed_answer_is_refused_unopened(make_client, service, encodin
 
 
 @pytest.mark.parametrize("answer", [endlessly, in_headers])
-async def test_an_endless_answer_is_left(make_client, service, answer):
+async def test_an_endless_answer_is_left(make_client: MakeClient, service: Service, answer: Answer) -> None:
     service.answer = answer
     with pytest.raises((errors.UnexpectedAnswer, errors.Unreachable)):
         await make_client(service.url, patience_seconds=0).get("e1")
     assert service.sent_bytes < 64 * 1024 * 1024
 
 
-async def test_a_list_that_never_ends_is_left(make_client, service):
+async def test_a_list_that_never_ends_is_left(make_client: MakeClient, service: Service) -> None:
     service.answer = as_json({"items": [], "next_page": "again"})
     with pytest.raises(errors.UnexpectedAnswer, match="never end"):
         [node async for node in make_client(service.url).nodes()]
@@ -220,13 +228,17 @@ async def test_a_list_that_never_ends_is_left(make_client, service):
 @pytest.mark.parametrize(
     "body", [b"[" * 1_000_000, b'{"a":' * 1_000_000, b"1" * 10_000, b"\xff\xfe", b"", b"null", b"[]", b'{"id": NaN}']
 )
-async def test_content_that_is_no_export_is_an_error_of_the_clients(make_client, service, body):
+async def test_content_that_is_no_export_is_an_error_of_the_clients(
+    make_client: MakeClient, service: Service, body: bytes
+) -> None:
     service.answer = as_bytes(body)
     with pytest.raises(errors.UnexpectedAnswer):
         await make_client(service.url).get("e1")
 
 
-async def test_an_answer_that_drips_is_left(make_client, service, monkeypatch):
+async def test_an_answer_that_drips_is_left(
+    make_client: MakeClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     is_over = threading.Event()
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -254,7 +266,13 @@ async def test_an_answer_that_drips_is_left(make_client, service, monkeypatch):
     ("status", "kind"),
     [(502, errors.ServiceError), (407, errors.UnexpectedAnswer), (200, errors.UnexpectedAnswer)],
 )
-async def test_an_error_that_came_through_a_proxy_names_it(make_client, service, monkeypatch, status, kind):
+async def test_an_error_that_came_through_a_proxy_names_it(
+    make_client: MakeClient,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    kind: type[errors.ClientError],
+) -> None:
     monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{service.server_port}")
     service.answer = as_bytes(b"<html>no</html>", status, Content_Type="text/html")
     with pytest.raises(kind) as caught:
@@ -263,7 +281,9 @@ async def test_an_error_that_came_through_a_proxy_names_it(make_client, service,
     assert "secret" not in caught.value.detail
 
 
-async def test_a_proxy_that_does_not_answer_is_named(make_client, service, monkeypatch):
+async def test_a_proxy_that_does_not_answer_is_named(
+    make_client: MakeClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with pytest.raises(errors.Unreachable, match="through the proxy http://127"):
         await make_client("http://service.test:8600", patience_seconds=0).get("e1")

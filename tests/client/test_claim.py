@@ -47,7 +47,7 @@ def answer(clock: BootClock, **changes: object) -> Reply:
     return Reply(200, {}, text.encode(), clock())
 
 
-def test_it_is_looked_at_often_and_renewed_after_a_third_of_its_life(claim, clock):
+def test_it_is_looked_at_often_and_renewed_after_a_third_of_its_life(claim: Claim, clock: BootClock) -> None:
     methods = []
     while clock() < 1000 + LIFE:
         step = claim.next_step()
@@ -60,7 +60,7 @@ def test_it_is_looked_at_often_and_renewed_after_a_third_of_its_life(claim, cloc
     assert claim.lost is None
 
 
-def test_attempts_are_made_up_to_the_end_whatever_pause_the_service_asks_for(claim, clock):
+def test_attempts_are_made_up_to_the_end_whatever_pause_the_service_asks_for(claim: Claim, clock: BootClock) -> None:
     attempts = 0
     while claim.lost is None:
         step = claim.next_step()
@@ -73,12 +73,12 @@ def test_attempts_are_made_up_to_the_end_whatever_pause_the_service_asks_for(cla
     assert claim.lost.reason is LostReason.EXPIRED
 
 
-def test_a_pause_that_the_service_asks_for_is_made(claim):
+def test_a_pause_that_the_service_asks_for_is_made(claim: Claim) -> None:
     claim.missed(Throttled("Later.", retry_after=60))
     assert claim.next_step().after == 60
 
 
-def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim, clock):
+def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim: Claim, clock: BootClock) -> None:
     clock.seconds += LIFE - 1
     claim.missed(Unreachable("Away."))
     step = claim.next_step()
@@ -89,7 +89,7 @@ def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim, clock):
     assert claim.lost is None
 
 
-def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim, clock):
+def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim: Claim, clock: BootClock) -> None:
     clock.seconds += LIFE / 2
     step, answered = claim.next_step(), answer(clock)
     assert step.request.method == "POST"
@@ -100,12 +100,12 @@ def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim, clock):
     assert claim.lost is not None
 
 
-def test_one_that_may_have_been_made_by_an_earlier_attempt_is_renewed_at_once(clock):
+def test_one_that_may_have_been_made_by_an_earlier_attempt_is_renewed_at_once(clock: BootClock) -> None:
     clock.seconds += LIFE
     step = Claim(EXPORT, None, 1000.0, clock(), LOOK).next_step()
     assert (step.request.method, step.after) == ("POST", 0)
 
 
-def test_one_that_is_being_served_anew_is_not_lost(claim, clock):
+def test_one_that_is_being_served_anew_is_not_lost(claim: Claim, clock: BootClock) -> None:
     claim.heard(claim.next_step(), answer(clock, state="attaching", uri=None))
     assert claim.lost is None

@@ -40,8 +40,11 @@ def worker(daemon: Daemon, script: str, work: str, options: str = "{}") -> Itera
     code = script.replace("WORK", work).replace("OPTIONS", options)
     environment = {**os.environ, "CLOUDMANAGER_URL": daemon.url}
     command = [sys.executable, "-c", code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+    with subprocess.Popen(
+        command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         try:
             export_id = process.stdout.readline().strip()
             assert export_id, process.stderr.read()
@@ -51,7 +54,7 @@ def worker(daemon: Daemon, script: str, work: str, options: str = "{}") -> Itera
 
 
 @BOTH
-def test_sigterm_can_end_the_block_in_order(daemon, script):
+def test_sigterm_can_end_the_block_in_order(daemon: Daemon, script: str) -> None:
     with worker(daemon, script, SLEEPS[script], "{'release_on_sigterm': True}") as (process, export_id):
         process.terminate()
         said, complaint = process.communicate(timeout=BOUND)
@@ -61,7 +64,7 @@ def test_sigterm_can_end_the_block_in_order(daemon, script):
 
 
 @BOTH
-def test_ctrl_c_releases_it(daemon, script):
+def test_ctrl_c_releases_it(daemon: Daemon, script: str) -> None:
     with worker(daemon, script, SLEEPS[script]) as (process, export_id):
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=BOUND)
@@ -71,7 +74,7 @@ def test_ctrl_c_releases_it(daemon, script):
 
 
 @BOTH
-def test_a_worker_that_is_killed_keeps_it_only_for_its_time(daemon, script):
+def test_a_worker_that_is_killed_keeps_it_only_for_its_time(daemon: Daemon, script: str) -> None:
     with worker(daemon, script, SLEEPS[script], "{'ttl_seconds': 1}") as (process, export_id):
         assert daemon.state_of(export_id) == "ready"
         process.kill()
@@ -79,7 +82,7 @@ def test_a_worker_that_is_killed_keeps_it_only_for_its_time(daemon, script):
         eventually(lambda: daemon.state_of(export_id) == "closed")
 
 
-def test_sigterm_in_its_own_way_is_left_to_the_program(daemon):
+def test_sigterm_in_its_own_way_is_left_to_the_program(daemon: Daemon) -> None:
     mine = "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); print(flush=True); time.sleep(100)"
     with worker(daemon, THREADS, mine) as (process, export_id):
         process.stdout.readline()
@@ -89,7 +92,7 @@ def test_sigterm_in_its_own_way_is_left_to_the_program(daemon):
     assert daemon.state_of(export_id) in ("closing", "closed")
 
 
-def test_the_handler_of_a_program_is_not_taken_away(daemon):
+def test_the_handler_of_a_program_is_not_taken_away(daemon: Daemon) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         from cloudmanager.client import CloudManager, errors
@@ -101,7 +104,7 @@ def test_the_handler_of_a_program_is_not_taken_away(daemon):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_nested_blocks_both_end_on_sigterm_and_leave_the_signal_as_it_was(daemon):
+def test_nested_blocks_both_end_on_sigterm_and_leave_the_signal_as_it_was(daemon: Daemon) -> None:
     nested = """
     with manager.export("local:a.img", **OPTIONS) as inner:
         print(inner.id, flush=True)
@@ -116,7 +119,7 @@ def test_nested_blocks_both_end_on_sigterm_and_leave_the_signal_as_it_was(daemon
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_an_abandoned_thread_s_export_is_released_when_the_interpreter_ends(daemon):
+def test_an_abandoned_thread_s_export_is_released_when_the_interpreter_ends(daemon: Daemon) -> None:
     abandoned = """
 import threading
 from cloudmanager.client import CloudManager
@@ -135,7 +138,7 @@ ready.wait()
     assert daemon.state_of(export_id) in ("closing", "closed")
 
 
-def test_a_forked_process_that_ends_does_not_take_the_export_along(daemon):
+def test_a_forked_process_that_ends_does_not_take_the_export_along(daemon: Daemon) -> None:
     forks = """
     child = os.fork()
     if child == 0:
@@ -150,7 +153,7 @@ def test_a_forked_process_that_ends_does_not_take_the_export_along(daemon):
     assert daemon.state_of(export_id) in ("closing", "closed")
 
 
-def test_a_forked_process_can_use_the_address_however_long_it_lives(daemon):
+def test_a_forked_process_can_use_the_address_however_long_it_lives(daemon: Daemon) -> None:
     forks = """
     child = os.fork()
     if child == 0:
@@ -163,7 +166,7 @@ def test_a_forked_process_can_use_the_address_however_long_it_lives(daemon):
     assert (said, complaint, process.returncode) == ("the block ended\n", "", 0)
 
 
-def test_a_service_that_is_away_does_not_hold_up_the_end(own_daemon):
+def test_a_service_that_is_away_does_not_hold_up_the_end(own_daemon: Daemon) -> None:
     own_daemon.started()
     script = THREADS.replace("CloudManager()", "CloudManager(patience_seconds=0.2)")
     with worker(own_daemon, script, "sys.stdin.read()", "{'look_seconds': 0.05}") as (process, _):

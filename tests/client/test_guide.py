@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
-def prod(tmp_path_factory):
+def prod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A service whose provider `prod` has the disk `evidence-7`."""
     directory = tmp_path_factory.mktemp("prod")
     daemon = Daemon(directory)
@@ -30,7 +32,7 @@ def prod(tmp_path_factory):
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
-def test_an_example_works_as_it_stands(prod, tmp_path, example):
+def test_an_example_works_as_it_stands(prod: Daemon, tmp_path: Path, example: str) -> None:
     environment = {**os.environ, "CLOUDMANAGER_URL": prod.url}
     command = [sys.executable, "-W", "error", "-c", example]
     ran = subprocess.run(
@@ -41,10 +43,10 @@ def test_an_example_works_as_it_stands(prod, tmp_path, example):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_of_them_were_found():
+def test_all_of_them_were_found() -> None:
     assert len(EXAMPLES) == TEXT.count("```python") == 9
 
 
 @pytest.mark.parametrize("word", [*ExportOptions.__annotations__, *LostReason])
-def test_every_keyword_and_every_reason_is_explained(word):
+def test_every_keyword_and_every_reason_is_explained(word: str) -> None:
     assert re.search(rf"`{word}\b", TEXT)

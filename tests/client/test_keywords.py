@@ -1,5 +1,6 @@
 """A keyword that does not exist is refused, by type checkers and at run time: it may be `access`, misspelled."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,20 @@ CALLS = {
 
 @pytest.mark.parametrize("wrong", ["acess", "ttl", "read_only", "disk_id", "Access", "self2"])
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_an_unknown_keyword_is_a_type_error_before_anything_is_asked(call, wrong, monkeypatch):
+def test_an_unknown_keyword_is_a_type_error_before_anything_is_asked(
+    call: Callable[[dict[str, str]], object], wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cloudmanager.cli.client.waiting.lasting_service", CloudManager)
     with pytest.raises(TypeError, match=wrong):
         call({wrong: "read-write"})
 
 
-def test_it_says_what_may_have_been_meant():
+def test_it_says_what_may_have_been_meant() -> None:
     with pytest.raises(TypeError, match=r"export\(\) has no keyword 'ttl_secnds'; did you mean 'ttl_seconds'\?"):
-        CloudManager().export("local:a.img", ttl_secnds=60)
+        CloudManager().export("local:a.img", ttl_secnds=60)  # type: ignore[call-arg] # what is wrong
 
 
-def test_type_checkers_say_it_too(tmp_path):
+def test_type_checkers_say_it_too(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text("""
 from cloudmanager.client import AsyncCloudManager, CloudManager, ExportOptions

@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from cloudmanager.client import AsyncCloudManager, CloudManager, ExportLost, errors
 from cloudmanager.client.errors import LostReason
-from tests.client.daemon import server_at
+from tests.client.conftest import Eventually
+from tests.client.daemon import Daemon, server_at
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +30,9 @@ def block_that_is_lost() -> Iterator[pytest.ExceptionInfo[ExportLost]]:
         yield lost
 
 
-async def test_whatever_leads_to_the_bytes_raises_it(client, daemon, soon, tmp_path):
+async def test_whatever_leads_to_the_bytes_raises_it(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually, tmp_path: Path
+) -> None:
     with block_that_is_lost():
         async with client.export("local:a.img", look_seconds=OFTEN, interrupt=False) as disk:
             daemon.release(disk.id)
@@ -43,7 +47,7 @@ async def test_whatever_leads_to_the_bytes_raises_it(client, daemon, soon, tmp_p
             assert disk.export.state in ("closing", "closed")
 
 
-async def test_the_end_of_the_block_notices_it_without_any_check(client, daemon):
+async def test_the_end_of_the_block_notices_it_without_any_check(client: AsyncCloudManager, daemon: Daemon) -> None:
     with block_that_is_lost() as lost:
         async with client.export("local:a.img", look_seconds=NEVER) as disk:
             daemon.release(disk.id)
@@ -51,7 +55,7 @@ async def test_the_end_of_the_block_notices_it_without_any_check(client, daemon)
     assert lost.value.__cause__ is None
 
 
-async def test_what_the_worker_met_first_is_the_cause(client, daemon):
+async def test_what_the_worker_met_first_is_the_cause(client: AsyncCloudManager, daemon: Daemon) -> None:
     with block_that_is_lost() as lost:
         async with client.export("local:a.img", look_seconds=NEVER) as disk:
             daemon.release(disk.id)
@@ -59,8 +63,8 @@ async def test_what_the_worker_met_first_is_the_cause(client, daemon):
     assert isinstance(lost.value.__cause__, OSError)
 
 
-async def test_on_lost_is_called_once(client, daemon, soon):
-    told = []
+async def test_on_lost_is_called_once(client: AsyncCloudManager, daemon: Daemon, soon: Eventually) -> None:
+    told: list[ExportLost] = []
     with block_that_is_lost():
         async with client.export("local:a.img", look_seconds=OFTEN, interrupt=False, on_lost=told.append) as disk:
             daemon.release(disk.id)
@@ -69,7 +73,9 @@ async def test_on_lost_is_called_once(client, daemon, soon):
     assert [lost.export_id for lost in told] == [disk.id]
 
 
-async def test_on_lost_may_fail(client, daemon, soon, caplog):
+async def test_on_lost_may_fail(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(lost: ExportLost) -> None:
         raise ZeroDivisionError(str(lost))
 
@@ -79,7 +85,9 @@ async def test_on_lost_may_fail(client, daemon, soon, caplog):
             await soon(lambda: "on_lost failed" in caplog.text)
 
 
-async def test_a_disk_that_cannot_be_served_any_more_says_why(client, daemon, soon):
+async def test_a_disk_that_cannot_be_served_any_more_says_why(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually
+) -> None:
     daemon.image("drifts.img")
     with block_that_is_lost() as lost:
         async with client.export("local:drifts.img", look_seconds=OFTEN, interrupt=False) as disk:
@@ -91,7 +99,9 @@ async def test_a_disk_that_cannot_be_served_any_more_says_why(client, daemon, so
     assert lost.value.problem.detail in lost.value.detail
 
 
-async def test_a_server_that_dies_is_no_loss_when_it_is_replaced(client, daemon, soon, tmp_path):
+async def test_a_server_that_dies_is_no_loss_when_it_is_replaced(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually, tmp_path: Path
+) -> None:
     content = daemon.image("served.img")
     async with client.export("local:served.img", look_seconds=OFTEN) as disk:
         uri, first = disk.uri, daemon.server_pid(disk.id)
@@ -102,7 +112,9 @@ async def test_a_server_that_dies_is_no_loss_when_it_is_replaced(client, daemon,
     assert (tmp_path / "copy").read_bytes() == content
 
 
-async def test_one_that_could_not_be_renewed_has_expired(client, daemon, soon):
+async def test_one_that_could_not_be_renewed_has_expired(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually
+) -> None:
     """By our own clock: nobody needs to say so."""
     with block_that_is_lost() as lost:
         async with client.export("local:a.img", ttl_seconds=1, interrupt=False) as disk:
@@ -113,7 +125,9 @@ async def test_one_that_could_not_be_renewed_has_expired(client, daemon, soon):
     assert isinstance(lost.value.problem, errors.Unreachable)
 
 
-async def test_one_that_the_service_does_not_know_is_forgotten(client, daemon, soon, tmp_path):
+async def test_one_that_the_service_does_not_know_is_forgotten(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually, tmp_path: Path
+) -> None:
     async with client.export("local:a.img", look_seconds=OFTEN, interrupt=False) as disk:
         daemon.stop()
         before = daemon.tables["server"]
@@ -131,17 +145,19 @@ async def test_one_that_the_service_does_not_know_is_forgotten(client, daemon, s
     assert isinstance(lost.problem, errors.ExportNotFound)
 
 
-async def test_the_task_that_works_is_stopped(daemon):
+async def test_the_task_that_works_is_stopped(daemon: Daemon) -> None:
     with block_that_is_lost() as lost:
         async with AsyncCloudManager(daemon.url).export("local:a.img", look_seconds=OFTEN) as disk:
             daemon.release(disk.id)
             await asyncio.sleep(NEVER)
     assert lost.value.__cause__ is None
-    assert asyncio.current_task().cancelling() == 0
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
     await asyncio.sleep(0)
 
 
-async def test_a_cancellation_of_somebody_else_stays_one(daemon):
+async def test_a_cancellation_of_somebody_else_stays_one(daemon: Daemon) -> None:
     """Also when the export is lost at the same time: who cancels a task waits for that."""
 
     async def work() -> None:
@@ -158,7 +174,7 @@ async def test_a_cancellation_of_somebody_else_stays_one(daemon):
         await task
 
 
-def test_the_main_thread_that_works_is_stopped(daemon):
+def test_the_main_thread_that_works_is_stopped(daemon: Daemon) -> None:
     begun = time.monotonic()
     with block_that_is_lost() as lost:
         with CloudManager(daemon.url).export("local:a.img", look_seconds=OFTEN, interrupt=True) as disk:
@@ -168,16 +184,19 @@ def test_the_main_thread_that_works_is_stopped(daemon):
     assert lost.value.__cause__ is None
 
 
-def test_an_interrupt_that_comes_at_the_end_of_the_block_is_told_as_the_loss_it_is(daemon, monkeypatch):
+def test_an_interrupt_that_comes_at_the_end_of_the_block_is_told_as_the_loss_it_is(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kill = signal.pthread_kill
     monkeypatch.setattr(signal, "pthread_kill", lambda *target: threading.Timer(0.2, kill, target).start())
     with block_that_is_lost():
         with CloudManager(daemon.url).export("local:a.img", look_seconds=NEVER, interrupt=True) as disk:
             daemon.release(disk.id)
+            assert disk._interrupt is not None
             disk._interrupt.fire()
 
 
-def test_interrupt_needs_pythons_own_handler(daemon):
+def test_interrupt_needs_pythons_own_handler(daemon: Daemon) -> None:
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         with pytest.raises(errors.InvalidSetup, match="Use on_lost"):

@@ -4,16 +4,21 @@ import signal
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
-from cloudmanager.client import errors
+from cloudmanager.client import AsyncCloudManager, errors
+from tests.client.conftest import Eventually, MakeClient
+from tests.client.daemon import Daemon
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-async def test_an_export_outlives_a_restart(client, daemon, soon, tmp_path, number):
+async def test_an_export_outlives_a_restart(
+    client: AsyncCloudManager, daemon: Daemon, soon: Eventually, tmp_path: Path, number: signal.Signals
+) -> None:
     content = daemon.image("case.img")
     async with client.export("local:case.img", ttl_seconds=12, look_seconds=0.1) as disk:
         daemon.stop(number)
@@ -24,7 +29,7 @@ async def test_an_export_outlives_a_restart(client, daemon, soon, tmp_path, numb
     assert (tmp_path / "copy").read_bytes() == content
 
 
-async def test_a_call_waits_for_a_service_that_starts(client, daemon):
+async def test_a_call_waits_for_a_service_that_starts(client: AsyncCloudManager, daemon: Daemon) -> None:
     daemon.stop()
     starter = threading.Timer(0.5, daemon.start)
     starter.start()
@@ -33,7 +38,7 @@ async def test_a_call_waits_for_a_service_that_starts(client, daemon):
     starter.join()
 
 
-async def test_its_patience_ends(make_client):
+async def test_its_patience_ends(make_client: MakeClient) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     client = make_client(f"http://127.0.0.1:{port}", patience_seconds=0.3)

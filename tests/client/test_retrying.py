@@ -11,6 +11,8 @@ import pytest
 
 from cloudmanager.client import AsyncCloudManager, CloudManager, ExportState, errors, exchange
 from cloudmanager.client.exchange import LONGEST_PAUSE_SECONDS, Reply, Request, Step, TransportFailed, patiently, pauses
+from tests.client.conftest import MakeClient, MakeProxy
+from tests.client.daemon import Daemon
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +44,7 @@ def failed(*, was_sent: bool) -> TransportFailed:
 
 
 @pytest.mark.parametrize("answer", [problem("throttled"), Reply(502, {}, b"<html>", 0.0), failed(was_sent=True)])
-def test_what_is_safe_is_tried_again(answer):
+def test_what_is_safe_is_tried_again(answer: Reply | TransportFailed) -> None:
     steps = answered(SAFE, 60, answer, answer, GOOD)
     assert [step.request for step in steps] == [SAFE] * 3
     assert steps[0].after == 0
@@ -56,32 +58,32 @@ def test_what_is_safe_is_tried_again(answer):
         (failed(was_sent=True), errors.Unreachable),
     ],
 )
-def test_what_is_not_safe_is_not_sent_twice(answer, error):
+def test_what_is_not_safe_is_not_sent_twice(answer: Reply | TransportFailed, error: type[Exception]) -> None:
     with pytest.raises(error):
         answered(UNSAFE, 60, answer)
 
 
-def test_what_never_left_is_sent_again_even_if_it_is_not_safe():
+def test_what_never_left_is_sent_again_even_if_it_is_not_safe() -> None:
     assert len(answered(UNSAFE, 60, failed(was_sent=False), GOOD)) == 2
 
 
-def test_what_will_never_work_is_not_tried_again():
+def test_what_will_never_work_is_not_tried_again() -> None:
     with pytest.raises(errors.DiskNotFound, match="Why"):
         answered(SAFE, 60, problem("disk_not_found", 404, retriable=False))
 
 
-def test_retry_after_is_honoured():
+def test_retry_after_is_honoured() -> None:
     steps = answered(SAFE, 60, problem("throttled", retry_after="17"), GOOD)
     assert steps[1].after == 17
 
 
-def test_a_pause_that_is_longer_than_the_patience_is_not_made():
+def test_a_pause_that_is_longer_than_the_patience_is_not_made() -> None:
     with pytest.raises(errors.Throttled) as asked:
         answered(SAFE, 10, problem("throttled", retry_after="17"))
     assert asked.value.retry_after == 17
 
 
-def test_the_pauses_grow_to_a_bound_and_are_not_the_same_for_everybody():
+def test_the_pauses_grow_to_a_bound_and_are_not_the_same_for_everybody() -> None:
     mine, others = pauses(), pauses()
     first = [next(mine) for _ in range(20)]
     assert first[0] <= exchange.FIRST_PAUSE_SECONDS
@@ -96,25 +98,29 @@ def test_the_pauses_grow_to_a_bound_and_are_not_the_same_for_everybody():
         (Reply(404, {"content-type": "text/html"}, b"<html>", 0.0), "lead to a cloudmanager"),
     ],
 )
-def test_what_is_no_cloudmanager_is_told_as_that(reply, says):
+def test_what_is_no_cloudmanager_is_told_as_that(reply: Reply, says: str) -> None:
     with pytest.raises(errors.UnexpectedAnswer, match=says):
         answered(SAFE, 60, reply)
 
 
-def test_a_code_that_is_not_known_here_is_kept():
+def test_a_code_that_is_not_known_here_is_kept() -> None:
     with pytest.raises(errors.ServiceError) as newer:
         answered(SAFE, 60, problem("eclipse", 418, retriable=False))
     assert (newer.value.given_code, newer.value.status, type(newer.value)) == ("eclipse", 418, errors.ServiceError)
 
 
-async def test_an_answer_that_is_lost_on_the_way_makes_no_second_export(make_client, daemon, swallowing, request):
+async def test_an_answer_that_is_lost_on_the_way_makes_no_second_export(
+    make_client: MakeClient, daemon: Daemon, swallowing: MakeProxy, request: pytest.FixtureRequest
+) -> None:
     proxy, holder = swallowing(), request.node.name
     async with make_client(proxy.url).export("local:a.img", holder=holder) as disk:
         assert [export["id"] for export in daemon.exports() if export["holder"] == holder] == [disk.id]
     assert proxy.swallowed.startswith(b"HTTP/1.1 201")
 
 
-def test_ctrl_c_before_the_answer_gives_back_what_was_asked_for(daemon, swallowing, request):
+def test_ctrl_c_before_the_answer_gives_back_what_was_asked_for(
+    daemon: Daemon, swallowing: MakeProxy, request: pytest.FixtureRequest
+) -> None:
     holder, main = request.node.name, threading.get_ident()
     proxy = swallowing(lambda: signal.pthread_kill(main, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
@@ -123,10 +129,14 @@ def test_ctrl_c_before_the_answer_gives_back_what_was_asked_for(daemon, swallowi
     assert states in (["closing"], ["closed"])
 
 
-async def test_a_cancellation_before_the_answer_gives_back_what_was_asked_for(daemon, swallowing, request):
+async def test_a_cancellation_before_the_answer_gives_back_what_was_asked_for(
+    daemon: Daemon, swallowing: MakeProxy, request: pytest.FixtureRequest
+) -> None:
     holder, loop = request.node.name, asyncio.get_running_loop()
     proxy = swallowing(lambda: loop.call_soon_threadsafe(task.cancel))
-    task = asyncio.create_task(AsyncCloudManager(proxy.url).export("local:a.img", holder=holder).__aenter__())
+    task: asyncio.Task[object] = asyncio.create_task(
+        AsyncCloudManager(proxy.url).export("local:a.img", holder=holder).__aenter__()
+    )
     with pytest.raises(asyncio.CancelledError):
         await task
     states = [export["state"] for export in daemon.exports() if export["holder"] == holder]
@@ -165,7 +175,7 @@ def stub() -> Iterator[tuple[str, type[Stub]]]:
     thread.join()
 
 
-async def test_a_service_that_is_busy_is_asked_again(make_client, stub):
+async def test_a_service_that_is_busy_is_asked_again(make_client: MakeClient, stub: tuple[str, type[Stub]]) -> None:
     url, handler = stub
     busy = json.dumps({"code": "store_unavailable", "title": "T", "detail": "D", "retriable": True}).encode()
     handler.answers += [
@@ -179,14 +189,16 @@ async def test_a_service_that_is_busy_is_asked_again(make_client, stub):
 @pytest.mark.parametrize(
     "body", [b"<html>", b"{}", b'{"items": 1}', b'{"items": [{"name": "n"}]}', b'{"items": [{"name": 7}]}', b"\xff"]
 )
-async def test_an_answer_that_makes_no_sense_is_told_as_that(make_client, stub, body):
+async def test_an_answer_that_makes_no_sense_is_told_as_that(
+    make_client: MakeClient, stub: tuple[str, type[Stub]], body: bytes
+) -> None:
     url, handler = stub
     handler.answers.append((200, {"Content-Type": "application/json"}, body))
     with pytest.raises(errors.UnexpectedAnswer):
         assert [node async for node in make_client(url).nodes()]
 
 
-def test_states_are_those_of_the_service():
+def test_states_are_those_of_the_service() -> None:
     from cloudmanager.core import model
 
     assert [state.value for state in ExportState] == [state.value for state in model.ExportState]

@@ -10,6 +10,7 @@ import platform
 import socket
 import struct
 import sys
+from typing import Any
 
 libc = ctypes.CDLL(None, use_errno=True)
 port, node, file = int(sys.argv[1]), os.fsencode(sys.argv[2]), os.fsencode(sys.argv[3])
@@ -18,31 +19,31 @@ accepted, _ = listener.accept()
 ADDRESS = struct.pack("=H", socket.AF_INET) + struct.pack("!H4s8x", port, socket.inet_aton("127.0.0.1"))
 NOWHERE = bytes(16)  # AF_UNSPEC: disconnects
 MSG_FASTOPEN = 0x20000000
-made = []
+made: list[str] = []
 ONE = ctypes.create_string_buffer(4096)
 
 
-def here(x86, arm):
+def here(x86: int, arm: int) -> int:
     """The number of a system call on this machine."""
     return {"x86_64": x86, "aarch64": arm}.get(platform.machine(), 9999)
 
 
-def attempt(name, result):
+def attempt(name: str, result: int) -> None:
     """A system call that answers with anything but -1 has done something."""
     made.append(name)
     if result != -1:
         sys.stdout.write(f"{name}: {result}\n")
 
 
-def calls(name, *arguments):
+def calls(name: str, *arguments: Any) -> None:
     attempt(f"{name}{arguments}", getattr(libc, name)(*arguments))
 
 
-def numbered(name, number, *arguments):
+def numbered(name: str, number: int, *arguments: Any) -> None:
     attempt(name, libc.syscall(number, *arguments))
 
 
-def sends(name, descriptor, flags, address):
+def sends(name: str, descriptor: int, flags: int, address: bytes) -> None:
     """sendmsg(2) with an address, which connects where that is allowed."""
     target = ctypes.create_string_buffer(address, len(address))
     data = ctypes.create_string_buffer(b"GET / HTTP/1.0\r\n\r\n")

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from tests.checkout import ROOT
-
-Value = str | bool | list[str] | Mapping[str, object]
 
 
 def _each(option: str) -> Callable[[list[str]], list[str]]:
@@ -36,8 +35,9 @@ _OPTIONS: dict[str, Callable[..., list[str]]] = {
 }
 
 
-def service() -> dict[str, Value]:
+def service() -> dict[str, Any]:
     document = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    only: dict[str, Any]
     (only,) = document["services"].values()
     return only
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,8 @@ NAME = "localhost/cloudmanager-test-base"
 Podman = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def _run(*command: str | Path, **options: object) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+def _run(*command: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done
 

@@ -14,6 +14,7 @@ import pytest
 
 from cloudmanager.cli.demo.leftovers import processes
 from tests.container.compose import options, service
+from tests.container.conftest import Podman
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -49,14 +50,14 @@ def places(tmp_path: Path, port: int) -> dict[str, Path]:
     }
 
 
-def test_the_demo_works_in_the_container(podman, image, places):
+def test_the_demo_works_in_the_container(podman: Podman, image: str, places: dict[str, Path]) -> None:
     answer = podman("run", "--rm", *PROCESSES, *options(places), image, "demo")
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert "✓ SHA-256 is the same" in answer.stdout
     assert "✓ nothing is left" in answer.stdout
 
 
-def test_doctor_finds_nothing_to_mend_in_the_container(podman, image, places):
+def test_doctor_finds_nothing_to_mend_in_the_container(podman: Podman, image: str, places: dict[str, Path]) -> None:
     answer = podman("run", "--rm", *PROCESSES, *options(places), image, "doctor", "--json")
     found = {finding["subject"]: finding for finding in json.loads(answer.stdout)["findings"]}
     assert answer.returncode == 0, answer.stdout
@@ -64,7 +65,9 @@ def test_doctor_finds_nothing_to_mend_in_the_container(podman, image, places):
 
 
 @pytest.mark.parametrize("capability", service()["cap_add"])
-def test_doctor_misses_each_capability_that_is_taken_away(podman, image, places, capability):
+def test_doctor_misses_each_capability_that_is_taken_away(
+    podman: Podman, image: str, places: dict[str, Path], capability: str
+) -> None:
     words = options(places)
     at = words.index(capability)
     answer = podman("run", "--rm", *PROCESSES, *words[: at - 1], *words[at + 1 :], image, "doctor", "--json")
@@ -73,7 +76,7 @@ def test_doctor_misses_each_capability_that_is_taken_away(podman, image, places,
 
 
 @pytest.fixture
-def running(podman, image, places, port) -> Iterator[httpx.Client]:
+def running(podman: Podman, image: str, places: dict[str, Path], port: int) -> Iterator[httpx.Client]:
     """A client of the service in its container."""
     started = podman("run", "--detach", "--name", "cm", *PROCESSES, *options(places), image)
     assert started.returncode == 0, started.stderr
@@ -97,14 +100,14 @@ def _export(client: httpx.Client, disk: str, access: str = "read-only") -> str:
     wanted = {"disk": disk, "access": access, "holder": "test"}
     answer = client.post("/v1/exports", json=wanted, headers={"Prefer": "wait=20"}).json()
     assert answer.get("state") == "ready", answer
-    return answer["uri"]
+    return str(answer["uri"])
 
 
 def _sha256_over_nbd(uri: str) -> str:
     return hashlib.sha256(subprocess.run(["nbdcopy", uri, "-"], capture_output=True, check=True).stdout).hexdigest()
 
 
-def test_it_serves_an_image_of_the_host(running, places):
+def test_it_serves_an_image_of_the_host(running: httpx.Client, places: dict[str, Path]) -> None:
     content = os.urandom(3 * 1024**2)
     (places["/srv/images"] / "disk.raw").write_bytes(content)
     expected = hashlib.sha256(content).hexdigest()
@@ -112,10 +115,10 @@ def test_it_serves_an_image_of_the_host(running, places):
     assert _sha256_over_nbd(_export(running, "local:disk.raw", "scratch")) == expected
 
 
-def test_it_serves_a_block_device_that_came_after_it_was_started(running, tmp_path):
+def test_it_serves_a_block_device_that_came_after_it_was_started(running: httpx.Client, tmp_path: Path) -> None:
     backing = tmp_path / "backing"
     backing.write_bytes(os.urandom(3 * 1024**2))
-    attach = ["losetup", "--find", "--show", backing]
+    attach = ["losetup", "--find", "--show", str(backing)]
     device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
     try:
         disks = running.get("/v1/disks", params={"q": Path(device).name}).json()["items"]
@@ -125,14 +128,16 @@ def test_it_serves_a_block_device_that_came_after_it_was_started(running, tmp_pa
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
-def test_its_health_is_checked_in_the_container(podman, running, port):
+def test_its_health_is_checked_in_the_container(podman: Podman, running: httpx.Client, port: int) -> None:
     _, *command = service()["healthcheck"]["test"]
     ours = [word.replace(":8600/", f":{port}/") for word in command]
     assert podman("exec", "cm", *ours).returncode == 0
     assert podman("exec", "cm", *[word.replace("/healthz", "/no") for word in ours]).returncode != 0
 
 
-def test_exports_come_back_on_their_addresses_when_it_is_started_again(podman, running, places):
+def test_exports_come_back_on_their_addresses_when_it_is_started_again(
+    podman: Podman, running: httpx.Client, places: dict[str, Path]
+) -> None:
     (places["/srv/images"] / "disk.raw").write_bytes(bytes(1024**2))
     uri = _export(running, "local:disk.raw")
     assert podman("restart", "cm").returncode == 0
@@ -146,7 +151,9 @@ def _is_served(uri: str) -> bool:
     return subprocess.run(["nbdinfo", "--size", uri], capture_output=True, check=False).returncode == 0
 
 
-def test_it_ends_in_good_order_and_leaves_no_process(podman, running, places):
+def test_it_ends_in_good_order_and_leaves_no_process(
+    podman: Podman, running: httpx.Client, places: dict[str, Path]
+) -> None:
     (places["/srv/images"] / "disk.raw").write_bytes(bytes(1024**2))
     name = _export(running, "local:disk.raw").rpartition("/")[2]
     assert podman("stop", "cm").returncode == 0

@@ -232,7 +232,7 @@ def test_a_certificate_without_the_one_between_it_and_the_root_is_found(
 def _verified(client: Path, directory: Path) -> str:
     """By a client that trusts the root, of what the server shows."""
     shown = directory / "server-cert.pem"
-    command = ["openssl", "verify", "-CAfile", client / "ca-cert.pem", "-untrusted", shown, shown]
+    command = ["openssl", "verify", "-CAfile", str(client / "ca-cert.pem"), "-untrusted", str(shown), str(shown)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     return ran.stdout + ran.stderr
 

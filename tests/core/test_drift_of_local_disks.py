@@ -176,6 +176,7 @@ def test_a_disk_that_looks_like_something_else_by_now_is_served_by_the_next_serv
         writer.write(0, head.ljust(512, b"\0"))
         writer.flush()
     first = bench.server(export)
+    assert first is not None
     kill(first)
     eventually(lambda: bench.server(export) not in (None, first))
     with client(export) as reader:

@@ -78,7 +78,7 @@ def test_parts_of_sectors_are_written(bench: LocalBench, large: Path, content: P
     expected = bytearray(content.read_bytes())
     export = bench.ready(large, access)
     chance = random.Random(7)  # noqa: S311 - the same places each time
-    with Client.greeted(export.port, export.name) as client:
+    with Client.greeted(export.port or 0, export.name) as client:
         assert client.size == SIZE
         for _ in range(100):
             offset = chance.randrange(SIZE - 9000)
@@ -98,12 +98,12 @@ def test_clients_that_write_parts_of_one_sector_lose_nothing(bench: LocalBench, 
     export = bench.ready(large, Access.READ_WRITE)
 
     def write(part: int) -> None:
-        with Client.greeted(export.port, export.name) as client:
+        with Client.greeted(export.port or 0, export.name) as client:
             for turn in range(60):
                 client.write(8 * SECTOR + 512 * part, bytes([part, turn]) * 256)
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(6)))
-    with Client.greeted(export.port, export.name) as client:
+    with Client.greeted(export.port or 0, export.name) as client:
         for part in range(6):
             assert client.read(8 * SECTOR + 512 * part, 512) == bytes([part, 59]) * 256

@@ -306,7 +306,7 @@ def test_after_a_reboot_exports_come_back_on_their_address_and_scratch_ones_fail
     assert failed.state is ExportState.FAILED
     assert failed.error is not None
     assert "restarted" in failed.error.detail
-    again = eventually(lambda: (now := bench.manager.get(export.id)).state is ExportState.READY and now)
+    again = eventually(lambda: now if (now := bench.manager.get(export.id)).state is ExportState.READY else None)
     assert again.uri == export.uri
     assert content(again)
 

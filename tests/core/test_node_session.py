@@ -196,7 +196,7 @@ def test_a_service_that_was_suspended_and_has_lost_its_name_does_nothing_any_mor
         bench.clock.ahead += nodesession.LIFE_SECONDS + 1  # as the clock is after a suspension
         with pytest.raises(NodeDisplaced):
             bench.manager.export("one:b.img", export.access, "bob")
-        bench.manager._reconciler.converge = lambda _: pytest.fail("it converges")  # type: ignore[method-assign] # a trap
+        bench.manager._reconciler.converge = lambda _: pytest.fail("it converges")  # type: ignore[assignment,method-assign] # a trap
         bench.manager.release(export.id)
         bench.manager._reconciler.poke(export.disk.canonical_id)
         assert "has lost the name here" in caplog.text

@@ -27,7 +27,7 @@ class ByHandInBetween:
         if not self.is_over:
             self.is_over = True
             _attach_by_hand(self._bench, plan)
-        return (yield)  # type: ignore[return-value] # pluggy's wrappers are generators with a result
+        return (yield)  # pluggy's wrappers are generators with a result
 
 
 class NeverAsks:

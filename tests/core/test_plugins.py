@@ -107,7 +107,7 @@ def test_no_answer_is_an_error_not_a_none(shelf: Shelf) -> None:
         type = "silent"
 
         @hookimpl
-        def describe(self) -> None:
+        def describe(self) -> None:  # type: ignore[override]
             """Answers nothing."""
 
     plugins = Plugins([("silent", _offering(Silent))])

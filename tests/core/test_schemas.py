@@ -119,7 +119,7 @@ def _raw(url: str) -> dict[str, list[Row]]:
     reflected = MetaData()
     reflected.reflect(engine)
     with engine.connect() as connection:
-        rows = {
+        rows: dict[str, list[Row]] = {
             table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
             for table in reflected.sorted_tables
             if table.name != "alembic_version"

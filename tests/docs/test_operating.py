@@ -11,8 +11,9 @@ import psycopg
 from cloudmanager.core.model import AttachmentState, Severity
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.check import check
+from tests.checkout import ROOT
 from tests.core.schemas.rows import NODE, StoppedClock, fill
-from tests.docs.test_pages import ROOT, blocks
+from tests.docs.test_pages import blocks
 
 
 def test_a_backup_of_postgresql_comes_back_and_disowns_what_is_attached(postgres_url: str, tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client import CloudManager
+from tests.checkout import ROOT
 from tests.client.daemon import Daemon
-from tests.docs.test_pages import ROOT, blocks
+from tests.docs.test_pages import blocks
 
 PAGE = ROOT / "docs" / "tls.md"
 AUTHORITY, MAKING, REVOKING, COPYING, KERNEL = blocks(PAGE, "sh")

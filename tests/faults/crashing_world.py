@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from cloudmanager.core.manager import Manager
+from tests.checkout import ROOT
 from tests.faults import invariants
 from tests.faults.away import Away, Gone
-from tests.faults.scenario_runners import ROOT
 from tests.faults.world import Weather, World, kill
 
 _STARTS = 20

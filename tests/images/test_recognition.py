@@ -78,7 +78,7 @@ PACKED: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", PACKED)
 def test_what_compresses_and_archives_is_known(name: str) -> None:
     data = PACKED[name]()
-    found = kind_of(data)
+    found = kind_of(bytes(data))
     assert found is not None
     assert found.name == name
     with pytest.raises(NotADisk, match=found.words):
@@ -95,11 +95,11 @@ def test_every_tar_is_known(kind: int) -> None:
 
 def test_a_tar_from_before_posix_is_known_by_its_checksum() -> None:
     data = bytearray(_old_tar())
-    found = kind_of(data)
+    found = kind_of(bytes(data))
     assert found is not None
     assert found.name == "tar"
     data[0] ^= 1
-    assert kind_of(data) is None
+    assert kind_of(bytes(data)) is None
 
 
 @pytest.mark.parametrize("low", [0, 7, 15])
@@ -137,7 +137,7 @@ HEADS = {
 def test_what_is_no_disk_is_refused_by_its_kind(name: str) -> None:
     head, group = HEADS[name]
     data = head.ljust(MiB, b"\0")
-    found = kind_of(data)
+    found = kind_of(bytes(data))
     assert found is not None
     assert found.group is group
     with pytest.raises(NotADisk, match=f"This is {found.words.split('(', maxsplit=1)[0]}"):
@@ -277,7 +277,16 @@ def test_a_dmg_that_is_a_raw_disk_begins_like_one(tmp_path: Path) -> None:
 def test_an_extent_of_a_vmdk_is_refused_by_its_kind(tmp_path: Path) -> None:
     raw = tmp_path / "disk.raw"
     raw.write_bytes(DISK)
-    command = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", raw, tmp_path / "disk.vmdk"]
+    command = [
+        "qemu-img",
+        "convert",
+        "-O",
+        "vmdk",
+        "-o",
+        "subformat=twoGbMaxExtentSparse",
+        str(raw),
+        str(tmp_path / "disk.vmdk"),
+    ]
     subprocess.run(command, check=True)
     with (tmp_path / "disk-s001.vmdk").open("rb") as file, pytest.raises(NotADisk, match="an extent of a VMDK"):
         inspect(file)

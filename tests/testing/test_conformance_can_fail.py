@@ -13,7 +13,7 @@ from tests.providers.gce.harness import GceHarness
 from tests.testing.broken_providers import ALL, Broken
 
 CASES = [(provider, check) for provider in ALL for check in provider.fails]
-ABOUT_HARNESSES = {
+ABOUT_HARNESSES: dict[str, dict[str, Any]] = {
     "test_exceptions_are_declared_for_checks_that_exist": {"does_not_apply": {"test_that_was_renamed": "no cloud"}},
     "test_the_errors_of_the_cloud_are_listed_or_declared_to_be_none": {"error_cases": ()},
 }

@@ -71,8 +71,6 @@ class Harness(ABC):
     """A disk can be attached to several machines."""
     capabilities: ClassVar[frozenset[str]] = frozenset()
     """Which of `snapshot`, `restore` and `delete` the provider offers."""
-    secrets: Sequence[str] = ()
-    """Texts that must never be logged or be part of an error: tokens, keys."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -82,6 +80,11 @@ class Harness(ABC):
 
     @abstractmethod
     def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Texts that must never be logged or be part of an error: tokens, keys."""
+        return ()
 
     # The provider
 

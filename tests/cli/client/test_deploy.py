@@ -92,8 +92,7 @@ def test_an_error_is_an_event_too(people: Run, image: Path, tmp_path: Path) -> N
 def _stalled(image: Path, disk: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Most of the image is on its way to the disk, and then nothing comes."""
     command = [sys.executable, "-m", "cloudmanager", "deploy", "-", f"local:{disk.name}"]
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         process.stdin.write(image.read_bytes()[: 9 * MIB])
         process.stdin.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from tests.authority import Authority
 from tests.client.access_methods import disks
 from tests.client.access_methods.serving import Serving
 from tests.core.nbd.exporter import Exporter
+
+MakeServing = Callable[..., Serving]
 
 
 @pytest.fixture
@@ -31,10 +34,10 @@ def nothing_is_left(tmp_path: Path, run_directory: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_serving(tmp_path: Path, nothing_is_left: None) -> Iterator[Callable[..., Serving]]:
+def make_serving(tmp_path: Path, nothing_is_left: None) -> Iterator[MakeServing]:
     exporters: list[Exporter] = []
 
-    def make(**settings: object) -> Serving:
+    def make(**settings: Any) -> Serving:
         exporters.append(Exporter(tmp_path / f"exports-{len(exporters)}", **settings))
         return Serving(exporters[-1])
 
@@ -44,17 +47,17 @@ def make_serving(tmp_path: Path, nothing_is_left: None) -> Iterator[Callable[...
 
 
 @pytest.fixture
-def serving(make_serving: Callable[..., Serving]) -> Serving:
+def serving(make_serving: MakeServing) -> Serving:
     return make_serving()
 
 
 @pytest.fixture
-def tls_serving(make_serving: Callable[..., Serving]) -> Serving:
+def tls_serving(make_serving: MakeServing) -> Serving:
     return make_serving(tls="psk")
 
 
 @pytest.fixture
-def x509_serving(make_serving: Callable[..., Serving], tmp_path: Path) -> Serving:
+def x509_serving(make_serving: MakeServing, tmp_path: Path) -> Serving:
     authority = Authority()
     serving = make_serving(tls="x509", tls_certificates=authority.server(tmp_path / "server"))
     serving.certificates = authority.client(tmp_path / "client")

@@ -34,4 +34,4 @@ class Serving:
 
     def _credentials(self, served: Served) -> Credentials | None:
         found = self.exporter.servers.credentials(served.id)
-        return found and Credentials(found.username, found.key)
+        return Credentials(found.username, found.key) if found else None

@@ -39,7 +39,7 @@ class Worker:
     def __init__(self, address: NbdAddress, directory: Path) -> None:
         self.where, self.stub = directory / "mnt", directory / "disk.qcow2"
         self.where.mkdir()
-        command = [sys.executable, "-c", WORKER, address.uri, self.where, self.stub]
+        command = [sys.executable, "-c", WORKER, address.uri, str(self.where), str(self.stub)]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )

@@ -221,7 +221,7 @@ def test_a_user_who_is_not_root_gets_a_file(serving: Serving, raw: Path, tmp_pat
         f'-- env CLOUDMANAGER_RUN_DIR=run PYTHONPATH={ROOT} {sys.executable} -c "$2" "$3"'
     )
     uri = serving.address(raw).uri
-    command = ["unshare", "--mount", "sh", "-c", script, "sh", tmp_path / "dev", COPIES_THE_DISK, uri]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path / "dev"), COPIES_THE_DISK, uri]
     subprocess.run(command, check=True, timeout=60, cwd=home)
     assert (home / "copy").read_bytes() == raw.read_bytes()
     assert list((home / "run").iterdir()) == []

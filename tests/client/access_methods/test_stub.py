@@ -29,7 +29,7 @@ def test_it_is_small(serving: Serving, raw: Path, tmp_path: Path) -> None:
 def test_qemu_nbd_serves_the_disk_from_it(serving: Serving, raw: Path, tmp_path: Path) -> None:
     """As openrelik-worker-common does with every qcow2."""
     with access_methods.stub(serving.address(raw), tmp_path / "disk.qcow2") as stub:
-        server = ["[", "qemu-nbd", "--read-only", "--format=qcow2", stub.path, "]"]
+        server = ["[", "qemu-nbd", "--read-only", "--format=qcow2", str(stub.path), "]"]
         run("nbdcopy", "--", *server, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == raw.read_bytes()
 
@@ -48,7 +48,7 @@ def test_with_tls_the_key_is_neither_in_the_stub_nor_in_the_options(
     with access_methods.stub(address, tmp_path / "disk.qcow2") as stub:
         assert address.credentials.key.encode() not in stub.path.read_bytes()
         assert address.credentials.key not in " ".join(stub.options)
-        without = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", stub.path, tmp_path / "copy"]
+        without = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(stub.path), str(tmp_path / "copy")]
         assert subprocess.run(without, capture_output=True, check=False).returncode != 0
 
 

@@ -2,12 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import Progress, Result, deploy
 from tests.client.deploy import images
 from tests.client.deploy.servers import Server, serving
+
+Put = Callable[..., Result]
+"""As `deploy`."""
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +26,10 @@ def journals(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def put(journals: Path) -> Callable[..., Result]:
+def put(journals: Path) -> Put:
     """`deploy`, with its journals where the test finds them."""
 
-    def run(source: object, target: object, **keywords: object) -> Result:
+    def run(source: Path | str, target: NbdAddress | Path | str, **keywords: Any) -> Result:
         return deploy(source, target, **{"journal_directory": journals, **keywords})
 
     return run

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy import BadRange
+from cloudmanager.client.deploy import BadRange, Progress
 from cloudmanager.client.deploy.errors import UnreadableRange
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.servers import eventually
 
 MIB = images.MIB
@@ -74,14 +75,16 @@ def file_with_bad_sector_at(made: Path, at: int, directory: Path) -> Iterator[Pa
             subprocess.run(["fusermount3", "-u", mounted], check=True)
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Path, Path], AbstractContextManager[Path | NbdAddress]]] = {
     "nbd": qemu_nbd_with_bad_sector,
     "file": lambda image, directory: file_with_bad_sector_at(image, BAD, directory),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_it_is_named_and_gone_around_on_request(way, image, expected, put, tmp_path):
+def test_it_is_named_and_gone_around_on_request(
+    way: str, image: Path, expected: bytes, put: Put, tmp_path: Path
+) -> None:
     disk = tmp_path / "disk"
     with WAYS[way](image, tmp_path) as source:
         with pytest.raises(
@@ -95,7 +98,7 @@ def test_it_is_named_and_gone_around_on_request(way, image, expected, put, tmp_p
     assert disk.read_bytes() == expected
 
 
-def test_an_image_in_a_format_of_its_own_on_a_bad_disk(image, expected, put, tmp_path):
+def test_an_image_in_a_format_of_its_own_on_a_bad_disk(image: Path, expected: bytes, put: Put, tmp_path: Path) -> None:
     """Its cluster is what cannot be read; where that lies in the file is QEMU's affair."""
     made = images.converted(image, "qcow2", "bad.qcow2", "-o", "preallocation=falloc")
     mapped = json.loads(
@@ -109,14 +112,16 @@ def test_an_image_in_a_format_of_its_own_on_a_bad_disk(image, expected, put, tmp
     assert (tmp_path / "disk").read_bytes() == expected
 
 
-def test_what_an_earlier_run_has_skipped_is_listed_and_without_the_option_read_again(image, put, tmp_path, monkeypatch):
+def test_what_an_earlier_run_has_skipped_is_listed_and_without_the_option_read_again(
+    image: Path, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", 0.0)
     disk = tmp_path / "disk"
 
     class Enough(Exception):
         pass
 
-    def end(progress: object) -> None:
+    def end(progress: Progress) -> None:
         if progress.phase == "flushing":
             raise Enough
 
@@ -130,9 +135,9 @@ def test_what_an_earlier_run_has_skipped_is_listed_and_without_the_option_read_a
     assert result.resumed_bytes
 
 
-def test_the_command_tells_them_and_has_an_exit_code_for_it(image, tmp_path):
+def test_the_command_tells_them_and_has_an_exit_code_for_it(image: Path, tmp_path: Path) -> None:
     with qemu_nbd_with_bad_sector(image, tmp_path) as source:
-        command = [sys.executable, "-m", "cloudmanager", "deploy", source.uri, tmp_path / "disk"]
+        command = [sys.executable, "-m", "cloudmanager", "deploy", source.uri, str(tmp_path / "disk")]
         environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "XDG_STATE_HOME": str(tmp_path)}
 
         def run(*options: str) -> subprocess.CompletedProcess[str]:

@@ -19,17 +19,17 @@ PAGE = (ROOT / "docs" / "deploy.md").read_text()
 
 
 @pytest.fixture
-def system(tmp_path):
+def system(tmp_path: Path) -> Path:
     raw = images.sparse_image(tmp_path / "image.raw", 12 * images.MIB)
     images.converted(raw, "qcow2", "system.qcow2")
     return raw
 
 
-def _blocks(language):
+def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_examples_work_as_they_stand(system, tmp_path):
+def test_the_examples_work_as_they_stand(system: Path, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "XDG_STATE_HOME": str(tmp_path)}
     for command in (["sh", "-ec", *_blocks("sh")], [sys.executable, "-c", *_blocks("python")]):
@@ -37,7 +37,7 @@ def test_the_examples_work_as_they_stand(system, tmp_path):
         assert images.same(system, tmp_path / "disk.raw")
 
 
-def test_every_option_of_the_command_is_described():
+def test_every_option_of_the_command_is_described() -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "cloudmanager", "deploy", "--help"], capture_output=True, text=True, check=True
     )
@@ -45,5 +45,5 @@ def test_every_option_of_the_command_is_described():
     assert {option for option in options if f"`{option}" not in PAGE} == set()
 
 
-def test_the_keywords_of_deploy_are_the_fields_of_options():
+def test_the_keywords_of_deploy_are_the_fields_of_options() -> None:
     assert set(DeployOptions.__annotations__) == {field.name for field in dataclasses.fields(Options)}

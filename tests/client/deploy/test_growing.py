@@ -14,6 +14,7 @@ import pytest
 from cloudmanager.client.deploy import growing
 from cloudmanager.client.deploy.errors import GrowFailed
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.servers import serving
 
@@ -80,13 +81,15 @@ def _size_of(kind: str, part: Path) -> int:
     if kind == "ext4":
         _run("e2fsck", "-f", "-n", part)
         text = _run("dumpe2fs", "-h", part)
-        return int(re.search(r"Block count:\s+(\d+)", text)[1]) * int(re.search(r"Block size:\s+(\d+)", text)[1])
+        return int(re.search(r"Block count:\s+(\d+)", text).group(1)) * int(
+            re.search(r"Block size:\s+(\d+)", text).group(1)
+        )
     if kind == "xfs":
         _run("xfs_repair", "-n", part)
         text = _run("xfs_db", "-r", "-c", "sb 0", "-c", "p dblocks blocksize", part)
-        return int(re.search(r"dblocks = (\d+)", text)[1]) * int(re.search(r"blocksize = (\d+)", text)[1])
+        return int(re.search(r"dblocks = (\d+)", text).group(1)) * int(re.search(r"blocksize = (\d+)", text).group(1))
     _run("btrfs", "check", part)
-    return int(re.search(r"^total_bytes\s+(\d+)", _run("btrfs", "inspect-internal", "dump-super", part), re.M)[1])
+    return int(re.search(r"^total_bytes\s+(\d+)", _run("btrfs", "inspect-internal", "dump-super", part), re.M).group(1))
 
 
 def _larger(path: Path, image: Path) -> Path:
@@ -100,7 +103,7 @@ def _loops() -> set[str]:
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
-def test_on_an_nbd_target_the_partition_and_its_file_system_fill_the_disk(kind, put, tmp_path):
+def test_on_an_nbd_target_the_partition_and_its_file_system_fill_the_disk(kind: str, put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, kind)
     disk = _larger(tmp_path / "disk", image)
     with serving(disk) as server:
@@ -114,7 +117,7 @@ def test_on_an_nbd_target_the_partition_and_its_file_system_fill_the_disk(kind, 
 
 
 @pytest.mark.parametrize("on_device", [True, False], ids=["device", "file"])
-def test_a_local_target_is_grown(on_device, put, tmp_path):
+def test_a_local_target_is_grown(on_device: bool, put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4")
     disk = _larger(tmp_path / "disk", image)
     target = Path(attached(disk)) if on_device else disk
@@ -127,7 +130,7 @@ def test_a_local_target_is_grown(on_device, put, tmp_path):
     assert _size_of("ext4", _partition(disk, tmp_path / "grown", growth.after_bytes)) > growth.after_bytes - images.MIB
 
 
-def test_an_ext4_that_was_mounted_since_its_last_check_is_checked_and_grown(put, tmp_path):
+def test_an_ext4_that_was_mounted_since_its_last_check_is_checked_and_grown(put: Put, tmp_path: Path) -> None:
     """resize2fs refuses it otherwise."""
     image = _image(tmp_path, "ext4")
     _run("tune2fs", "-T", "20150101", f"{image}?offset={START}")
@@ -137,7 +140,7 @@ def test_an_ext4_that_was_mounted_since_its_last_check_is_checked_and_grown(put,
     assert growth.file_system == "ext4"
 
 
-def test_an_xfs_is_grown_while_the_image_is_mounted_which_has_the_same_uuid(put, tmp_path):
+def test_an_xfs_is_grown_while_the_image_is_mounted_which_has_the_same_uuid(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "xfs")
     with _mounted(image, tmp_path / "point", "ro"):
         growth = put(image, _larger(tmp_path / "disk", image), grow=True).growth
@@ -154,7 +157,7 @@ def _mounted(image: Path, point: Path, mode: str) -> Iterator[None]:
         _run("umount", point)
 
 
-def test_a_partition_of_an_mbr_is_grown(put, tmp_path):
+def test_a_partition_of_an_mbr_is_grown(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4", "dos")
     disk = _larger(tmp_path / "disk", image)
     growth = put(image, disk, grow=True).growth
@@ -162,7 +165,7 @@ def test_a_partition_of_an_mbr_is_grown(put, tmp_path):
     assert growth.file_system == "ext4"
 
 
-def test_a_logical_partition_is_refused_with_the_image_in_place(put, tmp_path):
+def test_a_logical_partition_is_refused_with_the_image_in_place(put: Put, tmp_path: Path) -> None:
     before = f"start=4MiB, size=2MiB\nstart=7MiB, size={(START - 7 * images.MIB) // 512 + 65536}, type=5"
     image = _image(tmp_path, "ext4", "dos", before)
     disk = _larger(tmp_path / "disk", image)
@@ -172,7 +175,7 @@ def test_a_logical_partition_is_refused_with_the_image_in_place(put, tmp_path):
     assert images.same(image, disk, image.stat().st_size)
 
 
-def test_a_disk_that_is_one_file_system_is_grown(put, tmp_path):
+def test_a_disk_that_is_one_file_system_is_grown(put: Put, tmp_path: Path) -> None:
     image = _file_system(tmp_path / "image", "ext4")
     disk = _larger(tmp_path / "disk", image)
     growth = put(image, disk, grow=True).growth
@@ -180,7 +183,7 @@ def test_a_disk_that_is_one_file_system_is_grown(put, tmp_path):
     assert _size_of("ext4", disk) == disk.stat().st_size
 
 
-def test_what_cannot_be_grown_is_said(put, tmp_path):
+def test_what_cannot_be_grown_is_said(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "swap")
     disk = _larger(tmp_path / "disk", image)
     growth = put(image, disk, grow=True).growth
@@ -188,13 +191,13 @@ def test_what_cannot_be_grown_is_said(put, tmp_path):
     assert growth.after_bytes > growth.before_bytes
 
 
-def test_a_full_target_is_grown_by_nothing(put, tmp_path):
+def test_a_full_target_is_grown_by_nothing(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4")
     growth = put(image, tmp_path / "disk", grow=True).growth
     assert growth.after_bytes - growth.before_bytes <= END
 
 
-def test_the_kernel_knows_the_grown_partition_of_a_device(put, tmp_path):
+def test_the_kernel_knows_the_grown_partition_of_a_device(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4")
     disk = _larger(tmp_path / "disk", image)
     loop = attached(disk, "--partscan")
@@ -206,7 +209,7 @@ def test_the_kernel_knows_the_grown_partition_of_a_device(put, tmp_path):
     assert int(sectors) * 512 == growth.after_bytes
 
 
-def test_a_broken_file_system_is_named_and_the_image_stays(put, tmp_path):
+def test_a_broken_file_system_is_named_and_the_image_stays(put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "xfs")
     with image.open("r+b") as file:
         file.seek(START + 4096)
@@ -215,7 +218,7 @@ def test_a_broken_file_system_is_named_and_the_image_stays(put, tmp_path):
         put(image, _larger(tmp_path / "disk", image), grow=True)
 
 
-def test_what_the_kernel_cannot_write_back_is_said(tmp_path):
+def test_what_the_kernel_cannot_write_back_is_said(tmp_path: Path) -> None:
     """The programs that grow a file system are told nothing of it, and their device is closed without a word."""
     _run("mount", "-t", "tmpfs", "-o", f"size={4 * images.MIB}", "none", tmp_path)
     try:

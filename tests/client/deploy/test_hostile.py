@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from cloudmanager.client.deploy.errors import DamagedSource, MissingTool, Source
 from cloudmanager.client.deploy.served_source import served
 from cloudmanager.images import Image
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.web import serving_web
 
 MADE = {
@@ -34,7 +36,7 @@ MADE = {
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
     raw = images.sparse_image(tmp_path_factory.mktemp("hostile") / "raw", 24 * images.MIB)
     made: dict[str, bytes] = {}
 
@@ -48,7 +50,9 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("part", [0.6, 0.85])
 @pytest.mark.parametrize("name", MADE)
-def test_a_truncated_image_is_refused_before_anything_is_written(name, part, whole, put, tmp_path):
+def test_a_truncated_image_is_refused_before_anything_is_written(
+    name: str, part: float, whole: Callable[[str], bytes], put: Put, tmp_path: Path
+) -> None:
     image, disk = tmp_path / "image", tmp_path / "disk"
     image.write_bytes(whole(name)[: int(len(whole(name)) * part)])
     with pytest.raises(DamagedSource):
@@ -57,7 +61,7 @@ def test_a_truncated_image_is_refused_before_anything_is_written(name, part, who
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
-def test_over_http_too(has_ranges, whole, put, tmp_path):
+def test_over_http_too(has_ranges: bool, whole: Callable[[str], bytes], put: Put, tmp_path: Path) -> None:
     image, disk = tmp_path / "image", tmp_path / "disk"
     image.write_bytes(whole("qcow2")[: len(whole("qcow2")) * 6 // 10])
     with serving_web(image) as site:
@@ -86,7 +90,7 @@ def with_second_extent(secret: Path) -> bytes:
     return header.ljust(512, b"\0") + text.ljust(20 * 512, b"\0") + bytes(200 * 512)
 
 
-def test_a_vmdk_with_a_second_extent_is_refused(secret, put, tmp_path):
+def test_a_vmdk_with_a_second_extent_is_refused(secret: Path, put: Put, tmp_path: Path) -> None:
     image, disk = tmp_path / "image", tmp_path / "disk"
     image.write_bytes(with_second_extent(secret))
     with pytest.raises(SourceError):
@@ -95,14 +99,14 @@ def test_a_vmdk_with_a_second_extent_is_refused(secret, put, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["vmdk", "data file"])
-def test_what_an_image_names_is_not_there_for_who_opens_it(kind, secret, tmp_path):
+def test_what_an_image_names_is_not_there_for_who_opens_it(kind: str, secret: Path, tmp_path: Path) -> None:
     """Should a reference ever pass the inspection: qemu-nbd sees nothing but the one open file."""
     image = tmp_path / "image"
     if kind == "vmdk":
         image.write_bytes(with_second_extent(secret))
         found = Image("vmdk", 2148 * 512)
     else:
-        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", image]
+        command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={secret},data_file_raw=on", str(image)]
         content = secret.read_bytes()
         subprocess.run([*command, str(len(content) // 512 * 512)], check=True)
         secret.write_bytes(content)
@@ -114,7 +118,9 @@ def test_what_an_image_names_is_not_there_for_who_opens_it(kind, secret, tmp_pat
     assert b"CANARY" not in read
 
 
-def test_without_bubblewrap_the_error_says_what_to_install(whole, put, tmp_path, monkeypatch):
+def test_without_bubblewrap_the_error_says_what_to_install(
+    whole: Callable[[str], bytes], put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs = tmp_path / "programs"
     programs.mkdir()
     for name in ("qemu-nbd", "sh"):
@@ -143,7 +149,7 @@ deploy(packed, directory / "unpacked-by-user", journal_directory=directory)
 """
 
 
-def test_an_ordinary_user_deploys_by_the_same_means(whole):
+def test_an_ordinary_user_deploys_by_the_same_means(whole: Callable[[str], bytes]) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o777)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import growing
 from cloudmanager.client.deploy.errors import GrowFailed, SectorSizeDiffers, TargetNotEmpty
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.servers import serving
 from tests.client.deploy.test_growing import MORE, SIZES, START, _file_system, _partition, _run, _size_of
@@ -57,13 +59,13 @@ def larger(path: Path, source: Path) -> Path:
     return path
 
 
-def check_table(disk: Path, label: str = "gpt") -> dict[str, object]:
+def check_table(disk: Path, label: str = "gpt") -> dict[str, Any]:
     """What sfdisk and the kernel find on it, as a disk with such sectors, where they agree and complain of nothing."""
     with device(disk) as loop:
         verified = subprocess.run(["sfdisk", "--verify", loop], check=True, capture_output=True, text=True)
         assert "No errors detected" in verified.stdout
         assert "mismatch" not in verified.stderr
-        table = json.loads(_run("sfdisk", "--json", loop))["partitiontable"]
+        table: dict[str, Any] = json.loads(_run("sfdisk", "--json", loop))["partitiontable"]
         _run("partx", "--update", loop)
         for number, entry in enumerate(table["partitions"], 1):
             shown = Path(f"/sys/block/{loop.name}/{loop.name}p{number}")
@@ -75,7 +77,9 @@ def check_table(disk: Path, label: str = "gpt") -> dict[str, object]:
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("as_served", [True, False], ids=["served", "local"])
-def test_the_last_partition_fills_the_disk_in_its_own_sectors(as_served, kind, put, tmp_path):
+def test_the_last_partition_fills_the_disk_in_its_own_sectors(
+    as_served: bool, kind: str, put: Put, tmp_path: Path
+) -> None:
     source = image(tmp_path, kind)
     disk = larger(tmp_path / "disk", source)
     if as_served:
@@ -101,7 +105,7 @@ def test_the_last_partition_fills_the_disk_in_its_own_sectors(as_served, kind, p
     assert struct.unpack_from("<II", content, 446 + 8) == (1, sectors - 1)  # the protective MBR covers the disk
 
 
-def test_an_address_that_says_nothing_is_grown_as_its_table_is_laid_out(put, tmp_path):
+def test_an_address_that_says_nothing_is_grown_as_its_table_is_laid_out(put: Put, tmp_path: Path) -> None:
     source = image(tmp_path)
     disk = larger(tmp_path / "disk", source)
     with serving(disk) as server:
@@ -110,14 +114,14 @@ def test_an_address_that_says_nothing_is_grown_as_its_table_is_laid_out(put, tmp
     assert check_table(disk)["partitions"][1]["size"] * SECTOR == growth.after_bytes
 
 
-def test_a_file_is_grown_as_its_table_is_laid_out(put, tmp_path):
+def test_a_file_is_grown_as_its_table_is_laid_out(put: Put, tmp_path: Path) -> None:
     source = image(tmp_path)
     disk = larger(tmp_path / "disk", source)
     growth = put(source, disk, grow=True).growth
     assert check_table(disk)["partitions"][1]["size"] * SECTOR == growth.after_bytes
 
 
-def test_a_partition_of_an_mbr_in_such_sectors_is_grown(put, tmp_path):
+def test_a_partition_of_an_mbr_in_such_sectors_is_grown(put: Put, tmp_path: Path) -> None:
     source = image(tmp_path, label="dos")
     disk = larger(tmp_path / "disk", source)
     with device(disk) as loop:
@@ -128,7 +132,7 @@ def test_a_partition_of_an_mbr_in_such_sectors_is_grown(put, tmp_path):
     )
 
 
-def test_a_protective_mbr_without_its_table_is_not_grown(put, tmp_path):
+def test_a_protective_mbr_without_its_table_is_not_grown(put: Put, tmp_path: Path) -> None:
     """It was taken for a partition, and called grown."""
     source = image(tmp_path)
     content = bytearray(source.read_bytes())
@@ -164,7 +168,9 @@ def small_image(directory: Path, sector_bytes: int, label: str = "gpt") -> Path:
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 @pytest.mark.parametrize("made_for", [512, SECTOR])
 @pytest.mark.parametrize("has", [512, SECTOR])
-def test_an_image_for_other_sectors_is_refused_before_anything_is_written(label, made_for, has, put, tmp_path):
+def test_an_image_for_other_sectors_is_refused_before_anything_is_written(
+    label: str, made_for: int, has: int, put: Put, tmp_path: Path
+) -> None:
     source = small_image(tmp_path, made_for, label)
     disk = zeroed(tmp_path / "disk", 24 * images.MIB)
     with disk.open("r+b") as file:
@@ -183,7 +189,7 @@ def test_an_image_for_other_sectors_is_refused_before_anything_is_written(label,
         assert disk.read_bytes().rstrip(b"\0") == b"precious"
 
 
-def test_it_is_written_on_purpose(put, tmp_path):
+def test_it_is_written_on_purpose(put: Put, tmp_path: Path) -> None:
     source = small_image(tmp_path, 512)
     disk = zeroed(tmp_path / "disk", 24 * images.MIB)
     with device(disk) as loop:
@@ -192,15 +198,16 @@ def test_it_is_written_on_purpose(put, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["qcow2", "gzip", "nbd"])
-def test_the_image_is_looked_at_in_whatever_form_it_comes(kind, put, tmp_path):
+def test_the_image_is_looked_at_in_whatever_form_it_comes(kind: str, put: Put, tmp_path: Path) -> None:
     raw, disk = small_image(tmp_path, 512), zeroed(tmp_path / "disk", 24 * images.MIB)
     with ExitStack() as stack:
         target = stack.enter_context(device(disk))
-        source: object = tmp_path / f"image.{kind}"
+        image = tmp_path / f"image.{kind}"
+        source: Path | NbdAddress = image
         if kind == "qcow2":
-            _run("qemu-img", "convert", "-O", "qcow2", raw, source)
+            _run("qemu-img", "convert", "-O", "qcow2", raw, image)
         elif kind == "gzip":
-            Path(source).write_bytes(gzip.compress(raw.read_bytes(), 1))
+            image.write_bytes(gzip.compress(raw.read_bytes(), 1))
         else:
             source = stack.enter_context(serving(raw)).address
         with pytest.raises(SectorSizeDiffers):
@@ -209,7 +216,9 @@ def test_the_image_is_looked_at_in_whatever_form_it_comes(kind, put, tmp_path):
 
 
 @pytest.mark.parametrize(("said", "is_refused"), [(SECTOR, True), (512, False), (None, False)])
-def test_an_export_has_the_sectors_that_its_service_says(said, is_refused, put, tmp_path):
+def test_an_export_has_the_sectors_that_its_service_says(
+    said: int | None, is_refused: bool, put: Put, tmp_path: Path
+) -> None:
     source, disk = small_image(tmp_path, 512), zeroed(tmp_path / "disk", 24 * images.MIB)
     with serving(disk) as server:
         target = replace(server.address, logical_sector_bytes=said)
@@ -221,7 +230,7 @@ def test_an_export_has_the_sectors_that_its_service_says(said, is_refused, put, 
     assert images.same(source, disk, source.stat().st_size) is not is_refused
 
 
-def test_a_server_that_takes_whole_sectors_only_says_what_it_has(put, tmp_path):
+def test_a_server_that_takes_whole_sectors_only_says_what_it_has(put: Put, tmp_path: Path) -> None:
     source, disk = small_image(tmp_path, 512), zeroed(tmp_path / "disk", 24 * images.MIB)
     socket = tmp_path / "nbdkit.socket"
     options = ("--filter=blocksize-policy", "file", str(disk), "blocksize-minimum=4096", "blocksize-error-policy=error")
@@ -237,7 +246,7 @@ def test_a_server_that_takes_whole_sectors_only_says_what_it_has(put, tmp_path):
         server.communicate()
 
 
-def test_where_nobody_says_it_an_image_for_large_sectors_is_remarked_upon(put, tmp_path):
+def test_where_nobody_says_it_an_image_for_large_sectors_is_remarked_upon(put: Put, tmp_path: Path) -> None:
     source, disk = small_image(tmp_path, SECTOR), zeroed(tmp_path / "disk", 24 * images.MIB)
     remarks: list[str] = []
     with serving(disk) as server:
@@ -246,7 +255,7 @@ def test_where_nobody_says_it_an_image_for_large_sectors_is_remarked_upon(put, t
     assert images.same(source, disk, source.stat().st_size)
 
 
-def test_what_has_no_table_fits_every_disk(put, tmp_path):
+def test_what_has_no_table_fits_every_disk(put: Put, tmp_path: Path) -> None:
     source = tmp_path / "plain"
     source.write_bytes(os.urandom(images.MIB))
     disk = zeroed(tmp_path / "disk", 24 * images.MIB)
@@ -255,17 +264,17 @@ def test_what_has_no_table_fits_every_disk(put, tmp_path):
     assert images.same(source, disk, source.stat().st_size)
 
 
-def test_a_file_system_that_such_a_disk_cannot_mount_is_refused(put, tmp_path):
+def test_a_file_system_that_such_a_disk_cannot_mount_is_refused(put: Put, tmp_path: Path) -> None:
     source, disk = zeroed(tmp_path / "fat", 16 * images.MIB), zeroed(tmp_path / "disk", 24 * images.MIB)
     _run("mkfs.vfat", "-S", "512", source)
     with device(disk) as loop, pytest.raises(SectorSizeDiffers):
         put(source, loop)
 
 
-def test_the_command_refuses_it_and_has_a_way_to_insist(tmp_path):
+def test_the_command_refuses_it_and_has_a_way_to_insist(tmp_path: Path) -> None:
     source, disk = small_image(tmp_path, 512), zeroed(tmp_path / "disk", 24 * images.MIB)
     command = [sys.executable, "-m", "cloudmanager", "deploy"]
-    how = {"capture_output": True, "env": {**os.environ, "XDG_STATE_HOME": str(tmp_path)}}
+    how: dict[str, Any] = {"capture_output": True, "env": {**os.environ, "XDG_STATE_HOME": str(tmp_path)}}
     with device(disk) as loop, source.open("rb") as stream:
         for name, stdin in ((str(source), None), ("-", stream)):
             refused = subprocess.run([*command, name, str(loop)], check=False, stdin=stdin, **how)
@@ -277,7 +286,7 @@ def test_the_command_refuses_it_and_has_a_way_to_insist(tmp_path):
     assert images.same(source, disk, source.stat().st_size)
 
 
-def test_a_table_in_large_sectors_is_called_what_it_is_on_a_target_that_is_not_empty(put, tmp_path):
+def test_a_table_in_large_sectors_is_called_what_it_is_on_a_target_that_is_not_empty(put: Put, tmp_path: Path) -> None:
     disk = small_image(tmp_path, SECTOR)
     with device(disk) as loop, pytest.raises(TargetNotEmpty, match="GPT"):
         put(small_image(tmp_path, SECTOR, "dos"), loop)

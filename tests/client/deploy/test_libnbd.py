@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from tests.client.deploy import images
 from tests.client.deploy.servers import serving
 
 
-def test_extents_are_those_of_the_file(raw):
+def test_extents_are_those_of_the_file(raw: Path) -> None:
     with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Patience()) as connection:
         extents = list(connection.extents(0, images.SIZE))
     assert sum(extent.length for extent in extents) == images.SIZE
@@ -27,7 +28,7 @@ def test_extents_are_those_of_the_file(raw):
     assert sum(extent.length for extent in data) < images.SIZE // 2
 
 
-def test_a_refused_request_is_an_error_and_the_connection_lives_on(raw):
+def test_a_refused_request_is_an_error_and_the_connection_lives_on(raw: Path) -> None:
     buffer = Buffer()
     with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Patience()) as connection:
         with pytest.raises(Failure):

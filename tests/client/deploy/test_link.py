@@ -54,7 +54,9 @@ def service(cables: Network, token: str, directory: Path) -> Iterator[api.Servic
 @pytest.mark.parametrize(
     ("kind", "way", "why"), [("text", "compressed", "goes compressed"), ("random", "nbd", "compression gains nothing")]
 )
-def test_on_a_slow_link_what_can_be_compressed_is(kind, way, why, service, token, cables, directory, tmp_path):
+def test_on_a_slow_link_what_can_be_compressed_is(
+    kind: str, way: str, why: str, service: api.Service, token: str, cables: Network, directory: Path, tmp_path: Path
+) -> None:
     image, disk = tmp_path / "image.raw", directory / "images" / f"{kind}.raw"
     size = SIZE if kind == "text" else SIZE // 4
     line = b"all work and no play makes a line of text that is not quite like the others, %d\n"

@@ -21,13 +21,13 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch) -> Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(options, "time", SimpleNamespace(monotonic=clock.monotonic))
     return clock
 
 
-def test_rate_and_time_left_are_those_of_what_has_to_be_written(clock):
+def test_rate_and_time_left_are_those_of_what_has_to_be_written(clock: Clock) -> None:
     meter = Meter(Phase.WRITING, 100 * MIB)
     clock.now += 2
     told = meter.read(40 * MIB)
@@ -36,7 +36,7 @@ def test_rate_and_time_left_are_those_of_what_has_to_be_written(clock):
     assert told.seconds_left == pytest.approx(3)
 
 
-def test_the_rate_is_that_of_the_last_ten_seconds(clock):
+def test_the_rate_is_that_of_the_last_ten_seconds(clock: Clock) -> None:
     meter = Meter(Phase.WRITING, 1000 * MIB)
     for second in range(1, 31):
         clock.now += 1
@@ -44,7 +44,7 @@ def test_the_rate_is_that_of_the_last_ten_seconds(clock):
     assert told.bytes_per_second == pytest.approx(MIB)
 
 
-def test_of_a_compressed_file_the_part_that_was_read_tells_the_time_left(clock):
+def test_of_a_compressed_file_the_part_that_was_read_tells_the_time_left(clock: Clock) -> None:
     meter = Meter(Phase.WRITING, None)
     clock.now += 5
     told = meter.read(300 * MIB, 0.25)
@@ -52,7 +52,7 @@ def test_of_a_compressed_file_the_part_that_was_read_tells_the_time_left(clock):
     assert told.seconds_left == pytest.approx(15)
 
 
-def test_of_a_stream_without_an_end_no_time_is_told(clock):
+def test_of_a_stream_without_an_end_no_time_is_told(clock: Clock) -> None:
     meter = Meter(Phase.WRITING, None)
     clock.now += 5
     told = meter.read(300 * MIB)
@@ -60,7 +60,7 @@ def test_of_a_stream_without_an_end_no_time_is_told(clock):
     assert (told.seconds_left, told.fraction) == (None, None)
 
 
-def test_lost_work_makes_no_negative_time(clock):
+def test_lost_work_makes_no_negative_time(clock: Clock) -> None:
     meter = Meter(Phase.WRITING, 100 * MIB)
     clock.now += 1
     meter.read(50 * MIB)

@@ -11,13 +11,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cloudmanager.client.address import NbdAddress
+from cloudmanager.client.deploy import Progress
 from cloudmanager.client.deploy.errors import Cancelled, ConnectionLost, DeployError, DifferenceFound, TargetInUse
 from cloudmanager.client.deploy.journal import Journal
 from cloudmanager.client.deploy.nbd_ends import NbdWriter
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.relay import Relay, relayed
 from tests.client.deploy.servers import Server, eventually, serving
 from tests.client.deploy.web import serving_web
@@ -74,7 +78,9 @@ def _head_of(server: Server) -> bytes:
         return disk.read(images.MIB).strip(b"\0")
 
 
-def test_content_goes_over_as_many_connections_as_are_wanted(image, server, relay, put):
+def test_content_goes_over_as_many_connections_as_are_wanted(
+    image: Path, server: Server, relay: Relay, put: Put
+) -> None:
     def opened(connections: int) -> int:
         before = relay.opened
         relay.hold_after(relay.sent_bytes + HALF)
@@ -94,12 +100,23 @@ def test_content_goes_over_as_many_connections_as_are_wanted(image, server, rela
     assert opened(3) == alone + 2
 
 
-def test_nothing_is_noted_as_durable_before_a_flush(image, server, put, monkeypatch):
+def test_nothing_is_noted_as_durable_before_a_flush(
+    image: Path, server: Server, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A journal that says more than the disk kept would leave a hole in the image after a power cut."""
     done: list[str] = []
     flush, add = NbdWriter.flush, Journal.add
-    monkeypatch.setattr(NbdWriter, "flush", lambda writer: (flush(writer), done.append("flush"))[0])
-    monkeypatch.setattr(Journal, "add", lambda journal, *noted: (done.append("add"), add(journal, *noted))[1])
+
+    def noted_flush(writer: NbdWriter) -> None:
+        flush(writer)
+        done.append("flush")
+
+    def noted_add(journal: Journal, *units: Any) -> None:
+        done.append("add")
+        add(journal, *units)
+
+    monkeypatch.setattr(NbdWriter, "flush", noted_flush)
+    monkeypatch.setattr(Journal, "add", noted_add)
     put(image, server.address, connections=1)
     assert done.count("add") > 1
     assert all(done[at - 1] == "flush" for at, what in enumerate(done) if what == "add")
@@ -108,7 +125,9 @@ def test_nothing_is_noted_as_durable_before_a_flush(image, server, put, monkeypa
 
 @pytest.mark.parametrize("how", ["", "verify"])
 @pytest.mark.parametrize("form", ["raw", "zstd"])
-def test_after_sigkill_only_what_is_missing_is_written(how, form, image, server, relay, journals, put):
+def test_after_sigkill_only_what_is_missing_is_written(
+    how: str, form: str, image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     source = image if form == "raw" else images.compressed(image, "zstd")
     relay.hold_after(HALF)
     command = [sys.executable, "-c", WORKER, str(source), relay.address.uri, str(journals), how]
@@ -126,14 +145,18 @@ def test_after_sigkill_only_what_is_missing_is_written(how, form, image, server,
     assert _journal(journals) == ""
 
 
-def test_without_resume_everything_is_written_again(image, server, relay, journals, put):
+def test_without_resume_everything_is_written_again(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     _interrupt(image, relay, journals, put)
     result = put(image, relay.address, target_id="the disk", resume=False)
     assert result.resumed_bytes == 0
     assert images.same(image, server.disk)
 
 
-def test_a_target_that_was_changed_in_between_is_written_as_a_whole(image, server, relay, journals, put):
+def test_a_target_that_was_changed_in_between_is_written_as_a_whole(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     _interrupt(image, relay, journals, put)
     with server.disk.open("r+b") as disk:
         disk.seek(64 * images.MIB)
@@ -143,7 +166,9 @@ def test_a_target_that_was_changed_in_between_is_written_as_a_whole(image, serve
     assert images.same(image, server.disk)
 
 
-def test_a_changed_image_is_written_as_a_whole(image, server, relay, journals, put, tmp_path):
+def test_a_changed_image_is_written_as_a_whole(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy.raw"
     subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
     _interrupt(copy, relay, journals, put)
@@ -155,14 +180,14 @@ def test_a_changed_image_is_written_as_a_whole(image, server, relay, journals, p
     assert images.same(copy, server.disk)
 
 
-def _interrupt(image, relay, journals, put) -> None:
+def _interrupt(source: Path | NbdAddress | str, relay: Relay, journals: Path, put: Put) -> None:
     cancelled = threading.Event()
     relay.hold_after(HALF)
     errors: list[DeployError] = []
 
     def run() -> None:
         try:
-            put(image, relay.address, target_id="the disk", connections=1, cancelled=cancelled)
+            put(source, relay.address, target_id="the disk", connections=1, cancelled=cancelled)
         except DeployError as error:
             errors.append(error)
 
@@ -182,7 +207,9 @@ def _children() -> set[str]:
     return set(Path(f"/proc/{os.getpid()}/task/{threading.main_thread().native_id}/children").read_text().split())
 
 
-def test_cancelling_leaves_a_journal_and_no_head_and_nothing_running(image, server, relay, journals, put):
+def test_cancelling_leaves_a_journal_and_no_head_and_nothing_running(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     before = _children()
     _interrupt(images.converted(image, "qcow2", "image.qcow2"), relay, journals, put)
     assert '"units"' in _journal(journals)
@@ -191,11 +218,11 @@ def test_cancelling_leaves_a_journal_and_no_head_and_nothing_running(image, serv
     assert _children() <= before
 
 
-def test_what_the_listener_raises_ends_the_deployment(image, server, journals, put):
+def test_what_the_listener_raises_ends_the_deployment(image: Path, server: Server, journals: Path, put: Put) -> None:
     class Enough(Exception):
         pass
 
-    def tell(progress):
+    def tell(progress: Progress) -> None:
         if progress.phase == "writing":
             raise Enough
 
@@ -206,7 +233,7 @@ def test_what_the_listener_raises_ends_the_deployment(image, server, journals, p
 
 
 @pytest.mark.parametrize("form", ["raw", "zstd"])
-def test_a_connection_that_breaks_is_made_again(form, image, server, relay, put):
+def test_a_connection_that_breaks_is_made_again(form: str, image: Path, server: Server, relay: Relay, put: Put) -> None:
     source = image if form == "raw" else images.compressed(image, "zstd")
     relay.hold_after(HALF)
     remarks: list[str] = []
@@ -225,13 +252,17 @@ def _cut_when_held(relay: Relay) -> None:
     relay.hold_after(None)
 
 
-def test_a_server_that_is_killed_and_comes_back_gets_the_rest(image, server, relay, put):
+def test_a_server_that_is_killed_and_comes_back_gets_the_rest(
+    image: Path, server: Server, relay: Relay, put: Put
+) -> None:
     with _killed_and_started_again(server, relay):
         put(image, relay.address)
     assert images.same(image, server.disk)
 
 
-def test_what_a_killed_server_had_not_flushed_is_written_again(image, tmp_path, put, monkeypatch):
+def test_what_a_killed_server_had_not_flushed_is_written_again(
+    image: Path, tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A qcow2's tables are in the server's memory until then, and with them all that was written."""
     monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", math.inf)
     disk = tmp_path / "target.qcow2"
@@ -261,7 +292,9 @@ def _killed_and_started_again(server: Server, relay: Relay) -> Iterator[None]:
     thread.join()
 
 
-def test_a_server_that_stays_away_is_given_up_with_a_journal(image, server, relay, journals, put):
+def test_a_server_that_stays_away_is_given_up_with_a_journal(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     def fail() -> None:
         relay.await_hold()
         eventually(lambda: '"units"' in _journal(journals))
@@ -281,7 +314,9 @@ def test_a_server_that_stays_away_is_given_up_with_a_journal(image, server, rela
     assert images.same(image, server.disk)
 
 
-def test_two_deployments_onto_one_target_exclude_each_other(image, server, relay, journals, put):
+def test_two_deployments_onto_one_target_exclude_each_other(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     relay.hold_after(HALF)
     command = [sys.executable, "-c", WORKER, str(image), relay.address.uri, str(journals)]
     with subprocess.Popen(command) as worker:
@@ -291,7 +326,9 @@ def test_two_deployments_onto_one_target_exclude_each_other(image, server, relay
         worker.kill()
 
 
-def test_an_export_that_changed_between_the_runs_leaves_no_mixture(image, server, relay, journals, put, tmp_path):
+def test_an_export_that_changed_between_the_runs_leaves_no_mixture(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put, tmp_path: Path
+) -> None:
     """Nothing tells that it changed: the sample finds it, or the verification, which reads the image again."""
     copy = tmp_path / "copy.raw"
     subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
@@ -309,7 +346,9 @@ def test_an_export_that_changed_between_the_runs_leaves_no_mixture(image, server
     assert images.same(copy, server.disk)
 
 
-def test_an_address_that_tells_no_version_is_read_again_and_compared(image, server, relay, journals, put):
+def test_an_address_that_tells_no_version_is_read_again_and_compared(
+    image: Path, server: Server, relay: Relay, journals: Path, put: Put
+) -> None:
     with serving_web(image) as site:
         site.etag = ""
         _interrupt(site.url, relay, journals, put)

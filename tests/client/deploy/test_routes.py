@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudmanager.client import CloudManager, ExportedDisk
 from cloudmanager.client.address import Credentials, NbdAddress
 from cloudmanager.client.deploy import Progress, Route, route, upload
+from cloudmanager.client.deploy.ends import Unit
 from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound, TargetError
 from cloudmanager.client.deploy.journal import Ledger
 from cloudmanager.client.deploy.route import Pace
@@ -30,6 +32,7 @@ from cloudmanager.transfer.frames import Encoding, Frame
 from tests.api import service as api
 from tests.client.daemon import Daemon
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 
 MIB = images.MIB
 SIZE = 5 * 64 * MIB
@@ -113,7 +116,9 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("verify", [False, True])
-def test_compressed_content_arrives(verify, image, disk, exported, put, told):
+def test_compressed_content_arrives(
+    verify: bool, image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress]
+) -> None:
     result = put(image, exported.address, through=exported.through, verify=verify, progress=told.append)
     assert images.same(image, disk)
     assert result.route is Route.COMPRESSED
@@ -121,7 +126,9 @@ def test_compressed_content_arrives(verify, image, disk, exported, put, told):
 
 
 @pytest.mark.usefixtures("always")
-def test_what_the_connection_does_not_take_at_once_is_sent_then(image, disk, exported, put, monkeypatch):
+def test_what_the_connection_does_not_take_at_once_is_sent_then(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connected, left = http.client.HTTPConnection.connect, []
 
     def connect(connection: http.client.HTTPConnection) -> None:
@@ -130,14 +137,21 @@ def test_what_the_connection_does_not_take_at_once_is_sent_then(image, disk, exp
 
     monkeypatch.setattr(http.client.HTTPConnection, "connect", connect)
     after = upload._after
-    monkeypatch.setattr(upload, "_after", lambda *args: left.append(after(*args)) or left[-1])
+
+    def noted(*arguments: Any) -> Any:
+        left.append(after(*arguments))
+        return left[-1]
+
+    monkeypatch.setattr(upload, "_after", noted)
     put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert any(left)
 
 
 @pytest.mark.usefixtures("always")
-def test_a_service_that_has_written_less_than_was_sent_is_not_believed(image, exported, put, monkeypatch):
+def test_a_service_that_has_written_less_than_was_sent_is_not_believed(
+    image: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent = upload.ServiceLine.send
 
     def send(line: upload.ServiceLine, frame: Frame) -> None:
@@ -150,14 +164,14 @@ def test_a_service_that_has_written_less_than_was_sent_is_not_believed(image, ex
 
 
 @pytest.mark.usefixtures("always")
-def test_a_stream_goes_compressed_too(image, disk, exported, put):
+def test_a_stream_goes_compressed_too(image: Path, disk: Path, exported: ExportedDisk, put: Put) -> None:
     result = put(images.compressed(image, "zstd"), exported.address, through=exported.through, verify=True)
     assert images.same(image, disk)
     assert result.route is Route.COMPRESSED
 
 
 @pytest.mark.usefixtures("always")
-def test_what_the_target_held_is_replaced(image, disk, exported, put):
+def test_what_the_target_held_is_replaced(image: Path, disk: Path, exported: ExportedDisk, put: Put) -> None:
     with disk.open("r+b") as file:
         for at in range(0, SIZE, 16 * MIB):
             file.seek(at)
@@ -166,7 +180,9 @@ def test_what_the_target_held_is_replaced(image, disk, exported, put):
     assert images.same(image, disk)
 
 
-def test_on_a_fast_link_nothing_is_compressed(image, disk, exported, put, monkeypatch):
+def test_on_a_fast_link_nothing_is_compressed(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(route, "_FAST_ENOUGH", 0.0)
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through)
@@ -174,16 +190,18 @@ def test_on_a_fast_link_nothing_is_compressed(image, disk, exported, put, monkey
     assert result.route is Route.NBD
 
 
-def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(image, disk, exported, put, monkeypatch, always):
+def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch, always: None
+) -> None:
     monkeypatch.setattr(route, "_MARGIN", math.inf)
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.route is Route.NBD
 
 
-def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported):
+def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported: ExportedDisk) -> None:
     """Otherwise the others would be taken for all, or for faster than they are beside it."""
-    chosen = route.RouteChoice(None, exported.through)
+    chosen = route.RouteChoice(None, exported.through)  # type: ignore[arg-type] # the target is not looked at
     chosen._left.append(_pace(bytes_=6 * MIB, since=time.monotonic() - 2))
     assert chosen._rate() == pytest.approx(3 * MIB, rel=0.05)
 
@@ -194,7 +212,9 @@ def _pace(bytes_: int, since: float) -> Pace:
     return pace
 
 
-def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exported, put, told, monkeypatch):
+def test_what_compression_would_not_shorten_is_not_tried(
+    tmp_path: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = tmp_path / "noise.raw"
     image.write_bytes(os.urandom(32 * MIB))
     monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
@@ -206,7 +226,9 @@ def test_what_compression_would_not_shorten_is_not_tried(tmp_path, disk, exporte
 
 
 @pytest.mark.usefixtures("always")
-def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(image, disk, exported, put, told, monkeypatch):
+def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     result = put(image, exported.address, through=exported.through, progress=told.append)
     assert result.route is Route.NBD
@@ -215,7 +237,9 @@ def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(image, di
 
 
 @pytest.mark.usefixtures("always")
-def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(image, disk, exported, put, monkeypatch):
+def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(UploadEndpoint, "path", lambda _self, what: f"/v1/absent/{what}")
     result = put(image, exported.address, through=exported.through, verify=True)
     assert result.route is Route.NBD
@@ -223,7 +247,9 @@ def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(image, disk, ex
 
 
 @pytest.mark.usefixtures("always")
-def test_a_difference_is_found_by_checksums_of_the_service(image, disk, exported, put, monkeypatch):
+def test_a_difference_is_found_by_checksums_of_the_service(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spoil(told: Progress) -> None:
         if told.phase == "verifying":
             descriptor = os.open(disk, os.O_WRONLY)
@@ -232,7 +258,12 @@ def test_a_difference_is_found_by_checksums_of_the_service(image, disk, exported
 
     read = []
     digests = upload.ServiceLine.digests
-    monkeypatch.setattr(upload.ServiceLine, "digests", lambda *args: read.append(args[1]) or digests(*args))
+
+    def noted(line: upload.ServiceLine, extent: Any) -> Any:
+        read.append(extent)
+        return digests(line, extent)
+
+    monkeypatch.setattr(upload.ServiceLine, "digests", noted)
     with pytest.raises(DifferenceFound) as found:
         put(image, exported.address, through=exported.through, verify=True, progress=spoil)
     assert found.value.offset == 130 * MIB
@@ -240,13 +271,15 @@ def test_a_difference_is_found_by_checksums_of_the_service(image, disk, exported
 
 
 @pytest.mark.usefixtures("always")
-def test_a_cancelled_run_goes_on_where_it_ended(image, disk, exported, put, monkeypatch):
+def test_a_cancelled_run_goes_on_where_it_ended(
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cloudmanager.client.deploy.journal.COMMIT_SECONDS", 0.0)
     cancelled = threading.Event()
     add = Ledger.finish
 
-    def cancel_then(self, unit, digests, content):
-        add(self, unit, digests, content)
+    def cancel_then(self: Ledger, unit: Unit, digests: bytes, content_bytes: int) -> None:
+        add(self, unit, digests, content_bytes)
         if unit.index:
             cancelled.set()
 
@@ -260,7 +293,9 @@ def test_a_cancelled_run_goes_on_where_it_ended(image, disk, exported, put, monk
     assert images.same(image, disk)
 
 
-def test_after_sigkill_only_what_is_missing_is_written(image, disk, service, journals, put):
+def test_after_sigkill_only_what_is_missing_is_written(
+    image: Path, disk: Path, service: api.Service, journals: Path, put: Put
+) -> None:
     command = [sys.executable, "-c", KILLED, service.url, f"local:{disk.name}", str(image), str(journals)]
     killed = subprocess.run(command, check=False, timeout=100)
     assert killed.returncode == -signal.SIGKILL
@@ -275,7 +310,9 @@ def test_after_sigkill_only_what_is_missing_is_written(image, disk, service, jou
 
 
 @pytest.mark.usefixtures("always")
-def test_a_daemon_that_is_killed_and_started_again_is_waited_for(image, tmp_path, put, monkeypatch):
+def test_a_daemon_that_is_killed_and_started_again_is_waited_for(
+    image: Path, tmp_path: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In the middle of a request. qemu-nbd goes on; only the way through the service is gone for a while."""
     daemon = Daemon(tmp_path)
     disk = _empty(daemon.images / "disk.raw")
@@ -286,7 +323,7 @@ def test_a_daemon_that_is_killed_and_started_again_is_waited_for(image, tmp_path
         daemon.stop(signal.SIGKILL)
         daemon.started()
 
-    def send(line: upload.ServiceLine, frame: object) -> None:
+    def send(line: upload.ServiceLine, frame: Frame) -> None:
         sent(line, frame)
         if not restarting and frame.offset > 70 * MIB:
             restarting.append(threading.Thread(target=restart))
@@ -316,12 +353,12 @@ def test_a_daemon_that_is_killed_and_started_again_is_waited_for(image, tmp_path
         ("unix:/run/cloudmanager.sock", "nbds://127.0.0.1:10900/disk", True),
     ],
 )
-def test_what_tls_hides_is_not_sent_in_the_clear(url, uri, is_allowed):
-    through = UploadEndpoint(Service.of(url, None, {}), "id")
+def test_what_tls_hides_is_not_sent_in_the_clear(url: str, uri: str, is_allowed: bool) -> None:
+    through = UploadEndpoint(Service.of(url, None, environment={}), "id")
     assert through.protects_as_well_as(NbdAddress(uri, Credentials("a", "b"))) is is_allowed
 
 
-def test_random_data_is_not_compressed_in_vain():
+def test_random_data_is_not_compressed_in_vain() -> None:
     packer = Packer(1)
     frames = [packer.frame(0, memoryview(os.urandom(MIB))) for _ in range(8)]
     assert {frame.encoding for frame in frames} == {Encoding.RAW}

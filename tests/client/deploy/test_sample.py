@@ -17,11 +17,11 @@ def text() -> Sample:
     return sample
 
 
-def test_on_a_slow_link_it_is_what_the_link_carries_by_what_becomes_shorter(text):
+def test_on_a_slow_link_it_is_what_the_link_carries_by_what_becomes_shorter(text: Sample) -> None:
     assert text.promise(MIB, 1) == pytest.approx(4 * MIB, rel=0.05)
 
 
-def test_on_a_fast_link_it_is_what_the_processors_can_do(text):
+def test_on_a_fast_link_it_is_what_the_processors_can_do(text: Sample) -> None:
     fast = text.promise(1e15, 1)
     assert MIB < fast < 1e12
     assert text.promise(1e15, 19) < fast  # a level that takes longer

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from cloudmanager.client.deploy.errors import DamagedSource, SourceError, Unsafe
 from cloudmanager.client.deploy.served_source import served
 from cloudmanager.images import Image
 from tests.client.deploy import images
-from tests.client.deploy.servers import serving
+from tests.client.deploy.conftest import Put
+from tests.client.deploy.servers import Server, serving
 
 FORMATS = {
     "qcow2": ("qcow2",),
@@ -27,10 +29,10 @@ PROGRAMS = ("gzip", "xz", "zstd", "lzop")
 
 
 @pytest.fixture(scope="session")
-def image_of(raw, tmp_path_factory):
-    made = {}
+def image_of(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
 
-    def make(name):
+    def make(name: str) -> Path:
         if name not in made:
             image_format, *options = FORMATS[name]
             made[name] = images.converted(raw, image_format, f"{name}.image", *options)
@@ -39,7 +41,7 @@ def image_of(raw, tmp_path_factory):
     return make
 
 
-def test_a_raw_file_arrives_with_its_holes(raw, blank, put):
+def test_a_raw_file_arrives_with_its_holes(raw: Path, blank: Server, put: Put) -> None:
     result = put(raw, blank.address)
     assert images.same(raw, blank.disk, images.SIZE)
     assert images.allocated(blank.disk) <= images.allocated(raw)
@@ -48,7 +50,9 @@ def test_a_raw_file_arrives_with_its_holes(raw, blank, put):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_format_of_its_own_arrives_as_the_disk_that_it_stands_for(name, image_of, raw, blank, put):
+def test_a_format_of_its_own_arrives_as_the_disk_that_it_stands_for(
+    name: str, image_of: Callable[[str], Path], raw: Path, blank: Server, put: Put
+) -> None:
     result = put(image_of(name), blank.address)
     assert images.same(raw, blank.disk, images.SIZE)
     assert images.allocated(blank.disk) <= images.allocated(raw)
@@ -56,27 +60,27 @@ def test_a_format_of_its_own_arrives_as_the_disk_that_it_stands_for(name, image_
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_compressed_stream_arrives_plain_and_sparse(program, raw, blank, put):
+def test_a_compressed_stream_arrives_plain_and_sparse(program: str, raw: Path, blank: Server, put: Put) -> None:
     result = put(images.compressed(raw, program), blank.address, verify=True)
     assert images.same(raw, blank.disk, images.SIZE)
     assert images.allocated(blank.disk) <= images.allocated(raw)
     assert result.size_bytes == images.SIZE
 
 
-def test_the_bytes_decide_about_the_format_and_not_the_name(raw, blank, put, tmp_path):
+def test_the_bytes_decide_about_the_format_and_not_the_name(raw: Path, blank: Server, put: Put, tmp_path: Path) -> None:
     misnamed = tmp_path / "image.gz"
     misnamed.symlink_to(images.converted(raw, "qcow2", "misnamed.raw"))
     put(misnamed, blank.address)
     assert images.same(raw, blank.disk, images.SIZE)
 
 
-def test_another_export_arrives(raw, blank, put):
+def test_another_export_arrives(raw: Path, blank: Server, put: Put) -> None:
     with serving(raw, "--read-only", "--shared=8") as source:
         put(source.address, blank.address)
     assert images.same(raw, blank.disk, images.SIZE)
 
 
-def test_a_source_that_serves_one_client_at_a_time_is_enough(raw, blank, put):
+def test_a_source_that_serves_one_client_at_a_time_is_enough(raw: Path, blank: Server, put: Put) -> None:
     with serving(raw, "--read-only", "--shared=1") as source:
         put(source.address, blank.address, verify=True)
     assert images.same(raw, blank.disk, images.SIZE)
@@ -92,7 +96,7 @@ deploy("-", NbdAddress(sys.argv[1], is_writable=True), journal_directory=Path(sy
 
 
 @pytest.mark.parametrize("program", ["cat", "zstd", "lzop"])
-def test_standard_input_is_plain_or_compressed(program, raw, blank, journals):
+def test_standard_input_is_plain_or_compressed(program: str, raw: Path, blank: Server, journals: Path) -> None:
     feeding = [program, *([] if program == "cat" else ["-c", "-1"])]
     with raw.open("rb") as plain, subprocess.Popen(feeding, stdin=plain, stdout=subprocess.PIPE) as feeder:
         command = [sys.executable, "-c", DEPLOY_STDIN, blank.address.uri, str(journals)]
@@ -102,14 +106,16 @@ def test_standard_input_is_plain_or_compressed(program, raw, blank, journals):
     assert images.same(raw, blank.disk, images.SIZE)
 
 
-def test_a_file_on_standard_input_is_read_like_a_file(image_of, raw, blank, journals):
+def test_a_file_on_standard_input_is_read_like_a_file(
+    image_of: Callable[[str], Path], raw: Path, blank: Server, journals: Path
+) -> None:
     with image_of("qcow2").open("rb") as file:
         command = [sys.executable, "-c", DEPLOY_STDIN, blank.address.uri, str(journals)]
         subprocess.run(command, stdin=file, check=True)
     assert images.same(raw, blank.disk, images.SIZE)
 
 
-def test_an_image_whose_length_is_no_multiple_of_anything_ends_in_zeros(tmp_path, put):
+def test_an_image_whose_length_is_no_multiple_of_anything_ends_in_zeros(tmp_path: Path, put: Put) -> None:
     odd = tmp_path / "odd.raw"
     odd.write_bytes(b"\xff" * (2 * images.MIB + 777))
     put(odd, tmp_path / "disk")
@@ -119,7 +125,9 @@ def test_an_image_whose_length_is_no_multiple_of_anything_ends_in_zeros(tmp_path
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_stream_that_was_cut_off_leaves_a_target_without_a_head(program, raw, blank, put, tmp_path):
+def test_a_stream_that_was_cut_off_leaves_a_target_without_a_head(
+    program: str, raw: Path, blank: Server, put: Put, tmp_path: Path
+) -> None:
     whole = images.compressed(raw, program).read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[: len(whole) // 2])
@@ -130,30 +138,32 @@ def test_a_stream_that_was_cut_off_leaves_a_target_without_a_head(program, raw, 
         assert not disk.read(images.MIB).strip(b"\0")
 
 
-def test_a_container_inside_a_stream_is_stored_and_then_read(image_of, raw, blank, put):
+def test_a_container_inside_a_stream_is_stored_and_then_read(
+    image_of: Callable[[str], Path], raw: Path, blank: Server, put: Put
+) -> None:
     put(images.compressed(image_of("qcow2"), "gzip"), blank.address, verify=True)
     assert images.same(raw, blank.disk, images.SIZE)
 
 
 @pytest.fixture
-def secret(tmp_path):
+def secret(tmp_path: Path) -> Path:
     path = tmp_path / "secret"
     path.write_bytes(b"do not read" * 10000)
     return path
 
 
-def _qcow2(path, *options):
+def _qcow2(path: Path, *options: str) -> Path:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), "1M"], check=True)
     return path
 
 
-def test_a_qcow2_with_a_backing_file_is_refused(secret, blank, put, tmp_path):
+def test_a_qcow2_with_a_backing_file_is_refused(secret: Path, blank: Server, put: Put, tmp_path: Path) -> None:
     image = _qcow2(tmp_path / "image", "-b", str(secret), "-F", "raw")
     with pytest.raises(UnsafeSource, match="another file"):
         put(image, blank.address)
 
 
-def test_a_backing_file_that_an_image_names_after_the_check_is_not_opened(secret, tmp_path):
+def test_a_backing_file_that_an_image_names_after_the_check_is_not_opened(secret: Path, tmp_path: Path) -> None:
     image = _qcow2(tmp_path / "image", "-b", str(secret), "-F", "raw")
     with image.open("rb") as file, served(Image("qcow2", images.MIB), file.fileno(), "image") as server:
         read = subprocess.run(["nbdcopy", server.address.uri, "-"], check=True, capture_output=True).stdout
@@ -162,21 +172,23 @@ def test_a_backing_file_that_an_image_names_after_the_check_is_not_opened(secret
     assert not read.strip(b"\0")
 
 
-def test_a_qcow2_with_a_data_file_is_refused(blank, put, tmp_path):
+def test_a_qcow2_with_a_data_file_is_refused(blank: Server, put: Put, tmp_path: Path) -> None:
     image = _qcow2(tmp_path / "image", "-o", f"data_file={tmp_path / 'data'}")
     with pytest.raises(UnsafeSource, match="another file"):
         put(image, blank.address)
 
 
 @pytest.mark.parametrize("kind", ["monolithicFlat", "twoGbMaxExtentSparse"])
-def test_a_vmdk_that_names_other_files_is_refused(kind, blank, put, tmp_path):
+def test_a_vmdk_that_names_other_files_is_refused(kind: str, blank: Server, put: Put, tmp_path: Path) -> None:
     image = tmp_path / "image.vmdk"
     subprocess.run(["qemu-img", "create", "-q", "-f", "vmdk", "-o", f"subformat={kind}", str(image), "1M"], check=True)
     with pytest.raises(UnsafeSource):
         put(image, blank.address)
 
 
-def test_a_vmdk_whose_descriptor_was_altered_is_refused(raw, secret, blank, put, tmp_path):
+def test_a_vmdk_whose_descriptor_was_altered_is_refused(
+    raw: Path, secret: Path, blank: Server, put: Put, tmp_path: Path
+) -> None:
     image = images.converted(raw, "vmdk", "altered.vmdk")
     content = image.read_bytes()
     flat = f'RW 4 FLAT "{secret}" 0'.encode()
@@ -186,7 +198,7 @@ def test_a_vmdk_whose_descriptor_was_altered_is_refused(raw, secret, blank, put,
         put(image, blank.address)
 
 
-def test_a_damaged_image_is_refused(image_of, blank, put, tmp_path):
+def test_a_damaged_image_is_refused(image_of: Callable[[str], Path], blank: Server, put: Put, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     content = bytearray(image_of("qcow2").read_bytes())
     content[40:48] = b"\xff" * 8  # where the first-level table is
@@ -195,7 +207,7 @@ def test_a_damaged_image_is_refused(image_of, blank, put, tmp_path):
         put(damaged, blank.address)
 
 
-def test_a_server_of_ours_ends_when_its_process_is_killed(image_of):
+def test_a_server_of_ours_ends_when_its_process_is_killed(image_of: Callable[[str], Path]) -> None:
     script = (
         "import sys\n"
         "from cloudmanager.client.deploy import sources\n"
@@ -227,7 +239,7 @@ def _qemu_nbd_below(pid: int) -> list[int]:
     return found + [child for each in below for child in _qemu_nbd_below(each)]
 
 
-def test_a_named_pipe_is_refused_without_waiting_for_who_writes_to_it(tmp_path, put):
+def test_a_named_pipe_is_refused_without_waiting_for_who_writes_to_it(tmp_path: Path, put: Put) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="A stream is given on standard input"):
         put(tmp_path / "pipe", tmp_path / "disk")

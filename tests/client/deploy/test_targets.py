@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -25,9 +26,10 @@ from cloudmanager.client.deploy.errors import (
     TargetTooSmall,
 )
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.relay import relayed
-from tests.client.deploy.servers import serving
+from tests.client.deploy.servers import Server, serving
 
 SMALL = 12 * images.MIB
 PART = SMALL // 2
@@ -49,25 +51,25 @@ def _zeros(path: Path, size: int) -> Path:
     return path
 
 
-def test_a_dirty_target_holds_the_image_and_its_holes_are_holes(raw, dirty, put):
+def test_a_dirty_target_holds_the_image_and_its_holes_are_holes(raw: Path, dirty: Server, put: Put) -> None:
     put(raw, dirty.address, overwrite=True)
     assert images.same(raw, dirty.disk, images.SIZE)
     beyond = dirty.disk.stat().st_size - images.SIZE
     assert images.allocated(dirty.disk) <= images.allocated(raw) + beyond
 
 
-def test_holes_of_a_dirty_target_are_not_sent(raw, dirty, put):
+def test_holes_of_a_dirty_target_are_not_sent(raw: Path, dirty: Server, put: Put) -> None:
     with relayed(dirty.socket) as relay:
         said = put(raw, relay.address, overwrite=True).written_bytes
     assert said < images.allocated(raw)
     assert relay.sent_bytes < images.allocated(raw) + images.MIB
 
 
-def test_all_that_was_sent_is_told(blank, put, tmp_path):
+def test_all_that_was_sent_is_told(blank: Server, put: Put, tmp_path: Path) -> None:
     assert put(_full(tmp_path / "full.raw", 3 * images.MIB), blank.address).written_bytes == 3 * images.MIB
 
 
-def test_a_target_whose_server_cannot_zero_gets_zeros(small, tmp_path, put):
+def test_a_target_whose_server_cannot_zero_gets_zeros(small: Path, tmp_path: Path, put: Put) -> None:
     disk = _full(tmp_path / "disk", SMALL)
     with serving(disk, "--shared=1", "--discard=ignore") as server:
         put(small, server.address, overwrite=True, verify=True)
@@ -75,7 +77,9 @@ def test_a_target_whose_server_cannot_zero_gets_zeros(small, tmp_path, put):
 
 
 @pytest.mark.parametrize(("discard", "gone_bytes"), [("unmap", 5 * images.MIB), ("ignore", images.MIB)])
-def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(discard, gone_bytes, small, tmp_path, put):
+def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(
+    discard: str, gone_bytes: int, small: Path, tmp_path: Path, put: Put
+) -> None:
     """Where the target trims, nothing does."""
     disk = _full(tmp_path / "disk", SMALL + 5 * images.MIB)
     with serving(disk, "--shared=8", f"--discard={discard}") as server:
@@ -83,7 +87,7 @@ def test_an_old_backup_partition_table_does_not_survive_beyond_the_image(discard
     assert not disk.read_bytes()[-gone_bytes:].strip(b"\0")
 
 
-def test_until_all_is_written_nothing_of_an_old_system_is_left_in_the_first_mib(tmp_path, put):
+def test_until_all_is_written_nothing_of_an_old_system_is_left_in_the_first_mib(tmp_path: Path, put: Put) -> None:
     """Nor of the new one, and what is zero of its own first MiB is zero afterwards."""
     image, disk = tmp_path / "image", _full(tmp_path / "disk", SMALL)
     image.write_bytes(b"boot".ljust(images.MIB, b"\0") + b"\x5a" * (SMALL - images.MIB))
@@ -104,14 +108,14 @@ def test_until_all_is_written_nothing_of_an_old_system_is_left_in_the_first_mib(
 
 
 @pytest.mark.parametrize("shared", [1, 2, 8])
-def test_as_many_connections_as_the_server_has_are_enough(shared, small, tmp_path, put):
+def test_as_many_connections_as_the_server_has_are_enough(shared: int, small: Path, tmp_path: Path, put: Put) -> None:
     disk = _zeros(tmp_path / "disk", SMALL)
     with serving(disk, f"--shared={shared}") as server:
         put(small, server.address, verify=True)
     assert images.same(small, disk)
 
 
-def test_a_file_is_made_with_the_images_size_and_holes(raw, tmp_path, put):
+def test_a_file_is_made_with_the_images_size_and_holes(raw: Path, tmp_path: Path, put: Put) -> None:
     target = tmp_path / "new.raw"
     put(raw, target, verify=True)
     assert images.same(raw, target)
@@ -119,12 +123,12 @@ def test_a_file_is_made_with_the_images_size_and_holes(raw, tmp_path, put):
     assert images.allocated(target) <= images.allocated(raw)
 
 
-def test_a_stream_makes_a_file_that_fits(raw, tmp_path, put):
+def test_a_stream_makes_a_file_that_fits(raw: Path, tmp_path: Path, put: Put) -> None:
     put(images.compressed(raw, "zstd"), tmp_path / "new.raw", verify=True)
     assert images.same(raw, tmp_path / "new.raw")
 
 
-def test_a_full_file_is_overwritten_only_when_told(raw, tmp_path, put):
+def test_a_full_file_is_overwritten_only_when_told(raw: Path, tmp_path: Path, put: Put) -> None:
     target = _full(tmp_path / "full.raw", images.SIZE)
     with pytest.raises(TargetNotEmpty):
         put(raw, target)
@@ -145,7 +149,9 @@ def test_a_full_file_is_overwritten_only_when_told(raw, tmp_path, put):
     ],
     ids=["ext4", "gpt", "qcow2", "the last byte", "the end of the first MiB"],
 )
-def test_a_target_that_is_not_empty_is_refused_and_named(write, said, small, blank, put):
+def test_a_target_that_is_not_empty_is_refused_and_named(
+    write: Callable[[BinaryIO], object], said: str, small: Path, blank: Server, put: Put
+) -> None:
     with blank.disk.open("r+b") as disk:
         write(disk)
     before = images.allocated(blank.disk)
@@ -156,36 +162,36 @@ def test_a_target_that_is_not_empty_is_refused_and_named(write, said, small, bla
 
 
 @pytest.mark.parametrize("form", ["raw", "zstd"])
-def test_a_target_that_is_too_small_is_refused(form, raw, small, put, tmp_path):
+def test_a_target_that_is_too_small_is_refused(form: str, raw: Path, small: Path, put: Put, tmp_path: Path) -> None:
     disk = _zeros(tmp_path / "disk", images.SIZE - 512)
     source = raw if form == "raw" else images.compressed(raw, "zstd")
     with serving(disk) as server, pytest.raises(TargetTooSmall, match=str(images.SIZE - 512)):
         put(source, server.address)
 
 
-def test_a_read_only_export_is_refused(small, put, tmp_path):
+def test_a_read_only_export_is_refused(small: Path, put: Put, tmp_path: Path) -> None:
     disk = _zeros(tmp_path / "disk", SMALL)
     with serving(disk, "--read-only") as server, pytest.raises(TargetReadOnly):
         put(small, server.address)
 
 
-def test_a_server_that_is_not_there_is_said_so(small, put, tmp_path):
+def test_a_server_that_is_not_there_is_said_so(small: Path, put: Put, tmp_path: Path) -> None:
     with pytest.raises(ConnectionLost):
         put(small, NbdAddress(f"nbd+unix:///disk?socket={tmp_path / 'nobody'}"))
 
 
-def test_an_image_that_qemu_has_open_is_refused(small, put, tmp_path):
+def test_an_image_that_qemu_has_open_is_refused(small: Path, put: Put, tmp_path: Path) -> None:
     disk = _zeros(tmp_path / "disk", SMALL)
     with serving(disk), pytest.raises(TargetInUse, match="locked"):
         put(small, disk)
 
 
-def test_a_directory_is_no_target(small, put, tmp_path):
+def test_a_directory_is_no_target(small: Path, put: Put, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="neither"):
         put(small, tmp_path)
 
 
-def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small, blank, put):
+def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small: Path, blank: Server, put: Put) -> None:
     def change(progress: object) -> None:
         os.utime(small)
 
@@ -195,7 +201,7 @@ def test_an_image_that_is_changed_while_it_is_read_leaves_no_head(small, blank, 
         assert not disk.read(images.MIB).strip(b"\0")
 
 
-def test_after_a_change_the_same_call_writes_the_target_anew(raw, put, tmp_path):
+def test_after_a_change_the_same_call_writes_the_target_anew(raw: Path, put: Put, tmp_path: Path) -> None:
     """It has content, but no other than the run before has left, and no partition table."""
     image = tmp_path / "copy.raw"
     subprocess.run(["cp", "--sparse=always", str(raw), str(image)], check=True)
@@ -209,7 +215,7 @@ def test_after_a_change_the_same_call_writes_the_target_anew(raw, put, tmp_path)
     assert images.same(raw, tmp_path / "disk")
 
 
-def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_our_own(raw, put, tmp_path):
+def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_our_own(raw: Path, put: Put, tmp_path: Path) -> None:
     image, disk = tmp_path / "copy.raw", tmp_path / "disk"
     subprocess.run(["cp", "--sparse=always", str(raw), str(image)], check=True)
     with pytest.raises(SourceChanged):
@@ -221,11 +227,13 @@ def test_what_somebody_else_wrote_meanwhile_is_not_taken_for_our_own(raw, put, t
 
 
 @pytest.mark.parametrize("how", ["itself", "another name", "compressed", "standard input"])
-def test_the_image_is_no_target(how, small, put, tmp_path, monkeypatch):
+def test_the_image_is_no_target(
+    how: str, small: Path, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = images.compressed(small, "zstd") if how == "compressed" else small
     before, name = image.read_bytes(), tmp_path / "name"
     name.hardlink_to(image)
-    source = image
+    source: Path | str = image
     with image.open("rb") as stdin:
         if how == "standard input":
             monkeypatch.setattr("sys.stdin", stdin)
@@ -235,7 +243,7 @@ def test_the_image_is_no_target(how, small, put, tmp_path, monkeypatch):
     assert image.read_bytes() == before
 
 
-def test_an_image_that_a_qemu_writes_to_is_refused(blank, put, tmp_path):
+def test_an_image_that_a_qemu_writes_to_is_refused(blank: Server, put: Put, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="open for writing"):
         put(blank.disk, tmp_path / "new.raw")
 
@@ -249,13 +257,13 @@ def device(tmp_path: Path) -> Iterator[Path]:
         detach(loop)
 
 
-def test_a_block_device_gets_the_image(small, device, put, tmp_path):
+def test_a_block_device_gets_the_image(small: Path, device: Path, put: Put, tmp_path: Path) -> None:
     put(small, device, verify=True)
     assert images.same(small, tmp_path / "behind", SMALL)
     assert images.allocated(tmp_path / "behind") <= images.allocated(small)
 
 
-def test_the_kernel_knows_the_partitions_of_a_block_device_afterwards(put, tmp_path):
+def test_the_kernel_knows_the_partitions_of_a_block_device_afterwards(put: Put, tmp_path: Path) -> None:
     image = _zeros(tmp_path / "image.raw", SMALL)
     subprocess.run(["sfdisk", "-q", str(image)], input=b"label: gpt\nstart=4MiB, size=2MiB\n", check=True)
     loop = Path(attached(_zeros(tmp_path / "behind", SMALL), "--partscan"))
@@ -267,7 +275,7 @@ def test_the_kernel_knows_the_partitions_of_a_block_device_afterwards(put, tmp_p
     assert sectors == 2 * images.MIB // 512
 
 
-def test_a_block_device_is_a_source(small, blank, put, tmp_path):
+def test_a_block_device_is_a_source(small: Path, blank: Server, put: Put, tmp_path: Path) -> None:
     loop = attached(small)
     try:
         put(Path(loop), blank.address)
@@ -276,7 +284,7 @@ def test_a_block_device_is_a_source(small, blank, put, tmp_path):
     assert images.same(small, blank.disk, SMALL)
 
 
-def test_a_dirty_block_device_gets_holes(small, put, tmp_path):
+def test_a_dirty_block_device_gets_holes(small: Path, put: Put, tmp_path: Path) -> None:
     behind = _full(tmp_path / "behind", SMALL)
     loop = attached(behind)
     try:
@@ -287,7 +295,7 @@ def test_a_dirty_block_device_gets_holes(small, put, tmp_path):
     assert images.allocated(behind) <= images.allocated(small)
 
 
-def test_a_device_that_is_mounted_is_refused(small, put, tmp_path):
+def test_a_device_that_is_mounted_is_refused(small: Path, put: Put, tmp_path: Path) -> None:
     behind = _zeros(tmp_path / "behind", 16 * images.MIB)
     subprocess.run(["mke2fs", "-q", "-t", "ext4", str(behind)], check=True)
     loop, point = attached(behind), tmp_path / "point"
@@ -304,7 +312,9 @@ def test_a_device_that_is_mounted_is_refused(small, put, tmp_path):
 
 
 @pytest.mark.parametrize(("source", "target"), [("", ""), ("p1", ""), ("", "p1"), ("file", ""), ("file", "p1")])
-def test_a_device_that_shares_bytes_with_the_image_is_no_target(source, target, put, tmp_path):
+def test_a_device_that_shares_bytes_with_the_image_is_no_target(
+    source: str, target: str, put: Put, tmp_path: Path
+) -> None:
     behind = _full(tmp_path / "behind", SMALL)
     before = behind.read_bytes()
     with _in_two_parts(behind) as loop, pytest.raises(TargetInUse, match="where the image is read from"):
@@ -312,7 +322,7 @@ def test_a_device_that_shares_bytes_with_the_image_is_no_target(source, target, 
     assert behind.read_bytes() == before
 
 
-def test_a_partition_gets_what_is_in_another_one(put, tmp_path):
+def test_a_partition_gets_what_is_in_another_one(put: Put, tmp_path: Path) -> None:
     behind = tmp_path / "behind"
     behind.write_bytes(b"\xa5" * PART + b"\x5a" * PART)
     with _in_two_parts(behind) as loop:
@@ -333,20 +343,22 @@ def _in_two_parts(file: Path) -> Iterator[str]:
         detach(loop)
 
 
-def test_a_file_behind_a_loop_device_is_refused(small, device, put, tmp_path):
+def test_a_file_behind_a_loop_device_is_refused(small: Path, device: Path, put: Put, tmp_path: Path) -> None:
     with pytest.raises(TargetInUse, match=str(device)):
         put(small, tmp_path / "behind")
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "/proc/version", "/nowhere/disk", "x" * 300, "loop", ""])
-def test_an_unsuitable_target_is_one_clear_line(target, small, put, tmp_path, monkeypatch):
+def test_an_unsuitable_target_is_one_clear_line(
+    target: str, small: Path, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(TargetError, match=r"^[^\n]*\.$"):
         put(small, target)
 
 
-def test_a_vhdx_that_was_not_closed_is_called_by_its_name(put, tmp_path):
+def test_a_vhdx_that_was_not_closed_is_called_by_its_name(put: Put, tmp_path: Path) -> None:
     """Its log has changes that are not in place."""
     image = tmp_path / "machine.vhdx"
     subprocess.run(["qemu-img", "create", "-q", "-f", "vhdx", str(image), "8M"], check=True)
@@ -371,7 +383,9 @@ def _crc32c(data: bytes) -> int:
     return rest ^ 0xFFFFFFFF
 
 
-def test_a_device_that_is_read_only_is_refused_before_anything_is_written(small, tmp_path, put):
+def test_a_device_that_is_read_only_is_refused_before_anything_is_written(
+    small: Path, tmp_path: Path, put: Put
+) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"kept" * 1024 * 1024 * 4)
     device = attached(disk, "--read-only")
@@ -383,7 +397,7 @@ def test_a_device_that_is_read_only_is_refused_before_anything_is_written(small,
     assert not caught.value.is_resumable
 
 
-def test_a_device_that_does_not_exist_is_not_made_as_a_file(small, put):
+def test_a_device_that_does_not_exist_is_not_made_as_a_file(small: Path, put: Put) -> None:
     path = Path(f"/dev/cloudmanager-{os.urandom(8).hex()}")
     try:
         with pytest.raises(TargetError, match="There is no device"):

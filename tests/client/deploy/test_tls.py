@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from cloudmanager.client.deploy.errors import ConnectionLost
 from tests.authority import Authority
 from tests.checkout import ROOT
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
 from tests.client.deploy.servers import Server, serving
 
 DH = ROOT / "cloudmanager" / "core" / "nbd" / "ffdhe2048.pem"
@@ -23,7 +26,7 @@ def key() -> str:
 
 
 @pytest.fixture
-def server(tmp_path, key):
+def server(tmp_path: Path, key: str) -> Iterator[Server]:
     keys = tmp_path / "keys"
     keys.mkdir()
     (keys / "keys.psk").write_text(f"worker:{key}\n")
@@ -42,13 +45,13 @@ def _address(server: Server, key: str) -> NbdAddress:
     return NbdAddress(f"nbds+unix:///disk?socket={server.socket}", Credentials("worker", key), is_writable=True)
 
 
-def test_it_is_deployed_onto_and_verified_with_the_key(raw, server, key, put):
+def test_it_is_deployed_onto_and_verified_with_the_key(raw: Path, server: Server, key: str, put: Put) -> None:
     put(raw, _address(server, key), verify=True)
     assert images.same(raw, server.disk)
 
 
 @pytest.fixture
-def x509_server(tmp_path):
+def x509_server(tmp_path: Path) -> Iterator[tuple[Server, Path]]:
     authority = Authority()
     certificates = authority.server(tmp_path / "server")
     disk = tmp_path / "x509-disk"
@@ -59,7 +62,9 @@ def x509_server(tmp_path):
         yield server, authority.client(tmp_path / "client")
 
 
-def test_it_is_deployed_onto_with_a_certificate(raw, x509_server, put, monkeypatch):
+def test_it_is_deployed_onto_with_a_certificate(
+    raw: Path, x509_server: tuple[Server, Path], put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, certificates = x509_server
     uri = f"nbds+unix:///disk?socket={server.socket}"
     put(raw, NbdAddress(uri, is_writable=True, certificates=certificates), verify=True)
@@ -69,19 +74,23 @@ def test_it_is_deployed_onto_with_a_certificate(raw, x509_server, put, monkeypat
     put(raw, address_of(f"{uri}&tls-certificates={certificates}", is_writable=True), overwrite=True)
 
 
-def test_a_certificate_of_another_authority_is_refused(raw, x509_server, put, tmp_path):
+def test_a_certificate_of_another_authority_is_refused(
+    raw: Path, x509_server: tuple[Server, Path], put: Put, tmp_path: Path
+) -> None:
     server, _ = x509_server
     stranger = Authority("lab").client(tmp_path / "stranger")
     with pytest.raises(ConnectionLost):
         put(raw, NbdAddress(f"nbds+unix:///disk?socket={server.socket}", is_writable=True, certificates=stranger))
 
 
-def test_a_wrong_key_is_refused(raw, server, put):
+def test_a_wrong_key_is_refused(raw: Path, server: Server, put: Put) -> None:
     with pytest.raises(ConnectionLost):
         put(raw, _address(server, "00" * 32))
 
 
-def test_the_key_is_on_no_command_line_and_in_no_file(raw, server, key, put, tmp_path, journals):
+def test_the_key_is_on_no_command_line_and_in_no_file(
+    raw: Path, server: Server, key: str, put: Put, tmp_path: Path, journals: Path
+) -> None:
     seen: list[bytes] = []
 
     def look(progress: object) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ import pytest
 from cloudmanager.client.deploy import Format
 from cloudmanager.client.deploy.errors import DamagedSource, SourceError, TargetTooSmall, UnsupportedSource
 from tests.client.deploy import images
+from tests.client.deploy.conftest import Put
+from tests.client.deploy.servers import Server
 
 MIB = images.MIB
 CONTENT = random.Random(5).randbytes(300_000) + bytes(2 * MIB) + b"the end" + bytes(505)  # noqa: S311 # the same each time
@@ -100,7 +103,7 @@ PACKED = {
 
 
 @pytest.fixture
-def packed(tmp_path: Path):
+def packed(tmp_path: Path) -> Callable[[bytes], Path]:
     def write(content: bytes) -> Path:
         (tmp_path / "image").write_bytes(content)
         return tmp_path / "image"
@@ -114,7 +117,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_what_is_packed_arrives_unpacked(name, packed, disk, put):
+def test_what_is_packed_arrives_unpacked(name: str, packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     result = put(packed(PACKED[name]()), disk, verify=True)
     assert disk.read_bytes() == CONTENT
     assert result.size_bytes == len(CONTENT)
@@ -129,20 +132,20 @@ deploy("-", Path(sys.argv[1]), journal_directory=Path(sys.argv[2]))
 
 
 @pytest.mark.parametrize("name", ["bzip2", "sparse tar in gzip, as GCE exports it", "zip", "tar"])
-def test_on_standard_input_too(name, disk, journals):
+def test_on_standard_input_too(name: str, disk: Path, journals: Path) -> None:
     command = [sys.executable, "-c", DEPLOY_STDIN, str(disk), str(journals)]
     subprocess.run(command, input=PACKED[name](), check=True)
     assert disk.read_bytes() == CONTENT
 
 
 @pytest.fixture(scope="module")
-def vmdk(tmp_path_factory):
+def vmdk(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     raw = tmp_path_factory.mktemp("ova") / "raw"
     raw.write_bytes(CONTENT)
     return images.converted(raw, "vmdk", "disk.vmdk", "-o", "subformat=streamOptimized").read_bytes()
 
 
-def test_the_disk_of_an_appliance_arrives(vmdk, packed, disk, put):
+def test_the_disk_of_an_appliance_arrives(vmdk: bytes, packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     put(
         packed(tar(("a.ovf", OVF), ("a.mf", b"SHA256(a)= 0\n"), ("a-disk1.vmdk", vmdk), kind=tarfile.USTAR_FORMAT)),
         disk,
@@ -151,13 +154,17 @@ def test_the_disk_of_an_appliance_arrives(vmdk, packed, disk, put):
 
 
 @pytest.mark.parametrize("pack", [tar, zipped, lambda *all: gzip.compress(tar(*all))])
-def test_several_disks_are_refused_and_named(pack, vmdk, packed, disk, put):
+def test_several_disks_are_refused_and_named(
+    pack: Callable[..., bytes], vmdk: bytes, packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     with pytest.raises(UnsupportedSource, match=r"2 images.*'one.vmdk', 'two.vmdk'"):
         put(packed(pack(("one.vmdk", vmdk), ("two.vmdk", vmdk))), disk)
     assert not disk.exists()
 
 
-def test_a_second_disk_that_only_the_end_of_a_stream_shows_leaves_no_head(packed, disk, put):
+def test_a_second_disk_that_only_the_end_of_a_stream_shows_leaves_no_head(
+    packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     with pytest.raises(UnsupportedSource, match="'one', 'two'"):
         put(packed(gzip.compress(tar(("one", CONTENT), ("two", CONTENT)), 1)), disk)
     assert not disk.read_bytes()[:MIB].strip(b"\0")
@@ -165,7 +172,9 @@ def test_a_second_disk_that_only_the_end_of_a_stream_shows_leaves_no_head(packed
 
 @pytest.mark.parametrize("name", [name for name in PACKED if name != "gzip of two members"])
 @pytest.mark.parametrize("part", [0.5, 0.97])
-def test_what_is_cut_off_is_no_image(name, part, packed, disk, put):
+def test_what_is_cut_off_is_no_image(
+    name: str, part: float, packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     whole = PACKED[name]()
     end = whole.rfind(b"the end") if b"the end" in whole else len(whole)  # what follows that is padding
     with pytest.raises(SourceError) as caught:
@@ -175,7 +184,7 @@ def test_what_is_cut_off_is_no_image(name, part, packed, disk, put):
 
 
 @pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "lz4", "zstd", "lzop", "zip that is stored"])
-def test_a_flipped_bit_is_found(name, packed, disk, put):
+def test_a_flipped_bit_is_found(name: str, packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     content = bytearray(PACKED[name]())
     content[len(content) // 2] ^= 16
     with pytest.raises(DamagedSource):
@@ -185,7 +194,9 @@ def test_a_flipped_bit_is_found(name, packed, disk, put):
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 @pytest.mark.parametrize("part", [0.0, 0.5])
-def test_damage_in_a_zip_is_found_wherever_it_is(kind, part, packed, disk, put):
+def test_damage_in_a_zip_is_found_wherever_it_is(
+    kind: int, part: float, packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     content = bytearray(zipped(("disk.raw", CONTENT), kind=kind))
     at = 60 + int(len(content) * part)
     content[at : at + 3] = (byte ^ 0x5A for byte in content[at : at + 3])
@@ -195,13 +206,15 @@ def test_damage_in_a_zip_is_found_wherever_it_is(kind, part, packed, disk, put):
 
 
 @pytest.mark.parametrize("name", ["gzip", "bzip2", "xz", "lz4", "zstd", "lzop"])
-def test_what_a_program_says_of_damage_is_one_line(name, packed, disk, put):
+def test_what_a_program_says_of_damage_is_one_line(
+    name: str, packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     with pytest.raises(DamagedSource, match=r"\. Copy it again") as caught:
         put(packed(PACKED[name]()[:-40]), disk)
     assert "\n" not in str(caught.value)
 
 
-def test_a_zstd_window_that_is_too_large_is_no_damage(packed, disk, put):
+def test_a_zstd_window_that_is_too_large_is_no_damage(packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     with pytest.raises(UnsupportedSource, match="too much memory") as caught:
         put(packed(by("zstd", "--long=31", "--ultra", "-c")), disk)
     assert "\n" not in str(caught.value)
@@ -219,13 +232,15 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 @pytest.mark.parametrize("pack", [tar, zipped, lambda member: gzip.compress(tar(member), 1)])
-def test_what_only_its_name_tells_to_be_no_disk_is_refused(name, pack, packed, disk, put):
+def test_what_only_its_name_tells_to_be_no_disk_is_refused(
+    name: str, pack: Callable[..., bytes], packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     with pytest.raises(UnsupportedSource, match=NAMED[name]):
         put(packed(pack((f"directory/{name}", CONTENT))), disk)
     assert not disk.exists() or not disk.read_bytes()[:MIB].strip(b"\0")
 
 
-def test_a_packed_file_has_its_name_too(tmp_path, disk, put):
+def test_a_packed_file_has_its_name_too(tmp_path: Path, disk: Path, put: Put) -> None:
     (tmp_path / "disk.vhd.gz").write_bytes(gzip.compress(CONTENT, 1))
     with pytest.raises(UnsupportedSource, match=r"'disk\.vhd' is named like a VHD"):
         put(tmp_path / "disk.vhd.gz", disk)
@@ -242,7 +257,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("words", REFUSED)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda content: zipped(("image", content))])
-def test_what_is_no_disk_is_refused_by_name(words, pack, packed, disk, put):
+def test_what_is_no_disk_is_refused_by_name(
+    words: str, pack: Callable[..., bytes], packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     content = pack(REFUSED[words])
     is_companion = words in ("a text", "a PDF") and content[:2] == b"PK"
     with pytest.raises(UnsupportedSource, match="holds no image" if is_companion else words):
@@ -250,18 +267,18 @@ def test_what_is_no_disk_is_refused_by_name(words, pack, packed, disk, put):
     assert not disk.exists()
 
 
-def test_a_long_text_in_a_stream_is_known_at_its_end(packed, disk, put):
+def test_a_long_text_in_a_stream_is_known_at_its_end(packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     with pytest.raises(UnsupportedSource, match="a text"):
         put(packed(gzip.compress(b"line after line\n" * 1001)), disk)
 
 
 @pytest.mark.parametrize("content", [*REFUSED.values(), PACKED["gzip"](), b"x"], ids=[*REFUSED, "gzip", "a byte"])
-def test_bytes_as_they_are_on_purpose(content, packed, disk, put):
+def test_bytes_as_they_are_on_purpose(content: bytes, packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     put(packed(content), disk, image_format=Format.RAW, verify=True)
     assert disk.read_bytes() == content.ljust(-(-len(content) // 512) * 512, b"\0")
 
 
-def test_an_image_that_is_packed_too_often_is_refused(packed, disk, put):
+def test_an_image_that_is_packed_too_often_is_refused(packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     content = CONTENT
     for _ in range(5):
         content = gzip.compress(content, 1)
@@ -269,7 +286,7 @@ def test_an_image_that_is_packed_too_often_is_refused(packed, disk, put):
         put(packed(content), disk)
 
 
-def test_a_zip_with_a_password_is_refused(packed, disk, put):
+def test_a_zip_with_a_password_is_refused(packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     content = bytearray(zipped(("disk.raw", CONTENT)))
     for header in (b"PK\3\4", b"PK\1\2"):
         content[content.index(header) + (6 if header == b"PK\3\4" else 8)] |= 1
@@ -278,14 +295,18 @@ def test_a_zip_with_a_password_is_refused(packed, disk, put):
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, lambda content: zipped(("disk", content))])
-def test_a_stream_of_nothing_ends_at_the_end_of_the_target(pack, packed, tmp_path, put, blank):
+def test_a_stream_of_nothing_ends_at_the_end_of_the_target(
+    pack: Callable[..., bytes], packed: Callable[[bytes], Path], tmp_path: Path, put: Put, blank: Server
+) -> None:
     """What a few KiB stand for may be more than any disk has."""
     with pytest.raises(TargetTooSmall):
         put(packed(pack(bytes(images.SIZE + 33 * MIB))), blank.address)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_an_archive_with_a_header_that_would_fill_the_memory_is_refused(pack, packed, disk, put):
+def test_an_archive_with_a_header_that_would_fill_the_memory_is_refused(
+    pack: Callable[..., bytes], packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 64 * MIB
     content = header.tobuf(tarfile.GNU_FORMAT) + b"a" * (64 * MIB) + tar(("disk.raw", CONTENT))

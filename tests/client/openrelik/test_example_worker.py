@@ -32,13 +32,13 @@ RESULT_SECONDS = 90
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("redis")
     socket = directory / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", directory]
+    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(directory)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
             client = redis.Redis(unix_socket_path=str(socket))
             eventually(socket.exists)
             eventually(client.ping)
-            client.close()
+            client.close()  # type: ignore[no-untyped-call] # redis-py's
             yield f"redis+socket://{socket}"
         finally:
             server.terminate()

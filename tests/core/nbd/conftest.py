@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.core.nbd.exporter import Exporter, MiB
 def make_exporter(tmp_path: Path) -> Iterator[Callable[..., Exporter]]:
     made: list[Exporter] = []
 
-    def make(**settings: object) -> Exporter:
+    def make(**settings: Any) -> Exporter:
         made.append(Exporter(tmp_path / "exports", **settings))
         return made[-1]
 

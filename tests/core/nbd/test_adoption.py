@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -182,7 +183,11 @@ def test_nothing_is_adopted_where_nothing_is_alive(exporter: Exporter, raw: Path
 @pytest.mark.parametrize("field", ["boot_id", "start_time", "listener_inode"])
 def test_a_record_names_its_process_only_when_everything_fits(exporter: Exporter, raw: Path, field: str) -> None:
     served = exporter.export(device(raw))
-    values = {"boot_id": "another boot", "start_time": served.process.start_time + 1, "listener_inode": 1}
+    values: dict[str, Any] = {
+        "boot_id": "another boot",
+        "start_time": served.process.start_time + 1,
+        "listener_inode": 1,
+    }
     found = adoption.by_record(served.process, served.spec.name)
     assert found is not None
     found.close()

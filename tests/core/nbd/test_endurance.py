@@ -151,9 +151,10 @@ def test_starting_and_stopping_one_export_at_once_ends_stopped_or_served(exporte
     served = exporter.export(device(raw))
     with ThreadPoolExecutor(8) as pool:
         for number in range(40):
-            pool.submit(
-                exporter.servers.stop if number % 2 else exporter.start, served.id if number % 2 else served.spec
-            )
+            if number % 2:
+                pool.submit(exporter.servers.stop, served.id)
+            else:
+                pool.submit(exporter.start, served.spec)
     exporter.servers.stop(served.id)
     assert not servers_of(raw)
     assert not any(exporter.directory.iterdir())

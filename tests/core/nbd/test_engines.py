@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def serving(make_exporter: MakeExporter, engine: str) -> Exporter:
     return make_exporter(engine=engine)
 
 
-def stable(path: Path, **changes: object) -> Device:
+def stable(path: Path, **changes: Any) -> Device:
     """Nobody changes it: the page cache is used."""
     return device(path, is_stable=True, **changes)
 
@@ -276,7 +277,7 @@ def _first(served: Served) -> Client:
     ],
 )
 def test_what_nbdkit_cannot_keep_the_promises_of_is_qemu_nbds(
-    make_exporter: MakeExporter, raw: Path, access: Access, changes: dict[str, object], settings: dict[str, object]
+    make_exporter: MakeExporter, raw: Path, access: Access, changes: dict[str, Any], settings: dict[str, object]
 ) -> None:
     served = make_exporter(**{"engine": "nbdkit", **settings}).export(
         device(raw, **{"is_stable": True, **changes}), access

@@ -109,7 +109,7 @@ def test_nobody_is_answered_before_the_open_files_are_proved(
     if is_replaced:
         killed(exporter, exporter.start(spec))
     checked = images.check_open_files
-    looks = []
+    looks: list[int] = []
 
     def check(pid: int, *arguments: object) -> None:
         with socket.create_connection(("127.0.0.1", spec.port)) as late:

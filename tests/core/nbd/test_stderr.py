@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -35,11 +36,11 @@ GRAPH = "json:" + json.dumps(
     ],
     ids=lambda text: text[:20],
 )
-def test_a_graph_is_left_out(said, shown):
+def test_a_graph_is_left_out(said: str, shown: str) -> None:
     assert without_graphs(said) == shown
 
 
-def test_a_servers_last_words_have_no_piece_of_a_graph():
+def test_a_servers_last_words_have_no_piece_of_a_graph() -> None:
     stderr = Stderr()
     try:
         with open(stderr.fd, "wb", closefd=False) as file:
@@ -51,7 +52,7 @@ def test_a_servers_last_words_have_no_piece_of_a_graph():
         stderr.close()
 
 
-def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path, monkeypatch):
+def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls, "tls_options", lambda *_: ())
     with pytest.raises(AccessFailed) as caught:
         with qcow2_stub.stub(NbdAddress(f"nbds://127.0.0.1:1/{NAME}"), tmp_path / "stub.qcow2"):
@@ -61,7 +62,7 @@ def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path, monkeyp
     assert NAME not in caught.value.detail
 
 
-def test_qemu_really_writes_graphs_that_way(tmp_path):
+def test_qemu_really_writes_graphs_that_way(tmp_path: Path) -> None:
     said = subprocess.run(["qemu-img", "info", GRAPH], capture_output=True, text=True, check=False).stderr
     assert NAME in said
     assert NAME not in without_graphs(said)

@@ -46,7 +46,7 @@ USES = {"disks": use_disks, "copies": use_copies}
 
 @pytest.mark.parametrize("name", USES)
 def test_a_policy_of_the_page_suffices(cloud: Emulation, provider: Provider, name: str) -> None:
-    cloud.denied = cloud.emulated_actions - actions(name)
+    cloud.denied = set(cloud.emulated_actions - actions(name))
     USES[name](cloud, provider)
 
 

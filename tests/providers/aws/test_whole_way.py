@@ -25,7 +25,7 @@ def service(cloud: Emulation, node: str, credentials: None, tmp_path: Path) -> I
 def with_a_file_system(volume: Path, content: Path) -> None:
     content.mkdir()
     (content / "report.txt").write_text("it was the gardener\n")
-    command = ["mkfs.ext4", "-q", "-F", "-d", content, "-E", "lazy_itable_init=1", volume]
+    command = ["mkfs.ext4", "-q", "-F", "-d", str(content), "-E", "lazy_itable_init=1", str(volume)]
     subprocess.run(command, check=True, capture_output=True)
 
 

@@ -66,10 +66,10 @@ class Sdk:
 
     def data_disks(self, machine: str = "worker-1") -> list[DataDisk]:
         profile = self.client.virtual_machines.get(GROUP, machine).properties.storage_profile
-        return list(profile.data_disks)
+        return list(profile.data_disks or ())
 
     def luns(self, machine: str = "worker-1") -> dict[str, int]:
-        return {entry.name: entry.lun for entry in self.data_disks(machine)}
+        return {str(entry.name): entry.lun for entry in self.data_disks(machine)}
 
     def _change(self, machine: str, request: AttachDetachDataDisksRequest) -> StorageProfile:
         return self.client.virtual_machines.begin_attach_detach_data_disks(GROUP, machine, request).result()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def wire(cloud: AzureEmulation) -> Iterator[Wire]:
         yield wire
 
 
-QUICK = {
+QUICK: dict[str, Any] = {
     "attach_timeout_seconds": 0.6,
     "detach_timeout_seconds": 0.6,
     "device_timeout_seconds": 0.6,

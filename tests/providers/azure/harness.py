@@ -31,6 +31,7 @@ Arrange = Callable[["AzureHarness", str], None]
 
 
 class AzureHarness(EmulatorHarness):
+    cloud: AzureEmulation
     emulation = AzureEmulation
     plugin = azure
     attach_operation = f"{ATTACH}/attach"

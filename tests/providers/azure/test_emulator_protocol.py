@@ -5,7 +5,7 @@ import ssl
 import httpx
 import pytest
 from azure.core.exceptions import HttpResponseError
-from azure.mgmt.compute.models import CreationData, Disk, DiskProperties, DiskSku
+from azure.mgmt.compute.models import CreationData, Disk, DiskProperties, DiskSku, GrantAccessData
 
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.accounts import Identity
@@ -225,8 +225,8 @@ def test_an_operation_that_nobody_started_is_not_found(wire: Wire) -> None:
 def test_reading_a_disk_by_link_needs_its_signature(cloud: AzureEmulation, sdk: Sdk, wire: Wire) -> None:
     cloud.make_disk("evidence-7", size_bytes=4096)
     cloud.backing("evidence-7").write_bytes(b"0123456789abcdef" * 256)
-    grant = {"access": "Read", "durationInSeconds": 600}
-    link = sdk.client.disks.begin_grant_access(GROUP, "evidence-7", grant).result().access_sas
+    grant = GrantAccessData(access="Read", duration_in_seconds=600)
+    link = str(sdk.client.disks.begin_grant_access(GROUP, "evidence-7", grant).result().access_sas)
     answer = wire.http.get(link, headers={"Range": "bytes=2-5"})
     assert (answer.status_code, answer.content) == (206, b"2345")
     assert wire.http.head(link).headers["Content-Length"] == "4096"
@@ -238,6 +238,6 @@ def test_reading_a_disk_by_link_needs_its_signature(cloud: AzureEmulation, sdk: 
 
 def test_an_attached_disk_gives_out_no_link(cloud: AzureEmulation, sdk: Sdk) -> None:
     cloud.attach_by_hand(cloud.make_disk("evidence-7"), "worker-1")
-    grant = {"access": "Read", "durationInSeconds": 600}
+    grant = GrantAccessData(access="Read", duration_in_seconds=600)
     with pytest.raises(HttpResponseError, match="currently attached"):
         sdk.client.disks.begin_grant_access(GROUP, "evidence-7", grant)

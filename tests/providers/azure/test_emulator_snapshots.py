@@ -37,7 +37,7 @@ def test_a_snapshot_keeps_the_bytes_of_its_moment(cloud: AzureEmulation, sdk: Sd
     taken = sdk.client.snapshots.begin_create_or_update(GROUP, "snap-1", snapshot_of(disk)).result()
     assert (taken.properties.completion_percent, taken.properties.disk_size_bytes) == (100, 4096)
     cloud.backing(disk).write_bytes(b"later".ljust(4096, b"-"))
-    sdk.client.disks.begin_create_or_update(GROUP, "restored-1", disk_of(taken.id)).result()
+    sdk.client.disks.begin_create_or_update(GROUP, "restored-1", disk_of(str(taken.id))).result()
     assert cloud.backing("restored-1").read_bytes() == CONTENT
 
 
@@ -57,8 +57,8 @@ def test_the_copy_goes_on_after_the_request_and_cannot_be_used_before(
     sdk.client.snapshots.begin_create_or_update(GROUP, "snap-1", snapshot_of(disk)).result()
     cloud.timeline.freeze()
     taken = sdk.client.snapshots.get(GROUP, "snap-1")
-    assert taken.properties.completion_percent < 100
-    assert refused(lambda: sdk.client.disks.begin_create_or_update(GROUP, "restored-1", disk_of(taken.id))) == (
+    assert (taken.properties.completion_percent or 0) < 100
+    assert refused(lambda: sdk.client.disks.begin_create_or_update(GROUP, "restored-1", disk_of(str(taken.id)))) == (
         409,
         "OperationNotAllowed",
     )

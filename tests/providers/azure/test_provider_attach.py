@@ -173,7 +173,7 @@ def test_a_request_that_was_cut_short_is_known_by_the_time_and_for_no_longer(
     provider.attach(plan, kept.append)
     asked = replace(plan, proof=kept[0])
     assert make_provider(cloud).attach(asked).request_id == plan.request_id
-    cloud.state.disk(cloud.resource("evidence-7", "disks")).owned_since += timedelta(minutes=5)
+    _age(cloud, timedelta(minutes=5))
     assert make_provider(cloud).attach(asked).request_id == ""
 
 
@@ -428,3 +428,10 @@ def test_a_machine_that_does_not_exist_is_a_mistake_in_the_configuration(cloud: 
     provider = make_provider(cloud, vm="nobody")
     with pytest.raises(ConfigurationError, match="correct vm"):
         attach(provider, "evidence-7")
+
+
+def _age(cloud: AzureEmulation, by: timedelta) -> None:
+    """As if the disk had been attached later."""
+    disk = cloud.state.disk(cloud.resource("evidence-7", "disks"))
+    assert disk.owned_since is not None
+    disk.owned_since += by

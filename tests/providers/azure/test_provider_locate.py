@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def located(request: pytest.FixtureRequest, cloud: AzureEmulation, identity: Non
     return make_provider(cloud, "worker-9", **QUICK)
 
 
-QUICK = {"device_timeout_seconds": 2, "poll_seconds": 0.05, "retry_attempts": 1}
+QUICK: dict[str, Any] = {"device_timeout_seconds": 2, "poll_seconds": 0.05, "retry_attempts": 1}
 
 
 def bytes_of(provider: Provider, native: str) -> bytes:

@@ -1,7 +1,7 @@
 """google-cloud-compute, pointed at an emulator, in the words of the tests."""
 
 import uuid
-from typing import Any
+from typing import Any, cast
 
 from google.api_core.client_options import ClientOptions
 from google.cloud import compute_v1
@@ -19,7 +19,8 @@ class Clients:
 
     def __init__(self, cloud: Emulation) -> None:
         self._options = ClientOptions(api_endpoint=cloud.url, universe_domain=UNIVERSE)
-        self._credentials = Credentials.from_service_account_file(str(cloud.credentials_file), scopes=SCOPES)
+        read: Any = Credentials.from_service_account_file  # without types
+        self._credentials: Credentials = read(str(cloud.credentials_file), scopes=SCOPES)
         self.instances = self._make(compute_v1.InstancesClient)
         self.disks = self._make(compute_v1.DisksClient)
         self.snapshots = self._make(compute_v1.SnapshotsClient)
@@ -32,18 +33,21 @@ class Clients:
         request = compute_v1.AttachDiskInstanceRequest(
             project=PROJECT, zone=HOME, instance=instance, attached_disk_resource=disk, **query
         )
-        return self.instances.attach_disk_unary(request=request, retry=None)
+        return cast(compute_v1.Operation, self.instances.attach_disk_unary(request=request, retry=None))
 
     def detach(self, device_name: str, instance: str = "worker-1") -> compute_v1.Operation:
         request = compute_v1.DetachDiskInstanceRequest(
             project=PROJECT, zone=HOME, instance=instance, device_name=device_name
         )
-        return self.instances.detach_disk_unary(request=request, retry=None)
+        return cast(compute_v1.Operation, self.instances.detach_disk_unary(request=request, retry=None))
 
     def wait(self, operation: compute_v1.Operation) -> compute_v1.Operation:
+        name = operation.name
         if operation.zone:
-            return self.zone_operations.wait(project=PROJECT, zone=HOME, operation=operation.name, retry=None)
-        return self.global_operations.wait(project=PROJECT, operation=operation.name, retry=None)
+            done = self.zone_operations.wait(project=PROJECT, zone=HOME, operation=name, retry=None)
+        else:
+            done = self.global_operations.wait(project=PROJECT, operation=name, retry=None)
+        return cast(compute_v1.Operation, done)
 
     def device_names(self, instance: str = "worker-1") -> list[str]:
         found = self.instances.get(project=PROJECT, zone=HOME, instance=instance, retry=None)

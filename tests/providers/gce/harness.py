@@ -89,6 +89,7 @@ ERROR_CASES = (
 
 
 class GceHarness(EmulatorHarness):
+    cloud: Emulation
     emulation = Emulation
     plugin = gce
     attach_operation = ATTACH

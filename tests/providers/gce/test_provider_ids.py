@@ -106,7 +106,7 @@ def test_missing_credentials_are_a_configuration_error(
 
 def test_credentials_that_are_not_accepted_are_access_denied(harness: GceHarness) -> None:
     native = harness.make_disk()
-    harness.cloud.tokens.accepts = lambda _: False  # type: ignore[method-assign] # the account was disabled
+    harness.cloud.tokens.accepts = lambda _: False  # type: ignore[assignment,method-assign] # the account was disabled
     with pytest.raises(AccessDenied) as caught:
         describe(harness.make_provider(), native)
     assert caught.value.cloud_code == "authError"

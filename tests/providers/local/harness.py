@@ -69,8 +69,8 @@ class ImageHarness(Harness):
 
     plugin = local
     node_name = "here"
-    malformed_ids = ("../case.raw", "a/../case.raw", "/", ".", "/etc/passwd")
-    error_cases = (
+    malformed_ids: ClassVar[Sequence[str]] = ("../case.raw", "a/../case.raw", "/", ".", "/etc/passwd")
+    error_cases: ClassVar[Sequence[ErrorCase]] = (
         _becomes("an image that was deleted", DiskNotFound, Path.unlink),
         _becomes("an image that became a directory", InvalidDiskId, _replace_by_directory),
         _becomes("an image that became a link out of the directory", InvalidDiskId, _replace_by_link_out),
@@ -165,7 +165,7 @@ class ImageHarness(Harness):
         self.delete_disk(disk)
         self.make_disk(disk.removesuffix(".raw"))
 
-    def attach_by_hand(self, disk: str) -> None:
+    def attach_by_hand(self, disk: str, *, slot: str = "") -> None:
         """It is here already."""
 
     def make_pages_small(self) -> None:

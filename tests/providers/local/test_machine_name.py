@@ -101,11 +101,11 @@ class Service:
 
     def __init__(self, directory: Path, machine_id: Path) -> None:
         self._directory = directory
-        roots = {"sys": machine_id.parent / "no sys", "machine_id": machine_id}
+        roots = Roots(sys=machine_id.parent / "no sys", machine_id=machine_id)
 
         class Here(LocalProvider):
             def __init__(self, name: str, settings: LocalSettings) -> None:
-                super().__init__(name, settings, Roots(**roots))
+                super().__init__(name, settings, roots)
 
         class Plugin:
             @hookimpl

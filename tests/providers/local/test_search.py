@@ -1,12 +1,14 @@
 """A search among many images looks into those only that it shows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cloudmanager.core.model import Query
 from cloudmanager.providers.local import images
 from cloudmanager.providers.local.listing import PAGE_SIZE
+from cloudmanager.providers.local.opened import opened
 from cloudmanager.providers.local.provider import LocalProvider
 from cloudmanager.providers.local.settings import LocalSettings
 
@@ -14,9 +16,9 @@ from cloudmanager.providers.local.settings import LocalSettings
 @pytest.fixture
 def looked_into(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
-    real = images.opened
+    real = opened
 
-    def noting(path: Path, *rest: object) -> object:
+    def noting(path: Path, *rest: Any) -> object:
         paths.append(path.name)
         return real(path, *rest)
 
