@@ -11,7 +11,8 @@ import typer.main
 from typer.core import TyperGroup
 
 from cloudmanager.cli.app import app
-from tests.docs.test_pages import PAGES, ROOT, named
+from tests.checkout import ROOT
+from tests.docs.test_pages import PAGES, named
 
 ROOT_COMMAND = typer.main.get_command(app)
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
