@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from cloudmanager.core.model import Severity as Severity
     from cloudmanager.core.model import Snapshot as Snapshot
 
+__version__ = "0.2.0"
+"""The one place that has it: packages, the command line and the API read it here."""
+
 _HOMES = {
     "cloudmanager.core.hookspecs": ("ExportRequest", "hookimpl"),
     "cloudmanager.core.incarnation": ("refuse_replaced",),

@@ -1,11 +1,11 @@
 """Puts the HTTP interface together."""
 
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
+import cloudmanager
 from cloudmanager.api import metrics, problems
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
@@ -22,7 +22,7 @@ def create_app(manager: Manager, settings: Settings) -> FastAPI:
     numbers = metrics.Metrics(manager)
     app = FastAPI(
         title="cloudmanager",
-        version=version("cloudmanager"),
+        version=cloudmanager.__version__,
         summary="Any disk, in any cloud, as one NBD address",
         docs_url=None,
         redoc_url=None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import cloudmanager
 from cloudmanager.cli import admin, configuration
 from cloudmanager.cli.client import commands as client_commands
 from cloudmanager.cli.light_command import LightGroup
@@ -57,9 +58,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version as installed_version
-
-        print(f"cloudmanager {installed_version('cloudmanager')}")
+        print(f"cloudmanager {cloudmanager.__version__}")
         raise typer.Exit
 
 

@@ -24,10 +24,9 @@ def _run(*command: str | Path, env: Mapping[str, str] | None = None) -> "subproc
     return done
 
 
-def _mirror() -> str:
-    """Where this machine gets that release from, or Debian's own address."""
-    found = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", f"Codename: {RELEASE}").stdout.split()
-    return found[0] if found else "http://deb.debian.org/debian"
+def _mirror() -> list[str]:
+    """Where this machine gets that release from. Empty: debootstrap knows Debian's own address."""
+    return _run("apt-get", "indextargets", "--format", "$(REPO_URI)", f"Codename: {RELEASE}").stdout.split()[:1]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +35,7 @@ def base_system(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive = CACHE / f"{RELEASE}.tar"
     if not archive.exists():
         root = tmp_path_factory.mktemp("base") / "root"
-        _run("debootstrap", "--variant=minbase", RELEASE, root, _mirror())
+        _run("debootstrap", "--variant=minbase", RELEASE, root, *_mirror())
         settings = _run("apt-config", "dump", "--format", '%f "%v";%n', "Acquire").stdout
         (root / "etc/apt/apt.conf.d/50builder").write_text(settings)
         CACHE.mkdir(exist_ok=True)
