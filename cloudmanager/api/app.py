@@ -9,8 +9,8 @@ import cloudmanager
 from cloudmanager.api import metrics, problems
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
-from cloudmanager.api.gate import DefectHandler, Gate
 from cloudmanager.api.guard import Guard
+from cloudmanager.api.middleware import DefectHandler, Gate, RequestCounter
 from cloudmanager.api.openapi import document
 from cloudmanager.api.routes import router
 from cloudmanager.core.manager import Manager
@@ -34,7 +34,7 @@ def create_app(manager: Manager, settings: Settings) -> FastAPI:
     problems.install(app)
     app.add_middleware(DefectHandler)
     app.add_middleware(Gate, guard=Guard.of(settings.server))
-    app.add_middleware(metrics.RequestCounter, metrics=numbers)
+    app.add_middleware(RequestCounter, metrics=numbers)
     return app
 
 

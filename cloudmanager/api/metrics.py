@@ -1,4 +1,4 @@
-"""What Prometheus is shown. Each app has a registry of its own."""
+"""The metrics for Prometheus. Each app has a registry of its own."""
 
 from collections import Counter as Counted
 from collections.abc import Iterable
@@ -6,15 +6,12 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudmanager.core.manager import Manager
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 READY_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 """Seconds: a local image takes tens of milliseconds, a cloud's attach tens of seconds."""
-METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-"""A client may send any word as its method; each would be a time series for ever."""
 
 
 class Metrics:
@@ -79,30 +76,3 @@ def _exports() -> GaugeMetricFamily:
 
 def _attachments() -> GaugeMetricFamily:
     return GaugeMetricFamily("cloudmanager_attachments", "Attachments that the store knows.", labels=["state"])
-
-
-class RequestCounter:
-    """ASGI middleware: counts by the route's template, never by the path, which may be anything."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._requests = metrics.requests
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = 500
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, watched)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            self._requests.labels(method, route, status).inc()

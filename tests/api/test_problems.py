@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from cloudmanager.api import errors as http_errors
 from cloudmanager.api.errors import InvalidFields
-from cloudmanager.api.gate import DefectHandler
+from cloudmanager.api.middleware import DefectHandler
 from cloudmanager.api.problems import STATUS, install, status_of
 from cloudmanager.core import errors as core_errors
 from cloudmanager.core.errors import CloudManagerError, Conflict, ExportNotReady, StoreUnavailable, Throttled

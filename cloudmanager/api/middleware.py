@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it, as ASGI middleware."""
+"""ASGI middleware that every request passes before its route: it counts, checks, and answers defects."""
 
 import logging
 import re
@@ -10,19 +10,50 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudmanager.api.errors import InternalError, MalformedRequest, RequestTooLarge
 from cloudmanager.api.guard import Guard
+from cloudmanager.api.metrics import Metrics
 from cloudmanager.api.problems import problem
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.exhaustion import exhausted
 
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+"""A client may send any word as its method; each would be a time series for ever."""
 MAX_BODY_BYTES = 64 * 1024
 """The largest request has a few short fields."""
 _UNBOUNDED = re.compile(r"/v1/exports/[^/]+/content")
 """Its body is read in pieces, each of which is bounded."""
 _TOO_LARGE = f"A request has at most {MAX_BODY_BYTES} bytes of body."
+log = logging.getLogger(__name__)
+
+
+class RequestCounter:
+    """ASGI middleware: counts by the route's template, never by the path, which may be anything."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._requests = metrics.requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._requests.labels(method, route, status).inc()
 
 
 class Gate:
-    """Refuses who may not call, what cannot be read and what is too large."""
+    """Refuses callers without the right, and requests that are too large or cannot be decoded."""
 
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self._app = app
@@ -37,7 +68,7 @@ class Gate:
             self._guard.check(scope["path"], headers)
             _check_readable(scope)
             is_bounded = _UNBOUNDED.fullmatch(scope["path"]) is None
-            self._let_in(scope, headers, has_long_body=not is_bounded)
+            self._admit(scope, headers, has_long_body=not is_bounded)
             if is_bounded:
                 _check_length(headers)
         except CloudManagerError as error:
@@ -45,7 +76,7 @@ class Gate:
         else:
             await self._app(scope, _bounded(receive) if is_bounded else receive, send)
 
-    def _let_in(self, scope: Scope, headers: Headers, *, has_long_body: bool) -> None:
+    def _admit(self, scope: Scope, headers: Headers, *, has_long_body: bool) -> None:
         state = scope.setdefault("state", {})
         state["is_known"] = self._guard.knows(headers)
         if state["is_known"] and "connection" in state:  # not in a test's client
@@ -82,9 +113,6 @@ def _bounded(receive: Receive) -> Receive:
         return message
 
     return receive_bounded
-
-
-log = logging.getLogger(__name__)
 
 
 class DefectHandler:
