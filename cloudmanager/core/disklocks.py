@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -36,6 +36,7 @@ class DiskLocks:
         self._path = directory
         self._directory = descriptor
         self._owner = owner
+        self._nodes: list[int] = []
 
     @classmethod
     def open(cls, path: Path, owner: str) -> Self:
@@ -59,7 +60,26 @@ class DiskLocks:
         return cls(path, descriptor, owner)
 
     def close(self) -> None:
-        os.close(self._directory)
+        for descriptor in (*self._nodes, self._directory):
+            os.close(descriptor)
+
+    def hold_nodes(self, identities: Iterable[str]) -> None:
+        """Until this is closed, no other service of this machine runs as one of these nodes.
+
+        Raises ConfigurationError naming the one that does.
+        """
+        for identity in sorted(identities):
+            try:
+                self._nodes.append(self._open(identity, "node"))
+            except DiskInUse as error:
+                raise ConfigurationError(f"server.lock_dir: {error.detail}") from error
+            if not _try_lock(self._nodes[-1], is_exclusive=True):
+                who = _note(self._nodes[-1]).get("who", "a service that left no name")
+                raise ConfigurationError(
+                    f"server.state_dir: of this directory and that of {who}, which runs, one is a copy of the other. "
+                    "Stop that service, or begin with an empty directory."
+                )
+            self._leave_note(self._nodes[-1], "runs")
 
     @contextmanager
     def held(self, claims: Mapping[str, bool]) -> Iterator[tuple[int, ...]]:
@@ -115,14 +135,14 @@ class DiskLocks:
             found.append(FileIdentity(status.st_dev, status.st_ino))
         return found
 
-    def _open(self, disk: str) -> int:
-        """Of the disk's file, which is never removed: who had it open would lock what nobody finds any more."""
-        name = f"disk-{hashlib.sha256(disk.encode()).hexdigest()[:32]}.lock"
+    def _open(self, name: str, kind: str = "disk") -> int:
+        """A file that is never removed: who had it open would lock what nobody finds any more."""
+        name = f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock"
         try:
             return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._directory)
         except OSError as error:
             raise DiskInUse(
-                f"The lock of a disk in {self._path} ([server] lock_dir) cannot be opened: {error.strerror}.",
+                f"The lock of a {kind} in {self._path} ([server] lock_dir) cannot be opened: {error.strerror}.",
                 retriable=True,
             ) from error
 

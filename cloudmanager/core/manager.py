@@ -92,6 +92,8 @@ class Manager:
         self._state = state
         self._node = settings.server.node
         self._identity = NodeIdentity.of(state.identity)
+        if self._identity.is_from_elsewhere:
+            state.put_providers_aside()
         self._session = NodeSession(self._node, self._identity, store, clock)
         self._waiting = Waiting()
         self._whereabouts = Whereabouts(plugins)
@@ -140,6 +142,7 @@ class Manager:
         A provider that cannot say for now is asked again, and keeps nobody from the others' disks. Raises what is
         final.
         """
+        self._locks.hold_nodes(self._identity.related)
         kept = self._state.of_providers()
         for provider in self._plugins:
             provider.keep_in(kept)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Collection
 from contextlib import suppress
@@ -84,12 +85,27 @@ class StateDirectory:
 
     def of_providers(self) -> Path:
         """Where the providers keep what must outlast the service. Raises ConfigurationError."""
-        directory = self.path / "providers"
+        directory = self._providers
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"{directory} cannot be made: {error.strerror}. {_advice(error)}") from error
         return directory
+
+    def put_providers_aside(self) -> None:
+        """What they have kept is another machine's. Raises ConfigurationError."""
+        aside = self._providers.with_name(f"providers-of-another-machine-{secrets.token_hex(4)}")
+        try:
+            with suppress(FileNotFoundError):
+                self._providers.rename(aside)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self._providers} cannot be renamed: {error.strerror}. {_advice(error)}"
+            ) from error
+
+    @property
+    def _providers(self) -> Path:
+        return self.path / "providers"
 
     def leftovers(self, live: Collection[str]) -> list[str]:
         """Ids of the exports that keep something here and are not among the live ones."""

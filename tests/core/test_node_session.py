@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -130,9 +132,39 @@ def test_a_state_directory_that_was_copied_to_another_machine_is_another_node(
     file = tmp_path / "identity.json"
     first = NodeIdentity.of(file, HERE)
     copy = NodeIdentity.of(file, ELSEWHERE)
-    assert (copy.id != first.id, copy.copied_from) == (True, first.id)
+    assert (copy.id != first.id, copy.is_from_elsewhere, copy.related) == (True, True, (copy.id,))
     assert "was copied from another machine" in caplog.text
-    assert NodeIdentity.of(file, ELSEWHERE).id == copy.id
+    again = NodeIdentity.of(file, ELSEWHERE)
+    assert (again.id, again.is_from_elsewhere) == (copy.id, False)
+
+
+def test_a_copy_of_a_state_directory_on_its_machine_is_another_node(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    first = NodeIdentity.of(state / "identity.json", HERE)
+    shutil.copytree(state, tmp_path / "copy")
+    copy = NodeIdentity.of(tmp_path / "copy/identity.json", HERE)
+    assert (copy.id != first.id, copy.related) == (True, (first.id, copy.id))
+    assert NodeIdentity.of(tmp_path / "copy/identity.json", HERE) == copy
+    shutil.copytree(tmp_path / "copy", tmp_path / "third")
+    third = NodeIdentity.of(tmp_path / "third/identity.json", HERE)
+    assert third.related == (first.id, copy.id, third.id)
+
+
+def test_a_state_directory_that_was_moved_is_the_same_node(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    first = NodeIdentity.of(tmp_path / "state/identity.json", HERE)
+    (tmp_path / "state").rename(tmp_path / "moved")
+    assert NodeIdentity.of(tmp_path / "moved/identity.json", HERE) == first
+
+
+def test_a_directory_of_an_older_version_is_known_from_now_on(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "identity.json").write_text(json.dumps({"id": "x", "machine": {"marks": dict(HERE.marks)}}))
+    assert NodeIdentity.of(state / "identity.json", HERE).id == "x"
+    shutil.copytree(state, tmp_path / "copy")
+    assert NodeIdentity.of(tmp_path / "copy/identity.json", HERE).id != "x"
 
 
 def test_a_mark_that_cannot_be_read_proves_no_copy(tmp_path: Path) -> None:
@@ -184,6 +216,37 @@ def test_the_second_of_two_services_with_one_name_does_not_start_and_harms_nothi
         now = first.get(export.id)
         assert (now.state, now.error, bench.server_pid(now)) == (ExportState.READY, None, pid)
         assert not [finding for finding in first.readiness() if finding.severity is Severity.PROBLEM]
+
+
+@pytest.mark.parametrize("where", ["a store of its own", "one store"])
+def test_a_copy_of_a_running_services_state_directory_starts_no_service(
+    where: str, tmp_path: Path, fleet_url: str
+) -> None:
+    """It would find the first one's servers, and end them."""
+    with opened_bench(tmp_path, fleet_url if where == "one store" else "") as bench:
+        export = bench.ready()
+        pid = bench.server_pid(export)
+        first, before = bench.manager, bench.settings
+        subprocess.run(["cp", "--archive", tmp_path / "state", tmp_path / "copy"], check=False)  # sockets come and go
+        bench.settings = _with_state(before, tmp_path / "copy")
+        with pytest.raises(ConfigurationError, match="one is a copy of the other"):
+            bench.open()
+        bench.manager.close()
+        bench.manager, bench.settings = first, before
+        assert bench.server_pid(first.get(export.id)) == pid
+        assert first.get(export.id).state is ExportState.READY
+
+
+def test_what_a_copy_from_another_machine_calls_its_disks_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_bench(tmp_path) as bench:
+        bench.manager.close()
+        kept = tmp_path / "state/providers/machine"
+        kept.write_text("the former machine")
+        monkeypatch.setattr(Machine, "here", lambda: ELSEWHERE)
+        bench.open()
+        assert not kept.exists()
 
 
 def test_a_service_that_was_suspended_and_has_lost_its_name_does_nothing_any_more(

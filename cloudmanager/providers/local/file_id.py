@@ -1,20 +1,14 @@
 """Names a file world-wide by what it is, not by its path."""
 
-import ctypes
 import fcntl
 import os
 import struct
-from functools import cache
+
+from cloudmanager.linux.files import born
 
 _LONG_BYTES = struct.calcsize("l")
 _FS_IOC_GETVERSION = 2 << 30 | _LONG_BYTES << 16 | ord("v") << 8 | 1
 """As on every architecture with the generic ioctl encoding; elsewhere the ioctl is unknown and no harm is done."""
-
-_AT_EMPTY_PATH = 0x1000
-_STATX_BTIME = 0x800
-_STATX_BYTES = 256
-_BTIME_OFFSET = 80
-"""In struct statx, whose layout is the same on every architecture."""
 
 
 def file_id(descriptor: int, machine: str) -> str:
@@ -38,24 +32,7 @@ def file_incarnation(descriptor: int) -> str:
     neither generations nor times of birth (NFS before 4.2, some of FUSE) leaves the inode's number, which it may give
     again.
     """
-    return f"{os.fstat(descriptor).st_ino}.{_generation(descriptor)}.{_born(descriptor)}"
-
-
-def _born(descriptor: int) -> str:
-    """The time of birth as seconds and nanoseconds; empty where the file system keeps none. See statx(2)."""
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
-    statx = _statx()
-    if statx is None or statx(descriptor, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
-        return ""
-    (known,) = struct.unpack_from("=I", buffer)
-    seconds, nanoseconds = struct.unpack_from("=qI", buffer, _BTIME_OFFSET)
-    return f"{seconds}.{nanoseconds:09}" if known & _STATX_BTIME else ""
-
-
-@cache
-def _statx() -> "ctypes._FuncPointer | None":
-    """The C library's; None where it has none (before glibc 2.28)."""
-    return getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
+    return f"{os.fstat(descriptor).st_ino}.{_generation(descriptor)}.{born(descriptor)}"
 
 
 def _generation(descriptor: int) -> int:
