@@ -21,10 +21,11 @@ import tempfile
 import threading
 import time
 import tokenize
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection
 from inspect import CO_GENERATOR, CO_NEWLOCALS
 from pathlib import Path
 from types import CodeType, FrameType
@@ -34,8 +35,8 @@ import cloudmanager
 PACKAGE = f"{Path(cloudmanager.__file__).parent}/"
 _RESUME = dis.opmap["RESUME"]
 _SOCKET, _PORTS = "http.sock", "20900-20940"
-_SERVERS_ARGUMENTS = "QemuNbd.arguments"
-"""The function that builds the command line of an export's NBD server."""
+_SERVERS_ARGUMENTS = "QemuNbd.arguments|Nbdkit.arguments"
+"""The functions that build the command line of an export's NBD server."""
 _SECONDS = 60.0
 
 
@@ -57,7 +58,7 @@ class Recorder:
     """Notes calls between files of the package, in all threads."""
 
     def __init__(self, until: str) -> None:
-        self._until = until
+        self._until = frozenset(filter(None, until.split("|")))
         self._functions: dict[str, dict[str, None]] = {}
         self._calls: dict[str, dict[str, None]] = {}
 
@@ -93,7 +94,7 @@ class Recorder:
             self._calls.setdefault(caller.f_code.co_filename.removeprefix(PACKAGE), {})[file] = None
 
     def _is_done(self) -> bool:
-        return bool(self._until) and any(self._until in functions for functions in list(self._functions.values()))
+        return any(self._until & functions.keys() for functions in list(self._functions.values()))
 
 
 def _is_ours(code: CodeType) -> bool:
@@ -200,12 +201,12 @@ def post(directory: Path) -> list[Step]:
     """POST /v1/exports, as far as the command line of the NBD server."""
     service = _serve(directory)
     try:
-        _eventually(lambda: _request(directory, "GET", "/readyz").status == HTTPStatus.OK)
+        _eventually(lambda: _request(directory, "GET", "/readyz") == HTTPStatus.OK)
         service.send_signal(signal.SIGUSR1)
         _eventually((directory / "service.armed").exists)
         disk = f"local:{directory / 'images' / 'disk.raw'}"
         made = _request(directory, "POST", "/v1/exports", {"disk": disk, "access": "read-only", "holder": "a reader"})
-        assert made.status == HTTPStatus.CREATED, made.reason
+        assert made == HTTPStatus.CREATED
         service.send_signal(signal.SIGUSR2)
         _eventually((directory / "service.json").exists)
         return _read(directory / "service.json")
@@ -213,15 +214,16 @@ def post(directory: Path) -> list[Step]:
         _end(service)
 
 
-def _request(directory: Path, method: str, path: str, body: object = None) -> HTTPResponse:
-    connection = HTTPConnection("localhost")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    connection.sock.connect(str(directory / _SOCKET))
-    headers = {"Content-Type": "application/json", "Prefer": f"wait={_SECONDS:.0f}"}
-    connection.request(method, path, json.dumps(body) if body else None, headers)
-    answer = connection.getresponse()
-    answer.read()
-    return answer
+def _request(directory: Path, method: str, path: str, body: object = None) -> int:
+    """The status of the answer."""
+    with closing(HTTPConnection("localhost")) as connection:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(str(directory / _SOCKET))
+        headers = {"Content-Type": "application/json", "Prefer": f"wait={_SECONDS:.0f}"}
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
 
 
 def _serve(directory: Path) -> subprocess.Popen[bytes]:
