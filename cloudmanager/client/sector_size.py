@@ -4,13 +4,14 @@ A disk says its own (BLKSSZGET); an image file and most NBD servers say none. Wh
 can be told from where it is: a GPT header is in the second sector (UEFI 2.10, 5.3.2), whatever that means in bytes.
 """
 
-import fcntl
 import os
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
+
+from cloudmanager.linux.block import logical_sector_bytes
 
 SMALL, LARGE = 512, 4096
 SIZES = (SMALL, LARGE)
@@ -19,8 +20,6 @@ SIZES = (SMALL, LARGE)
 Read: TypeAlias = Callable[[int, int], bytes]
 """Bytes at an offset; fewer at the end of the disk, zeros for what is not known yet."""
 
-_BLKSSZGET = 0x1268
-"""linux/fs.h"""
 _GPT = struct.Struct("<8s4sII4xQ")
 _GPT_ENTRIES = struct.Struct("<QIII")
 _GPT_ENTRIES_OFFSET = 72
@@ -68,7 +67,7 @@ def chosen(read: Read, said: int | None) -> int:
 def of_device(descriptor: int) -> int | None:
     """What the kernel says of a block device; None for a file."""
     try:
-        return int.from_bytes(fcntl.ioctl(descriptor, _BLKSSZGET, bytes(4)), "little")
+        return logical_sector_bytes(descriptor)
     except OSError:
         return None
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from cloudmanager.confined.libseccomp import ALLOW, KILL, Argument, Filter, fail, trace
+from cloudmanager.linux import block
 
 HELD_CALL = "chdir"
 """qemu-nbd makes it once: it has opened everything, and has accepted nobody. See `hold`."""
@@ -63,18 +64,18 @@ _IOCTLS = {
     "FIONBIO": 0x5421,
     "FIONCLEX": 0x5450,
     "FIOCLEX": 0x5451,
-    "BLKROGET": 0x125E,
-    "BLKGETSIZE": 0x1260,
-    "BLKSECTGET": 0x1267,
-    "BLKSSZGET": 0x1268,
-    "BLKGETSIZE64": 0x80081272,
-    "BLKDISCARD": 0x1277,
-    "BLKIOMIN": 0x1278,
-    "BLKIOOPT": 0x1279,
-    "BLKPBSZGET": 0x127B,
-    "BLKDISCARDZEROES": 0x127C,
-    "BLKROTATIONAL": 0x127E,
-    "BLKZEROOUT": 0x127F,
+    "BLKROGET": block.BLKROGET,
+    "BLKGETSIZE": block.BLKGETSIZE,
+    "BLKSECTGET": block.BLKSECTGET,
+    "BLKSSZGET": block.BLKSSZGET,
+    "BLKGETSIZE64": block.BLKGETSIZE64,
+    "BLKDISCARD": block.BLKDISCARD,
+    "BLKIOMIN": block.BLKIOMIN,
+    "BLKIOOPT": block.BLKIOOPT,
+    "BLKPBSZGET": block.BLKPBSZGET,
+    "BLKDISCARDZEROES": block.BLKDISCARDZEROES,
+    "BLKROTATIONAL": block.BLKROTATIONAL,
+    "BLKZEROOUT": block.BLKZEROOUT,
     "HDIO_GETGEO": 0x0301,
     "XFS_IOC_DIOINFO": 0x800C581E,
     "FS_IOC_FIEMAP": 0xC020660B,

@@ -6,11 +6,13 @@ out what several readers of one disk share; `Limits.memory_bytes` bounds what a 
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from cloudmanager.linux.mounts import Mount, mounts
 
 PREFIX = "confined-"
 _PROCESSES = "cgroup.procs"
@@ -94,18 +96,18 @@ def _first_version() -> dict[str, Path]:
         name: path for _, names, path in _own_groups() for name in names.split(",") if name in _CONTROLLERS and names
     }
     found = {}
-    for kind, root, mount, options in _mounts():
-        for name in set(own) & set(options.split(",")) if kind == "cgroup" else ():
-            found[name] = _below(mount, root, own[name])
+    for mount in _group_mounts("cgroup"):
+        for name in set(own) & set(mount.options):
+            found[name] = _below(mount, own[name])
     return found
 
 
 def _second_version() -> dict[str, Path]:
     """One hierarchy. A group with processes can hand no controller on to groups below it, unless it is a root."""
     own = next((path for number, _, path in _own_groups() if number == "0"), None)
-    for kind, root, mount, _ in _mounts():
-        if kind == "cgroup2" and own is not None:
-            group = _below(mount, root, own)
+    for mount in _group_mounts("cgroup2"):
+        if own is not None:
+            group = _below(mount, own)
             with suppress(OSError):
                 offered = set((group / "cgroup.controllers").read_text().split())
                 wanted = [name for name in _CONTROLLERS if name in offered]
@@ -122,20 +124,17 @@ def _own_groups() -> list[tuple[str, str, str]]:
     return []
 
 
-def _mounts() -> Iterator[tuple[str, str, Path, str]]:
-    """Type, root, mount point and options of each file system of control groups (proc_pid_mountinfo(5))."""
-    with suppress(OSError):
-        for line in Path("/proc/self/mountinfo").read_text().splitlines():
-            place, _, filesystem = line.partition(" - ")
-            kind, _, options = filesystem.split(" ", 2)
-            if kind in ("cgroup", "cgroup2"):
-                yield kind, place.split(" ")[3], Path(place.split(" ")[4]), options
+def _group_mounts(kind: str) -> list[Mount]:
+    try:
+        return [mount for mount in mounts() if mount.type == kind]
+    except OSError:
+        return []
 
 
-def _below(mount: Path, root: str, own: str) -> Path:
+def _below(mount: Mount, own: str) -> Path:
     """In a container only a part of the hierarchy is mounted."""
-    inside = own[len(root) :] if root != "/" and own.startswith(root) else own
-    return mount / inside.strip("/")
+    inside = own[len(mount.root) :] if mount.root != "/" and own.startswith(mount.root) else own
+    return Path(mount.target, inside.strip("/"))
 
 
 def _can_make(parents: Iterable[Path]) -> bool:

@@ -7,7 +7,6 @@ on its way to bubblewrap, and nothing of it shows on the machine.
 
 import itertools
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from cloudmanager.confined import kernel
 from cloudmanager.confined.errors import Unconfinable
 from cloudmanager.confined.kernel import MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE
+from cloudmanager.linux.mounts import mounts
 
 PLACE = "/sys"
 """A directory that every machine has, and nothing here needs: a tmpfs of the namespace's own covers it."""
@@ -27,7 +27,6 @@ _NOBODY = 65534
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/dev")
 """With what is mounted below them."""
 _WORK = ("/etc", "/tmp")  # noqa: S108 - bubblewrap builds its sandboxes there
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
 _numbers = itertools.count()
 
 
@@ -181,14 +180,8 @@ def _leave_others() -> None:
     """Unmounts here what no program needs, so that this namespace keeps no file system from being unmounted."""
     needed = [Path(path) for path in (*_SYSTEM, *_WORK, *os.get_exec_path(), sys.prefix, sys.base_prefix, __file__)]
     system = [Path(path) for path in _SYSTEM]
-    for point in _mount_points():  # with each goes what is mounted below it
+    for point in (Path(mount.target) for mount in mounts("thread-self")):  # with each goes what is mounted below it
         is_needed = any(point == path or point in path.parents for path in needed)
         if not is_needed and not any(path in point.parents for path in system):
             with suppress(OSError):
                 kernel.unmount(str(point))
-
-
-def _mount_points() -> list[Path]:
-    """Of this thread, in the order in which they were mounted. proc_pid_mountinfo(5)"""
-    lines = Path("/proc/thread-self/mountinfo").read_bytes().splitlines()
-    return [Path(os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), line.split()[4]))) for line in lines]

@@ -17,13 +17,13 @@ from typing import ClassVar, Self
 from cloudmanager.confined import filter as system_calls
 from cloudmanager.confined import mounts
 from cloudmanager.confined.errors import Unconfinable
+from cloudmanager.linux.block import is_read_only
 
 INFO_FD, GATE_FD, FILTER_FD = 4, 5, 6
 """Descriptors of a program's launcher. 3 is a listener's, as socket activation has it."""
 _FIRST_KEPT = 16
 """The numbers below are those that a process is given its descriptors under."""
 _LIBRARIES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-_BLKROGET = 0x125E
 _AWAY = "/dev"
 """Where a program starts that changes to the root directory when it has opened everything."""
 
@@ -345,9 +345,7 @@ def _require_binds_of_descriptors(bubblewrap: str) -> None:
 
 def _may_be_written(shown: Shown) -> bool:
     """By this user, if it were opened anew."""
-    answer = bytearray(4)
-    fcntl.ioctl(shown.fd, _BLKROGET, answer)
-    return not any(answer) and os.access(shown.own_path, os.W_OK, effective_ids=True)
+    return not is_read_only(shown.fd) and os.access(shown.own_path, os.W_OK, effective_ids=True)
 
 
 def _owner_may_open(shown: Shown) -> bool:

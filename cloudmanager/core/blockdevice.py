@@ -4,28 +4,23 @@ Nothing here is ever done to a device that somebody else attached.
 """
 
 import errno
-import fcntl
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse
 from cloudmanager.core.model import Device
-
-# linux/fs.h
-BLKROSET = 0x125D
-BLKROGET = 0x125E
-BLKFLSBUF = 0x1261
+from cloudmanager.linux import block
+from cloudmanager.linux.mounts import mounts
 
 
 def prepare(device: Device, *, read_only: bool) -> None:
     """Makes the kernel refuse writes, or allow them, and forget what it cached of the disk's earlier attachment."""
     with _opened(device, os.O_RDONLY) as descriptor:
-        if _is_read_only(descriptor) != read_only:
-            fcntl.ioctl(descriptor, BLKROSET, int(read_only).to_bytes(4, "little"))
-        fcntl.ioctl(descriptor, BLKFLSBUF, 0)
+        if block.is_read_only(descriptor) != read_only:
+            block.set_read_only(descriptor, read_only)
+        block.drop_buffers(descriptor)
 
 
 def flush(device: Device) -> None:
@@ -33,7 +28,7 @@ def flush(device: Device) -> None:
     try:
         with _opened(device, os.O_RDONLY | os.O_EXCL) as descriptor:
             os.fsync(descriptor)
-            fcntl.ioctl(descriptor, BLKFLSBUF, 0)
+            block.drop_buffers(descriptor)
     except DeviceError:
         raise
     except OSError as error:
@@ -49,29 +44,21 @@ def flush(device: Device) -> None:
 
 def holders(device: Device) -> list[str]:
     """What this machine has made of a block device and its partitions, as far as this mount namespace shows it."""
-    directory = Path(f"/sys/dev/block/{_numbers(device.identity.device)}")
+    number = device.identity.device
+    directory = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     parts = [directory, *(path.parent for path in directory.glob("*/partition"))]
     above = [f"part of {name}" for part in parts for name in _names(part / "holders")]
-    numbers = {_text(part / "dev") for part in parts}
-    return [*above, *(f"mounted at {target}" for number, target in _mounts() if number in numbers)]
+    numbers = set(map(_number, parts))
+    return [*above, *(f"mounted at {mount.target}" for mount in mounts() if mount.device in numbers)]
 
 
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Device number and mount point (proc_pid_mountinfo(5)), in which a space is written as \\040."""
-    for line in _text(Path("/proc/self/mountinfo")).splitlines():
-        _, _, number, _, target, *_ = line.split(" ")
-        yield number, re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), target)
-
-
-def _numbers(device: int) -> str:
-    return f"{os.major(device)}:{os.minor(device)}"
-
-
-def _text(path: Path) -> str:
+def _number(directory: Path) -> int | None:
+    """Of the device that sysfs describes there; None if it has just been removed."""
     try:
-        return path.read_text().strip()
+        major, _, minor = (directory / "dev").read_text().partition(":")
     except OSError:
-        return ""
+        return None
+    return os.makedev(int(major), int(minor))
 
 
 def _names(directory: Path) -> list[str]:
@@ -92,7 +79,3 @@ def _opened(device: Device, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _is_read_only(descriptor: int) -> bool:
-    return bool(int.from_bytes(fcntl.ioctl(descriptor, BLKROGET, bytes(4)), "little"))

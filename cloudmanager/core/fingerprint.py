@@ -19,8 +19,8 @@ from typing import Self
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
 from cloudmanager.core.nbd.images import chain, identity_of, open_files
+from cloudmanager.linux.block import SECTOR_BYTES
 
-SECTOR_BYTES = 512
 _BY_NUMBER = "/sys/dev/block"
 _LONGEST_ATTRIBUTE = 64
 

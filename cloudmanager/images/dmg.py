@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source
+from cloudmanager.images.source import Source
+from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"koly"
 _VERSION = 4
@@ -40,14 +41,14 @@ class _Trailer:
 
 def from_trailer(source: Source, trailer: bytes) -> Image | None:
     """None where the last sector is only a raw disk's. Raises UnsupportedImage, DamagedImage."""
-    parsed = _parsed(trailer, source.size - SECTOR)
+    parsed = _parsed(trailer, source.size - SECTOR_BYTES)
     if parsed is None:
         return None
     if parsed.segments > 1:
         raise UnsupportedImage("The image is one of several segments. Join them with `hdiutil convert` on a Mac.")
     if source.has_tables:
         _check_chunks(source, parsed)
-    return Image("dmg", parsed.sectors * SECTOR, read_only_because="QEMU only reads dmg.")
+    return Image("dmg", parsed.sectors * SECTOR_BYTES, read_only_because="QEMU only reads dmg.")
 
 
 def _parsed(trailer: bytes, end: int) -> _Trailer | None:
@@ -59,14 +60,20 @@ def _parsed(trailer: bytes, end: int) -> _Trailer | None:
     xml_at, xml_bytes = struct.unpack_from(">QQ", trailer, _XML_OFFSET)
     (sectors,) = struct.unpack_from(">Q", trailer, _SECTORS_OFFSET)
     inside = max(data_at + data_bytes, fork_at + fork_bytes, xml_at + xml_bytes) <= end
-    if version != _VERSION or length != SECTOR or not inside or not (fork_bytes or xml_bytes) or sectors >= 1 << 54:
+    if (
+        version != _VERSION
+        or length != SECTOR_BYTES
+        or not inside
+        or not (fork_bytes or xml_bytes)
+        or sectors >= 1 << 54
+    ):
         return None
     return _Trailer(data_at, fork_at, fork_bytes, xml_at, xml_bytes, sectors, segments)
 
 
 def _check_chunks(source: Source, trailer: _Trailer) -> None:
     """That all are inside the file, and such as QEMU reads."""
-    end = source.size - SECTOR
+    end = source.size - SECTOR_BYTES
     for block in _blocks(source, trailer):
         magic, block_offset = _BLOCK.unpack_from(block.ljust(_BLOCK.size, b"\0"))
         if magic != b"mish" or len(block) < _CHUNKS_OFFSET + _CHUNK.size:
@@ -83,8 +90,8 @@ def _check_chunks(source: Source, trailer: _Trailer) -> None:
                 )
             if start + offset + length > end:
                 raise source.truncated("data")
-            if max(length, sectors * SECTOR) > _MAX_CHUNK_BYTES:
-                raise DamagedImage(f"The image is damaged: a chunk claims {max(length, sectors * SECTOR)} bytes.")
+            if max(length, sectors * SECTOR_BYTES) > _MAX_CHUNK_BYTES:
+                raise DamagedImage(f"The image is damaged: a chunk claims {max(length, sectors * SECTOR_BYTES)} bytes.")
 
 
 def _blocks(source: Source, trailer: _Trailer) -> Iterator[bytes]:

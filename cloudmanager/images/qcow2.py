@@ -9,7 +9,8 @@ from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnreasonableImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, TIME_LIMIT_SECONDS, Source, TimeIsUp, merged, round_up
+from cloudmanager.images.source import TIME_LIMIT_SECONDS, Source, TimeIsUp, merged, round_up
+from cloudmanager.linux.block import SECTOR_BYTES
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _HEADER_V3 = struct.Struct(">QQQII")
@@ -72,7 +73,7 @@ class _Header:
 
 
 def read(source: Source) -> Image:
-    sector = source.exactly(0, SECTOR, "header")
+    sector = source.exactly(0, SECTOR_BYTES, "header")
     header = _Header.parse(sector)
     _refuse_unsupported(header)
     _refuse_references(header, sector)
@@ -83,7 +84,7 @@ def read(source: Source) -> Image:
     damaged = "QEMU marked the image as corrupt, so it is read-only until `qemu-img check -r all` repairs it."
     return Image(
         "qcow2",
-        header.size_bytes // SECTOR * SECTOR,
+        header.size_bytes // SECTOR_BYTES * SECTOR_BYTES,
         backing=_backing(source, header),
         read_only_because=damaged if header.features & _CORRUPT else "",
     )
@@ -221,7 +222,7 @@ def _leads_beyond_the_end(l2_piece: bytes, header: _Header, size: int) -> bool:
     """An extended entry has a bitmap of its subclusters behind the same number."""
     compressed = entries.flags(base + _COMPRESSED_BIT)
     last_start = max(0, size - header.cluster_bytes)
-    beyond = entries.at_least(entries.field(base + 9, 47), last_start // SECTOR + 1) & entries.but(compressed)
+    beyond = entries.at_least(entries.field(base + 9, 47), last_start // SECTOR_BYTES + 1) & entries.but(compressed)
     if header.features & _EXTENDED_L2:
         if any(_end_of_subclusters(entry, header) > size for entry in entries.chosen(beyond).values()):
             return True
@@ -238,7 +239,7 @@ def _compressed_beyond(entries: Entries, base: int, header: _Header, size: int) 
     length_bits = header.cluster_bits - 8
     first = entries.field(base + 9, 53 - length_bits)
     further = entries.field(base + 62 - length_bits, length_bits)
-    return entries.at_least(first + further, round_up(size) // SECTOR)
+    return entries.at_least(first + further, round_up(size) // SECTOR_BYTES)
 
 
 def _in_last_sector(l2_piece: bytes, header: _Header, size: int) -> int:
@@ -246,13 +247,13 @@ def _in_last_sector(l2_piece: bytes, header: _Header, size: int) -> int:
 
     An entry counts sectors, and the file need not have all of the last one.
     """
-    if not size % SECTOR:
+    if not size % SECTOR_BYTES:
         return 0
     entries = Entries(l2_piece, header.l2_entry_bytes, "big")
     base = header.l2_entry_bytes * 8 - 64
     compressed = entries.flags(base + _COMPRESSED_BIT)
     length_bits = header.cluster_bits - 8
-    last = compressed and compressed & _compressed_beyond(entries, base, header, size - SECTOR)
+    last = compressed and compressed & _compressed_beyond(entries, base, header, size - SECTOR_BYTES)
     offsets = ((entry >> base) & ((1 << 62 - length_bits) - 1) for entry in entries.chosen(last).values())
     return max(offsets, default=0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from cloudmanager.images.source import SECTOR
+from cloudmanager.linux.block import SECTOR_BYTES
 
 HEAD_BYTES = 4096
 """As many of a file's first bytes as `recognise` looks at."""
@@ -91,9 +91,9 @@ def _zip(head: bytes) -> FileKind | None:
 
 def _tar(head: bytes) -> FileKind | None:
     """By the checksum of the first member's header, which the oldest kind has too (POSIX, ustar interchange format)."""
-    header = head[:SECTOR]
+    header = head[:SECTOR_BYTES]
     given = re.fullmatch(rb"[ \0]*([0-7]+)[ \0]*", header[148:156])
-    if len(header) < SECTOR or not header[0] or given is None:
+    if len(header) < SECTOR_BYTES or not header[0] or given is None:
         return None
     if int(given[1], 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         return None
@@ -122,7 +122,7 @@ def _zlib(head: bytes) -> FileKind | None:
     if head[:2] not in (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"):
         return None
     try:
-        is_it = len(zlib.decompressobj().decompress(head)) >= SECTOR
+        is_it = len(zlib.decompressobj().decompress(head)) >= SECTOR_BYTES
     except zlib.error:
         return None
     return FileKind("zlib", "a zlib stream, as a dmg has it whose end is missing", Group.COMPRESSED) if is_it else None
@@ -131,9 +131,9 @@ def _zlib(head: bytes) -> FileKind | None:
 def _document(head: bytes, size_bytes: int | None) -> FileKind | None:
     if len(head) < HEAD_BYTES:
         size_bytes = len(head)
-    if size_bytes is not None and size_bytes % SECTOR and is_text(head):
+    if size_bytes is not None and size_bytes % SECTOR_BYTES and is_text(head):
         return FileKind("text", "a text", Group.OTHER)
-    if size_bytes is not None and 0 < size_bytes < SECTOR:
+    if size_bytes is not None and 0 < size_bytes < SECTOR_BYTES:
         return FileKind("fragment", "smaller than one sector", Group.OTHER)
     if head[510:512] == b"\x55\xaa":
         return None  # a boot sector: some begin like a program

@@ -9,8 +9,8 @@ from time import monotonic
 from typing import BinaryIO, TypeAlias
 
 from cloudmanager.images.errors import TruncatedImage, UnreadableImage, UnreasonableImage
+from cloudmanager.linux.block import SECTOR_BYTES
 
-SECTOR = 512
 MAX_TABLE_BYTES = 64 * 1024 * 1024
 """No honest image has a larger table in one piece; a damaged header may claim anything."""
 PIECE_BYTES = 256 * 1024
@@ -163,7 +163,7 @@ def merged(starts: Iterable[int], length: int) -> Iterator[tuple[int, int]]:
         yield first, last
 
 
-def round_up(value: int, unit: int = SECTOR) -> int:
+def round_up(value: int, unit: int = SECTOR_BYTES) -> int:
     return -(-value // unit) * unit
 
 

@@ -5,7 +5,8 @@ import struct
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source, round_up
+from cloudmanager.images.source import Source, round_up
+from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"\x7f\x10\xda\xbe"
 MAGIC_OFFSET = 64
@@ -18,7 +19,7 @@ _DISCARDED = 0xFFFFFFFE
 
 
 def read(source: Source) -> Image:
-    header = source.exactly(0, SECTOR, "header")
+    header = source.exactly(0, SECTOR_BYTES, "header")
     (version,) = struct.unpack_from("<I", header, MAGIC_OFFSET + 4)
     if version != _VERSION:
         raise UnsupportedImage(f"VDI version {version >> 16}.{version & 0xFFFF} is not one that QEMU reads (1.1).")
@@ -26,7 +27,7 @@ def read(source: Source) -> Image:
     map_offset, data_offset, sector_bytes, size, block_bytes, _extra, blocks, allocated, relatives = layout
     if relatives.strip(b"\0"):
         raise UnsafeImage("The image is a difference to a parent VDI. Merge them in VirtualBox.")
-    if sector_bytes != SECTOR or block_bytes != _BLOCK_BYTES or (map_offset | data_offset) % SECTOR:
+    if sector_bytes != SECTOR_BYTES or block_bytes != _BLOCK_BYTES or (map_offset | data_offset) % SECTOR_BYTES:
         raise DamagedImage("The image is damaged: its sector, block and table sizes are not those of a VDI.")
     if size > blocks * block_bytes or allocated > blocks:
         raise DamagedImage("The image is damaged: its size does not fit its number of blocks.")

@@ -6,7 +6,8 @@ from uuid import UUID
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source
+from cloudmanager.images.source import Source
+from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"vhdxfile"
 _HEADER_OFFSETS = (64 * 1024, 128 * 1024)
@@ -39,7 +40,7 @@ def read(source: Source) -> Image:
     items = _entries(table, b"metadata", 10, 32, _ITEM)
     block_bytes = _block_bytes(source, offset, items)
     size = _item(source, offset, items, _VIRTUAL_DISK_SIZE, "<Q")
-    if size > _MAX_SIZE_BYTES or size % SECTOR:
+    if size > _MAX_SIZE_BYTES or size % SECTOR_BYTES:
         raise DamagedImage(f"The image is damaged: a VHDX cannot have {size} bytes.")
     sector_bytes = _item(source, offset, items, _LOGICAL_SECTOR_SIZE, "<I")
     _refuse_large_sectors(sector_bytes)
@@ -54,7 +55,7 @@ def _refuse_large_sectors(sector_bytes: int) -> None:
             "The image has logical sectors of 4096 bytes, which QEMU does not read. Attach it to a machine with "
             "Hyper-V and copy its bytes into a raw image."
         )
-    if sector_bytes != SECTOR:
+    if sector_bytes != SECTOR_BYTES:
         raise DamagedImage(f"The image is damaged: a VHDX cannot have sectors of {sector_bytes} bytes.")
 
 
@@ -100,7 +101,7 @@ def _check_not_truncated(source: Source, regions: dict[bytes, tuple[int, int]], 
     """Every block is inside the file; the last one may end with the disk, as QEMU writes fixed images."""
     if block_bytes < _SMALLEST_BLOCK_BYTES or block_bytes & (block_bytes - 1):
         raise DamagedImage(f"The image is damaged: blocks of {block_bytes} bytes do not exist in VHDX.")
-    blocks_per_chunk = _SECTORS_PER_CHUNK * SECTOR // block_bytes
+    blocks_per_chunk = _SECTORS_PER_CHUNK * SECTOR_BYTES // block_bytes
     blocks = -(-size // block_bytes)
     used = blocks + (blocks - 1) // blocks_per_chunk  # a bitmap of sectors follows each chunk of blocks
     offset, length = regions[_BLOCK_TABLE]

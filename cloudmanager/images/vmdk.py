@@ -11,7 +11,8 @@ from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, NotADisk, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Piece, Source, merged
+from cloudmanager.images.source import Piece, Source, merged
+from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"KDMV"
 _HEADER = struct.Struct("<4sIIQQQQIQQQ")
@@ -19,8 +20,8 @@ _GRAIN_MARKER = struct.Struct("<QI")
 _REDUNDANT_DIRECTORY = 1 << 1
 _COMPRESSED = 1 << 16
 _DIRECTORY_AT_END = 0xFFFFFFFFFFFFFFFF
-_FOOTER_BYTES = 3 * SECTOR
-_DESCRIPTOR_OFFSET = SECTOR
+_FOOTER_BYTES = 3 * SECTOR_BYTES
+_DESCRIPTOR_OFFSET = SECTOR_BYTES
 _MAX_DESCRIPTOR_BYTES = (1 << 20) - 1
 _MAX_GRAIN_SECTORS = 0x200000
 _MAX_TABLE_ENTRIES = 512
@@ -68,17 +69,17 @@ def refuse_descriptor(_source: Source) -> Image:
 
 
 def read(source: Source) -> Image:
-    header = _Header.parse(source.exactly(0, SECTOR, "header"))
+    header = _Header.parse(source.exactly(0, SECTOR_BYTES, "header"))
     _check_header(header)
     descriptor = _descriptor(source, header)
     _refuse_references(source, header, descriptor)
     if header.directory_sector == _DIRECTORY_AT_END:
-        header = _Header.parse(source.up_to(source.size - 2 * SECTOR, SECTOR).ljust(SECTOR, b"\0"))
+        header = _Header.parse(source.up_to(source.size - 2 * SECTOR_BYTES, SECTOR_BYTES).ljust(SECTOR_BYTES, b"\0"))
         _check_header(header)
     _check_not_truncated(source, header)
     return Image(
         "vmdk",
-        header.capacity_sectors * SECTOR,
+        header.capacity_sectors * SECTOR_BYTES,
         backing=_parent(descriptor),
         read_only_because="QEMU only reads compressed (streamOptimized) VMDK." if header.flags & _COMPRESSED else "",
     )
@@ -99,10 +100,10 @@ def _check_header(header: _Header) -> None:
 
 
 def _descriptor(source: Source, header: _Header) -> str:
-    length = min(header.descriptor_sectors * SECTOR, _MAX_DESCRIPTOR_BYTES)
+    length = min(header.descriptor_sectors * SECTOR_BYTES, _MAX_DESCRIPTOR_BYTES)
     if not header.descriptor_sector and not header.descriptor_sectors:
         raise _is_extent()
-    if header.descriptor_sector * SECTOR != _DESCRIPTOR_OFFSET or not length:
+    if header.descriptor_sector * SECTOR_BYTES != _DESCRIPTOR_OFFSET or not length:
         raise DamagedImage("The image is damaged: it has no descriptor where VMDK keeps it.")
     data = source.exactly(_DESCRIPTOR_OFFSET, length, "descriptor")
     if not data.strip(b"\0"):
@@ -123,9 +124,9 @@ def _refuse_references(source: Source, header: _Header, descriptor: str) -> None
         raise _refers_elsewhere(f"createType {', '.join(kinds)[:80] or 'missing'}")
     if len(extents) != 1 or not _OWN_EXTENT.fullmatch(extents[0].strip()):
         raise _refers_elsewhere("extents in other files")
-    end = _DESCRIPTOR_OFFSET + min(header.descriptor_sectors * SECTOR, _MAX_DESCRIPTOR_BYTES)
+    end = _DESCRIPTOR_OFFSET + min(header.descriptor_sectors * SECTOR_BYTES, _MAX_DESCRIPTOR_BYTES)
     start = max(end, source.size - _FOOTER_BYTES)
-    head = source.up_to(0, SECTOR) + descriptor.encode("ascii", "replace").ljust(end - SECTOR, b"\0")
+    head = source.up_to(0, SECTOR_BYTES) + descriptor.encode("ascii", "replace").ljust(end - SECTOR_BYTES, b"\0")
     objections = second_opinion.refusals("vmdk", [head, source.up_to(start, _FOOTER_BYTES)])
     if "footer" in objections:
         raise DamagedImage(f"The image is damaged or truncated: {objections['footer']}.")
@@ -151,11 +152,11 @@ def _parent(descriptor: str) -> str | None:
 
 def _check_not_truncated(source: Source, header: _Header) -> None:
     """Every grain table and every grain is inside the file."""
-    if header.data_sector * SECTOR > source.size:
+    if header.data_sector * SECTOR_BYTES > source.size:
         raise source.truncated("data")
     sector = header.redundant_directory_sector if header.flags & _REDUNDANT_DIRECTORY else header.directory_sector
     source.check_table(header.tables * 4, "grain directory", _MAX_DIRECTORY_BYTES)
-    tables = source.pieces(_grain_table_ranges(source, sector * SECTOR, header))
+    tables = source.pieces(_grain_table_ranges(source, sector * SECTOR_BYTES, header))
     if header.flags & _COMPRESSED:
         _check_compressed_grains(source, tables)
     else:
@@ -166,7 +167,7 @@ def _grain_table_ranges(source: Source, directory_offset: int, header: _Header) 
     """Raises TruncatedImage."""
     table_bytes = header.table_entries * 4
     for piece in source.table(directory_offset, header.tables * 4, "grain directory"):
-        starts = sorted({entry * SECTOR for (entry,) in struct.iter_unpack("<I", piece.data)} - {0})
+        starts = sorted({entry * SECTOR_BYTES for (entry,) in struct.iter_unpack("<I", piece.data)} - {0})
         if starts and starts[-1] + table_bytes > source.size:
             raise source.truncated("grain table")
         yield from merged(starts, table_bytes)
@@ -174,7 +175,7 @@ def _grain_table_ranges(source: Source, directory_offset: int, header: _Header) 
 
 def _check_grains(source: Source, header: _Header, tables: Iterator[Piece]) -> None:
     """0 and 1 stand for grains that are not there."""
-    last_start = source.size // SECTOR - header.grain_sectors
+    last_start = source.size // SECTOR_BYTES - header.grain_sectors
     for piece in tables:
         grains = Entries(piece.data, 4, "little")
         if grains.at_least(grains.field(0, 32), max(2, last_start + 1)):
@@ -190,6 +191,6 @@ def _check_compressed_grains(source: Source, tables: Iterator[Piece]) -> None:
             starts.byteswap()
         last = max(last, max(starts, default=0))
     if last > 1:
-        _sector, length = _GRAIN_MARKER.unpack(source.exactly(last * SECTOR, _GRAIN_MARKER.size, "data"))
-        if last * SECTOR + _GRAIN_MARKER.size + int(length) > source.size:
+        _sector, length = _GRAIN_MARKER.unpack(source.exactly(last * SECTOR_BYTES, _GRAIN_MARKER.size, "data"))
+        if last * SECTOR_BYTES + _GRAIN_MARKER.size + int(length) > source.size:
             raise source.truncated("data")

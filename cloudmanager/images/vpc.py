@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
 from cloudmanager.images.image import Image
-from cloudmanager.images.source import SECTOR, Source, round_up
+from cloudmanager.images.source import Source, round_up
+from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"conectix"
 _FOOTER = struct.Struct(">8sIIQ4x4s4x4s8xQHBBII")
@@ -50,7 +51,7 @@ class _Footer:
     @property
     def is_sized_by_geometry(self) -> bool:
         """The largest geometry stands for any size from there on; one that is larger than the field is a mistake."""
-        geometry_bytes = self.geometry_sectors * SECTOR
+        geometry_bytes = self.geometry_sectors * SECTOR_BYTES
         return (
             self.creator in _SIZED_BY_GEOMETRY
             and self.geometry_sectors != _LARGEST_GEOMETRY
@@ -59,7 +60,7 @@ class _Footer:
 
     @property
     def size_bytes(self) -> int:
-        return (self.geometry_sectors if self.is_sized_by_geometry else self.size_field // SECTOR) * SECTOR
+        return (self.geometry_sectors if self.is_sized_by_geometry else self.size_field // SECTOR_BYTES) * SECTOR_BYTES
 
     @property
     def image(self) -> Image:
@@ -72,13 +73,13 @@ def fixed(source: Source, footer: bytes) -> Image | None:
     if not footer.startswith(MAGIC):
         return None
     parsed = _Footer.parse(footer)
-    fits = parsed.size_field == source.size - SECTOR and 0 < parsed.size_bytes <= parsed.size_field
+    fits = parsed.size_field == source.size - SECTOR_BYTES and 0 < parsed.size_bytes <= parsed.size_field
     return parsed.image if parsed.is_intact and parsed.disk_type == _FIXED and fits else None
 
 
 def read(source: Source) -> Image:
     """A dynamic VHD, which starts with a copy of its footer."""
-    footer = _Footer.parse(source.exactly(0, SECTOR, "header"))
+    footer = _Footer.parse(source.exactly(0, SECTOR_BYTES, "header"))
     if not footer.is_intact:
         raise DamagedImage("The image is damaged: the checksum of its VHD header is wrong.")
     if footer.disk_type == _DIFFERENCING:
@@ -94,14 +95,14 @@ def _check_blocks(source: Source, footer: _Footer) -> None:
     magic, table_offset, entries, block_bytes, checksum = _DYNAMIC_HEADER.unpack_from(header)
     if magic != b"cxsparse" or checksum != _checksum(header, _DYNAMIC_CHECKSUM_OFFSET):
         raise DamagedImage("The image is damaged: its dynamic disk header is not valid.")
-    if block_bytes < SECTOR or block_bytes & (block_bytes - 1) or entries * block_bytes < footer.size_bytes:
+    if block_bytes < SECTOR_BYTES or block_bytes & (block_bytes - 1) or entries * block_bytes < footer.size_bytes:
         raise DamagedImage("The image is damaged: its size does not fit its blocks.")
-    bitmap_bytes = round_up(block_bytes // SECTOR // 8)
+    bitmap_bytes = round_up(block_bytes // SECTOR_BYTES // 8)
     last_start = source.size - bitmap_bytes - block_bytes
     for piece in source.table(table_offset, entries * 4, "block table"):
         sectors = Entries(piece.data, 4, "big")
         starts = sectors.field(0, 32)
-        if sectors.at_least(starts, max(0, last_start // SECTOR + 1)) & sectors.but(
+        if sectors.at_least(starts, max(0, last_start // SECTOR_BYTES + 1)) & sectors.but(
             sectors.at_least(starts, _UNALLOCATED)
         ):
             raise source.truncated("data")

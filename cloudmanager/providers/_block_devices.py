@@ -9,9 +9,7 @@ from pathlib import Path
 from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
-
-SECTOR_BYTES = 512
-"""What sysfs counts sizes in, whatever the sectors of a device are."""
+from cloudmanager.linux.block import SECTOR_BYTES
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""TLS with certificates in libnbd's place, for servers that are known by an IPv6 address.
+"""TLS with certificates on behalf of libnbd, for servers that are known by an IPv6 address.
 
 libnbd compares a server's certificate with the name that it connects to, and verifies nothing without one. Given an
 IPv6 address as that name, it asks the server for it (SNI), which GnuTLS refuses. So the conversation with the server,
@@ -9,7 +9,6 @@ https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -18,20 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from cloudmanager.transfer import negotiation
 from cloudmanager.transfer.endpoint import Endpoint
 
 Answer = TypeVar("Answer")
 
-_GREETING = struct.Struct(">8s8sH")
-_OPTION = struct.Struct(">8sII")
-_REPLY = struct.Struct(">QIII")
-_CLIENT_FLAGS = struct.Struct(">I")
-_NBDMAGIC, _IHAVEOPT = b"NBDMAGIC", b"IHAVEOPT"
-_REPLY_MAGIC = 0x3E889045565A9
-_OPT_STARTTLS = 5
-_REP_ACK = 1
-_KNOWN_FLAGS = 0b11
-"""Fixed newstyle, no zeroes."""
 _PART_BYTES = 256 * 1024
 _LONGEST_BUFFER = 4 * _PART_BYTES
 
@@ -70,7 +60,7 @@ class TlsRelay:
             with server, suppress(OSError):
                 self._negotiated.set_result(None)
                 self._ours.sendall(greeting)
-                _receive(self._ours, _CLIENT_FLAGS.size)  # the server has them already
+                negotiation.receiver(self._ours)(negotiation.CLIENT_FLAGS_BYTES)  # the server has them already
                 _pass_on(self._ours, server)
 
     def _negotiate(self) -> tuple[ssl.SSLSocket, bytes]:
@@ -90,12 +80,15 @@ class TlsRelay:
 
 def _start_tls(connection: socket.socket) -> bytes:
     """Until the server waits for TLS. Returns how it greeted; raises OSError."""
-    greeting = _receive(connection, _GREETING.size)
-    magic, option_magic, flags = _GREETING.unpack(greeting)
-    if (magic, option_magic) != (_NBDMAGIC, _IHAVEOPT):
-        raise OSError("what answers is no NBD server of our days")
-    connection.sendall(_CLIENT_FLAGS.pack(flags & _KNOWN_FLAGS) + _OPTION.pack(_IHAVEOPT, _OPT_STARTTLS, 0))
-    if _receive(connection, _REPLY.size) != _REPLY.pack(_REPLY_MAGIC, _OPT_STARTTLS, _REP_ACK, 0):
+    receive = negotiation.receiver(connection)
+    greeting = receive(negotiation.GREETING_BYTES)
+    try:
+        flags = negotiation.server_flags(greeting)
+        connection.sendall(negotiation.client_flags(flags) + negotiation.start_tls())
+        reply = negotiation.read_reply(receive)
+    except negotiation.ProtocolError as error:
+        raise OSError(f"the server {error}") from error
+    if not reply.is_acknowledged:
         raise OSError("the server refuses TLS")
     return greeting
 
@@ -182,13 +175,3 @@ def _tried(attempt: Callable[[], Answer]) -> Answer | None:
         return attempt()
     except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
         return None
-
-
-def _receive(connection: socket.socket, size: int) -> bytes:
-    received = b""
-    while len(received) < size:
-        part = connection.recv(size - len(received))
-        if not part:
-            raise ConnectionResetError("the NBD server closed the connection")
-        received += part
-    return received

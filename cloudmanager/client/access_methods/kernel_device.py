@@ -12,9 +12,10 @@ from cloudmanager.client import sector_size
 from cloudmanager.client.access_methods import nbd_driver
 from cloudmanager.client.access_methods.endpoint import Endpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost, NotPossibleHere
-from cloudmanager.client.access_methods.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, Served, negotiate, read
 from cloudmanager.client.access_methods.nbd_driver import Attachment, ConnectionUnread, Nbd
 from cloudmanager.client.address import NbdAddress
+from cloudmanager.transfer import negotiation
+from cloudmanager.transfer.negotiation import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, ProtocolError, Served
 
 CONNECTIONS = 2
 """An export serves 32 in all, unless its service is set up otherwise, and the next client would wait."""
@@ -121,12 +122,15 @@ class _Wish:
 
         def read_some(offset: int, length: int) -> bytes:
             length = min(length, max(0, size_bytes - offset))
-            return read(connection, offset, length) if length else b""
+            if not length:
+                return b""
+            connection.sendall(negotiation.read_request(offset, length))
+            return negotiation.read_answer(negotiation.receiver(connection), length)
 
         connection.settimeout(self.ready_seconds)
         try:
             return sector_size.chosen(read_some, self.logical_sector_bytes)
-        except OSError as error:
+        except (OSError, ProtocolError) as error:
             raise AccessFailed(f"the NBD server cannot be read: {error}") from error
         finally:
             connection.settimeout(None)  # the kernel wants a blocking one
@@ -157,6 +161,22 @@ def _connect(
                 break
             sockets.append(undo.enter_context(connection))
     return served, sockets
+
+
+def negotiate(connection: socket.socket, export_name: str) -> Served:
+    """Leaves the connection in the transmission phase. Raises AccessFailed, OSError."""
+    receive = negotiation.receiver(connection)
+    try:
+        flags = negotiation.server_flags(receive(negotiation.GREETING_BYTES))
+        connection.sendall(negotiation.client_flags(flags) + negotiation.go(export_name))
+        reply = negotiation.read_reply(receive)
+    except ProtocolError as error:
+        raise AccessFailed(f"what answers at the address {error}") from error
+    if not reply.is_acknowledged:
+        raise AccessFailed(f"the NBD server refuses the disk: {reply.message or hex(reply.kind)}")
+    if reply.served is None:
+        raise AccessFailed("the NBD server did not say how large the disk is")
+    return reply.served
 
 
 def _negotiated(endpoint: Endpoint, timeout_seconds: float) -> tuple[socket.socket, Served]:

@@ -12,9 +12,8 @@ from pathlib import Path
 from cloudmanager.client import sector_size
 from cloudmanager.client.access_methods import lvm
 from cloudmanager.client.access_methods.command import run
+from cloudmanager.linux.block import SECTOR_BYTES
 
-_UNIT_BYTES = 512
-"""partx counts in these, whatever the sectors of the table are."""
 _NOTHING_FOUND = 2
 _AMBIGUOUS = 8
 _NO_TABLE = 1
@@ -97,7 +96,8 @@ def _partitions(disk: Path, sector_bytes: int) -> tuple[str, list[Part]]:
 
 
 def _partition(disk: Path, row: dict[str, str]) -> Part:
-    start, size = int(row["START"]) * _UNIT_BYTES, int(row["SECTORS"]) * _UNIT_BYTES
+    # partx counts in units of 512 bytes, whatever the sectors of the table are.
+    start, size = int(row["START"]) * SECTOR_BYTES, int(row["SECTORS"]) * SECTOR_BYTES
     return Part(row["NR"], start, size, _content(disk, start, size), row["TYPE"], _plain(row["NAME"]))
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from cloudmanager.client.access_methods.errors import AccessFailed
+from cloudmanager.linux.block import SECTOR_BYTES
 
-_SECTOR_BYTES = 512
 _LABEL_SECTORS = 4
 """The label is in one of the first."""
 _LABEL = struct.Struct("<8sQII8s")
@@ -65,8 +65,8 @@ def parse(text: str) -> dict[str, Value]:
 
 def _metadata(file: BinaryIO, start: int) -> tuple[str, str]:
     """The physical volume's own id, and the text that describes its group, empty for none."""
-    sectors = _read(file, start, _LABEL_SECTORS * _SECTOR_BYTES)
-    found = next(offset for offset in range(0, len(sectors), _SECTOR_BYTES) if sectors[offset:].startswith(b"LABELONE"))
+    sectors = _read(file, start, _LABEL_SECTORS * SECTOR_BYTES)
+    found = next(offset for offset in range(0, len(sectors), SECTOR_BYTES) if sectors[offset:].startswith(b"LABELONE"))
     *_, header, _ = _LABEL.unpack_from(sectors, found)
     place = found + header
     identity, _ = _PHYSICAL_VOLUME.unpack_from(sectors, place)
@@ -102,10 +102,10 @@ def _text(file: BinaryIO, start: int, area_size: int) -> str:
 
 def _volumes(metadata: Mapping[str, Value], identity: str, start: int) -> Iterator[LogicalVolume]:
     group, described = next((name, value) for name, value in metadata.items() if isinstance(value, Mapping))
-    extent = _number(described["extent_size"]) * _SECTOR_BYTES
+    extent = _number(described["extent_size"]) * SECTOR_BYTES
     physical = _table(described["physical_volumes"])
     ours = next(name for name, each in physical.items() if _word(_table(each)["id"]).replace("-", "") == identity)
-    data = start + _number(_table(physical[ours])["pe_start"]) * _SECTOR_BYTES
+    data = start + _number(_table(physical[ours])["pe_start"]) * SECTOR_BYTES
     for name, each in _table(described.get("logical_volumes", {})).items():
         segments = [_table(value) for key, value in _table(each).items() if re.fullmatch(r"segment\d+", key)]
         size = sum(_number(segment["extent_count"]) for segment in segments) * extent

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from cloudmanager.client.access_methods import nbd_queues
 from cloudmanager.client.access_methods.errors import AccessFailed
-from cloudmanager.client.access_methods.handshake import FLAG_READ_ONLY
+from cloudmanager.linux import block
+from cloudmanager.transfer.negotiation import FLAG_READ_ONLY
 
 _SET_SOCK = 0xAB00
 _SET_BLKSIZE = 0xAB01
@@ -33,12 +34,8 @@ _SET_SIZE_BLOCKS = 0xAB07
 _DISCONNECT = 0xAB08
 _SET_TIMEOUT = 0xAB09
 _SET_FLAGS = 0xAB0A
-_BLKRRPART = 0x125F  # linux/fs.h
-_BLKRASET = 0x1262
 
 _CAP_SYS_ADMIN = 21  # linux/capability.h
-UNIT_BYTES = 512
-"""What the kernel counts in, whatever the sectors of a device are."""
 _LOOK_SECONDS = 0.01
 _CLEAR_SECONDS = 2.0
 
@@ -113,7 +110,7 @@ class Nbd:
         """First byte → device, as the kernel found them."""
         found = {}
         for partition in _partitions(self.path):
-            found[int((partition / "start").read_text()) * UNIT_BYTES] = Path("/dev", partition.name)
+            found[int((partition / "start").read_text()) * block.SECTOR_BYTES] = Path("/dev", partition.name)
         return dict(sorted(found.items()))
 
     def _serve(self) -> None:
@@ -179,7 +176,7 @@ class Nbd:
     def _await_size(self, deadline: float) -> None:
         """The driver announces a connected device to udev alone, which a container does not hear."""
         shown = Path("/sys/block", self.path.name)
-        units = self._attachment.sectors * self._attachment.logical_sector_bytes // UNIT_BYTES
+        units = self._attachment.sectors * self._attachment.logical_sector_bytes // block.SECTOR_BYTES
         while not ((shown / "pid").exists() and int((shown / "size").read_text()) == units):
             if self._is_over.is_set() or time.monotonic() > deadline:
                 raise AccessFailed(f"the kernel did not connect {self.path}; its log (dmesg) says why")
@@ -194,9 +191,9 @@ class Nbd:
         """Read-ahead, and the partitions: the kernel looks for them only when asked."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(descriptor, _BLKRASET, self._attachment.read_ahead_bytes // UNIT_BYTES)
+            fcntl.ioctl(descriptor, block.BLKRASET, self._attachment.read_ahead_bytes // block.SECTOR_BYTES)
             with suppress(OSError):  # busy: somebody looks at the new device, which made the kernel look too
-                fcntl.ioctl(descriptor, _BLKRRPART)
+                block.reread_partitions(descriptor)
         finally:
             os.close(descriptor)
 
@@ -240,7 +237,7 @@ def _clear(descriptor: int, path: Path) -> None:
         while True:
             with suppress(OSError):  # busy
                 fcntl.ioctl(descriptor, _CLEAR_SOCK)
-                fcntl.ioctl(descriptor, _BLKRRPART)
+                block.reread_partitions(descriptor)
             if _is_empty(path) or time.monotonic() > deadline:
                 return
             time.sleep(_LOOK_SECONDS)

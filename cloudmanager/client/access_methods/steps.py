@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.connection import Connection
 from cloudmanager.client.errors import ExportNotFound
 from cloudmanager.client.service import Service
+from cloudmanager.linux.mounts import mounted_at, mounts
 
 END_SECONDS = 20.0
 BUSY_SECONDS = 1.0
@@ -135,24 +135,16 @@ KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def mount_points_below(directory: Path) -> list[str]:
-    return [path for path, _ in _mounts() if Path(path).is_relative_to(directory)]
+    return [mount.target for mount in mounts() if Path(mount.target).is_relative_to(directory)]
 
 
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Where, and the number of the device (proc(5), mountinfo)."""
-    with Path("/proc/self/mountinfo").open() as table:
-        for line in table:
-            _, _, device, _, path, *_ = line.split(" ")
-            yield re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), path), device
-
-
-def _device_mounted_at(path: str) -> str | None:
-    found = [device for where, device in _mounts() if where == path]
-    return found[-1] if found else None
+def _device_mounted_at(path: str) -> int | None:
+    mount = mounted_at(path)
+    return mount.device if mount else None
 
 
 def _is_mount_point(path: str) -> bool:
-    return _device_mounted_at(path) is not None
+    return mounted_at(path) is not None
 
 
 def _unmount_fuse(path: str, *, lazily: bool = False) -> None:

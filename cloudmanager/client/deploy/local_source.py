@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.client.deploy.errors import SourceChanged, SourceError, UnreadableRange
+from cloudmanager.linux.block import whole_sectors
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, on_grains
 from cloudmanager.transfer.libnbd import Patience
@@ -108,7 +109,6 @@ def opened_again(descriptor: int, end: int, flags: int = 0) -> Iterator[FileRead
         os.close(own)
 
 
-_SECTOR = 512
 _READERS = 64
 
 
@@ -171,7 +171,7 @@ class FileSource:
 
     @property
     def size_bytes(self) -> int:
-        return -(-self.file.length // _SECTOR) * _SECTOR
+        return whole_sectors(self.file.length)
 
     @property
     def identity(self) -> str:

@@ -2,10 +2,8 @@
 
 import ctypes
 import errno
-import fcntl
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from cloudmanager.client import sector_size
 from cloudmanager.client.deploy.errors import TargetError, TargetInUse, TargetReadOnly, TargetTooSmall
 from cloudmanager.client.deploy.local_source import FileReader, lock_whole, opened_again
+from cloudmanager.linux import block
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, pieces
 from cloudmanager.transfer.libnbd import Patience
@@ -21,7 +20,6 @@ _WRITERS = 64
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
 """linux/falloc.h"""
 _CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)
-_BLKRRPART, _BLKROGET = 0x125F, 0x125E
 _DEVICES, _SHARED_MEMORY = Path("/dev"), Path("/dev/shm")  # noqa: S108 # files are meant to be there
 """linux/fs.h"""
 _LOOP_BACKING = "/sys/block"
@@ -71,7 +69,7 @@ class LocalTarget:
         from cloudmanager.client.access_methods.errors import AccessFailed  # noqa: PLC0415
 
         with suppress(OSError, AccessFailed):
-            fcntl.ioctl(self.descriptor, _BLKRRPART)
+            block.reread_partitions(self.descriptor)
             command.run("partx", "--update", self.path)  # a kernel may understand no tables itself
 
     @contextmanager
@@ -194,8 +192,7 @@ def _is_for_devices(path: Path) -> bool:
 
 def _refuse_read_only(target: LocalTarget) -> None:
     """A device opens for writing even if the kernel was told to write nothing to it."""
-    (is_read_only,) = struct.unpack("i", fcntl.ioctl(target.descriptor, _BLKROGET, bytes(4)))
-    if is_read_only:
+    if block.is_read_only(target.descriptor):
         raise TargetReadOnly(
             f"{target.path} is read-only. If that is not meant to protect it, `blockdev --setrw` makes it writable."
         )

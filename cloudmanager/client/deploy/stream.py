@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from cloudmanager.client.deploy.ends import Unit, covered
 from cloudmanager.client.deploy.errors import DamagedSource, DeployError, MissingTool, SourceError, UnsupportedSource
+from cloudmanager.linux.block import SECTOR_BYTES
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
 from cloudmanager.transfer.libnbd import Patience
@@ -58,7 +59,6 @@ def compression_of(name: str) -> Compression | None:
 UNIT_BYTES = 8 * 1024 * 1024
 """Each thread holds one in memory."""
 _READERS = 64
-_SECTOR = 512
 _PIPE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _LOOK_AROUND_SECONDS = 0.25
@@ -129,7 +129,7 @@ class StreamReader:
 
     def last(self, length: int) -> bytes:
         """The last sector of so many bytes."""
-        return bytes(self._memory[max(0, length - _SECTOR) : length])
+        return bytes(self._memory[max(0, length - SECTOR_BYTES) : length])
 
     def cut(self, length: int, end: int) -> None:
         """What lies between is no part of the image."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cloudmanager.client.deploy.web_server import Body, Resource, WebServer
+from cloudmanager.linux.block import SECTOR_BYTES, whole_sectors
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.libnbd import Patience
 
-_SECTOR = 512
 _READERS = 8
 _CHUNK_BYTES = 256 * 1024
 
@@ -38,7 +38,7 @@ class WebImage:
     def last_sector(self) -> bytes:
         """Where there are ranges."""
         length = self.resource.length or 0
-        start = max(0, length - _SECTOR)
+        start = max(0, length - SECTOR_BYTES)
         last = bytearray(length - start)
         Body(self.server, self.resource, start).fill(memoryview(last))
         return bytes(last)
@@ -55,7 +55,7 @@ class WebSource:
 
     @property
     def size_bytes(self) -> int:
-        return -(-self.length // _SECTOR) * _SECTOR
+        return whole_sectors(self.length)
 
     @property
     def identity(self) -> str:

@@ -11,6 +11,7 @@ from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.private_directory import ancestor_flaws, flaws
 from cloudmanager.core.settings import Settings
+from cloudmanager.linux.mounts import mounts
 
 SUBJECT = "state directory"
 LOCKS = "locks"
@@ -106,12 +107,7 @@ def _check_file_system(directory: Path, uses_sqlite: bool) -> Finding:
 def _file_system(directory: Path) -> str:
     """Its type, from the mount that has the directory's device number; empty if none has (a btrfs subvolume)."""
     device = directory.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split()[2] == wanted:
-            return after.split()[0]
-    return ""
+    return next((mount.type for mount in mounts() if mount.device == device), "")
 
 
 def _check_direct_io(directory: Path) -> Finding:

@@ -9,8 +9,7 @@ from typing import ClassVar
 from cloudmanager.core.model import Access, Device
 from cloudmanager.core.nbd.blockgraph import Node
 from cloudmanager.core.settings import NbdSettings
-
-_SECTOR_BYTES = 512
+from cloudmanager.linux.block import whole_sectors
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ServerSpec:
     @property
     def served_bytes(self) -> int:
         """The size in whole sectors: QEMU counts in these."""
-        return -(-self.size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
+        return whole_sectors(self.size_bytes)
 
 
 def scratch_file(directory: Path) -> Path:

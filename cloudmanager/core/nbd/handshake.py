@@ -1,49 +1,22 @@
-"""The start of an NBD conversation: the proof that a server has opened its disk and serves it.
-
-https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
-"""
+"""A handshake with a server that was started: the proof that it has opened its disk and serves it."""
 
 import select
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 from cloudmanager.confined.errors import Ended, NoAnswer
 from cloudmanager.confined.process import Process, remaining
-
-_GREETING = struct.Struct(">8s8sH")
-_OPTION = struct.Struct(">8sII")
-_REPLY = struct.Struct(">QIII")
-_REQUEST = struct.Struct(">IHHQQI")
-
-_NBDMAGIC = b"NBDMAGIC"
-_IHAVEOPT = b"IHAVEOPT"
-_REPLY_MAGIC = 0x3E889045565A9
-_REQUEST_MAGIC = 0x25609513
-_CLIENT_FLAGS = struct.pack(">I", 0b11)
-"""Fixed newstyle, no zeroes."""
-_OPT_GO = 7
-_REP_ACK = 1
-_REP_INFO = 3
-_INFO_EXPORT = struct.Struct(">HQ")
-"""Type 0, and the size in bytes."""
-_REP_ERROR = 1 << 31
-_REP_ERR_TLS_REQD = _REP_ERROR | 5
-_CMD_DISC = 2
-_LONGEST_REPLY = 65536
+from cloudmanager.transfer import negotiation
+from cloudmanager.transfer.negotiation import LONGEST_REPLY_BYTES, ProtocolError, Served
 
 _LEAVE_SECONDS = 1.0
 _LOOK_AROUND_SECONDS = 0.25
 """How often a server that has not answered is looked at: it may be serving others."""
 _AGAIN_SECONDS = 0.02
 """After we were turned away."""
-
-
-class ProtocolError(Exception):
-    """Whatever answered, it was not a server of this export."""
 
 
 class WrongSize(Exception):
@@ -118,23 +91,20 @@ class _Conversation:
         self._poll.register(connection, select.POLLIN)
         self._poll.register(readiness.server.fd, select.POLLIN)
         self._received = b""
-        self._size_bytes: int | None = None
 
     def negotiate(self) -> None:
         try:
-            greeting = self._receive(_GREETING.size)
+            greeting = self._receive(negotiation.GREETING_BYTES)
         except ConnectionResetError:
             raise _TurnedAway from None
-        magic, option_magic, _ = _GREETING.unpack(greeting)
-        if (magic, option_magic) != (_NBDMAGIC, _IHAVEOPT):
-            raise ProtocolError(f"greeted with {magic!r}")
-        self._connection.sendall(_CLIENT_FLAGS + _go(self._readiness.name))
-        kind = self._last_reply()
-        if kind == _REP_ACK and not self._readiness.requires_tls:
-            self._connection.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _CMD_DISC, 0, 0, 0))
-            self._check_size()
-        elif not (kind == _REP_ERR_TLS_REQD and self._readiness.requires_tls):
-            raise ProtocolError(f"answered NBD_OPT_GO with {kind:#x}")
+        negotiation.server_flags(greeting)
+        self._connection.sendall(negotiation.client_flags() + negotiation.go(self._readiness.name))
+        reply = negotiation.read_reply(self._receive)
+        if reply.is_acknowledged and not self._readiness.requires_tls:
+            self._connection.sendall(negotiation.disconnect_request())
+            self._check_size(reply.served)
+        elif not (reply.requires_tls and self._readiness.requires_tls):
+            raise ProtocolError(f"answered NBD_OPT_GO with {reply.kind:#x}")
         self._leave()
 
     def _leave(self) -> None:
@@ -142,31 +112,19 @@ class _Conversation:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
             self._connection.settimeout(_LEAVE_SECONDS)
-            while self._connection.recv(_LONGEST_REPLY):
+            while self._connection.recv(LONGEST_REPLY_BYTES):
                 pass
 
-    def _check_size(self) -> None:
-        if self._size_bytes is None:
+    def _check_size(self, served: Served | None) -> None:
+        if served is None:
             raise ProtocolError("did not say the size of the export")
-        if self._size_bytes != self._readiness.size_bytes:
-            raise WrongSize(self._size_bytes)
-
-    def _last_reply(self) -> int:
-        """The kind of the reply that ends the option: an acknowledgement or an error."""
-        while True:
-            magic, _, kind, length = _REPLY.unpack(self._receive(_REPLY.size))
-            if magic != _REPLY_MAGIC or length > _LONGEST_REPLY:
-                raise ProtocolError("sent a malformed reply")
-            payload = self._receive(length)
-            if kind == _REP_INFO and len(payload) >= _INFO_EXPORT.size and not _INFO_EXPORT.unpack_from(payload)[0]:
-                self._size_bytes = _INFO_EXPORT.unpack_from(payload)[1]
-            if kind == _REP_ACK or kind & _REP_ERROR:
-                return int(kind)
+        if served.size_bytes != self._readiness.size_bytes:
+            raise WrongSize(served.size_bytes)
 
     def _receive(self, size: int) -> bytes:
         while len(self._received) < size:
             self._await_bytes()
-            part = self._connection.recv(_LONGEST_REPLY)
+            part = self._connection.recv(LONGEST_REPLY_BYTES)
             if not part:
                 raise ConnectionResetError("closed the connection")
             self._received += part
@@ -186,9 +144,3 @@ class _Conversation:
             self._readiness.server.send(signal.SIGCONT)  # it may have been stopped
             if not left:
                 raise NoAnswer
-
-
-def _go(name: str) -> bytes:
-    encoded = name.encode()
-    payload = struct.pack(">I", len(encoded)) + encoded + struct.pack(">H", 0)
-    return _OPTION.pack(_IHAVEOPT, _OPT_GO, len(payload)) + payload

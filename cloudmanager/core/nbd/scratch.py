@@ -7,11 +7,12 @@ https://www.qemu.org/docs/master/interop/qcow2.html
 import struct
 from pathlib import Path
 
+from cloudmanager.linux.block import whole_sectors
+
 _CLUSTER_BITS = 16
 _CLUSTER_SIZE = 1 << _CLUSTER_BITS
 _BYTES_PER_L1_ENTRY = _CLUSTER_SIZE * _CLUSTER_SIZE // 8
 """An L1 entry refers to a cluster of L2 entries, of which each refers to a cluster of data."""
-_SECTOR = 512
 _HEADER = struct.Struct(">4sI QI IQ II QQ I IQ QQQ II")
 _REFCOUNT_TABLE_CLUSTER = 1
 _REFCOUNT_BLOCK_CLUSTER = 2
@@ -48,7 +49,7 @@ def _header(size_bytes: int) -> bytes:
     header = _HEADER.pack(
         *(b"QFI\xfb", 3),
         *(0, 0),  # no backing file is named
-        *(_CLUSTER_BITS, _round_up(size_bytes, _SECTOR)),
+        *(_CLUSTER_BITS, whole_sectors(size_bytes)),
         *(0, _l1_entries(size_bytes)),  # not encrypted
         *(_L1_CLUSTER * _CLUSTER_SIZE, _REFCOUNT_TABLE_CLUSTER * _CLUSTER_SIZE),
         1,  # clusters of the refcount table
@@ -65,7 +66,3 @@ def _l1_entries(size_bytes: int) -> int:
 
 def _l1_clusters(size_bytes: int) -> int:
     return -(-_l1_entries(size_bytes) * 8 // _CLUSTER_SIZE)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -21,7 +21,7 @@ from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.nbd import adoption, listener, tls
 from cloudmanager.core.nbd.engine import ServerSpec
 from cloudmanager.core.nbd.failure import limit_reached
-from cloudmanager.core.nbd.handshake import ProtocolError, WrongSize
+from cloudmanager.core.nbd.handshake import WrongSize
 from cloudmanager.core.nbd.listener import Endpoint, Ports
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
@@ -31,6 +31,7 @@ from cloudmanager.core.openfiles import Capacity
 from cloudmanager.core.records import ServerProcess
 from cloudmanager.core.settings import NbdSettings, parse_ports
 from cloudmanager.transfer.endpoint import written
+from cloudmanager.transfer.negotiation import ProtocolError
 
 log = logging.getLogger(__name__)
 

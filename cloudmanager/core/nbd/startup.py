@@ -29,11 +29,12 @@ from cloudmanager.core.nbd.adoption import kill_by_name, leave_name, server_proc
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
 from cloudmanager.core.nbd.failure import failure
-from cloudmanager.core.nbd.handshake import ProtocolError, Readiness, WrongSize
+from cloudmanager.core.nbd.handshake import Readiness, WrongSize
 from cloudmanager.core.nbd.images import Image, image_name
 from cloudmanager.core.nbd.running import Running, client_count
 from cloudmanager.core.records import ServerProcess
 from cloudmanager.core.settings import NbdSettings
+from cloudmanager.transfer.negotiation import ProtocolError
 
 _STANDARD_OUTPUTS = (1, 2)
 """Descriptors that lead to where its standard error is kept."""

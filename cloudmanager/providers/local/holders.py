@@ -5,16 +5,18 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import FileIdentity
+from cloudmanager.linux import mounts
+from cloudmanager.linux.block import LOOP_GET_STATUS64
+from cloudmanager.linux.mounts import Mount
 from cloudmanager.providers.local.roots import Roots, read_text
 
-_LOOP_GET_STATUS64 = 0x4C05
 _LOOP_INFO64 = struct.Struct("=QQQ208x")  # device, inode, rdevice; see loop(4)
 
 
@@ -25,24 +27,6 @@ class Holder:
     name: str
     writes: bool
     """It may change them at any time."""
-
-
-@dataclass(frozen=True)
-class Mount:
-    device: int
-    """The device that the file system is on; a number of its own for Btrfs and others without exactly one."""
-    source: str
-    target: str
-    is_writable: bool
-
-    @cached_property
-    def holder(self) -> Holder:
-        return Holder(f"mounted at {self.target}", self.is_writable)
-
-    @cached_property
-    def identity(self) -> FileIdentity:
-        """Of the device that the file system is on."""
-        return device_identity(self.device)
 
 
 class Holders:
@@ -99,7 +83,7 @@ def loop_backing(roots: Roots, name: str) -> FileIdentity | None:
 def _ask_loop(descriptor: int) -> FileIdentity | None:
     buffer = bytearray(_LOOP_INFO64.size)
     try:
-        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, buffer)
+        fcntl.ioctl(descriptor, LOOP_GET_STATUS64, buffer)
     except OSError:
         return None
     device, inode, rdevice = _LOOP_INFO64.unpack(buffer)
@@ -126,41 +110,19 @@ def _mounts(roots: Roots) -> tuple[tuple[FileIdentity, Holder], ...]:
 @lru_cache(maxsize=4)
 def _mount_holders(mountinfo: str) -> tuple[tuple[FileIdentity, Holder], ...]:
     """A source keeps its identity while it is mounted."""
-    return tuple(_each_mount_holder(_parsed_mounts(mountinfo)))
+    return tuple(holding for mount in mounts.parse(mountinfo) for holding in _mount_holding(mount))
 
 
-def _each_mount_holder(mounted: Iterable[Mount]) -> Iterator[tuple[FileIdentity, Holder]]:
-    for mount in mounted:
-        yield mount.identity, mount.holder
-        source = identity_of(mount.source) if mount.source.startswith("/") else None
-        if source:
-            yield source, mount.holder
-
-
-def mounts(roots: Roots) -> tuple[Mount, ...]:
-    """Of this process's mount namespace (proc_pid_mountinfo(5))."""
-    return _parsed_mounts(read_text(roots.proc / "self/mountinfo"))
-
-
-@lru_cache(maxsize=4)
-def _parsed_mounts(mountinfo: str) -> tuple[Mount, ...]:
-    return tuple(map(_parsed_mount, mountinfo.splitlines()))
-
-
-def _parsed_mount(line: str) -> Mount:
-    place, _dash, filesystem = line.partition(" - ")
-    _id, _parent, number, _root, target, *_rest = place.split(" ")
-    _type, source, options = filesystem.split(" ", 2)
-    return Mount(device_number(number), _unescaped(source), _unescaped(target), "rw" in options.split(","))
+def _mount_holding(mount: Mount) -> Iterator[tuple[FileIdentity, Holder]]:
+    holder = Holder(f"mounted at {mount.target}", mount.is_writable)
+    yield device_identity(mount.device), holder
+    source = identity_of(mount.source) if mount.source.startswith("/") else None
+    if source:
+        yield source, holder
 
 
 def _swaps(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
     for line in read_text(roots.proc / "swaps").splitlines()[1:]:
-        identity = identity_of(_unescaped(line.split()[0]))
+        identity = identity_of(mounts.unescape(line.split()[0]))
         if identity:
             yield identity, Holder("swap", writes=True)
-
-
-def _unescaped(text: str) -> str:
-    r"""The kernel writes a space as \040, and so on."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

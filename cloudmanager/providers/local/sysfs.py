@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloudmanager.core.exhaustion import raise_exhausted
+from cloudmanager.linux.block import SECTOR_BYTES
 from cloudmanager.providers.local.roots import Roots, read_text
 
-SECTOR = 512
-"""sysfs counts in these, whatever the device's own sectors are."""
 _VPD_HEADER_BYTES = 4
 
 
@@ -63,7 +62,7 @@ def read(roots: Roots, name: str) -> BlockDevice | None:
         name,
         os.makedev(int(number[1]), int(number[2])),
         _size_bytes(directory) if _size_bytes(whole) else 0,  # a loop device's partitions can outlive its medium
-        int(read_text(whole / "queue/logical_block_size") or SECTOR),
+        int(read_text(whole / "queue/logical_block_size") or SECTOR_BYTES),
         read_text(directory / "ro") == "1",
         whole.name,
         _serial(whole),
@@ -104,7 +103,7 @@ def natural_order(name: str) -> list[tuple[str, int]]:
 
 
 def _size_bytes(directory: Path) -> int:
-    return int(read_text(directory / "size") or 0) * SECTOR
+    return int(read_text(directory / "size") or 0) * SECTOR_BYTES
 
 
 def _serial(whole: Path) -> str:

@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-BLKROSET = 0x125D  # linux/fs.h
-LOOP_CLR_FD = 0x4C01  # linux/loop.h
+from cloudmanager.linux.block import LOOP_CLR_FD, set_read_only
+
 TIMEOUT_SECONDS = 30
 IN_USE_AFTER_SECONDS = 1.0
 
@@ -85,4 +84,4 @@ def _opened(loop: Path) -> Iterator[int]:
 def _set_writable(descriptor: int) -> None:
     """`blockdev --setro` outlives the attachment: without this the device's next user would find it read-only."""
     with suppress(PermissionError):  # attached read-only: that ends with the attachment
-        fcntl.ioctl(descriptor, BLKROSET, struct.pack("i", 0))
+        set_read_only(descriptor, False)

@@ -1,6 +1,5 @@
 """Checks of attaching."""
 
-import fcntl
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.model import CONFIRMED, Access, Attachment, AttachPlan, Device
 from cloudmanager.core.plugins import Provider
+from cloudmanager.linux import block
 from cloudmanager.testing.conformance.checks import (
     SLACK_SECONDS,
     Checks,
@@ -34,7 +34,6 @@ from cloudmanager.testing.conformance.checks import (
 )
 from cloudmanager.testing.conformance.harness import ErrorCase, Harness, Trouble
 
-BLKROGET = 0x125E
 THREADS = 4
 
 
@@ -252,6 +251,6 @@ def _together(provider: Provider, plans: Sequence[AttachPlan]) -> list[Attachmen
 def _is_read_only(device: Device) -> bool:
     descriptor = os.open(device.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return fcntl.ioctl(descriptor, BLKROGET, bytes(4)) != bytes(4)
+        return block.is_read_only(descriptor)
     finally:
         os.close(descriptor)

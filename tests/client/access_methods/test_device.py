@@ -13,10 +13,11 @@ from cloudmanager.client import access_methods
 from cloudmanager.client.access_methods import kernel_device
 from cloudmanager.client.access_methods.endpoint import Endpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, NotPossibleHere
-from cloudmanager.client.access_methods.handshake import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, negotiate
+from cloudmanager.client.access_methods.kernel_device import negotiate
 from cloudmanager.client.access_methods.nbd_driver import Attachment, ConnectionUnread
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.core.model import Access
+from cloudmanager.transfer.negotiation import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY
 from tests.client.access_methods.serving import Serving
 
 SECONDS = 20.0
