@@ -22,7 +22,6 @@ from cloudmanager.confined.stderr import Stderr
 
 _LISTENER = 3
 """Where socket activation has it: https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html"""
-_KILL_SECONDS = 5.0
 _GO = b"\n"
 _ATTEMPTS = 20
 _RACES = (
@@ -56,14 +55,12 @@ class Launched:
         yield
         self.hold.release()
 
-    def end(self, patience_seconds: float) -> bool:
-        """Asks it to end, then kills it; whether it is gone (one that waits for a dead device cannot be killed)."""
-        self.server.send(signal.SIGTERM)
-        self.server.send(signal.SIGCONT)  # one that was stopped would not hear it
-        if self.server.wait(patience_seconds):
-            return True
-        self.server.send(signal.SIGKILL)
-        return self.server.wait(_KILL_SECONDS)
+    def finish(self, grace_seconds: float = 0) -> int | None:
+        """Ends, reaps and closes it. Returns its exit status as `reap` does."""
+        self.server.end(grace_seconds)
+        status = self.reap()
+        self.server.close()
+        return status
 
     def reap(self) -> int | None:
         """The exit status of an ended program, negative or above 128 for a signal, where it is known."""
@@ -127,9 +124,7 @@ class Launch:
                 if launched.launcher is not None:
                     _await_passage(gate, deadline)
             except BaseException as error:
-                launched.end(patience_seconds=0)
-                status = launched.reap()
-                launched.server.close()
+                status = launched.finish()
                 raise Ended(status) if isinstance(error, Ended) else error from None
             return launched
 

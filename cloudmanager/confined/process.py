@@ -10,6 +10,7 @@ from typing import Self
 from cloudmanager.confined import kernel
 
 _REAP_SECONDS = 2.0
+_KILL_SECONDS = 5.0
 
 
 class Process:
@@ -40,6 +41,19 @@ class Process:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, number)
 
+    def end(self, grace_seconds: float, kill_seconds: float = _KILL_SECONDS) -> bool:
+        """Asks it to end, and kills it when it has not done so within the grace period; whether it is gone.
+
+        One that waits for a dead device cannot be killed; it is waited for `kill_seconds`.
+        """
+        if grace_seconds > 0:
+            self.send(signal.SIGTERM)
+            self.send(signal.SIGCONT)  # a stopped process would not act on the first one
+            if self.wait(grace_seconds):
+                return True
+        self.send(signal.SIGKILL)
+        return self.wait(kill_seconds)
+
     def reap(self) -> int | None:
         """Its exit status, negative for a signal, when it is an ended child of ours."""
         try:
@@ -65,8 +79,7 @@ def reap_child(pid: int) -> int | None:
         return None
     try:
         if not child.wait(_REAP_SECONDS):
-            child.send(signal.SIGKILL)
-            child.wait(_REAP_SECONDS)
+            child.end(0, _REAP_SECONDS)
         return child.reap()
     finally:
         child.close()

@@ -5,7 +5,6 @@ their descriptors, and so keeps them when its service dies. Who detaches a disk 
 The locks are flock(2)'s: they belong to an open file and end with its last descriptor, however a process ends.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from typing import Self
 
 from cloudmanager.core.errors import AccessConflict, ConfigurationError, DiskInUse
 from cloudmanager.core.model import FileIdentity
+from cloudmanager.linux.files import try_lock
 
 _DETACHING = "detaches it"
 _LONGEST_NOTE = 4096
@@ -101,7 +101,7 @@ class DiskLocks:
         descriptors = []
         for disk in sorted(claims):
             descriptor = self._open(disk)
-            if _try_lock(descriptor, is_exclusive=claims[disk]):
+            if try_lock(descriptor, is_shared=not claims[disk]):
                 descriptors.append(descriptor)
             else:
                 os.close(descriptor)
@@ -112,7 +112,7 @@ class DiskLocks:
         """Nobody on this machine serves the disk meanwhile. Raises DiskInUse (retriable) naming who does."""
         descriptor = self._open(disk)
         try:
-            if not _try_lock(descriptor, is_exclusive=True):
+            if not try_lock(descriptor):
                 who = _note(descriptor)
                 raise DiskInUse(
                     f"Another service on this machine serves it: {_said(who)}. It stays attached, and is detached when "
@@ -147,7 +147,7 @@ class DiskLocks:
             ) from error
 
     def _lock(self, descriptor: int, disk: str, *, is_exclusive: bool) -> None:
-        if not _try_lock(descriptor, is_exclusive=is_exclusive):
+        if not try_lock(descriptor, is_shared=not is_exclusive):
             who = _note(descriptor)
             if who.get("does") == _DETACHING:
                 raise DiskInUse(f"{_said(who)}, just now.", retriable=True, holder=_said(who))
@@ -162,14 +162,6 @@ class DiskLocks:
         """For people: of several who share the lock, it names the last one."""
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"who": self._owner, "does": does}).encode(), 0)
-
-
-def _try_lock(descriptor: int, *, is_exclusive: bool) -> bool:
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if is_exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _note(descriptor: int) -> dict[str, str]:

@@ -1,10 +1,8 @@
 """The directory that one service owns."""
 
 import errno
-import fcntl
 import os
 import secrets
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
@@ -12,12 +10,10 @@ from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.private_directory import file_flaws, flaws, tighten
-from cloudmanager.linux.files import write_whole
+from cloudmanager.linux import files
 
 _LOCK = "lock"
 _LOCK_SECONDS = 5.0
-_LOOK_SECONDS = 0.05
-"""How often a lock is tried: flock(2) knows no timeout."""
 
 
 class StateDirectory:
@@ -44,7 +40,7 @@ class StateDirectory:
             raise ConfigurationError(
                 f"server.state_dir: {path} cannot be used: {error.strerror}. {_advice(error)}"
             ) from error
-        if not _locked(lock, time.monotonic() + _LOCK_SECONDS):
+        if not files.lock(lock, _LOCK_SECONDS):
             os.close(lock)
             raise ConfigurationError(
                 f"server.state_dir: another cloudmanager runs on {path}. Stop it, or use another directory."
@@ -79,7 +75,7 @@ class StateDirectory:
         """Raises ConfigurationError."""
         file = self.path / "node"
         try:
-            write_whole(file, name)
+            files.write_whole(file, name)
         except OSError as error:
             raise ConfigurationError(f"{file} cannot be written: {error.strerror}. {_advice(error)}") from error
 
@@ -169,15 +165,3 @@ def _advice(error: OSError) -> str:
             return "Mount its file system read-write; the kernel's log says why it is not."
         case _:
             return "Name a directory that this user may write, or make it."
-
-
-def _locked(lock: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_LOOK_SECONDS)
-        else:
-            return True

@@ -50,9 +50,7 @@ def started(
         try:
             yield launched, stderr
         finally:
-            launched.end(patience_seconds=0)
-            launched.reap()
-            launched.server.close()
+            launched.finish()
     finally:
         stderr.close()
 

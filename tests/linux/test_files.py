@@ -2,11 +2,12 @@
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from cloudmanager.linux.files import write_whole
+from cloudmanager.linux.files import lock, replacing, try_lock, write_whole
 
 
 def test_a_file_is_replaced_and_private(tmp_path: Path) -> None:
@@ -39,3 +40,33 @@ def test_the_content_is_on_the_disk_before_the_name_leads_to_it(
     monkeypatch.setattr(os, "fsync", noting)
     write_whole(path, "new")
     assert synced == [(True, False), (False, True)]
+
+
+def test_bytes_are_written_without_waiting_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fsync")
+    write_whole(tmp_path / "key", b"\xff", is_durable=False)
+    assert (tmp_path / "key").read_bytes() == b"\xff"
+
+
+def test_an_attempt_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("old")
+    with pytest.raises(TypeError), replacing(tmp_path / "key") as file:
+        file.write("no bytes")  # type: ignore[arg-type]
+    assert (tmp_path / "key").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "key"]
+
+
+def test_a_lock_is_taken_once_or_shared(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("r") as second:
+        assert try_lock(first.fileno(), is_shared=True)
+        assert try_lock(second.fileno(), is_shared=True)
+        assert not try_lock(second.fileno())
+
+
+def test_a_lock_that_is_released_in_time_is_taken(tmp_path: Path) -> None:
+    first = (tmp_path / "lock").open("w")
+    with (tmp_path / "lock").open("r") as second:
+        assert try_lock(first.fileno())
+        assert not lock(second.fileno(), 0)
+        threading.Timer(0.1, first.close).start()
+        assert lock(second.fileno(), 60)

@@ -4,7 +4,6 @@ A claim outlives its process until its time is over. The key that it was made wi
 is sent, and a lock on the file tells whether its process still runs.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from cloudmanager.client import CloudManager
 from cloudmanager.client.calls import new_key
 from cloudmanager.client.errors import ClientError, InvalidSetup
 from cloudmanager.client.model import Access
+from cloudmanager.linux.files import try_lock
 
 
 @contextmanager
@@ -53,12 +53,10 @@ def _locked(path: Path) -> Iterator[int | None]:
             f"The claim cannot be kept in {path.parent}: {error.strerror}. Set XDG_STATE_HOME."
         ) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield None
-            return
-        yield descriptor
+        is_ours = False
+        with suppress(OSError):
+            is_ours = try_lock(descriptor)
+        yield descriptor if is_ours else None
     finally:
         os.close(descriptor)
 

@@ -21,6 +21,7 @@ from typing import Self
 from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone
 from cloudmanager.client.access_methods.steps import KINDS, Step, mount_points_below
 from cloudmanager.client.errors import ClientError
+from cloudmanager.linux.files import try_lock
 
 RUN_DIRECTORY = "CLOUDMANAGER_RUN_DIR"
 """The environment variable that names where records are kept."""
@@ -175,11 +176,9 @@ def _require_private(directory: Path, found: os.stat_result) -> None:
 
 def _lock(directory: Path) -> int:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor):
         os.close(descriptor)
-        raise
+        raise BlockingIOError
     return descriptor
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.connection import Connection
 from cloudmanager.client.errors import ExportNotFound
 from cloudmanager.client.service import Service
+from cloudmanager.confined.process import Process
 from cloudmanager.linux.mounts import mounted_at, mounts
 
 END_SECONDS = 20.0
@@ -75,23 +74,23 @@ class FuseFile(Step):
 
     def undo(self) -> None:
         """nbdfuse ends when it is unmounted. If somebody still reads, it is ended, and the reader gets an error."""
-        servers = [os.pidfd_open(pid) for pid in _processes_naming(self.path)]
+        servers = list(filter(None, map(Process.find, _processes_naming(self.path))))
         try:
             if _is_mount_point(self.path):
                 self._unmount(servers)
             for server in servers:
-                _await_end(server)
+                if not server.wait(END_SECONDS):  # a server of NBD that does not answer may keep it
+                    server.end(grace_seconds=0)
         finally:
             for server in servers:
-                os.close(server)
+                server.close()
 
-    def _unmount(self, servers: list[int]) -> None:
+    def _unmount(self, servers: list[Process]) -> None:
         try:
             _retried(lambda: _unmount_fuse(self.path))
         except AccessFailed:
             for server in servers:
-                _signal(server, signal.SIGTERM)
-                _await_end(server)
+                server.end(END_SECONDS)
             if _is_mount_point(self.path):
                 _unmount_fuse(self.path, lazily=True)
 
@@ -177,18 +176,6 @@ def _command_line(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
-
-
-def _await_end(process: int) -> None:
-    """nbdfuse that does not end by itself is killed: a server that does not answer may keep it."""
-    if not select.select([process], [], [], END_SECONDS)[0]:
-        _signal(process, signal.SIGKILL)
-        select.select([process], [], [], END_SECONDS)
-
-
-def _signal(process: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(process, number)
 
 
 def needs_fusermount() -> bool:

@@ -1,12 +1,12 @@
 """What of a deployment is safely on its target, so that the next run need not write it again."""
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Self
 from cloudmanager.client.deploy.bad_ranges import BadRanges
 from cloudmanager.client.deploy.ends import Unit
 from cloudmanager.client.deploy.errors import DeployError, TargetInUse
+from cloudmanager.linux.files import try_lock
 from cloudmanager.transfer.extents import Extent
 
 _VERSION = 1
@@ -86,11 +87,12 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _lock(self, target: str) -> None:
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        is_ours = False
+        with suppress(OSError):
+            is_ours = try_lock(self._descriptor)
+        if not is_ours:
             os.close(self._descriptor)
-            raise TargetInUse(f"Another deployment onto {target} is running.") from None
+            raise TargetInUse(f"Another deployment onto {target} is running.")
 
     def _read(self) -> None:
         with os.fdopen(os.dup(self._descriptor), "rb") as file:

@@ -93,7 +93,7 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
             address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
             server = Served(address, stderr, dict(confinement.aliases))
             launched = _started(launch, spawner, server)
-            stack.callback(_end, launched)
+            stack.callback(launched.finish, _END_SECONDS)
             listener.close()  # it is the server's alone: when that ends, who waits is told
         except Unconfinable as error:
             raise MissingTool(f"The image cannot be opened safely: {error}") from error
@@ -119,12 +119,6 @@ def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:
         return launch.start(spawner, time.monotonic() + _START_SECONDS)
     except (Ended, NoAnswer) as error:
         raise server.explained(error) from error
-
-
-def _end(launched: Launched) -> None:
-    launched.end(_END_SECONDS)
-    launched.reap()
-    launched.server.close()
 
 
 @dataclass(frozen=True)

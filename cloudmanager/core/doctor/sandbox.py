@@ -82,9 +82,7 @@ def _held(spawner: Spawner) -> Iterator[Launched]:
             with launched.held(deadline):
                 yield launched
         finally:
-            launched.end(patience_seconds=0)
-            launched.reap()
-            launched.server.close()
+            launched.finish()
     except (Ended, NoAnswer, OSError) as error:
         raise _Complaint(stderr.read().strip() or str(error) or "it does not answer") from error
     finally:

@@ -1,7 +1,6 @@
 """How a qemu-nbd is recognised, also by a daemon that did not start it."""
 
 import os
-import signal
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -63,21 +62,16 @@ def by_name(name: str, port: int) -> tuple[Process, ServerProcess] | None:
         if not carriers and not listener.listening_inodes(port):
             return None
         if time.monotonic() > settled:
-            kill_by_name(name)
+            end_by_name(name)
             return None
         time.sleep(_LOOK_SECONDS)  # nothing tells when another process executes a program
 
 
-def kill_by_name(name: str, patience_seconds: float = 0) -> None:
-    """Ends whatever carries a name, also what is only about to become its server. With patience, it is asked first."""
+def end_by_name(name: str, grace_seconds: float = 0) -> None:
+    """Ends whatever carries a name, also what is only about to become its server; kills it after the grace period."""
     for carrier in filter(None, map(Process.find, _carriers(name))):
         if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
-            if patience_seconds:
-                carrier.send(signal.SIGTERM)
-                carrier.send(signal.SIGCONT)  # one that was stopped would not hear it
-                carrier.wait(patience_seconds)
-            carrier.send(signal.SIGKILL)
-            carrier.wait(_SETTLE_SECONDS)
+            carrier.end(grace_seconds, _SETTLE_SECONDS)
         carrier.close()
 
 

@@ -78,12 +78,12 @@ class Running:
             if not self._is_closed:
                 self.server.send(number)
 
-    def end(self, patience_seconds: float) -> bool:
+    def end(self, grace_seconds: float) -> bool:
         """Whether it is gone. It has no more time to end by itself than its kind needs."""
         with suppress(OSError):
             if engine := of_program(program_of(process.command_line(self.record.pid))):
-                patience_seconds = min(patience_seconds, engine.end_seconds)
-        return self._launched.end(patience_seconds)
+                grace_seconds = min(grace_seconds, engine.end_seconds)
+        return self.server.end(grace_seconds)
 
     def reap(self) -> str:
         """Leaves no zombie of it. Its last words, where there are any; an empty text when this was done before."""

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from cloudmanager.linux.block import whole_sectors
+from cloudmanager.linux.files import replacing
 
 _CLUSTER_BITS = 16
 _CLUSTER_SIZE = 1 << _CLUSTER_BITS
@@ -21,13 +22,11 @@ _L1_CLUSTER = 3
 
 def create_overlay(path: Path, size_bytes: int) -> None:
     """Makes an empty overlay, whole or not at all. What it covers is named by the block graph, not in the file."""
-    unfinished = path.with_suffix(".new")
-    with unfinished.open("wb") as file:
+    with replacing(path, is_durable=False) as file:
         for offset, content in _metadata(size_bytes):
             file.seek(offset)
             file.write(content)
         file.truncate((_L1_CLUSTER + _l1_clusters(size_bytes)) * _CLUSTER_SIZE)
-    unfinished.rename(path)
 
 
 def fits(path: Path, size_bytes: int) -> bool:

@@ -217,7 +217,7 @@ class Servers:
         with self._place(export_id) as place:
             running, place.running = place.running, None
             if running is not None:
-                self._end(export_id, place, running, patience_seconds=0)
+                self._end(export_id, place, running, grace_seconds=0)
 
     def stop(self, export_id: str) -> None:
         """Ends the server and deletes what the export had: port, overlay, key. Idempotent.
@@ -235,7 +235,7 @@ class Servers:
     def sweep(self, export_id: str) -> None:
         """As `stop`, for an export that nobody knows any more: its server is found by what its directory tells."""
         if name := adoption.left_name(self._directory / export_id):
-            adoption.kill_by_name(name, _STOP_SECONDS)
+            adoption.end_by_name(name, _STOP_SECONDS)
         self.stop(export_id)
 
     def credentials(self, export_id: str) -> Credentials | None:
@@ -345,9 +345,9 @@ class Servers:
             place.running.close()
             place.running = None
 
-    def _end(self, export_id: str, place: _Place, running: Running, *, patience_seconds: float = _STOP_SECONDS) -> None:
+    def _end(self, export_id: str, place: _Place, running: Running, *, grace_seconds: float = _STOP_SECONDS) -> None:
         self._watcher.forget(running.server.fd)
-        if not running.end(patience_seconds):
+        if not running.end(grace_seconds):
             self._keep(export_id, place, running)
             raise ServerFailed(
                 "The export's server does not end: its disk does not answer. It is tried again.", retriable=True

@@ -25,7 +25,7 @@ from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ServerFa
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, FileIdentity
 from cloudmanager.core.nbd import blockgraph, handshake, images, listener, process, scratch, tls
-from cloudmanager.core.nbd.adoption import kill_by_name, leave_name, server_process
+from cloudmanager.core.nbd.adoption import end_by_name, leave_name, server_process
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
 from cloudmanager.core.nbd.failure import failure
@@ -209,17 +209,15 @@ class Startup:
         try:
             launched = launch.start(self.spawner, deadline)
         except (Ended, NoAnswer) as error:
-            kill_by_name(self.spec.name)
+            end_by_name(self.spec.name)
             raise self._explained(error, launch) from error
         except (OSError, Unconfinable):
-            kill_by_name(self.spec.name)
+            end_by_name(self.spec.name)
             raise
         try:
             return launched, self._proven(launched, launch, deadline)
         except BaseException as error:
-            launched.end(patience_seconds=0)
-            status = launched.reap()
-            launched.server.close()
+            status = launched.finish()
             if isinstance(error, Ended | NoAnswer | ProtocolError | WrongSize):
                 raise self._explained(error, launch, status) from error
             raise

@@ -4,7 +4,6 @@ The settings may have changed since a server was started; its directory tells ho
 """
 
 import importlib.resources
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.model import Credentials, Tls
 from cloudmanager.core.settings import NbdSettings
+from cloudmanager.linux.files import write_whole
 
 MARK = "server-cert.pem"
 """A file that every server with certificates has, under the name that QEMU looks for."""
@@ -29,7 +29,7 @@ def copy_certificates(source: Path, host: str, directory: Path) -> None:
     if found is None or faults:
         raise ServerFailed(f"TLS with certificates: {' '.join(map(str, faults))}", retriable=True)
     for name, content in found.contents.items():
-        write_private(directory / name, content)
+        write_whole(directory / name, content, is_durable=False)
     if found.revocations is None:
         (directory / REVOCATIONS).unlink(missing_ok=True)
 
@@ -47,7 +47,7 @@ _KEY_BYTES = 32
 def create_key(directory: Path) -> None:
     """A key that is there is kept."""
     if not (directory / KEYS).exists():
-        write_private(directory / KEYS, f"{USERNAME}:{secrets.token_hex(_KEY_BYTES)}\n".encode())
+        write_whole(directory / KEYS, f"{USERNAME}:{secrets.token_hex(_KEY_BYTES)}\n".encode())
 
 
 def read_key(directory: Path) -> Credentials | None:
@@ -61,15 +61,6 @@ def read_key(directory: Path) -> Credentials | None:
 def psk_object(directory: str, priority: str) -> str:
     """For qemu-nbd, which reads the directory at each handshake."""
     return f"tls-creds-psk,id=tls,endpoint=server,dir={directory},priority={priority}"
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """All of it, or nothing: also after a crash."""
-    unfinished = path.with_suffix(".new")
-    unfinished.unlink(missing_ok=True)
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-    unfinished.rename(path)
 
 
 _MARKS = {Tls.PSK: KEYS, Tls.X509: MARK}
@@ -99,8 +90,8 @@ def prepare(settings: NbdSettings, directory: Path) -> None:
     if settings.tls == "off":
         return
     directory.mkdir(mode=0o700, exist_ok=True)
-    write_private(directory / _DH_PARAMETERS, _dh_parameters())
-    write_private(directory / _PRIORITY_FILE, _priority_file())
+    write_whole(directory / _DH_PARAMETERS, _dh_parameters(), is_durable=False)
+    write_whole(directory / _PRIORITY_FILE, _priority_file(), is_durable=False)
     if settings.certificates is None:
         create_key(directory)
     else:

@@ -20,6 +20,7 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store, faults, sqlite_file
 from cloudmanager.core.store.check import check
 from cloudmanager.core.store.database import parsed
+from cloudmanager.linux import files
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,6 @@ def _stamp() -> str:
 
 def _put(copy: Path, target: Path) -> None:
     """Under its name, in one step that survives a power loss."""
-    sqlite_file.sync(copy)
+    files.sync(copy)
     copy.rename(target)
-    sqlite_file.sync(target.parent)
+    files.sync(target.parent)

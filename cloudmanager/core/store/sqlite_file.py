@@ -1,6 +1,5 @@
 """The file of a SQLite store."""
 
-import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -59,15 +58,6 @@ def companions(path: Path) -> list[Path]:
     """SQLite's other files of the store, where there are any. They belong to this very file."""
     found = [path.with_name(path.name + ending) for ending in _COMPANIONS]
     return [each for each in found if each.exists()]
-
-
-def sync(path: Path) -> None:
-    """A power loss from now on takes nothing of a file, or of a directory's entries."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def delete(path: Path) -> None:
