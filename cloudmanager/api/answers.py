@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloudmanager.api.errors import InvalidFields
 from cloudmanager.core import model, records
+from cloudmanager.core.catalog import ProviderStatus
 from cloudmanager.core.errors import CloudManagerError
-from cloudmanager.core.manager import ProviderStatus
 from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeState, Severity, Tls
 
 Item = TypeVar("Item")
@@ -191,16 +191,16 @@ class Attachment(Answer):
         )
 
 
-class Order(Answer):
-    """What an operator has ordered."""
+class MaintenanceAction(Answer):
+    """What an operator has done."""
 
     since: datetime
-    by: str = Field(description="Who ordered it; empty if they did not say.", examples=["nina"])
+    by: str = Field(description="Who did it; empty if they did not say.", examples=["nina"])
     reason: str = Field(examples=["The zone is being evacuated."])
 
     @classmethod
-    def of(cls, order: records.Order) -> Self:
-        return cls(since=order.since, by=order.by, reason=order.reason)
+    def of(cls, action: records.MaintenanceAction) -> Self:
+        return cls(since=action.since, by=action.by, reason=action.reason)
 
 
 class ProviderNode(Answer):
@@ -217,7 +217,7 @@ class Provider(Answer):
     type: str = Field(examples=["local"])
     node: ProviderNode | None = Field(description="null where the provider could not say; `error` tells why.")
     error: KeptError | None
-    pause: Order | None = Field(description="Set while an operator lets it make no new exports.")
+    pause: MaintenanceAction | None = Field(description="Set while an operator lets it make no new exports.")
 
     @classmethod
     def of(cls, status: ProviderStatus) -> Self:
@@ -227,7 +227,7 @@ class Provider(Answer):
             type=status.type,
             node=node and ProviderNode(name=node.name, location=node.location),
             error=status.error and KeptError.of(status.error),
-            pause=status.pause and Order.of(status.pause),
+            pause=status.pause and MaintenanceAction.of(status.pause),
         )
 
 
@@ -241,7 +241,7 @@ class Node(Answer):
         description="`draining`: it takes no new exports and has some left, or disks that are attached; `drained`: it "
         "has nothing left."
     )
-    drain: Order | None = Field(description="Set while an operator lets it take no new exports.")
+    drain: MaintenanceAction | None = Field(description="Set while an operator lets it take no new exports.")
     exports: int = Field(description="Exports that are not over.", examples=[3])
     attachments: int = Field(description="Disks that are attached, or are being attached or detached.", examples=[2])
 
@@ -252,7 +252,7 @@ class Node(Answer):
             started_at=record.started_at,
             seen_at=record.seen_at,
             state=record.state,
-            drain=record.drain and Order.of(record.drain),
+            drain=record.drain and MaintenanceAction.of(record.drain),
             exports=record.exports,
             attachments=record.attachments,
         )
@@ -270,7 +270,7 @@ class AuditEvent(Answer):
     holder: str | None
     detail: str
     provider: str | None = Field(description="The provider that was paused or resumed.")
-    ordered_by: str | None = Field(description="The operator who ordered it, if they said who they are.")
+    ordered_by: str | None = Field(description="The operator who did it, if they said who they are.")
 
     @classmethod
     def of(cls, event: records.AuditEvent) -> Self:

@@ -48,7 +48,7 @@ class AsyncManager:
         finally:
             self._calls.discard(called)
 
-    async def until_settled(self, seconds: float | None, export_id: str) -> Export:
+    async def get(self, seconds: float | None, export_id: str) -> Export:
         """The export once it is ready or over, or as it is after `seconds` or at the service's end.
 
         Without `seconds`, as it is at once.
@@ -57,24 +57,24 @@ class AsyncManager:
             return await self.run(self.manager.get, export_id)
 
         def follow() -> tuple[Export, Future[Export]]:  # one trip to a thread instead of two
-            return self.manager.get(export_id), self.manager.settled(export_id)
+            return self.manager.get(export_id), self.manager.follow(export_id)
 
-        return await self._settled(seconds, follow)
+        return await self._followed(seconds, follow)
 
-    async def exported(self, seconds: float | None, wanted: ClaimRequest) -> Export:
-        """`Manager.export`, and then as `until_settled`."""
+    async def claim(self, seconds: float | None, request: ClaimRequest) -> Export:
+        """`Manager.claim`, and then as `get`."""
         if not seconds:
-            export, future = await self.run(self.manager.exporting, wanted)
+            export, future = await self.run(self.manager.claim, request)
             future.cancel()
             return export
-        return await self._settled(seconds, partial(self.manager.exporting, wanted))
+        return await self._followed(seconds, partial(self.manager.claim, request))
 
-    async def _settled(self, seconds: float, follow: "Callable[[], tuple[Export, Future[Export]]]") -> Export:
-        export, future = await self.run(follow)
-        settled = await self._wait(export, future, seconds)
-        if settled.state is ExportState.READY and export.state is not ExportState.READY:
-            self._on_ready((datetime.now(UTC) - export.created_at).total_seconds())
-        return settled
+    async def _followed(self, seconds: float, follow: "Callable[[], tuple[Export, Future[Export]]]") -> Export:
+        before, future = await self.run(follow)
+        export = await self._wait(before, future, seconds)
+        if export.state is ExportState.READY and before.state is not ExportState.READY:
+            self._on_ready((datetime.now(UTC) - before.created_at).total_seconds())
+        return export
 
     async def _wait(self, export: Export, future: Future[Export], seconds: float) -> Export:
         waiter = asyncio.wrap_future(future)

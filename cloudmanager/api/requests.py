@@ -9,9 +9,8 @@ from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from cloudmanager.core.claiming import ClaimRequest
-from cloudmanager.core.model import Access, ExportState, Query
+from cloudmanager.core.model import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH, Access, ExportState, Query
 from cloudmanager.core.records import ExportFilter
-from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_NOTE_LENGTH
 
 LONGEST_TTL_SECONDS = 10 * 365 * 86400
 """Keeps the arithmetic safe. What is allowed is a setting, which the core checks."""
@@ -94,14 +93,14 @@ class RenewRequest(Request):
         return _duration(self.ttl_seconds)
 
 
-class Order(Request):
-    """Who gives an operator's order, and why. Both are kept in the audit trail."""
+class MaintenanceAction(Request):
+    """Who acts as an operator, and why. Both are kept in the audit trail."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"by": "nina", "reason": "The zone is being evacuated."}]}
     )
 
-    by: str = Field("", max_length=MAX_HOLDER_LENGTH, description="Who orders it. Printable text.")
+    by: str = Field("", max_length=MAX_HOLDER_LENGTH, description="Who does it. Printable text.")
     reason: str = Field("", max_length=MAX_NOTE_LENGTH, description="Printable text.")
 
 

@@ -10,7 +10,7 @@ from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.problems import documented
 from cloudmanager.api.requests import WaitSeconds
 from cloudmanager.core import errors as core
-from cloudmanager.core.texts import MAX_KEY_LENGTH
+from cloudmanager.core.model import MAX_KEY_LENGTH
 from cloudmanager.transfer.digests import BLOCK_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE
 
@@ -54,7 +54,7 @@ CLAIM = (
     *(core.UnsupportedAccess, core.IdempotencyMismatch, core.Refused, core.AccessConflict, core.DiskInUse),
     *(core.ProviderPaused, core.NodeDraining, core.NodeDisplaced),
 )
-ORDER = (*STORE, *BODY)
+MAINTENANCE = (*STORE, *BODY)
 TRANSFER = (
     *(core.UnsupportedAccess, core.ExportNotReady, core.ExportOver),
     *(core.TransferUnavailable, core.TransferFailed),
@@ -128,7 +128,7 @@ async def create_export(
     An unknown disk, a refusal and a conflict with another claim are answered right away. What goes wrong later is in
     `error` of the export.
     """
-    export = await facade.exported(wait, request.wanted(idempotency_key and idempotency_key.strip('"')))
+    export = await facade.claim(wait, request.wanted(idempotency_key and idempotency_key.strip('"')))
     response.headers["Location"] = f"/v1/exports/{export.id}"
     return answers.Export.of(export)
 
@@ -144,7 +144,7 @@ async def list_exports(wanted: Annotated[requests.ExportQuery, Query()], facade:
 @router.get("/v1/exports/{export_id}", tags=["exports"], summary="Look at an export", responses=documented(*EXPORT))
 async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> answers.Export:
     """With `Prefer: wait=N`, the answer comes when the export is ready or over."""
-    return answers.Export.of(await facade.until_settled(wait, export_id))
+    return answers.Export.of(await facade.get(wait, export_id))
 
 
 @router.post(
@@ -170,9 +170,11 @@ async def release_export(export_id: ExportId, facade: Facade) -> answers.Export:
     summary="Cut an export off",
     responses=documented(*EXPORT, *BODY),
 )
-async def force_release_export(export_id: ExportId, order: requests.Order, facade: Facade) -> answers.Export:
+async def force_release_export(
+    export_id: ExportId, action: requests.MaintenanceAction, facade: Facade
+) -> answers.Export:
     """Ends an export at once, also one that is closing: connected clients are cut off and get no time to finish."""
-    export = await facade.run(facade.manager.force_release, export_id, order.by, order.reason)
+    export = await facade.run(facade.manager.maintenance.force_release, export_id, action.by, action.reason)
     return answers.Export.of(export, with_credentials=False)
 
 
@@ -244,22 +246,26 @@ async def list_providers(facade: Facade) -> answers.ProviderList:
     "/v1/providers/{provider}/pause",
     tags=["operation"],
     summary="Pause a provider",
-    responses=documented(*ORDER, core.ProviderNotFound),
+    responses=documented(*MAINTENANCE, core.ProviderNotFound),
 )
-async def pause_provider(provider: ProviderName, order: requests.Order, facade: Facade) -> answers.Provider:
+async def pause_provider(
+    provider: ProviderName, action: requests.MaintenanceAction, facade: Facade
+) -> answers.Provider:
     """It makes no new exports (`provider_paused`). Those that it has are renewed, served and released as ever."""
-    return answers.Provider.of(await facade.run(facade.manager.pause, provider, order.by, order.reason))
+    return answers.Provider.of(await facade.run(facade.manager.maintenance.pause, provider, action.by, action.reason))
 
 
 @router.post(
     "/v1/providers/{provider}/resume",
     tags=["operation"],
     summary="End a pause",
-    responses=documented(*ORDER, core.ProviderNotFound),
+    responses=documented(*MAINTENANCE, core.ProviderNotFound),
 )
-async def resume_provider(provider: ProviderName, order: requests.Order, facade: Facade) -> answers.Provider:
+async def resume_provider(
+    provider: ProviderName, action: requests.MaintenanceAction, facade: Facade
+) -> answers.Provider:
     """The provider makes exports again."""
-    return answers.Provider.of(await facade.run(facade.manager.resume, provider, order.by, order.reason))
+    return answers.Provider.of(await facade.run(facade.manager.maintenance.resume, provider, action.by, action.reason))
 
 
 @router.get("/v1/nodes", tags=["service"], summary="List nodes", responses=documented(*STORE))
@@ -273,22 +279,22 @@ async def list_nodes(facade: Facade) -> answers.NodeList:
     "/v1/nodes/{node}/drain",
     tags=["operation"],
     summary="Drain a node",
-    responses=documented(*ORDER, core.NodeNotFound),
+    responses=documented(*MAINTENANCE, core.NodeNotFound),
 )
-async def drain_node(node: NodeName, order: requests.Order, facade: Facade) -> answers.Node:
+async def drain_node(node: NodeName, action: requests.MaintenanceAction, facade: Facade) -> answers.Node:
     """It takes no new exports (`node_draining`). When its last disk has been detached, it is `drained`."""
-    return answers.Node.of(await facade.run(facade.manager.drain, node, order.by, order.reason))
+    return answers.Node.of(await facade.run(facade.manager.maintenance.drain, node, action.by, action.reason))
 
 
 @router.post(
     "/v1/nodes/{node}/undrain",
     tags=["operation"],
     summary="End a drain",
-    responses=documented(*ORDER, core.NodeNotFound),
+    responses=documented(*MAINTENANCE, core.NodeNotFound),
 )
-async def undrain_node(node: NodeName, order: requests.Order, facade: Facade) -> answers.Node:
+async def undrain_node(node: NodeName, action: requests.MaintenanceAction, facade: Facade) -> answers.Node:
     """The node takes exports again."""
-    return answers.Node.of(await facade.run(facade.manager.undrain, node, order.by, order.reason))
+    return answers.Node.of(await facade.run(facade.manager.maintenance.undrain, node, action.by, action.reason))
 
 
 @router.get("/v1/audit", tags=["service"], summary="List what was done", responses=documented(*STORE))

@@ -23,6 +23,7 @@ from cloudmanager.core import openfiles
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings
+from cloudmanager.core.wiring import open_manager
 
 GRACE_SECONDS = 10
 """What requests in progress have to finish once the service is asked to stop, where there is that much time."""
@@ -55,12 +56,12 @@ def run(settings: Settings) -> None:
 def _serve(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     plugins = Plugins()
     plugins.configure(settings.providers)
-    manager = Manager.open(settings, plugins)
+    manager = open_manager(settings, plugins)
     try:
         manager.start()
         server = Server(create_app(manager, settings))
         _leave_what_stays_to_itself()
-        stop.begin_with(partial(_wind_down, manager, server, stop))
+        stop.begin_with(partial(_shut_down, manager, server, stop))
         server.run(sockets=[listener])
     finally:
         manager.close(stop.remaining())
@@ -81,10 +82,10 @@ def _leave_what_stays_to_itself() -> None:
     gc.freeze()
 
 
-def _wind_down(manager: Manager, server: "Server", stop: Stop) -> None:
+def _shut_down(manager: Manager, server: "Server", stop: Stop) -> None:
     """Requests are answered until the exports are closed, where they are to be."""
     try:
-        manager.wind_down(stop.remaining() * CLOSING_SHARE)
+        manager.shut_down(stop.remaining() * CLOSING_SHARE)
     finally:
         server.grace_seconds = min(GRACE_SECONDS, stop.remaining() / 2)
         server.should_exit = True

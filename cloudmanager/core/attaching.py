@@ -256,7 +256,7 @@ class Attachments:
             flush(device)
 
     def _lingers_until(self, record: AttachmentRecord) -> float:
-        if self._is_ending or (self._linger_seconds and self._store.orders.is_draining(self._node)):
+        if self._is_ending or (self._linger_seconds and self._store.maintenance.is_draining(self._node)):
             return 0.0  # nobody will come for it
         idle = record.idle_boottime if record.boot_id == self._clock.boot_id else None
         if idle is None:

@@ -1,11 +1,20 @@
-"""How long to wait before the next try."""
+"""How long to wait before the next try, and what a provider's call says of its own waiting."""
 
 import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeAlias
+
+from cloudmanager.core.errors import CloudManagerError
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 60.0
 FORGIVEN_AFTER_SECONDS = 120.0
+
+OnWait: TypeAlias = Callable[[CloudManagerError], None]
+_on_wait: ContextVar[OnWait | None] = ContextVar("on_wait", default=None)
 
 
 @dataclass(frozen=True)
@@ -43,3 +52,23 @@ class Backoff:
     def _count(self, key: str, now: float) -> int:
         strike = self._strikes.get(key)
         return 0 if strike is None or now > strike.until + FORGIVEN_AFTER_SECONDS else strike.count
+
+
+@contextmanager
+def waits_reported_to(on_wait: OnWait) -> Iterator[None]:
+    """`on_wait` is called with each error that a provider waits for within the block, in this thread.
+
+    A hook that a cloud throttles waits and tries again by itself, for half a minute or so. A client that looks at the
+    export meanwhile sees why.
+    """
+    token = _on_wait.set(on_wait)
+    try:
+        yield
+    finally:
+        _on_wait.reset(token)
+
+
+def report_wait(error: CloudManagerError) -> None:
+    """For a provider's hook: it waits for this error to pass before it goes on."""
+    if (on_wait := _on_wait.get()) is not None:
+        on_wait(error)

@@ -9,12 +9,21 @@ from datetime import timedelta
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import InvalidRequest, ShuttingDown, UnsupportedAccess
 from cloudmanager.core.hookspecs import ExportRequest
-from cloudmanager.core.model import Access, AttachmentState, Disk, DiskId, ExportState
+from cloudmanager.core.model import (
+    MAX_HOLDER_LENGTH,
+    MAX_KEY_LENGTH,
+    MAX_NOTE_LENGTH,
+    Access,
+    AttachmentState,
+    Disk,
+    DiskId,
+    ExportState,
+    check_text,
+)
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportRecord, new_export_name
 from cloudmanager.core.settings import ExportSettings
 from cloudmanager.core.store import Store
-from cloudmanager.core.texts import MAX_HOLDER_LENGTH, MAX_KEY_LENGTH, MAX_NOTE_LENGTH, check_text
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Claiming:
         if key is not None and (earlier := self._store.claims.replayed(key, digest)):
             return earlier
         self._refuse_at_the_end()
-        self._store.orders.refuse(disk_id.provider, self._node)  # before a cloud is asked that may be why
+        self._store.maintenance.refuse(disk_id.provider, self._node)  # before a cloud is asked that may be why
         disk = provider.describe(disk_id)
         record = self._record(export_id, disk, wanted, life)
         if wanted.access not in disk.access:

@@ -7,17 +7,33 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Self, TypeVar
 
-from cloudmanager.core.errors import CloudManagerError, InvalidDiskId
+from cloudmanager.core.errors import CloudManagerError, InvalidDiskId, InvalidRequest
 
 Item = TypeVar("Item")
 
 MAX_DISK_ID_LENGTH = 1024
+MAX_HOLDER_LENGTH = 256
+MAX_NOTE_LENGTH = 4096
+MAX_KEY_LENGTH = 255
 _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def is_provider_name(name: str) -> bool:
     """Lower-case letters, digits, `_` and `-`, 63 characters at most: what may stand before the colon."""
     return _PROVIDER_NAME.fullmatch(name) is not None
+
+
+def check_text(name: str, value: str, longest: int, *, needed: bool = False) -> None:
+    """Of a text that a person gives: a holder, a note, a reason. One that is needed has one line.
+
+    Raises InvalidRequest.
+    """
+    if needed and not value.strip():
+        raise InvalidRequest(f"{name} must not be empty.")
+    if len(value) > longest:
+        raise InvalidRequest(f"{name} has {len(value)} characters; at most {longest} are kept.")
+    if not all(char.isprintable() or (char == "\n" and not needed) for char in value):
+        raise InvalidRequest(f"{name} must be printable text.")
 
 
 class Access(StrEnum):
@@ -245,6 +261,11 @@ class ExportState(StrEnum):
     CLOSING = "closing"
     CLOSED = "closed"
     FAILED = "failed"
+
+    @property
+    def is_starting(self) -> bool:
+        """Claimed, and not ready yet: it becomes ready, or it ends."""
+        return self in (ExportState.PENDING, ExportState.ATTACHING)
 
     @property
     def is_live(self) -> bool:

@@ -31,7 +31,7 @@ class NodeSession:
 
     def __init__(self, node: str, identity: NodeIdentity, store: Store, clock: Clock) -> None:
         self._node = node
-        self._identity = identity
+        self.identity = identity
         self._store = store
         self._clock = clock
         self._session = secrets.token_hex(16)
@@ -51,7 +51,7 @@ class NodeSession:
         """
         seen: NodeHolder | None = None
         while (holder := self._take()) is not None:
-            if holder.identity != self._identity.id or (seen and holder.alive_until != seen.alive_until):
+            if holder.identity != self.identity.id or (seen and holder.alive_until != seen.alive_until):
                 raise _taken(self._node, holder)
             if seen is None:
                 log.warning("waiting up to %.0f s whether a copy of this machine is alive", holder.seconds_left)
@@ -88,7 +88,7 @@ class NodeSession:
 
     def _take(self) -> NodeHolder | None:
         asked_at = self._clock.boottime()
-        identity = self._identity
+        identity = self.identity
         holder = self._store.nodes.begin_session(self._node, self._session, identity.id, identity.shown, LIFE_SECONDS)
         if holder is None:
             self._valid_until = asked_at + LIFE_SECONDS

@@ -7,10 +7,10 @@ from dataclasses import replace
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.plugins import Plugins
+from cloudmanager.core.provider_nodes import ProviderNodes
 from cloudmanager.core.reconciler import Reconciler
 from cloudmanager.core.settings import NbdSettings
 from cloudmanager.core.store import Store
-from cloudmanager.core.whereabouts import Whereabouts
 
 
 class Readiness:
@@ -22,7 +22,7 @@ class Readiness:
         store: Store,
         reconciler: Reconciler,
         plugins: Plugins,
-        whereabouts: Whereabouts,
+        provider_nodes: ProviderNodes,
         settings: NbdSettings,
         is_ending: threading.Event,
     ) -> None:
@@ -30,7 +30,7 @@ class Readiness:
         self._store = store
         self._reconciler = reconciler
         self._plugins = plugins
-        self._whereabouts = whereabouts
+        self._provider_nodes = provider_nodes
         self._settings = settings
         self._is_ending = is_ending
 
@@ -39,9 +39,9 @@ class Readiness:
         return (
             self._store_finding(),
             self._reconciler_finding(),
-            *self._whereabouts.findings(),
+            *self._provider_nodes.findings(),
             *self._certificate_findings(),
-            *self._order_findings(),
+            *self._maintenance_findings(),
             *([Finding("service", Severity.PROBLEM, "is ending")] if self._is_ending.is_set() else []),
         )
 
@@ -66,10 +66,10 @@ class Readiness:
         found = certificates.findings(self._settings.certificates, self._settings.advertised)
         return [replace(each, severity=Severity.WARNING) for each in found if each.severity is not Severity.OK]
 
-    def _order_findings(self) -> Iterator[Finding]:
-        """Of the orders that keep new exports from this node."""
+    def _maintenance_findings(self) -> Iterator[Finding]:
+        """Of operators' actions that keep new exports from this node."""
         try:
-            pauses = self._store.orders.pauses()
+            pauses = self._store.maintenance.pauses()
             drain = next((node.drain for node in self._store.nodes.all() if node.name == self._node), None)
         except CloudManagerError:
             return  # the store's own finding says so

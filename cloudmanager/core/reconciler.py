@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 
-from cloudmanager.core import holdup
 from cloudmanager.core.attaching import AttachmentLost, Attachments
-from cloudmanager.core.backoff import Backoff
+from cloudmanager.core.backoff import Backoff, waits_reported_to
 from cloudmanager.core.clock import Clock
+from cloudmanager.core.clock_readings import ClockReadings
 from cloudmanager.core.drift import Drift, Sighting, Verdict
 from cloudmanager.core.errors import (
     CloudError,
@@ -30,7 +30,6 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.exhaustion import exhausted
 from cloudmanager.core.incarnation import is_replaced, learned
-from cloudmanager.core.lastseen import LastSeen
 from cloudmanager.core.model import Access, Device, Disk, ExportState, Problem
 from cloudmanager.core.nbd import Servers, ServerSpec
 from cloudmanager.core.records import ExportRecord, Start
@@ -58,7 +57,7 @@ class Reconciler:
         settings: ExportSettings,
         clock: Clock,
         drift: Drift,
-        last_seen: LastSeen,
+        clock_readings: ClockReadings,
         on_change: Callable[[str], None],
         on_ready: Callable[[ExportRecord], None],
         check: Callable[[], None] = lambda: None,
@@ -74,7 +73,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._drift = drift
-        self._last_seen = last_seen
+        self._clock_readings = clock_readings
         self._on_change = on_change
         self._on_ready = on_ready
         self._check = check
@@ -89,7 +88,7 @@ class Reconciler:
         """Takes over what an earlier daemon left behind, and begins to converge."""
         # At once: a start that was cut is waited for, and a crash may have cut many.
         list(self._starters.map(self._take_over, self._store.exports.claiming(self._node)))
-        self._last_seen.note()  # only now: what was noted in an earlier boot is needed until here
+        self._clock_readings.note()  # only now: what was noted in an earlier boot is needed until here
         names = [f"converge-{number}" for number in range(DISKS_AT_ONCE)]
         self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for name in names]
         self._threads.append(threading.Thread(target=self._resync, name="resync", daemon=True))
@@ -108,7 +107,7 @@ class Reconciler:
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock.boottime()))
         if self._threads:  # else what an earlier boot has left is still needed
-            self._last_seen.note(is_last=True)
+            self._clock_readings.note(is_last=True)
         self._starters.shutdown(wait=False, cancel_futures=True)
         return self._queue.working
 
@@ -270,7 +269,7 @@ class Reconciler:
         for disk, exports in _by_disk([record for record in waiting if record.id not in later]):
             try:
                 claimed = [record for record in live if not is_replaced(disk, *_identity(record))]
-                with holdup.heard_by(partial(self._show_holdup, exports)):
+                with waits_reported_to(partial(self._show_wait, exports)):
                     self._attachments.ensure(claimed)
                     device = self._attachments.locate(disk, claimed)
             except CloudManagerError as error:
@@ -281,7 +280,7 @@ class Reconciler:
                 due += self._start_servers(exports, device)
         return due
 
-    def _show_holdup(self, exports: Iterable[ExportRecord], error: CloudManagerError) -> None:
+    def _show_wait(self, exports: Iterable[ExportRecord], error: CloudManagerError) -> None:
         problem = Problem.of(error)
         for record in exports:
             self._store.exports.set_error(record.id, problem, self._unready_since(record))
@@ -368,7 +367,7 @@ class Reconciler:
         if record.access is Access.SCRATCH and record.server is not None:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
-        left = self._last_seen.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
+        left = self._clock_readings.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
         self._store.exports.rebase(record, left)  # last: from here on nothing tells that there was a reboot
 
     def _let_go(self, canonical_id: str) -> list[float]:
@@ -412,7 +411,7 @@ class Reconciler:
             try:
                 self._check()
                 self._look_at_all()
-                self._last_seen.note()
+                self._clock_readings.note()
                 now = self._clock.boottime()
                 if now >= next_heartbeat or self._store.write_failure:  # who asks is told when it takes writes again
                     self._store.nodes.seen(self._node)

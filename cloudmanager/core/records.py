@@ -99,16 +99,16 @@ class AttachmentRecord:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What an operator has ordered: who it was, and why, as far as they said so."""
+class MaintenanceAction:
+    """What an operator has done: since when it holds, who it was, and why, as far as they said so."""
 
     since: datetime
     by: str = ""
     reason: str = ""
 
     def __str__(self) -> str:
-        told = [f" by {self.by}" if self.by else "", f": {self.reason}" if self.reason else ""]
-        return f"since {self.since.isoformat(timespec='seconds')}{''.join(told)}"
+        details = [f" by {self.by}" if self.by else "", f": {self.reason}" if self.reason else ""]
+        return f"since {self.since.isoformat(timespec='seconds')}{''.join(details)}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class NodeRecord:
     boot_id: str
     started_at: datetime
     seen_at: datetime
-    drain: Order | None = None
+    drain: MaintenanceAction | None = None
     """Since then it takes no new exports."""
     exports: int = 0
     """Those that are not over."""
@@ -158,7 +158,7 @@ class AuditEvent:
     holder: str | None = None
     detail: str = ""
     provider: str | None = None
-    """The provider that an operator's order is about."""
+    """The provider that an operator's action is about."""
     ordered_by: str | None = None
     """The operator, if it was one and they said who they are."""
 

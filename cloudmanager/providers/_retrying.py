@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import stamina
 
-from cloudmanager.core import holdup
+from cloudmanager.core.backoff import report_wait
 from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, Throttled
 
 Answer = TypeVar("Answer")
@@ -23,7 +23,7 @@ def retrying(call: Callable[[], Answer], *, attempts: int, timeout: float, longe
             return False
         if error.retry_after is not None and error.retry_after > timeout:
             return False
-        holdup.tell(error)
+        report_wait(error)
         return True if error.retry_after is None else error.retry_after
 
     for attempt in stamina.retry_context(

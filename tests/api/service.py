@@ -19,6 +19,7 @@ from cloudmanager.core.model import CLAIMING_STATES
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import Settings, from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
 
 PORTS_EACH = 200
@@ -66,7 +67,7 @@ def running(settings: Settings, *others: tuple[str, object], token: str | None =
     """Runs the service until the block ends, and ends its exports. `others` are further plugins, by name."""
     plugins = Plugins([("local", local), *others])
     plugins.configure(settings.providers)
-    manager = Manager.open(settings, plugins)
+    manager = open_manager(settings, plugins)
     try:
         manager.start()
         with listening(settings.server.listen) as listener:

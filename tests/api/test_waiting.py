@@ -93,12 +93,12 @@ def test_a_wait_that_ends_too_early_shows_the_export_as_it_is(slow_service: Serv
 def test_a_wait_that_is_over_leaves_nothing_behind(slow_service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     futures: list[Future[Export]] = []
 
-    def exporting(wanted: ClaimRequest) -> tuple[Export, Future[Export]]:
-        export, future = Manager.exporting(slow_service.manager, wanted)
+    def claim(request: ClaimRequest) -> tuple[Export, Future[Export]]:
+        export, future = Manager.claim(slow_service.manager, request)
         futures.append(future)
         return export, future
 
-    monkeypatch.setattr(slow_service.manager, "exporting", exporting)
+    monkeypatch.setattr(slow_service.manager, "claim", claim)
     slow_service.export("local:a.img", wait=1)
     assert [future.cancelled() for future in futures] == [True]
     assert waiters(slow_service) == 0

@@ -18,6 +18,7 @@ from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from tests.core.providers import Shelf, ShelfPlugin
 
 Found = TypeVar("Found")
@@ -59,7 +60,7 @@ class Bench:
     def open(self) -> Manager:
         plugins = Plugins([("shelf", ShelfPlugin(self.shelf)), *self.others])
         plugins.configure({"one": {"type": "shelf"}, "two": {"type": "shelf"}, "writable": _WRITABLE})
-        self.manager = Manager.open(self.settings, plugins, self.clock)
+        self.manager = open_manager(self.settings, plugins, self.clock)
         self.manager.start()
         return self.manager
 

@@ -15,6 +15,7 @@ from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.testing.cloud.guest import Guest, Plugged
 from cloudmanager.testing.conformance.emulated import NODE, SAMPLE_BYTES, EmulatorHarness
 from tests.core.bench import BOUND, SettableClock, eventually, kill
@@ -61,7 +62,7 @@ class CloudBench:
     def open(self) -> Manager:
         plugins = Plugins([("under-test", self.harness.plugin), *self.others])
         plugins.configure({"cloud": self.harness.table()})
-        self.manager = Manager.open(self.settings, plugins, self.clock)
+        self.manager = open_manager(self.settings, plugins, self.clock)
         self.manager.start()
         return self.manager
 

@@ -17,10 +17,10 @@ from cloudmanager.core import certificates
 from cloudmanager.core.certificates.files import Certificates
 from cloudmanager.core.doctor.certificates import check_certificates
 from cloudmanager.core.errors import ConfigurationError
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Severity
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import Settings, from_tables
+from cloudmanager.core.wiring import open_manager
 from tests.authority import DAY, Authority, CertificateRequest, write_key
 
 HOST = "127.0.0.1"
@@ -131,7 +131,7 @@ def test_a_service_does_not_start_with_what_somebody_has_to_mend(
     breaking, said = BROKEN[what]
     breaking(authority, directory)
     with pytest.raises(ConfigurationError, match=rf"nbd\.tls_certificates: .*{said}"):
-        Manager.open(settings_for(directory), Plugins())
+        open_manager(settings_for(directory), Plugins())
 
 
 @pytest.mark.parametrize("what", sorted(OF_TIME))
@@ -140,7 +140,7 @@ def test_a_service_starts_with_what_came_with_time_and_says_it(
 ) -> None:
     breaking, said = BROKEN[what]
     breaking(authority, directory)
-    manager = Manager.open(settings_for(directory), Plugins())
+    manager = open_manager(settings_for(directory), Plugins())
     try:
         manager.start()
         assert [(each.levelno, said in each.getMessage()) for each in caplog.records] == [(logging.ERROR, True)]

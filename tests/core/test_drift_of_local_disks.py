@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from cloudmanager import Access
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
 from cloudmanager.testing.cloud import loop_device
 from tests.core.bench import BOUND, eventually, kill
@@ -44,7 +44,7 @@ class LocalBench:
         plugins = Plugins([("local", local)])
         images = [str(each) for each in (before, self.images) if each]
         plugins.configure({"local": {"type": "local", "images": images, "devices": True, **local_settings}})
-        self.manager = Manager.open(settings, plugins)
+        self.manager = open_manager(settings, plugins)
         self.manager.start()
 
     def image(self, name: str, content: bytes = b"d") -> Path:

@@ -72,7 +72,7 @@ def test_a_list_that_is_cut_short_is_an_error(bench: LocalBench) -> None:
 
 def test_nothing_is_stopped_because_it_could_not_be_looked_at(bench: LocalBench, loop: Path) -> None:
     exports = [bench.ready(loop), bench.ready(bench.image("a.raw").name)]
-    servers, drift = bench.manager._servers, bench.manager._reconciler._drift
+    servers, drift = bench.manager._exports._servers, bench.manager._reconciler._drift
     pids = [servers.pid(export.id) for export in exports]
     for export in exports:
         drift._served[export.id].since = float("-inf")

@@ -178,7 +178,7 @@ def test_what_is_not_as_it_should_be_is_looked_at(tmp_path: Path) -> None:
         bench.ready("one:a.img")
         dead = bench.ready("one:b.img")
         store, clock = bench.manager._store, bench.clock
-        served = bench.manager._servers.is_alive
+        served = bench.manager._exports._servers.is_alive
         assert store.unsettled_disks("here", clock.boottime(), served) == set()
         assert store.unsettled_disks("here", clock.boottime(), lambda id: id != dead.id) == {"shelf:b.img"}
         assert store.unsettled_disks("here", clock.boottime() + 86400, served) == {"shelf:a.img", "shelf:b.img"}

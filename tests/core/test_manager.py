@@ -24,10 +24,10 @@ from cloudmanager.core.errors import (
     Refused,
     UnsupportedAccess,
 )
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
+from cloudmanager.core.wiring import open_manager
 from tests.core.bench import BOUND, SIZE, Bench, content, eventually, opened_bench
 
 
@@ -324,7 +324,7 @@ def test_what_is_left_of_forgotten_exports_is_deleted_at_the_start(bench: Bench)
 
 def test_two_services_on_one_state_directory_are_refused(bench: Bench) -> None:
     with pytest.raises(ConfigurationError, match="another cloudmanager runs"):
-        Manager.open(bench.settings, Plugins([]), bench.clock)
+        open_manager(bench.settings, Plugins([]), bench.clock)
 
 
 def test_a_policy_is_asked_before_any_claim(tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def _listed(bench: Bench, limit: int | None) -> list[str]:
 def test_who_waits_for_an_export_that_is_over_is_answered_at_once(bench: Bench) -> None:
     export = bench.ready()
     bench.end(export)
-    assert bench.manager.settled(export.id).result(0).state is ExportState.CLOSED
+    assert bench.manager.follow(export.id).result(0).state is ExportState.CLOSED
 
 
 def test_an_access_the_disk_cannot_give_is_refused_with_what_it_can(bench: Bench) -> None:

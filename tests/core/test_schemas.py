@@ -221,5 +221,5 @@ _READERS: dict[str, Callable[[Store], list[Any]]] = {
     "attachments": lambda store: store.attachments.all(),
     "nodes": lambda store: store.nodes.all(),
     "audit_events": lambda store: list(store.trail.events(None, 1000).items),
-    "pauses": lambda store: [_Pause(*each) for each in store.orders.pauses().items()],
+    "pauses": lambda store: [_Pause(*each) for each in store.maintenance.pauses().items()],
 }

@@ -25,7 +25,7 @@ from cloudmanager.core.errors import (
     StoreUnavailable,
 )
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order, ServerProcess, Start
+from cloudmanager.core.records import ExportFilter, ExportRecord, MaintenanceAction, ServerProcess, Start
 from cloudmanager.core.store import Store, schema
 
 CLOCK = Clock()
@@ -344,11 +344,11 @@ def other(url: str) -> Iterator[Store]:
 
 
 def pause(store: Store) -> None:
-    store.orders.pause("local", Order(CLOCK.now(), "nina"), NODE)
+    store.maintenance.pause("local", MaintenanceAction(CLOCK.now(), "nina"), NODE)
 
 
 def drain(store: Store) -> None:
-    store.orders.drain(NODE, Order(CLOCK.now(), "nina"))
+    store.maintenance.drain(NODE, MaintenanceAction(CLOCK.now(), "nina"))
 
 
 @pytest.mark.parametrize(("give", "refusal"), [(pause, ProviderPaused), (drain, NodeDraining)])
@@ -407,7 +407,7 @@ def test_orders_are_kept_with_who_gave_them(store: Store) -> None:
     store.nodes.begin_session(NODE, "a session", "an identity", "a machine", 30)  # after a restart
     (node,) = store.nodes.all()
     assert node.drain is not None
-    assert (node.drain.by, store.orders.pauses()["local"].by) == ("nina", "nina")
+    assert (node.drain.by, store.maintenance.pauses()["local"].by) == ("nina", "nina")
     for event_name in ("provider.paused", "node.draining"):
         (told,) = [each for each in store.trail.events(None, 10).items if each.event == event_name]
         assert (told.ordered_by, told.node, told.disk_id) == ("nina", NODE, "")

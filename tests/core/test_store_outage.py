@@ -37,7 +37,7 @@ def test_an_export_whose_server_dies_while_rows_are_damaged_comes_back_when_they
     eventually(lambda: [each for each in caplog.messages if "waits for the store" in each])
     assert bench.manager.get(export.id).state is ExportState.READY
     _tell(bench, "UPDATE attachments SET plan = substr(plan, 2)")
-    eventually(lambda: bench.manager._servers.is_alive(export.id))
+    eventually(lambda: bench.manager._exports._servers.is_alive(export.id))
     assert content(export)
     assert "Traceback" not in caplog.text
 

@@ -10,9 +10,10 @@ import pytest
 
 from cloudmanager import Access
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.lastseen import LastSeen
+from cloudmanager.core.clock_readings import ClockReadings
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
+from cloudmanager.core.wiring import open_manager
 from tests.core.bench import BOUND, Bench, eventually, opened_bench
 
 HOUR = 3600.0
@@ -85,7 +86,7 @@ class TimeBench:
         """Waits until both clocks were noted as they are now."""
         wall = self.clock.now().timestamp()
         last_seen = self.bench.settings.server.state_dir / "last-seen.json"
-        reading = LastSeen(last_seen, self.clock)
+        reading = ClockReadings(last_seen, self.clock)
 
         def look() -> bool:
             seen = reading.read()
@@ -170,7 +171,7 @@ def test_without_a_note_of_the_clocks_the_longest_life_is_the_bound(bench: TimeB
 def test_a_start_that_took_nothing_over_leaves_what_was_noted_of_the_earlier_boot(bench: TimeBench) -> None:
     export = bench.export()
     bench.crash(export)
-    Manager.open(bench.bench.settings, bench.manager._plugins, bench.clock).close()
+    open_manager(bench.bench.settings, bench.manager._plugins, bench.clock).close()
     bench.clock.jumped = -5 * HOUR
     bench.bench.open()
     assert bench.left(export) == pytest.approx(2, abs=0.05)

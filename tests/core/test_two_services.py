@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cloudmanager import Access
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
 from tests.core.bench import BOUND, SettableClock, eventually, kill, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
@@ -30,7 +30,7 @@ class Service:
                 "nbd": {"ports": ports},
             }
         )
-        self.manager = Manager.open(settings, plugins, SettableClock())
+        self.manager = open_manager(settings, plugins, SettableClock())
         self.manager.start()
 
     def asked(self, disk: str, access: Access = Access.READ_ONLY) -> Export:
@@ -87,7 +87,7 @@ def test_a_server_that_outlives_its_service_keeps_the_disk(bench: CloudBench, se
     assert bench.harness.detaches() == 0
     kill(pid.pid)
     eventually(lambda: not bench.harness.holders(disk))
-    second.manager = Manager.open(second.manager._settings, second.manager._plugins, SettableClock())
+    second.manager = open_manager(second.manager._lifecycle._settings, second.manager._plugins, SettableClock())
     second.manager.start()
 
 

@@ -30,6 +30,6 @@ def test_a_backup_of_postgresql_comes_back_and_disowns_what_is_attached(postgres
     store = Store.open(f"{postgres_url}/shown_in_the_docs", StoppedClock())
     assert store.contents().exports == before.exports
     assert [record.state for record in store.attachments.all()] == [AttachmentState.FOREIGN] * attached
-    assert store.orders.is_draining(NODE)
+    assert store.maintenance.is_draining(NODE)
     store.close()
     assert {finding.severity for finding in check(f"{postgres_url}/shown_in_the_docs")} == {Severity.OK}

@@ -29,14 +29,14 @@ USE = """
 from pathlib import Path
 from cloudmanager import Access
 from cloudmanager.core import settings
-from cloudmanager.core.manager import Manager
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.core.plugins import Plugins
 import subprocess, time
 
 loaded = settings.load(Path("cloudmanager.toml"))
 plugins = Plugins()
 plugins.configure(loaded.providers)
-manager = Manager.open(loaded, plugins)
+manager = open_manager(loaded, plugins)
 manager.start()
 export = manager.wait(manager.export("cold:case.raw", Access.SCRATCH, "me").id, 20)
 subprocess.run(["nbdcopy", export.uri, "read.raw"], check=True)

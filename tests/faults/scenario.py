@@ -20,6 +20,7 @@ from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
+from cloudmanager.core.wiring import assemble
 from tests.core.bench import eventually
 from tests.core.nbd.client import Client
 from tests.faults import invariants
@@ -112,7 +113,7 @@ class Stage:
         settings, clock = self.settings(), Clock()
         state = StateDirectory.open(settings.server.state_dir)
         database = (crashing_database(points) if points else Database).open(settings.store_url)
-        manager = Manager(settings, plugins, Store(database, clock), clock, state)
+        manager = assemble(settings, plugins, Store(database, clock), clock, state)
         manager.start()
         return manager
 

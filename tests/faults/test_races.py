@@ -13,11 +13,11 @@ import pytest
 from sqlalchemy import Connection
 
 from cloudmanager import Access, hookimpl
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import AttachmentState, DiskId, ExportState
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
+from cloudmanager.core.wiring import assemble
 from tests.core.bench import eventually
 from tests.faults.file_cloud import SOMEBODY
 from tests.faults.world import World
@@ -99,7 +99,7 @@ def test_a_scratch_export_is_lost_by_a_reboot_also_when_the_first_start_after_it
     database = CutDatabase.open(world.settings.store_url)
     database.writes_left = writes
     state = StateDirectory.open(world.state)
-    interrupted = Manager(world.settings, world.loaded(), Store(database, world.clock), world.clock, state)
+    interrupted = assemble(world.settings, world.loaded(), Store(database, world.clock), world.clock, state)
     with suppress(PowerCut):
         interrupted.start()
     database.writes_left = 1  # the process ends as others do, so that the next one may have its place

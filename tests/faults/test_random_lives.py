@@ -290,21 +290,21 @@ class Lives(RuleBasedStateMachine):
     @rule(request=consumes(requests))
     def force_release(self, request: int) -> None:
         if (export_id := self.made[request]) is not None:
-            self.world.manager.force_release(export_id, "operator", "it must go")
+            self.world.manager.maintenance.force_release(export_id, "operator", "it must go")
             self.claims.pop(export_id, None)
 
     @rule(order=st.sampled_from(Order))
     def order(self, order: Order) -> None:
         self.orders.add(order)
         if order is Order.PAUSE:
-            self.world.manager.pause("depot", "operator")
+            self.world.manager.maintenance.pause("depot", "operator")
         else:
-            self.world.manager.drain("here", "operator")
+            self.world.manager.maintenance.drain("here", "operator")
 
     def _relent(self) -> None:
         self.orders.clear()
-        self.world.manager.resume("depot")
-        self.world.manager.undrain("here")
+        self.world.manager.maintenance.resume("depot")
+        self.world.manager.maintenance.undrain("here")
 
     # What must be true
 

@@ -26,6 +26,7 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
+from cloudmanager.core.wiring import assemble
 from tests.faults import invariants
 from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
 from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
@@ -157,7 +158,7 @@ class World:
         state = StateDirectory.open(self.state)
         database = crashing_database(self._points) if self._points else Database
         store = Store(database.open(self.settings.store_url), self.clock)
-        self.manager = Manager(self.settings, self.loaded(), store, self.clock, state)
+        self.manager = assemble(self.settings, self.loaded(), store, self.clock, state)
         self.manager.start()
         return self.manager
 

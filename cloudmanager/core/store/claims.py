@@ -11,7 +11,7 @@ from cloudmanager.core.records import ExportRecord
 from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.store.exports import read_export
-from cloudmanager.core.store.orders import draining, pausing, refuse_ordered
+from cloudmanager.core.store.maintenance import draining, pausing, refuse_claims
 from cloudmanager.core.store.rows import export_record, export_row
 
 _STANDING = (
@@ -34,19 +34,19 @@ class ClaimTable:
         self._write = database.write
 
     def add(self, record: ExportRecord, idempotency_key: str | None = None, digest: str = "") -> ExportRecord:
-        """Checks for an operator's orders and for conflicts, and writes the claim, in one transaction.
+        """Checks for an operator's actions and for conflicts, and writes the claim, in one transaction.
 
         Returns the earlier export if the key was used for the same request. Raises ProviderPaused, NodeDraining,
         AccessConflict naming the holder, IdempotencyMismatch.
         """
         with self._write() as connection:
             wanted = record.claims
-            orders = [pausing(record.disk.id.provider), draining(record.node)]
-            self._database.lock(connection, orders, shared=True)
+            hindrances = [pausing(record.disk.id.provider), draining(record.node)]
+            self._database.lock(connection, hindrances, shared=True)
             self._database.lock(connection, [*wanted, *([idempotency_key] if idempotency_key else [])])
             if idempotency_key and (earlier := _replayed(connection, idempotency_key, digest)):
                 return earlier
-            refuse_ordered(connection, record.disk.id.provider, record.node)
+            refuse_claims(connection, record.disk.id.provider, record.node)
             _refuse_conflict(connection, record, wanted)
             connection.execute(_INSERT_EXPORT, export_row(record))
             connection.execute(

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from cloudmanager.core.model import AttachPlan, Disk, Problem
-from cloudmanager.core.records import Order, ServerProcess
+from cloudmanager.core.records import MaintenanceAction, ServerProcess
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -71,7 +71,7 @@ nodes = Table(
     Column("boot_id", Text, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
-    Column("drain", Json(Order)),
+    Column("drain", Json(MaintenanceAction)),
     # The service that has the name, and its session.
     Column("identity", Text),
     Column("machine", Text),
@@ -83,7 +83,7 @@ pauses = Table(
     "pauses",
     metadata,
     Column("provider", Text, primary_key=True),
-    Column("pause", Json(Order), nullable=False),
+    Column("pause", Json(MaintenanceAction), nullable=False),
 )
 """The providers that are paused, on every node that uses the store."""
 

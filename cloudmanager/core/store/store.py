@@ -15,8 +15,8 @@ from cloudmanager.core.store.attachments import AttachmentTable, is_attachment
 from cloudmanager.core.store.claims import ClaimTable
 from cloudmanager.core.store.database import Database, parsed
 from cloudmanager.core.store.exports import ExportTable
+from cloudmanager.core.store.maintenance import MaintenanceTable
 from cloudmanager.core.store.nodes import NodeTable
-from cloudmanager.core.store.orders import Orders
 from cloudmanager.core.store.rows import attachment_record, export_record, misfiled_attachment, misfiled_export
 from cloudmanager.core.store.trail import AuditTrail
 
@@ -47,7 +47,7 @@ class Store:
         self.claims = ClaimTable(database)
         self.attachments = AttachmentTable(database, clock)
         self.nodes = NodeTable(database, clock)
-        self.orders = Orders(database, clock)
+        self.maintenance = MaintenanceTable(database, clock)
         self.trail = AuditTrail(database)
 
     @classmethod

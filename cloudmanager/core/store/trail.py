@@ -6,7 +6,7 @@ from sqlalchemy import Connection, insert, select
 
 from cloudmanager.core.errors import InvalidRequest
 from cloudmanager.core.model import Disk, Page
-from cloudmanager.core.records import AuditEvent, Order
+from cloudmanager.core.records import AuditEvent, MaintenanceAction
 from cloudmanager.core.store import schema
 from cloudmanager.core.store.database import Database
 
@@ -22,9 +22,11 @@ def about_disk(connection: Connection, node: str, disk: Disk, event_name: str, a
     add(connection, event_name, at, detail, node=node, disk_id=str(disk.id))
 
 
-def about_order(connection: Connection, event_name: str, order: Order, node: str, provider: str | None = None) -> None:
-    who = {"node": node, "disk_id": "", "provider": provider, "ordered_by": order.by or None}
-    add(connection, event_name, order.since, order.reason, **who)
+def about_maintenance(
+    connection: Connection, event_name: str, action: MaintenanceAction, node: str, provider: str | None = None
+) -> None:
+    who = {"node": node, "disk_id": "", "provider": provider, "ordered_by": action.by or None}
+    add(connection, event_name, action.since, action.reason, **who)
 
 
 class AuditTrail:

@@ -10,7 +10,7 @@ from azure.core.pipeline import PipelineResponse
 from azure.core.polling import PollingMethod
 from azure.core.rest import HttpRequest, HttpResponse
 
-from cloudmanager.core import holdup
+from cloudmanager.core.backoff import report_wait
 from cloudmanager.providers.azure.errors import retry_after, translate
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
@@ -69,7 +69,7 @@ class Operation(PollingMethod[None]):
         while True:
             answer = self._client.send_request(HttpRequest("GET", url))
             if answer.status_code in TRANSIENT:
-                holdup.tell(translate(HttpResponseError(response=answer)))
+                report_wait(translate(HttpResponseError(response=answer)))
             elif is_ended(answer):
                 return
             self._sleep(retry_after(answer.headers) or pause)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from cloudmanager import Access, AttachPlan, Disk, DiskId, Node
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.model import AttachmentState, ExportState, Problem
-from cloudmanager.core.records import ExportFilter, ExportRecord, Order, ServerProcess, Start
+from cloudmanager.core.records import ExportFilter, ExportRecord, MaintenanceAction, ServerProcess, Start
 from cloudmanager.core.store import Store
 
 NODE = "worker-1"
@@ -68,11 +68,11 @@ def _fill_attachments(store: Store) -> None:
 
 
 def _give_orders(store: Store) -> None:
-    order = Order(NOW, "carol", "the cellar is flooded")
+    order = MaintenanceAction(NOW, "carol", "the cellar is flooded")
     closing = store.exports.page(ExportFilter(states=frozenset({ExportState.CLOSING})), None, 1).items[0]
     store.exports.force_closing(closing.id, order.by, order.reason)
-    store.orders.pause("prod", order, NODE)
-    store.orders.drain(NODE, order)
+    store.maintenance.pause("prod", order, NODE)
+    store.maintenance.drain(NODE, order)
 
 
 def _disk(number: int) -> Disk:

@@ -14,6 +14,7 @@ from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Access, ExportState, Query
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import azure
 from cloudmanager.testing.cloud.azure import AzureEmulation
 
@@ -34,7 +35,7 @@ def manager(cloud: AzureEmulation, identity: None, tmp_path: Path) -> Iterator[M
     )
     plugins = Plugins([("azure", azure)])
     plugins.configure(settings.providers)
-    manager = Manager.open(settings, plugins)
+    manager = open_manager(settings, plugins)
     manager.start()
     yield manager
     manager.close()

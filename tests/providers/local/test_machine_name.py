@@ -15,6 +15,7 @@ from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers.local import LocalProvider
 from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
@@ -126,7 +127,7 @@ class Service:
         plugins = Plugins([("here", self._plugin)])
         table = {"type": "local", "images": [str(self._directory)]}
         plugins.configure({"one": table, "two": table})
-        manager = Manager.open(settings, plugins)
+        manager = open_manager(settings, plugins)
         manager.start()
         try:
             yield manager

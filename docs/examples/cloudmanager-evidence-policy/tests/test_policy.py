@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from cloudmanager import Access, errors
-from cloudmanager.core.manager import Manager
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
+from cloudmanager.core.wiring import open_manager
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def manager(tmp_path: Path):
     )
     plugins = Plugins()  # whatever is installed, and so this policy
     plugins.configure(settings.providers)
-    manager = Manager.open(settings, plugins)
+    manager = open_manager(settings, plugins)
     manager.start()
     yield manager
-    manager.wind_down(timeout=20)  # else what is exported would be served on, for the next service
+    manager.shut_down(timeout=20)  # else what is exported would be served on, for the next service
     manager.close()
 
 

@@ -40,7 +40,7 @@ class Reading:
         return self.wall - self.boottime
 
 
-class LastSeen:
+class ClockReadings:
     """Keeps the last reading in a file, without haste: what power loss takes of it is seconds."""
 
     def __init__(self, path: Path, clock: Clock) -> None:

@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Whereabout:
+class ProviderNode:
     """What one provider says: this machine, or why it cannot say."""
 
     node: Node | None = None
     error: CloudManagerError | None = None
 
 
-class Whereabouts:
+class ProviderNodes:
     """Asks every provider at once, and again those that cannot say for now: one cloud's outage is not another's."""
 
     def __init__(self, plugins: Plugins, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._plugins = plugins
         self._patience_seconds = patience_seconds
-        self._known: dict[str, Whereabout] = {}
+        self._known: dict[str, ProviderNode] = {}
         self._answered = threading.Condition()
         self._closing = threading.Event()
 
@@ -46,7 +46,7 @@ class Whereabouts:
                 raise error
             log.warning("provider %s is asked again later who this machine is: %s", provider.name, error.detail)
 
-    def of(self, provider: str) -> Whereabout:
+    def of(self, provider: str) -> ProviderNode:
         """What is known now. Asks nobody."""
         with self._answered:
             return self._known.get(provider) or _silent(provider)
@@ -64,7 +64,7 @@ class Whereabouts:
         """Nobody is asked again. A question that hangs is left to hang."""
         self._closing.set()
 
-    def _first_answer(self, provider: str, deadline: float) -> Whereabout:
+    def _first_answer(self, provider: str, deadline: float) -> ProviderNode:
         with self._answered:
             self._answered.wait_for(lambda: provider in self._known, max(0.0, deadline - time.monotonic()))
         return self.of(provider)
@@ -84,16 +84,16 @@ class Whereabouts:
             self._closing.wait(again - now)
 
 
-def problem_of(whereabout: Whereabout) -> Problem | None:
+def problem_of(whereabout: ProviderNode) -> Problem | None:
     return None if whereabout.error is None else Problem.of(whereabout.error)
 
 
-def _answer(provider: Provider) -> Whereabout:
+def _answer(provider: Provider) -> ProviderNode:
     try:
-        return Whereabout(provider.node())
+        return ProviderNode(provider.node())
     except CloudManagerError as error:
-        return Whereabout(error=error)
+        return ProviderNode(error=error)
 
 
-def _silent(provider: str) -> Whereabout:
-    return Whereabout(error=CloudUnavailable(f"Provider {provider} has not said yet who this machine is."))
+def _silent(provider: str) -> ProviderNode:
+    return ProviderNode(error=CloudUnavailable(f"Provider {provider} has not said yet who this machine is."))

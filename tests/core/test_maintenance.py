@@ -46,7 +46,7 @@ def here(bench: Bench) -> NodeRecord:
 def test_a_forced_release_has_cut_the_client_off_when_it_returns(bench: Bench) -> None:
     export = bench.ready()
     with connected(export) as client:
-        bench.manager.force_release(export.id, "nina", "The disk is evidence.")
+        bench.manager.maintenance.force_release(export.id, "nina", "The disk is evidence.")
         with pytest.raises(OSError):
             client.read(0, 512)
     assert bench.over(export).state is ExportState.CLOSED
@@ -57,7 +57,7 @@ def test_a_forced_release_ends_a_drain_that_is_under_way(bench: Bench) -> None:
     with connected(export) as client:
         bench.manager.release(export.id)
         assert client.read(0, 512)
-        bench.manager.force_release(export.id)
+        bench.manager.maintenance.force_release(export.id)
         with pytest.raises(OSError):
             client.read(0, 512)
     assert bench.over(export).state is ExportState.CLOSED
@@ -76,16 +76,16 @@ def test_a_forced_release_that_a_crash_cut_short_is_finished_by_the_next_service
 def test_a_forced_release_cuts_no_other_client_of_the_disk(bench: Bench) -> None:
     export, other = bench.ready(), bench.ready(holder="bob")
     with connected(other) as client:
-        bench.manager.force_release(export.id)
+        bench.manager.maintenance.force_release(export.id)
         bench.over(export)
         assert client.read(0, 512)
-    bench.manager.force_release(other.id)
+    bench.manager.maintenance.force_release(other.id)
 
 
 def test_a_forced_release_of_an_export_that_is_not_served_yet_ends_it(bench: Bench) -> None:
     bench.shelf.gate.clear()
     export = bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
-    assert bench.manager.force_release(export.id).state is ExportState.CLOSING
+    assert bench.manager.maintenance.force_release(export.id).state is ExportState.CLOSING
     bench.shelf.gate.set()
     assert bench.over(export).state is ExportState.CLOSED
 
@@ -93,9 +93,9 @@ def test_a_forced_release_of_an_export_that_is_not_served_yet_ends_it(bench: Ben
 def test_the_trail_tells_once_who_forced_a_release_and_why(bench: Bench) -> None:
     export = bench.ready()
     for _ in range(2):
-        bench.manager.force_release(export.id, "nina", "The disk is evidence.")
+        bench.manager.maintenance.force_release(export.id, "nina", "The disk is evidence.")
     bench.over(export)
-    bench.manager.force_release(export.id, "otto", "Too late.")
+    bench.manager.maintenance.force_release(export.id, "otto", "Too late.")
     (forced,) = events(bench, "export.force-released")
     assert (forced.ordered_by, forced.detail) == ("nina", "The disk is evidence.")
     assert (forced.export_id, forced.holder, forced.disk_id) == (export.id, "alice", "one:a.img")
@@ -106,17 +106,17 @@ def test_the_trail_tells_once_who_forced_a_release_and_why(bench: Bench) -> None
 
 
 def test_a_paused_provider_makes_no_new_export_and_says_who_paused_it(bench: Bench) -> None:
-    bench.manager.pause("one", "nina", "Their zone burns.")
+    bench.manager.maintenance.pause("one", "nina", "Their zone burns.")
     bench.shelf.calls.clear()
     with pytest.raises(ProviderPaused, match=r"by nina: Their zone burns\."):
         bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
     assert bench.shelf.calls == [], "a cloud was asked that may be why it is paused"
-    bench.manager.force_release(bench.ready("two:a.img").id)
+    bench.manager.maintenance.force_release(bench.ready("two:a.img").id)
 
 
 def test_exports_of_a_paused_provider_are_renewed_replaced_and_released(bench: Bench) -> None:
     export = bench.ready()
-    bench.manager.pause("one")
+    bench.manager.maintenance.pause("one")
     before = bench.server_pid(export)
     bench.kill_server(export)
     eventually(lambda: bench.manager.get(export.id).state is ExportState.READY and bench.server_pid(export) != before)
@@ -130,27 +130,27 @@ def test_a_request_from_before_the_pause_is_answered_with_its_export(bench: Benc
         return bench.manager.export("one:a.img", Access.READ_ONLY, "alice", idempotency_key="key")
 
     export = ask()
-    bench.manager.pause("one")
+    bench.manager.maintenance.pause("one")
     assert ask().id == export.id
 
 
 def test_a_pause_outlives_the_service_until_it_is_ended(bench: Bench) -> None:
-    bench.manager.pause("one", "nina")
+    bench.manager.maintenance.pause("one", "nina")
     bench.restart()
     shown = {status.name: status.pause for status in bench.manager.providers()}
     assert shown["one"]
     assert (shown["one"].by, shown["two"]) == ("nina", None)
     with pytest.raises(ProviderPaused):
         bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
-    assert bench.manager.resume("one", "otto").pause is None
-    bench.manager.force_release(bench.ready().id)
+    assert bench.manager.maintenance.resume("one", "otto").pause is None
+    bench.manager.maintenance.force_release(bench.ready().id)
 
 
 def test_the_trail_tells_who_paused_and_who_resumed(bench: Bench) -> None:
     for _ in range(2):  # the second changes nothing
-        bench.manager.pause("one", "nina", "Why not?")
+        bench.manager.maintenance.pause("one", "nina", "Why not?")
     for _ in range(2):
-        bench.manager.resume("one", "otto", "Because.")
+        bench.manager.maintenance.resume("one", "otto", "Because.")
     (paused,), (resumed,) = events(bench, "provider.paused"), events(bench, "provider.resumed")
     assert (paused.provider, paused.ordered_by, paused.detail, paused.node) == ("one", "nina", "Why not?", "here")
     assert (resumed.provider, resumed.ordered_by, resumed.detail) == ("one", "otto", "Because.")
@@ -158,7 +158,7 @@ def test_the_trail_tells_who_paused_and_who_resumed(bench: Bench) -> None:
 
 def test_a_provider_that_is_not_configured_cannot_be_paused(bench: Bench) -> None:
     with pytest.raises(ProviderNotFound, match="did you mean 'one'"):
-        bench.manager.pause("onee")
+        bench.manager.maintenance.pause("onee")
 
 
 # Drain
@@ -166,7 +166,7 @@ def test_a_provider_that_is_not_configured_cannot_be_paused(bench: Bench) -> Non
 
 def test_a_draining_node_takes_no_new_export_and_keeps_those_that_it_has(bench: Bench) -> None:
     export = bench.ready()
-    assert bench.manager.drain("here", "nina", "It moves.").state is NodeState.DRAINING
+    assert bench.manager.maintenance.drain("here", "nina", "It moves.").state is NodeState.DRAINING
     with pytest.raises(NodeDraining, match="by nina: It moves"):
         bench.manager.export("two:b.img", Access.READ_ONLY, "bob")
     assert content(bench.manager.get(export.id))
@@ -177,7 +177,7 @@ def test_a_node_is_drained_when_its_last_disk_has_been_detached_which_does_not_l
     export = bench.ready()
     bench.end(bench.ready("one:b.img"))  # lingers
     assert here(bench).state is NodeState.ACTIVE
-    bench.manager.drain("here")
+    bench.manager.maintenance.drain("here")
     eventually(lambda: here(bench).attachments == 1)
     assert bench.shelf.attached == {"shelf:a.img"}
     assert (here(bench).state, here(bench).exports) == (NodeState.DRAINING, 1)
@@ -187,27 +187,27 @@ def test_a_node_is_drained_when_its_last_disk_has_been_detached_which_does_not_l
 
 
 def test_a_drain_outlives_the_service_until_it_is_ended(bench: Bench) -> None:
-    bench.manager.drain("here", "nina")
+    bench.manager.maintenance.drain("here", "nina")
     bench.restart()
     assert here(bench).state is NodeState.DRAINED
     with pytest.raises(NodeDraining):
         bench.manager.export("one:a.img", Access.READ_ONLY, "alice")
-    assert bench.manager.undrain("here", "otto").state is NodeState.ACTIVE
-    bench.manager.force_release(bench.ready().id)
+    assert bench.manager.maintenance.undrain("here", "otto").state is NodeState.ACTIVE
+    bench.manager.maintenance.force_release(bench.ready().id)
     assert [events(bench, f"node.{what}")[0].ordered_by for what in ("draining", "undrained")] == ["nina", "otto"]
 
 
 def test_a_node_that_is_not_known_cannot_be_drained(bench: Bench) -> None:
     with pytest.raises(NodeNotFound, match="use this store: here"):
-        bench.manager.drain("there")
+        bench.manager.maintenance.drain("there")
 
 
 # Both
 
 
 def test_who_watches_the_service_sees_the_orders(bench: Bench) -> None:
-    bench.manager.pause("one", "nina")
-    bench.manager.drain("here", reason="It moves.")
+    bench.manager.maintenance.pause("one", "nina")
+    bench.manager.maintenance.drain("here", reason="It moves.")
     seen = {finding.subject: finding for finding in bench.manager.readiness() if finding.severity is Severity.WARNING}
     assert seen.keys() == {"provider one", "node here"}
     assert "by nina" in seen["provider one"].seen
@@ -217,12 +217,12 @@ def test_who_watches_the_service_sees_the_orders(bench: Bench) -> None:
 @pytest.mark.parametrize(("by", "reason"), [("a\nb", ""), (" ", ""), ("x" * 257, ""), ("", "\a"), ("", "x" * 4097)])
 def test_who_orders_and_why_is_printable_text(bench: Bench, by: str, reason: str) -> None:
     with pytest.raises(InvalidRequest):
-        bench.manager.pause("one", by, reason)
+        bench.manager.maintenance.pause("one", by, reason)
     assert bench.manager.pauses()["one"] is None
 
 
 def test_an_export_that_was_forced_out_cannot_be_renewed(bench: Bench) -> None:
     export = bench.ready()
-    bench.manager.force_release(export.id)
+    bench.manager.maintenance.force_release(export.id)
     with pytest.raises(ExportOver):
         bench.manager.renew(export.id)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from cloudmanager import Access, Node, hookimpl
+from cloudmanager.core.catalog import ProviderStatus
 from cloudmanager.core.errors import AccessDenied, CloudManagerError, CloudUnavailable, ConfigurationError
-from cloudmanager.core.manager import ProviderStatus
 from cloudmanager.core.model import ExportState, Severity
 from cloudmanager.core.plugins import Plugins
-from cloudmanager.core.whereabouts import Whereabouts
+from cloudmanager.core.provider_nodes import ProviderNodes
 from tests.core.bench import Bench, content, eventually, opened_bench
 from tests.core.providers import Shelf, ShelfPlugin
 
@@ -94,15 +94,15 @@ def test_a_provider_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     outage = Outage("one", None)
     plugins = Plugins([("shelf", ShelfPlugin(Shelf(tmp_path))), ("outage", outage)])
     plugins.configure({"one": {"type": "shelf"}, "two": {"type": "shelf"}})
-    whereabouts = Whereabouts(plugins, patience_seconds=0.1)
-    whereabouts.learn()
-    assert whereabouts.of("two").node == Node("librarian")
-    error = whereabouts.of("one").error
+    provider_nodes = ProviderNodes(plugins, patience_seconds=0.1)
+    provider_nodes.learn()
+    assert provider_nodes.of("two").node == Node("librarian")
+    error = provider_nodes.of("one").error
     assert error is not None
     assert "has not said yet" in error.detail
     outage.over.set()
-    eventually(lambda: whereabouts.of("one").node)
-    whereabouts.close()
+    eventually(lambda: provider_nodes.of("one").node)
+    provider_nodes.close()
 
 
 def test_an_export_of_a_provider_in_an_outage_can_still_be_asked_for(bench: Bench) -> None:
