@@ -18,7 +18,8 @@ from typing import Self
 
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
-from cloudmanager.core.nbd.images import chain, identity_of, open_files
+from cloudmanager.core.nbd.images import chain, identity_of
+from cloudmanager.core.nbd.served_files import open_files
 from cloudmanager.linux.block import SECTOR_BYTES
 
 _BY_NUMBER = "/sys/dev/block"

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from cloudmanager.testing.cloud.emulator import GIB
+from cloudmanager.testing.cloud.manual_actions import GIB
 from tests.faults.console import MACHINES, RemoteConsole
 from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
 

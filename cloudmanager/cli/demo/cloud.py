@@ -82,8 +82,8 @@ def _start_cloud(
     screen: Screen, emulation: "type[Emulator[Any]]", directory: Path, image: DemoDisk, cleanup: ExitStack
 ) -> "tuple[Emulator[Any], str]":
     from cloudmanager.testing.cloud import backing
-    from cloudmanager.testing.cloud.emulator import GIB
     from cloudmanager.testing.cloud.loop_device import detach_all
+    from cloudmanager.testing.cloud.manual_actions import GIB
 
     screen.step(f"Start an emulated cloud with two machines and that disk, named {DISK}")
     cleanup.callback(detach_all, directory)  # when interrupted while a device was being made

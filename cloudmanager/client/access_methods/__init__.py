@@ -12,10 +12,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cloudmanager.client.access_methods.choice import AccessMethod as AccessMethod
     from cloudmanager.client.access_methods.choice import Choice as Choice
     from cloudmanager.client.access_methods.choice import choose as choose
     from cloudmanager.client.access_methods.choice import open_disk as open_disk
+    from cloudmanager.client.access_methods.errors import AccessMethod as AccessMethod
+    from cloudmanager.client.access_methods.errors import Outcome as Outcome
     from cloudmanager.client.access_methods.fuse_file import DiskFile as DiskFile
     from cloudmanager.client.access_methods.fuse_file import file as file
     from cloudmanager.client.access_methods.kernel_device import DiskDevice as DiskDevice
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from cloudmanager.client.access_methods.mounting import mount as mount
     from cloudmanager.client.access_methods.qcow2_stub import Stub as Stub
     from cloudmanager.client.access_methods.qcow2_stub import stub as stub
-    from cloudmanager.client.access_methods.record import Outcome as Outcome
     from cloudmanager.client.access_methods.record import cleanup as cleanup
 
 _HOMES = {
-    "choice": ("Choice", "AccessMethod", "choose", "open_disk"),
+    "choice": ("Choice", "choose", "open_disk"),
+    "errors": ("AccessMethod", "Outcome"),
     "fuse_file": ("DiskFile", "file"),
     "kernel_device": ("DiskDevice", "device"),
     "layout": ("Content", "Layout", "Part", "read_layout"),
     "mounting": ("MountedDisk", "mount"),
     "qcow2_stub": ("Stub", "stub"),
-    "record": ("Outcome", "cleanup"),
+    "record": ("cleanup",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from cloudmanager.client.access_methods import fuse_file, kernel_device, qcow2_stub
-from cloudmanager.client.access_methods.errors import NotPossibleHere
+from cloudmanager.client.access_methods.errors import AccessMethod, NotPossibleHere
 from cloudmanager.client.access_methods.record import recorded
 from cloudmanager.client.address import NbdAddress
-
-
-class AccessMethod(StrEnum):
-    """From the fastest, which needs the most, to the one that needs nothing."""
-
-    DEVICE = "device"
-    FILE = "file"
-    STUB = "stub"
-
 
 OBSTACLES: Mapping[AccessMethod, Callable[[NbdAddress], str | None]] = {
     AccessMethod.DEVICE: kernel_device.obstacle,

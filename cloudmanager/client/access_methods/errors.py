@@ -11,13 +11,30 @@ WayError
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from enum import StrEnum
 
 from cloudmanager.client.errors import ClientError
 
-if TYPE_CHECKING:
-    from cloudmanager.client.access_methods.choice import AccessMethod
-    from cloudmanager.client.access_methods.record import Outcome
+
+class AccessMethod(StrEnum):
+    """From the fastest, which needs the most, to the one that needs nothing."""
+
+    DEVICE = "device"
+    FILE = "file"
+    STUB = "stub"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one step, or of one record."""
+
+    what: str
+    error: str = ""
+
+    @property
+    def is_undone(self) -> bool:
+        return not self.error
 
 
 class WayError(ClientError):

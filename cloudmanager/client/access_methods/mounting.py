@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cloudmanager.client.access_methods.choice import AccessMethod, choose
+from cloudmanager.client.access_methods.choice import choose
 from cloudmanager.client.access_methods.command import find, run
-from cloudmanager.client.access_methods.errors import AccessFailed, NotMountable
+from cloudmanager.client.access_methods.errors import AccessFailed, AccessMethod, NotMountable
 from cloudmanager.client.access_methods.fuse_file import file
 from cloudmanager.client.access_methods.kernel_device import device
 from cloudmanager.client.access_methods.layout import Content, Layout, Part, read_layout

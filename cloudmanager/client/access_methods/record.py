@@ -14,11 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone
+from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone, Outcome
 from cloudmanager.client.access_methods.steps import KINDS, Step, mount_points_below
 from cloudmanager.client.errors import ClientError
 from cloudmanager.linux.files import try_lock
@@ -28,18 +28,6 @@ RUN_DIRECTORY = "CLOUDMANAGER_RUN_DIR"
 _STEPS = "steps"
 _OF_EXPORT = "export-"
 """Sorted behind the names of the other records, which begin with a number."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one step, or of one record."""
-
-    what: str
-    error: str = ""
-
-    @property
-    def is_undone(self) -> bool:
-        return not self.error
 
 
 class Record:

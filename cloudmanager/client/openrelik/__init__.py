@@ -14,8 +14,8 @@ An input file is a dict with `data_type`, `path` and `display_name`, as openreli
 """
 
 from cloudmanager.client.openrelik.descriptor import DATA_TYPE, Descriptor, describes_disk
-from cloudmanager.client.openrelik.errors import DescriptorError, DiskNotNamed, PreparationFailed
-from cloudmanager.client.openrelik.prepared import Failure, PreparedFiles, postprocess, preprocess
+from cloudmanager.client.openrelik.errors import DescriptorError, DiskNotNamed
+from cloudmanager.client.openrelik.prepared import Failure, PreparationFailed, PreparedFiles, postprocess, preprocess
 
 __all__ = [
     "DATA_TYPE",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,7 +16,6 @@ from cloudmanager.client.cloud_manager import CloudManager
 from cloudmanager.client.errors import ClientError, ExportLost, NotReadyInTime, ServiceError, Unreachable
 from cloudmanager.client.exported_disk import ExportedDisk
 from cloudmanager.client.openrelik.descriptor import Descriptor, InputFile, describes_disk
-from cloudmanager.client.openrelik.errors import PreparationFailed
 from cloudmanager.client.openrelik.naming import disk_id
 
 log = logging.getLogger(__name__)
@@ -41,6 +40,19 @@ class Failure:
     def retriable(self) -> bool:
         """Whether it may go another time: the service was away, or says so of the error, or the disk was lost."""
         return isinstance(self.error, _PASSING) or (isinstance(self.error, ServiceError) and self.error.retriable)
+
+
+class PreparationFailed(ClientError):
+    """No disk of the task could be prepared."""
+
+    def __init__(self, detail: str, *, failures: Sequence[Failure] = ()) -> None:
+        super().__init__(detail)
+        self.failures = tuple(failures)
+
+    @property
+    def retriable(self) -> bool:
+        """Whether another attempt at the task may do better, for one disk at least."""
+        return any(failure.retriable for failure in self.failures)
 
 
 class PreparedFiles(list[dict[str, Any]]):

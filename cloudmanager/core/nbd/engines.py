@@ -17,17 +17,14 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from cloudmanager.confined import Unconfinable, executable
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import blockgraph, tls
 from cloudmanager.core.nbd.blockgraph import Node
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, number_after
+from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.settings import NbdSettings
-
-if TYPE_CHECKING:
-    from cloudmanager.core.nbd.images import Image
 
 _ENOUGH_PLACES = 32
 """For so many connections that hardly anybody is turned away: a worker with nbdfuse or nbdcopy makes four."""
@@ -145,7 +142,7 @@ ENGINES: tuple[Engine, ...] = (QEMU_NBD, NBDKIT)
 
 
 def chosen(
-    settings: NbdSettings, spec: ServerSpec, images: "Sequence[Image]", can_make_node: Callable[[int], bool]
+    settings: NbdSettings, spec: ServerSpec, images: Sequence[Image], can_make_node: Callable[[int], bool]
 ) -> Engine:
     """As it is configured, where nbdkit can keep what the export promises.
 
@@ -158,7 +155,7 @@ def chosen(
     return QEMU_NBD if settings.engine == "auto" and NBDKIT.missing() else NBDKIT
 
 
-def _can_serve(settings: NbdSettings, spec: ServerSpec, images: "Sequence[Image]") -> bool:
+def _can_serve(settings: NbdSettings, spec: ServerSpec, images: Sequence[Image]) -> bool:
     (top, *below) = images
     return (
         spec.access is Access.READ_ONLY

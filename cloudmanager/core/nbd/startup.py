@@ -24,7 +24,7 @@ from cloudmanager.confined import (
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ServerFailed, SizeMismatch
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, FileIdentity
-from cloudmanager.core.nbd import blockgraph, handshake, images, listener, process, scratch, tls
+from cloudmanager.core.nbd import blockgraph, handshake, images, listener, process, scratch, served_files, tls
 from cloudmanager.core.nbd.adoption import end_by_name, leave_name, server_process
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
@@ -59,7 +59,7 @@ class Proof:
         Raises DeviceMismatch, UnsafeImage, Ended, OSError.
         """
         try:
-            images.check_open_files(
+            served_files.check_open_files(
                 server.pid, self.spec.device, [*self._overlay(), *locks], (*_STANDARD_OUTPUTS, *inherited)
             )
         except DeviceMismatch:

@@ -17,9 +17,10 @@ from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.records import AttachmentRecord
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.statedir import StateDirectory
-from cloudmanager.core.store import Store, faults, sqlite_file
+from cloudmanager.core.store import faults, sqlite_file
 from cloudmanager.core.store.check import check
 from cloudmanager.core.store.database import parsed
+from cloudmanager.core.store.store import Store
 from cloudmanager.linux import files
 
 

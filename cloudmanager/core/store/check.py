@@ -13,8 +13,9 @@ from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import CloudManagerError, StoreUnavailable
 from cloudmanager.core.model import AttachmentState, ExportState, Finding, Severity
 from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
-from cloudmanager.core.store import Store, schema, sqlite_file
+from cloudmanager.core.store import schema, sqlite_file
 from cloudmanager.core.store.database import Database, migrations
+from cloudmanager.core.store.store import Store
 
 SHOWN = 10
 """Of many mistakes of one kind."""

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cloudmanager.testing.cloud.faults import Effect, Fault
+from cloudmanager.testing.cloud.manual_actions import ManualActions
 from cloudmanager.testing.cloud.wire import Request, Response
-
-if TYPE_CHECKING:
-    from cloudmanager.testing.cloud.emulator import Emulator
 
 PREFIX = "/_control/"
 
@@ -81,7 +78,7 @@ class ClockDocument(_Document):
 class Control:
     """Answers requests below `/_control/`."""
 
-    def __init__(self, cloud: "Emulator[Any]") -> None:
+    def __init__(self, cloud: ManualActions) -> None:
         self._cloud = cloud
 
     def answer(self, request: Request) -> Response:

@@ -5,8 +5,7 @@ import shutil
 import ssl
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
@@ -16,11 +15,11 @@ from cloudmanager.testing.cloud.calls import Call, CallLog
 from cloudmanager.testing.cloud.control import PREFIX, Control
 from cloudmanager.testing.cloud.faults import Effect, Fault, Faults
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.manual_actions import ManualActions
 from cloudmanager.testing.cloud.timeline import Timeline
 from cloudmanager.testing.cloud.wire import CUT, HttpServer, Request, Response
 
 State = TypeVar("State")
-GIB = 1024**3
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Refusal(Exception):
         self.response = response
 
 
-class Emulator(ABC, Generic[State]):
+class Emulator(ManualActions, Generic[State]):
     """One emulated cloud. A context manager: `with GceEmulator(directory) as cloud: …`.
 
     `state` is what the cloud knows (plain data: it is copied for stale reads); guests are kept apart. Everything is
@@ -134,67 +133,7 @@ class Emulator(ABC, Generic[State]):
     def refuse(self, operation: Operation, fault: Fault) -> Response:
         """The cloud's own form of an ERROR or THROTTLE fault."""
 
-    # What is done by hand: by the cloud's console, not by a call of the API under test
-
-    @abstractmethod
-    def make_instance(self, name: str, *, location: str = "") -> Guest:
-        """A running machine with its boot disk."""
-
-    @abstractmethod
-    def make_disk(
-        self,
-        name: str,
-        *,
-        location: str = "",
-        size_bytes: int = GIB,
-        content: Path | None = None,
-        labels: Mapping[str, str] | None = None,
-        is_shared: bool = False,
-    ) -> str:
-        """An unattached disk, zeros or a copy of `content`; `is_shared`: several machines may have it at once.
-
-        Answers with its id in the form that the cloud's API uses.
-        """
-
-    @abstractmethod
-    def attach_by_hand(self, disk: str, instance: str, *, read_only: bool = False, slot: str = "") -> None:
-        """`slot`: deviceName, device or LUN; the cloud's console chooses where it is empty."""
-
-    @abstractmethod
-    def detach_by_hand(self, disk: str, instance: str) -> None: ...
-
-    @abstractmethod
-    def delete_disk(self, disk: str) -> None:
-        """Also while it is attached, which no cloud allows."""
-
-    @abstractmethod
-    def recreate_disk(self, disk: str) -> str:
-        """Deletes the disk and makes another one of its name, place and size, with zeros. Answers with its id.
-
-        Raises ValueError where the cloud gives no name twice.
-        """
-
-    @abstractmethod
-    def rename_disk(self, disk: str, name: str) -> None:
-        """Raises ValueError where the cloud cannot."""
-
-    @abstractmethod
-    def delete_instance(self, instance: str) -> None: ...
-
-    @abstractmethod
-    def stop_instance(self, instance: str) -> None:
-        """Switched off: its disks stay attached, and their devices go with its operating system."""
-
-    @abstractmethod
-    def start_instance(self, instance: str) -> None: ...
-
-    @abstractmethod
-    def rename_instance(self, instance: str, name: str) -> None:
-        """Raises ValueError where the cloud cannot, or not now."""
-
-    @abstractmethod
-    def holders(self, disk: str) -> list[str]:
-        """Names of the instances that the disk is attached to, or is being attached to or detached from."""
+    # What its tests look up
 
     @abstractmethod
     def backing(self, disk: str) -> Path:

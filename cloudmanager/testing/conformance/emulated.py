@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from cloudmanager.testing.cloud.calls import CallLog
-from cloudmanager.testing.cloud.emulator import GIB, Emulator
+from cloudmanager.testing.cloud.emulator import Emulator
 from cloudmanager.testing.cloud.faults import Effect, Fault
+from cloudmanager.testing.cloud.manual_actions import GIB
 from cloudmanager.testing.conformance.harness import Harness, Trouble
 
 NODE = "worker-1"

@@ -10,7 +10,7 @@ import pytest
 
 from cloudmanager.core.errors import DeviceError, DeviceMismatch, DiskInUse, UnsafeImage
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd.images import check_open_files
+from cloudmanager.core.nbd.served_files import check_open_files
 from tests.core.nbd.exporter import Exporter, device, read_back, wait_gone
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

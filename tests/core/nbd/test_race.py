@@ -16,7 +16,7 @@ import pytest
 
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import ServerSpec, images
+from cloudmanager.core.nbd import ServerSpec, images, served_files
 from cloudmanager.core.records import new_export_name
 from tests.confined.test_show import exchanging
 from tests.core.nbd.client import Client
@@ -108,7 +108,7 @@ def test_nobody_is_answered_before_the_open_files_are_proved(
     spec = replace(spec, port=exporter.servers.reserve(spec.export_id))
     if is_replaced:
         killed(exporter, exporter.start(spec))
-    checked = images.check_open_files
+    checked = served_files.check_open_files
     looks: list[int] = []
 
     def check(pid: int, *arguments: object) -> None:
@@ -120,7 +120,7 @@ def test_nobody_is_answered_before_the_open_files_are_proved(
         looks.append(pid)
         checked(pid, *arguments)  # type: ignore[arg-type] # as it was called
 
-    monkeypatch.setattr(images, "check_open_files", check)
+    monkeypatch.setattr(served_files, "check_open_files", check)
     with Client(spec.port, spec.name) as early:
         served = exporter.start(spec)
         assert looks == [served.pid]
@@ -136,7 +136,7 @@ def test_who_waits_for_a_server_that_is_refused_gets_nothing(
     def refuse(*_: object) -> None:
         raise DeviceMismatch("replaced")
 
-    monkeypatch.setattr(images, "check_open_files", refuse)
+    monkeypatch.setattr(served_files, "check_open_files", refuse)
     exporter = make_exporter(sandbox=sandbox, engine="qemu-nbd")
     spec = ServerSpec(str(uuid.uuid4()), new_export_name(), 0, Access.READ_ONLY, device(raw))
     spec = replace(spec, port=exporter.servers.reserve(spec.export_id))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudmanager.testing.cloud import backing
-from cloudmanager.testing.cloud.emulator import GIB, Emulator, Operation
+from cloudmanager.testing.cloud.emulator import Emulator, Operation
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import documents, instances, permissions, refusals, schema
 from cloudmanager.testing.cloud.gce.access import UNIVERSE, AccessTokens
@@ -22,6 +22,7 @@ from cloudmanager.testing.cloud.gce.operations import Operations
 from cloudmanager.testing.cloud.gce.pages import page
 from cloudmanager.testing.cloud.gce.state import HOST, AttachedDisk, Cloud, Disk, Instance, Mode
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.manual_actions import GIB
 from cloudmanager.testing.cloud.wire import HttpServer, Request, Response
 
 PROJECT = "acme-forensics"
