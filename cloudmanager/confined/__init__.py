@@ -7,12 +7,11 @@ with spawner.confinement() as confinement:
 """
 
 from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
-from cloudmanager.confined.launch import Launch, Launched
+from cloudmanager.confined.launch import Launch, Launched, Stderr
 from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.process import Process
 from cloudmanager.confined.sandbox import Bare, Bubblewrap, Confinement, executable
 from cloudmanager.confined.spawner import Spawner, is_privileged
-from cloudmanager.confined.stderr import Stderr
 
 __all__ = [
     "Bare",

@@ -18,7 +18,6 @@ from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.process import Process, is_hung_up, kill_child, reap_child, remaining
 from cloudmanager.confined.sandbox import FILTER_FD, GATE_FD, INFO_FD, Confinement, out_of_the_way
 from cloudmanager.confined.spawner import Descriptors, Spawner
-from cloudmanager.confined.stderr import Stderr
 
 _LISTENER = 3
 """Where socket activation has it: https://www.freedesktop.org/software/systemd/man/sd_listen_fds.html"""
@@ -31,6 +30,36 @@ _RACES = (
     "bwrap: Can't find source path",
 )
 """What bubblewrap says when a path that it was about to bind was exchanged, or is no more."""
+
+
+_LIMIT_BYTES = 64 * 1024
+_F_ADD_SEALS = 1033
+_F_SEAL_SHRINK, _F_SEAL_GROW = 0x2, 0x4
+
+
+class Stderr:
+    """A file that takes a program's output, and is full after 64 KiB.
+
+    It lives in memory and is sealed against growth: each malformed client makes qemu-nbd print a line, for as long as
+    it serves, with or without a daemon. A pipe that nobody reads would block it, a file would fill the disk.
+    """
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, _LIMIT_BYTES)
+        fcntl.fcntl(self.fd, _F_ADD_SEALS, _F_SEAL_SHRINK | _F_SEAL_GROW)
+
+    def read(self) -> str:
+        """From the beginning."""
+        return os.pread(self.fd, _LIMIT_BYTES, 0).rstrip(b"\0").decode(errors="replace")
+
+    def clear(self) -> None:
+        """Forgets what an attempt has said that is made again."""
+        os.pwrite(self.fd, bytes(os.lseek(self.fd, 0, os.SEEK_CUR)), 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class DiskLocks:
                 self._nodes.append(self._open(identity, "node"))
             except DiskInUse as error:
                 raise ConfigurationError(f"server.lock_dir: {error.detail}") from error
-            if not _try_lock(self._nodes[-1], is_exclusive=True):
+            if not try_lock(self._nodes[-1]):
                 who = _note(self._nodes[-1]).get("who", "a service that left no name")
                 raise ConfigurationError(
                     f"server.state_dir: of this directory and that of {who}, which runs, one is a copy of the other. "

@@ -31,10 +31,9 @@ from cloudmanager.images.errors import (
     UnsafeImage,
     UnsupportedImage,
 )
-from cloudmanager.images.image import Image
 from cloudmanager.images.inspection import inspect, inspect_raw, is_container, refuse_raw_by_name
 from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
-from cloudmanager.images.source import ImageFile
+from cloudmanager.images.source import Image, ImageFile
 
 __all__ = [
     "HEAD_BYTES",

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import Source
+from cloudmanager.images.source import Image, Source
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"koly"

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from cloudmanager.images import dmg, names, parallels, qcow2, vdi, vhdx, vmdk, vpc
 from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnreasonableImage, UnsupportedImage
-from cloudmanager.images.image import Image
 from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
-from cloudmanager.images.source import ImageFile, Source, TimeIsUp, round_up
+from cloudmanager.images.source import Image, ImageFile, Source, TimeIsUp, round_up
 
 FOOTER_BYTES = 512
 _READERS: dict[str, Callable[[Source], Image]] = {

@@ -4,8 +4,7 @@ import struct
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import Source
+from cloudmanager.images.source import Image, Source
 from cloudmanager.linux.block import SECTOR_BYTES
 
 _MAGIC, _MAGIC_EXTENDED = MAGICS = (b"WithoutFreeSpace", b"WithouFreSpacExt")

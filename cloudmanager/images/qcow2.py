@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnreasonableImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import TIME_LIMIT_SECONDS, Source, TimeIsUp, merged, round_up
+from cloudmanager.images.source import TIME_LIMIT_SECONDS, Image, Source, TimeIsUp, merged, round_up
 from cloudmanager.linux.block import SECTOR_BYTES
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")

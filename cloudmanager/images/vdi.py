@@ -4,8 +4,7 @@ import struct
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import Source, round_up
+from cloudmanager.images.source import Image, Source, round_up
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"\x7f\x10\xda\xbe"

@@ -5,8 +5,7 @@ from uuid import UUID
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import Source
+from cloudmanager.images.source import Image, Source
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"vhdxfile"

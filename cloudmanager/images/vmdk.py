@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, NotADisk, UnsafeImage, UnsupportedImage
-from cloudmanager.images.image import Image
-from cloudmanager.images.source import Piece, Source, merged
+from cloudmanager.images.source import Image, Piece, Source, merged
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"KDMV"

@@ -15,9 +15,9 @@ import pytest
 from cloudmanager.confined import filter as system_calls
 from cloudmanager.confined import libseccomp
 from cloudmanager.core.doctor.directories import check_directories
+from cloudmanager.core.doctor.machine import check_privileges
 from cloudmanager.core.doctor.network import check_network
 from cloudmanager.core.doctor.openfiles import check_open_files
-from cloudmanager.core.doctor.privileges import check_privileges
 from cloudmanager.core.doctor.qemu import check_qemu
 from cloudmanager.core.doctor.sandbox import check_sandbox
 from cloudmanager.core.doctor.store import check_store

@@ -29,7 +29,7 @@ def test_every_capability_is_explained() -> None:
 
 
 def test_every_capability_that_doctor_asks_for_is_given() -> None:
-    from cloudmanager.core.doctor.privileges import CAPABILITIES
+    from cloudmanager.core.doctor.machine import CAPABILITIES
 
     assert {f"CAP_{name}" for name in service()["cap_add"]} == set(CAPABILITIES)
 

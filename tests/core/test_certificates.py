@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cloudmanager.core import certificates
 from cloudmanager.core.certificates.files import Certificates
-from cloudmanager.core.doctor.certificates import check_certificates
+from cloudmanager.core.doctor.network import check_certificates
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Severity
 from cloudmanager.core.plugins import Plugins

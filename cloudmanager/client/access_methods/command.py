@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 from cloudmanager.client.access_methods.errors import AccessFailed
-from cloudmanager.transfer.complaints import without_graphs
+from cloudmanager.confined.qemu_nbd import without_graphs
 
 TIMEOUT_SECONDS = 60.0
 SYSTEM_PATH = ":/usr/sbin:/sbin"

@@ -19,7 +19,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost
 from cloudmanager.client.access_methods.record import Record, recorded
 from cloudmanager.client.access_methods.steps import END_SECONDS, FuseFile, needs_fusermount
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.transfer.complaints import without_graphs
+from cloudmanager.confined.qemu_nbd import without_graphs
 
 FILE_NAME = "disk.raw"
 CONNECTIONS = 3

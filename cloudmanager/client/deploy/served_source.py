@@ -1,6 +1,5 @@
 """An image that QEMU reads for us."""
 
-import json
 import socket
 import tempfile
 import time
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 from urllib.parse import quote
 
 from cloudmanager.client.address import NbdAddress
@@ -27,6 +25,7 @@ from cloudmanager.confined import (
     Unconfinable,
     executable,
 )
+from cloudmanager.confined.qemu_nbd import Node, arguments
 from cloudmanager.images import Image
 from cloudmanager.transfer.libnbd import Patience
 
@@ -37,8 +36,6 @@ _END_SECONDS = 5.0
 
 _LIMITS = Limits(memory_bytes=2**30, open_files=256)
 """A hostile image costs its own deployment at the most."""
-
-BlockOptions: TypeAlias = Mapping[str, "str | bool | int | BlockOptions | None"]
 
 
 @dataclass(frozen=True)
@@ -57,19 +54,6 @@ class Served:
         for name, title in self.aliases.items():
             words = words.replace(f"'{name}'", f"'{title}'")
         return SourceError(f"The image cannot be read: {words}")
-
-
-def graph(image: Image, filename: str) -> BlockOptions:
-    """Everything is said, so that QEMU finds out nothing by itself: not the format, no backing file, not the size."""
-    driver: dict[str, str | bool | int | BlockOptions | None] = {
-        "driver": image.format,
-        "read-only": True,
-        **image.driver_options,
-    }
-    if image.format == "qcow2":
-        driver["backing"] = None
-    driver["file"] = {"driver": "file", "filename": filename, "read-only": True}
-    return {"driver": "raw", "read-only": True, "size": image.size_bytes, "file": driver}
 
 
 @contextmanager
@@ -105,13 +89,8 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
 def _command(image: Image, confinement: Confinement, descriptor: int, title: str) -> list[str]:
     """Raises Unconfinable."""
     filename = confinement.show(descriptor, title)
-    return [
-        executable("qemu-nbd", "qemu-utils"),
-        "--read-only",
-        f"--shared={READERS}",
-        f"--export-name={_NAME}",
-        f"json:{json.dumps(graph(image, filename))}",
-    ]
+    node = Node(filename, image.format, driver_options=image.driver_options, size_bytes=image.size_bytes)
+    return [executable("qemu-nbd", "qemu-utils"), *arguments(_NAME, READERS, [node], read_only=True)]
 
 
 def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:

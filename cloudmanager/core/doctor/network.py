@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from cloudmanager.core import certificates
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.settings import NbdSettings, Settings, parse_listen, parse_ports
 
@@ -109,3 +110,8 @@ def _obstacle(host: str, port: int) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def check_certificates(settings: Settings) -> Iterator[Finding]:
+    if settings.nbd.certificates:
+        yield from certificates.findings(settings.nbd.certificates, settings.nbd.advertised)

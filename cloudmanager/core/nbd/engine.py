@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from cloudmanager.confined.qemu_nbd import Node
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd.blockgraph import Node
 from cloudmanager.core.settings import NbdSettings
 from cloudmanager.linux.block import whole_sectors
 

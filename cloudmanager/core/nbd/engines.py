@@ -18,10 +18,11 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from cloudmanager.confined import Unconfinable, executable
+from cloudmanager.confined import Unconfinable, executable, qemu_nbd
+from cloudmanager.confined.qemu_nbd import Node
+from cloudmanager.core.errors import ImageError
 from cloudmanager.core.model import Access
-from cloudmanager.core.nbd import blockgraph, tls
-from cloudmanager.core.nbd.blockgraph import Node
+from cloudmanager.core.nbd import tls
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, number_after
 from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.settings import NbdSettings
@@ -36,7 +37,7 @@ one too, for a moment."""
 _LEAST_MEMORY_BYTES = 2**30
 """It reserves some 200 MiB, and 2 MiB for each thread, and does not survive it when it gets no more."""
 _FILTERS = ("exportname", "offset")
-_SHARED, _LIMIT, _IN_TURN = "--shared=", "limit=", "serialize=connections"
+_LIMIT, _IN_TURN = "limit=", "serialize=connections"
 _PROBE_SECONDS = 10
 
 
@@ -48,21 +49,21 @@ class QemuNbd(Engine):
     end_seconds = 10.0
 
     def places(self, command_line: Sequence[str]) -> int:
-        return number_after(_SHARED, command_line)
+        return number_after(qemu_nbd.SHARED, command_line)
 
     def accepts_who_waits(self, command_line: Sequence[str]) -> bool:  # noqa: ARG002 - it never does
         return False
 
     def name_option(self, name: str) -> str:
-        return f"--export-name={name}"
+        return f"{qemu_nbd.EXPORT_NAME}{name}"
 
     def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
-        return [
-            *("--persistent", f"{_SHARED}{settings.connections}", self.name_option(spec.name)),
-            *(tls.qemu_arguments(settings, keys) if keys else []),
-            *(["--read-only"] if spec.access is Access.READ_ONLY else []),
-            blockgraph.filename(nodes),
-        ]
+        options = ["--persistent", *(tls.qemu_arguments(settings, keys) if keys else [])]
+        read_only = spec.access is Access.READ_ONLY
+        try:
+            return qemu_nbd.arguments(spec.name, settings.connections, nodes, read_only=read_only, options=options)
+        except qemu_nbd.UnknownFormat as error:
+            raise ImageError(str(error)) from error
 
     def environment(self, keys: str) -> Mapping[str, str]:  # noqa: ARG002 - its arguments say it all
         return {}

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from cloudmanager.confined.qemu_nbd import without_graphs
 from cloudmanager.core.errors import CloudManagerError, DiskInUse, ServerFailed, SizeMismatch
-from cloudmanager.transfer.complaints import without_graphs
 
 _LONGEST_SHOWN = 600
 _PROGRAM = re.compile(r"^(qemu-nbd|nbdkit): ")

@@ -20,11 +20,12 @@ from cloudmanager.confined import (
     Stderr,
     Unconfinable,
     executable,
+    qemu_nbd,
 )
 from cloudmanager.core.errors import CloudManagerError, DeviceMismatch, ServerFailed, SizeMismatch
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Access, FileIdentity
-from cloudmanager.core.nbd import blockgraph, handshake, images, listener, process, scratch, served_files, tls
+from cloudmanager.core.nbd import handshake, images, listener, process, scratch, served_files, tls
 from cloudmanager.core.nbd.adoption import end_by_name, leave_name, server_process
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
@@ -171,7 +172,7 @@ class Startup:
         confinement.environment.update(engine.environment(keys))
         return [program, *engine.arguments(self.spec, self.settings, nodes, keys)]
 
-    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[blockgraph.Node]:
+    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[qemu_nbd.Node]:
         """The disk itself has the size that clients are told; what it reads through may have any."""
         top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
@@ -184,14 +185,14 @@ class Startup:
             return ""
         return _show_own(confinement, directory, os.O_RDONLY | os.O_DIRECTORY)
 
-    def _overlay(self, confinement: Confinement) -> list[blockgraph.Node]:
+    def _overlay(self, confinement: Confinement) -> list[qemu_nbd.Node]:
         """A scratch export's; what an earlier server of the export has written is kept."""
         if not self._is_scratch:
             return []
         if not self._has_overlay():
             scratch.create_overlay(self._scratch, self.spec.size_bytes)
         name = _show_own(confinement, self._scratch, os.O_RDWR)
-        return [blockgraph.Node(name, "qcow2", is_writable=True, is_disposable=True)]
+        return [qemu_nbd.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
     def _has_overlay(self) -> bool:
         """One that no client was told of may be from before the disk has grown. Raises ServerFailed if one is gone."""
@@ -265,11 +266,11 @@ class Startup:
         return scratch_file(self.directory)
 
 
-def _node(image: Image, confinement: Confinement, number: int) -> blockgraph.Node:
+def _node(image: Image, confinement: Confinement, number: int) -> qemu_nbd.Node:
     device = image.device
     if image.is_exclusive:
         confinement.keep(image.fd)
-    return blockgraph.Node(
+    return qemu_nbd.Node(
         confinement.show(image.fd, device.path, is_writable=image.is_writable, name=image_name(number)),
         device.format,
         device.is_block,

@@ -10,8 +10,8 @@ from cloudmanager.client.access_methods import qcow2_stub, tls
 from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.confined import Stderr
+from cloudmanager.confined.qemu_nbd import without_graphs
 from cloudmanager.core.nbd.failure import clean, last_said
-from cloudmanager.transfer.complaints import without_graphs
 
 NAME = "0f3b6c8e-unguessable"
 GRAPH = "json:" + json.dumps(

@@ -1,10 +1,12 @@
-"""What this process may do."""
+"""What the kernel offers, and what this process may do."""
 
 import os
+import platform
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cloudmanager.confined import Process
 from cloudmanager.core.model import Finding, Severity
 
 _OWN_NODE = "device nodes that a read-only export cannot write to"
@@ -20,11 +22,7 @@ CAPABILITIES = {
 }
 
 
-def check_privileges() -> Iterator[Finding]:
-    yield _check_user()
-
-
-def _check_user() -> Finding:
+def check_privileges() -> Finding:
     if os.geteuid() != 0:
         return Finding(
             "user",
@@ -50,3 +48,28 @@ def _user_name() -> str:
 def _effective_capabilities() -> int:
     status = Path("/proc/self/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+
+
+NEWER = "Linux 5.6 or newer is needed, with this system call allowed (in a container: by its seccomp profile)."
+
+
+def check_kernel() -> Iterator[Finding]:
+    yield Finding("kernel", Severity.OK, f"{platform.system()} {platform.release()}")
+    yield _check_call("pidfd_open", lambda: os.close(os.pidfd_open(os.getpid())))
+    yield _check_call("pidfd_getfd", _copy_own_descriptor)
+
+
+def _copy_own_descriptor() -> None:
+    process = Process(os.getpid())
+    try:
+        os.close(process.take_descriptor(process.fd))
+    finally:
+        process.close()
+
+
+def _check_call(system_call: str, attempt: Callable[[], None]) -> Finding:
+    try:
+        attempt()
+    except OSError as error:
+        return Finding(system_call, Severity.PROBLEM, f"does not work: {error.strerror}", NEWER)
+    return Finding(system_call, Severity.OK, "works")
