@@ -1,4 +1,4 @@
-"""cloudmanager admin: an operator's orders, given to a running service."""
+"""cloudmanager admin: an operator's actions on a running service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from cloudmanager.cli.exits import Exit
 
 if TYPE_CHECKING:
     from cloudmanager.client import CloudManager, Node, Provider
-    from cloudmanager.client.model import Order
+    from cloudmanager.client.model import MaintenanceAction
 
 app = typer.Typer(help="Orders to a running service: cut off, pause, drain.", no_args_is_help=True)
 
 ByOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Who orders it. Otherwise $CLOUDMANAGER_HOLDER, or user and host.")
+    str, typer.Option(metavar="NAME", help="Who does it. Otherwise $CLOUDMANAGER_HOLDER, or user and host.")
 ]
 ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the audit trail, and shown to whom it meets.")]
 NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="May be left out where there is only one.")]
@@ -80,7 +80,7 @@ def undrain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "
 
 @app.command()
 def status(json: JsonOption = False) -> None:
-    """Show the nodes and the providers, and which orders stand."""
+    """Show the nodes and the providers, and which of them are paused or draining."""
     from cloudmanager.cli.client import output
 
     with _service() as service:
@@ -113,20 +113,20 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _of_provider(provider: "Provider") -> str:
-    said = [*_said("paused", provider.pause), *([provider.error.detail] if provider.error else [])]
+    said = [*_described("paused", provider.pause), *([provider.error.detail] if provider.error else [])]
     return f"provider {provider.name}: {'; '.join(said) or 'in use'}"
 
 
 def _of_node(node: "Node") -> str:
-    said = _said(node.state, node.drain) or [node.state]
+    said = _described(node.state, node.drain) or [node.state]
     return f"node {node.name}: {'; '.join(said)}; {node.exports} exports, {node.attachments} disks attached"
 
 
-def _said(what: str, order: "Order | None") -> list[str]:
-    if order is None:
+def _described(what: str, action: "MaintenanceAction | None") -> list[str]:
+    if action is None:
         return []
-    by = f" by order of {order.by}" if order.by else ""
-    return [f"{what}{by}", *([order.reason] if order.reason else [])]
+    by = f" by order of {action.by}" if action.by else ""
+    return [f"{what}{by}", *([action.reason] if action.reason else [])]
 
 
 def _tell(answer: object, sentence: str, *, as_json: bool) -> None:

@@ -170,8 +170,8 @@ class Attachment:
 
 
 @dataclass(frozen=True)
-class Order:
-    """What an operator has ordered: since when, who, and why."""
+class MaintenanceAction:
+    """What an operator has done: since when, who, and why."""
 
     since: datetime
     by: str
@@ -194,7 +194,7 @@ class Provider:
     type: str
     node: ProviderNode | None
     error: Problem | None
-    pause: Order | None = None
+    pause: MaintenanceAction | None = None
     """Set while an operator lets it make no new exports."""
 
 
@@ -206,7 +206,7 @@ class Node:
     started_at: datetime
     seen_at: datetime
     state: NodeState = NodeState.ACTIVE
-    drain: Order | None = None
+    drain: MaintenanceAction | None = None
     """Set while an operator lets it take no new exports."""
     exports: int = 0
     """Those that are not over."""

@@ -28,7 +28,7 @@ ANSWERS: dict[type[BaseModel], type] = {
     answers.Finding: model.Finding,
     answers.Readiness: model.Health,
     answers.KeptError: model.Problem,
-    answers.Order: model.Order,
+    answers.MaintenanceAction: model.MaintenanceAction,
     answers.Credentials: Credentials,
 }
 LISTS_AND_PROBLEMS = {answers.Answer, answers.Items, answers.Health, answers.Problem, answers.Mistake}

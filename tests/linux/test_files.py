@@ -51,7 +51,7 @@ def test_bytes_are_written_without_waiting_for_the_disk(tmp_path: Path, monkeypa
 def test_an_attempt_that_fails_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("old")
     with pytest.raises(TypeError), replacing(tmp_path / "key") as file:
-        file.write("no bytes")  # type: ignore[arg-type]
+        file.write("no bytes")  # type: ignore[call-overload]
     assert (tmp_path / "key").read_text() == "old"
     assert list(tmp_path.iterdir()) == [tmp_path / "key"]
 
