@@ -125,7 +125,7 @@ def _of_node(node: "Node") -> str:
 def _described(what: str, action: "MaintenanceAction | None") -> list[str]:
     if action is None:
         return []
-    by = f" by order of {action.by}" if action.by else ""
+    by = f" by {action.by}" if action.by else ""
     return [f"{what}{by}", *([action.reason] if action.reason else [])]
 
 

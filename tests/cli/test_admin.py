@@ -47,7 +47,7 @@ def test_an_export_is_cut_off_by_command(admin: Admin, service: Service) -> None
 
 def test_a_provider_is_paused_and_resumed_by_command(admin: Admin, service: Service) -> None:
     assert admin("pause", "local", "--by", "nina", "--reason", "Why not?") == (
-        "provider local: paused by order of nina; Why not?\n"
+        "provider local: paused by nina; Why not?\n"
     )
     assert json.loads(admin("status", "--json"))["providers"][0]["pause"]["by"] == "nina"
     assert admin("resume", "local", CLOUDMANAGER_HOLDER="otto") == "provider local: in use\n"
@@ -56,7 +56,7 @@ def test_a_provider_is_paused_and_resumed_by_command(admin: Admin, service: Serv
 
 def test_the_only_node_is_drained_by_command_and_who_did_it_is_known(admin: Admin, service: Service) -> None:
     export_id = str(service.export("local:a.img")["id"])
-    assert "here: draining by order of" in admin("drain")
+    assert "here: draining by" in admin("drain")
     assert events(service, "node.draining")[0]["ordered_by"].endswith(f"@{os.uname().nodename}")
     service.client.delete(f"/v1/exports/{export_id}")
     eventually(lambda: service.client.get("/v1/nodes").json()["items"][0]["state"] == "drained", "it is not drained")
