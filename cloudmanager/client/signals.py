@@ -1,5 +1,6 @@
 """The signals that end a process from outside, as an exception, so that what was begun is undone in order."""
 
+import os
 import signal
 import threading
 import time
@@ -42,11 +43,26 @@ def unwinding_on_sigterm() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _unwind(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as the signal module calls it
+_IMPORTS = "<frozen importlib"
+"""What the code of an import calls its file."""
+_IMPORT_SECONDS = 0.01
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    if frame is not None and frame.f_code.co_filename.startswith(_IMPORTS):
+        _send_later(number)
+        return
     for other in (signal.SIGTERM, *_OF_A_TERMINAL):
         if signal.getsignal(other) is _unwind:
             signal.signal(other, signal.SIG_DFL if other is signal.SIGQUIT else _pass)
     raise SystemExit(128 + number)
+
+
+def _send_later(number: int) -> None:
+    """What is raised amid an import may be lost in a callback, with the lock of all imports taken for ever."""
+    timer = threading.Timer(_IMPORT_SECONDS, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
 def _pass(number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,6 @@
 """cloudmanager deploy"""
 
 import dataclasses
-import importlib
 import json
 import os
 import re
@@ -23,15 +22,13 @@ from cloudmanager.client.signals import unwinding_on_sigterm
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from cloudmanager.client.deploy import DeployOptions, Growth, Progress, Result
-
-_ENGINE = "cloudmanager.client.deploy"
-"""It takes a tenth of a second to import, in which a service can make an export ready."""
+    from cloudmanager.client.deploy import DeployOptions, Growth, Phase, Progress, Result
 
 _DISK = re.compile(r"[A-Za-z][\w-]*:")
 _INCOMPLETE = "The target is incomplete, and has no partition table."
 _GO_ON = f"{_INCOMPLETE} The same command goes on where this one ended."
 _ANEW = f"{_INCOMPLETE} The same command writes it anew."
+_UNVERIFIED = "The target is written, and not verified. The same command goes on where this one ended."
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,13 @@ class _Place:
 
 def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":
     """Raises ClientError; leaves by KeyboardInterrupt or SystemExit when it is told to stop."""
-    threading.Thread(target=importlib.import_module, args=(_ENGINE,), name="import", daemon=True).start()
+    from cloudmanager.client.deploy import deploy as deploy_image  # before anything is begun that a signal undoes
+
     cancelled = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(unwinding_on_sigterm())
         source = stack.enter_context(_source(image, holder, cancelled))
         disk = stack.enter_context(_target(target, holder, cancelled))
-        from cloudmanager.client.deploy import deploy as deploy_image
-        from cloudmanager.client.deploy.errors import DifferenceFound, SourceChanged
-
         show = _Lines() if as_json else stack.enter_context(bar())
         told: DeployOptions = {
             **options,
@@ -67,8 +62,8 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
             result = deploy_image(source.end, disk.end, **told)
         except BaseException as error:
             show.failed(error)
-            if _is_incomplete(error) and not as_json:
-                remark(_ANEW if isinstance(error, SourceChanged | DifferenceFound) else _GO_ON)
+            if _is_resumable(error, show.phase) and not as_json:
+                remark(_what_is_left(error, show.phase))
             raise
     show.done(result)
     return result
@@ -77,13 +72,17 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
 class _Lines:
     """A JSON object for each event."""
 
+    phase: "Phase | None" = None
+    """Of the last progress."""
+
     def progress(self, progress: "Progress") -> None:
+        self.phase = progress.phase
         _print({"event": "progress", **dataclasses.asdict(progress)})
 
     def failed(self, error: BaseException) -> None:
         detail = error.detail if isinstance(error, ClientError) else str(error)
         kind = type(error).__name__
-        _print({"event": "failed", "error": kind, "detail": detail, "is_resumable": _is_incomplete(error)})
+        _print({"event": "failed", "error": kind, "detail": detail, "is_resumable": _is_resumable(error, self.phase)})
 
     def done(self, result: "Result") -> None:
         _print({"event": "done", **dataclasses.asdict(result)})
@@ -93,10 +92,22 @@ def _print(event: dict[str, object]) -> None:
     print(json.dumps(event, default=str), flush=True)
 
 
-def _is_incomplete(error: BaseException) -> bool:
-    from cloudmanager.client.deploy import DeployError
+def _is_resumable(error: BaseException, phase: "Phase | None") -> bool:
+    """Whether the target was begun and not finished. A signal knows nothing of that: the phase does."""
+    from cloudmanager.client.deploy import DeployError, Phase
 
-    return error.is_resumable if isinstance(error, DeployError) else not isinstance(error, Exception)
+    if isinstance(error, DeployError):
+        return error.is_resumable
+    return not isinstance(error, Exception) and phase in (Phase.WRITING, Phase.FLUSHING, Phase.VERIFYING)
+
+
+def _what_is_left(error: BaseException, phase: "Phase | None") -> str:
+    from cloudmanager.client.deploy import Phase
+    from cloudmanager.client.deploy.errors import DifferenceFound, SourceChanged
+
+    if isinstance(error, SourceChanged | DifferenceFound):
+        return _ANEW
+    return _UNVERIFIED if phase is Phase.VERIFYING else _GO_ON
 
 
 @contextmanager
@@ -142,7 +153,11 @@ def _name(disk: str) -> str:
 class Told:
     """Remarks and the end."""
 
+    phase: "Phase | None" = None
+    """Of the last progress."""
+
     def progress(self, progress: "Progress") -> None:
+        self.phase = progress.phase
         if progress.remark:
             remark(progress.remark)
 
@@ -165,6 +180,7 @@ class Shown(Told):
         self._task = bars.add_task("", total=None)
 
     def progress(self, progress: "Progress") -> None:
+        self.phase = progress.phase
         if progress.remark:
             self._bars.console.print(progress.remark)
         total = 1.0 if progress.fraction is not None else None

@@ -119,6 +119,7 @@ def write(run: Run) -> Written:
     if run.options.skip_bad:
         run.bad.add(run.journal.bad)
     ledger = Ledger(run.journal, run.bad, believes_journal=run.source.tells_changes)
+    run.say(Phase.WRITING)
     try:
         if not is_blank:
             erase_head(run)

@@ -122,6 +122,21 @@ def test_told_to_stop_it_leaves_no_export_and_says_how_to_go_on(
     assert images.same(image, disk)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_before_anything_was_written_it_calls_no_target_incomplete(
+    number: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "cloudmanager", "deploy", "-", str(tmp_path / "disk"), "--json"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["phase"] == "checking"
+        process.send_signal(number)
+        last = json.loads(process.stdout.readlines()[-1])
+    assert process.returncode == 128 + number
+    assert (last["event"], last["is_resumable"]) == ("failed", False)
+
+
 def test_after_a_kill_the_same_command_goes_on_with_its_own_claim(
     environment: dict[str, str], people: Run, image: Path, disk: Path, daemon: Daemon
 ) -> None:
