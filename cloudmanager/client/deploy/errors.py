@@ -33,6 +33,12 @@ class DeployError(ClientError):
         super().__init__(detail)
         self.is_resumable = is_resumable
 
+    def name(self, subject: str) -> None:
+        """Says what it is about, unless it does already."""
+        if subject not in self.detail:
+            self.detail = f"{subject}: {self.detail}"
+            self.args = (self.detail,)
+
 
 class MissingTool(DeployError):
     """Says which package has it."""

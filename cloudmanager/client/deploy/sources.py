@@ -306,14 +306,21 @@ def _no_disk(kind: FileKind) -> UnsupportedSource:
 
 @contextmanager
 def _translated(source: SourceLike) -> Iterator[None]:
-    """What the reader of image headers says, as the errors of a deployment."""
+    """What is wrong with the image, as the errors of a deployment, with the image's name."""
     try:
         yield
     except images.ImageProblem as problem:
         kind = next(ours for theirs, ours in _ERRORS if isinstance(problem, theirs))
         advice = f" {_ON_PURPOSE}" if isinstance(problem, images.NotADisk) else ""
-        name = "standard input" if str(source) == STANDARD_INPUT else network.without_secrets(str(source))
-        raise kind(f"{name}: {problem.detail}{advice}") from problem
+        raise kind(f"{_name(source)}: {problem.detail}{advice}") from problem
+    except SourceError as error:
+        if not isinstance(source, NbdAddress):
+            error.name(_name(source))
+        raise
+
+
+def _name(source: SourceLike) -> str:
+    return "standard input" if str(source) == STANDARD_INPUT else network.without_secrets(str(source))
 
 
 _ERRORS: tuple[tuple[type[images.ImageProblem], type[SourceError]], ...] = (

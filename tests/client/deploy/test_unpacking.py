@@ -278,6 +278,28 @@ def test_bytes_as_they_are_on_purpose(content: bytes, packed: Callable[[bytes], 
     assert disk.read_bytes() == content.ljust(-(-len(content) // 512) * 512, b"\0")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(b""),
+        gzip.compress(REFUSED["a 7z archive"]),
+        gzip.compress(CONTENT)[:-9],
+        tar(("notes.txt", b"nothing else")),
+        zipped(("a.raw", CONTENT), ("b.raw", CONTENT)),
+        skippable(4),
+    ],
+    ids=["nothing", "packed twice", "cut off", "no image", "two images", "no frame"],
+)
+def test_what_is_wrong_with_an_image_names_it(
+    content: bytes, packed: Callable[[bytes], Path], disk: Path, put: Put
+) -> None:
+    source = packed(content)
+    with pytest.raises(SourceError) as refused:
+        put(source, disk)
+    assert refused.value.detail.startswith(f"{source}: ")
+    assert str(refused.value) == refused.value.detail
+
+
 def test_an_image_that_is_packed_too_often_is_refused(packed: Callable[[bytes], Path], disk: Path, put: Put) -> None:
     content = CONTENT
     for _ in range(5):
