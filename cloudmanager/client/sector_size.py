@@ -33,6 +33,11 @@ _EXTENDED = (0x05, 0x0F, 0x85)
 _BOOT_SECTOR_JUMPS = (0xEB, 0xE9)
 _XFS_SECTOR_SIZE = struct.Struct(">H")
 _XFS_SECTOR_SIZE_OFFSET = 102
+_EXT_SUPERBLOCK, _EXT_MAGIC = 1024, b"\x53\xef"
+_EXT_BLOCK_SIZE = struct.Struct("<I")
+_EXT_BLOCK_SIZE_OFFSET, _EXT_MAGIC_OFFSET = 24, 56
+_EXFAT_SECTOR_SHIFT_OFFSET = 108
+_ISO_9660_OFFSET, _ISO_9660 = 32769, b"CD001"
 _HEADS: tuple[tuple[int, bytes], ...] = (
     (0, b"XFSB"),
     (0, b"LUKS\xba\xbe"),
@@ -48,9 +53,12 @@ _HEADS: tuple[tuple[int, bytes], ...] = (
 """What a partition begins with: where, and which bytes."""
 
 
-def laid_out_for(read: Read) -> frozenset[int]:
-    """The sizes with which the content can be used as it is. Empty: it has no table or file system that tells."""
-    return _gpt(read) or _mbr(read) or _whole_disk(read)
+def laid_out_for(read: Read, size_bytes: int | None = None) -> frozenset[int]:
+    """The sizes with which the content can be used as it is. Empty: it has no table or file system that tells.
+
+    The size of the whole tells more: partitions lie within it.
+    """
+    return _gpt(read) or _mbr(read, size_bytes) or _whole_disk(read)
 
 
 def chosen(read: Read, said: int | None) -> int:
@@ -117,18 +125,22 @@ def _is_whole(read: Read, sector: int) -> bool:
     return bool(zlib.crc32(read(first * sector, entries_bytes)) == entries_crc)
 
 
-def _mbr(read: Read) -> frozenset[int]:
-    """With which size the partitions begin with something. A boot sector without partitions has none."""
+def _mbr(read: Read, size_bytes: int | None) -> frozenset[int]:
+    """With which size the partitions begin with something, or all fit. A boot sector without partitions has none."""
     boot = read(0, SMALL)
     if boot[510:] != _MBR_SIGNATURE:
         return frozenset()
     entries = [_MBR_ENTRY.unpack_from(boot, _MBR_ENTRIES_OFFSET + 16 * number) for number in range(4)]
     if any(status & 0x7F for status, *_ in entries):  # no table, but the code of a boot sector
         return frozenset()
-    starts = [(kind, start) for _, kind, start, count in entries if kind not in (0, _PROTECTIVE) and start and count]
-    counts = {size: sum(_begins(read, kind, start, size) for kind, start in starts) for size in SIZES}
+    parts = [part for _, *part in entries if part[0] not in (0, _PROTECTIVE) and part[1] and part[2]]
+    counts = {size: sum(_begins(read, kind, start, size) for kind, start, _ in parts) for size in SIZES}
     best = max(counts.values())
-    return frozenset(size for size, count in counts.items() if count == best) if best else frozenset()
+    if best:
+        return frozenset(size for size, count in counts.items() if count == best)
+    end = max((start + count for _, start, count in parts), default=0)
+    fits = frozenset(size for size in SIZES if size_bytes is not None and end * size <= size_bytes)
+    return fits if len(fits) == 1 else frozenset()
 
 
 def _begins(read: Read, kind: int, start: int, sector: int) -> bool:
@@ -147,13 +159,25 @@ def _longest_head() -> int:
 
 def _whole_disk(read: Read) -> frozenset[int]:
     """Of a file system without a table. One that was made for small sectors is not mounted from large ones."""
-    head = read(0, SMALL)
-    made_for = _boot_sector_size(head)
-    if head.startswith(b"XFSB"):
-        (made_for,) = _XFS_SECTOR_SIZE.unpack_from(head, _XFS_SECTOR_SIZE_OFFSET)
-    if made_for not in SIZES:
+    made_for = _boot_sector_size(read(0, SMALL)) or _file_system_size(read)
+    if made_for is None:
         return frozenset()
-    return frozenset(SIZES) if made_for == LARGE else frozenset({SMALL})
+    return frozenset({SMALL}) if made_for < LARGE else frozenset(SIZES)
+
+
+def _file_system_size(read: Read) -> int | None:
+    """The smallest piece that the file system reads by itself; None for what is not known."""
+    head, superblock = read(0, SMALL), read(_EXT_SUPERBLOCK, SMALL)
+    if head.startswith(b"XFSB"):
+        return int(_XFS_SECTOR_SIZE.unpack_from(head, _XFS_SECTOR_SIZE_OFFSET)[0])
+    if head[3:11] == b"EXFAT   ":
+        return 1 << min(head[_EXFAT_SECTOR_SHIFT_OFFSET], 12)
+    if superblock[_EXT_MAGIC_OFFSET:].startswith(_EXT_MAGIC):
+        (shift,) = _EXT_BLOCK_SIZE.unpack_from(superblock, _EXT_BLOCK_SIZE_OFFSET)
+        return 1024 << min(int(shift), 6)
+    if read(_ISO_9660_OFFSET, len(_ISO_9660)) == _ISO_9660:
+        return 2048
+    return None
 
 
 def _boot_sector_size(head: bytes) -> int | None:

@@ -54,7 +54,7 @@ def partitioned(path: Path, sector_bytes: int, label: str, make: tuple[str, ...]
 
 def sizes(path: Path) -> frozenset[int]:
     content = path.read_bytes()
-    return sector_size.laid_out_for(lambda offset, length: content[offset : offset + length])
+    return sector_size.laid_out_for(lambda offset, length: content[offset : offset + length], len(content))
 
 
 @needs_root
@@ -113,15 +113,47 @@ def test_an_old_header_that_is_left_between_the_new_sectors_misleads_nobody(tmp_
     [
         (("mkfs.vfat", "-F", "16", "-S", "512"), {512}),
         (("mkfs.vfat", "-S", "4096"), BOTH),
-        (("mke2fs", "-q"), frozenset()),
+        (("mke2fs", "-q", "-b", "1024"), {512}),
+        (("mke2fs", "-q", "-b", "2048"), {512}),
+        (("mke2fs", "-q", "-b", "4096"), BOTH),
+        (("mkfs.btrfs", "-q"), frozenset()),
     ],
-    ids=["fat of 512", "fat of 4096", "ext"],
+    ids=["fat of 512", "fat of 4096", "ext of 1024", "ext of 2048", "ext of 4096", "btrfs"],
 )
 def test_a_file_system_that_is_the_whole_disk(tmp_path: Path, make: tuple[str, ...], expected: frozenset[int]) -> None:
     """Sectors that are larger than the disk's are no obstacle to a mount; smaller ones are."""
-    disk = blank(tmp_path / "disk", 64 * MiB)
+    disk = blank(tmp_path / "disk", 128 * MiB)
     run(*make, disk)
     assert sizes(disk) == expected
+
+
+@needs_root
+@pytest.mark.parametrize("block_bytes", [1024, 2048, 4096])
+def test_the_kernel_mounts_what_is_said_to_fit(tmp_path: Path, block_bytes: int) -> None:
+    disk = blank(tmp_path / "disk", 64 * MiB)
+    run("mke2fs", "-q", "-b", str(block_bytes), disk)
+    with device(disk, 4096) as loop:
+        command = ["unshare", "--mount", "mount", "-o", "ro", loop, "/mnt"]
+        mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert (4096 in sizes(disk)) is mounted
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(9, {512}), (12, BOTH)])
+def test_an_exfat_says_its_sectors(tmp_path: Path, shift: int, expected: frozenset[int]) -> None:
+    disk = blank(tmp_path / "disk")
+    boot = (b"\xeb\x76\x90EXFAT   ".ljust(108, b"\0") + bytes([shift])).ljust(510, b"\xf4") + b"\x55\xaa"
+    with disk.open("r+b") as file:
+        file.write(boot)
+    assert sizes(disk) == expected
+
+
+def test_partitions_that_would_reach_beyond_large_sectors_are_in_small_ones(tmp_path: Path) -> None:
+    """Of which nothing else is known: they are encrypted, or empty."""
+    disk = blank(tmp_path / "disk")
+    run("sfdisk", "-q", disk, given="label: dos\nstart=2048, size=8192, type=83\nstart=10240, type=83\n")
+    assert sizes(disk) == {512}
+    content = disk.read_bytes()
+    assert sector_size.laid_out_for(lambda offset, length: content[offset : offset + length]) == frozenset()
 
 
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 4096, 4607])

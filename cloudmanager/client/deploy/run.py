@@ -186,7 +186,7 @@ def refuse_other_sectors(run: Run) -> None:
     """
     if run.options.any_sector_size:
         return
-    made_for, has = sector_size.laid_out_for(_reading(run)), run.target.logical_sector_bytes
+    made_for, has = sector_size.laid_out_for(_reading(run), run.source.size_bytes), run.target.logical_sector_bytes
     if has is None:
         if made_for == {sector_size.LARGE} and not run.is_target_file:
             run.say(
@@ -196,8 +196,8 @@ def refuse_other_sectors(run: Run) -> None:
     if made_for and has not in made_for:
         raise SectorSizeDiffers(
             f"{run.target.name} has sectors of {has} bytes, and the image is partitioned or formatted for sectors of "
-            f"{min(made_for)}: nothing would find its partitions there. Take an image or a disk of the other kind, or "
-            "write it on purpose: --any-sector-size."
+            f"{min(made_for)}: nothing would find its partitions there, or mount it. Take an image or a disk of the "
+            "other kind, or write it on purpose: --any-sector-size."
         )
 
 
