@@ -127,8 +127,7 @@ def test_told_to_stop_before_anything_was_written_it_calls_no_target_incomplete(
     number: signal.Signals, environment: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "cloudmanager", "deploy", "-", str(tmp_path / "disk"), "--json"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["phase"] == "checking"
         process.send_signal(number)
