@@ -7,7 +7,7 @@ import pytest
 from tests.checkout import ROOT
 from tests.docs.test_reading_path import MOST
 
-PAGES = ("docs/architecture.md", "CONTRIBUTING.md", "SECURITY.md")
+PAGES = ("docs/architecture.md", "docs/design.md", "CONTRIBUTING.md", "SECURITY.md")
 NAMED = [
     (page, path)
     for page in PAGES
