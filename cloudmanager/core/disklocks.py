@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -83,7 +83,9 @@ class DiskLocks:
 
     @contextmanager
     def held(self, claims: Mapping[str, bool]) -> Iterator[tuple[int, ...]]:
-        """Locks disks: canonical id → whether exclusively. At the end we let go; who has inherited them goes on.
+        """Locks disks: canonical id, or `kernel_name` → whether exclusively.
+
+        At the end we let go; who has inherited them goes on.
 
         Raises AccessConflict where another service serves one in a way that excludes this, DiskInUse (retriable) while
         another service detaches one.
@@ -153,7 +155,7 @@ class DiskLocks:
                 raise DiskInUse(f"{_said(who)}, just now.", retriable=True, holder=_said(who))
             wanted = "read-write access needs it alone" if is_exclusive else "it is written to there"
             raise AccessConflict(
-                f"Another service on this machine serves the disk {disk}: {_said(who)}; {wanted}. Release its export.",
+                f"Another service on this machine serves {disk}: {_said(who)}; {wanted}. Release its export.",
                 holder=_said(who),
             )
         self._leave_note(descriptor, "serves it read-write" if is_exclusive else "serves it")
@@ -162,6 +164,21 @@ class DiskLocks:
         """For people: of several who share the lock, it names the last one."""
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({"who": self._owner, "does": does}).encode(), 0)
+
+
+def kernel_name(identity: FileIdentity) -> str:
+    """What the kernel knows a file or a block device by, for all containers alike; a partition has its disk's."""
+    if identity.inode:
+        return f"file {identity.inode} of device {_number(identity.device)}"
+    number = _number(identity.device)
+    with suppress(OSError):
+        if Path(f"/sys/dev/block/{number}/partition").exists():
+            number = Path(f"/sys/dev/block/{number}/../dev").read_text().strip()
+    return f"block device {number}"
+
+
+def _number(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def _note(descriptor: int) -> dict[str, str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloudmanager import Access
+from cloudmanager.core.errors import UnsupportedAccess
 from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
 from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
+from cloudmanager.testing.cloud import loop_device
 from tests.core.bench import BOUND, SettableClock, eventually, kill, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
 from tests.core.nbd.client import Client
@@ -36,10 +40,13 @@ class Service:
     def asked(self, disk: str, access: Access = Access.READ_ONLY) -> Export:
         return self.manager.wait(self.manager.export(disk, access, "bob").id, BOUND)
 
-    def end(self) -> None:
+    def release(self) -> None:
         for export in self.manager.list(ExportFilter()).items:
             self.manager.release(export.id)
         eventually(lambda: all(each.state.is_over for each in self.manager.list(ExportFilter()).items))
+
+    def end(self) -> None:
+        self.release()
         self.manager.close()
 
 
@@ -112,7 +119,7 @@ def test_of_two_services_one_writes(tmp_path: Path) -> None:
         second.end()
 
 
-@pytest.mark.parametrize(
+SHARING = pytest.mark.parametrize(
     ("first", "wanted", "state"),
     [
         (Access.READ_ONLY, Access.READ_ONLY, ExportState.READY),
@@ -121,20 +128,76 @@ def test_of_two_services_one_writes(tmp_path: Path) -> None:
         (Access.READ_WRITE, Access.SCRATCH, ExportState.FAILED),
     ],
 )
-def test_local_images_are_shared_by_readers_and_a_writer_is_alone(
-    tmp_path: Path, first: Access, wanted: Access, state: ExportState
-) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    (images / "a.img").write_bytes(bytes(1 << 20))
-    services = []
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[tuple[Service, Service]]:
+    """Both with the same images and all block devices."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.img").write_bytes(bytes(1 << 20))
+    made = []
     for number, name in enumerate(("one", "two")):
         plugins = Plugins([("local", local)])
-        plugins.configure({"local": {"type": "local", "images": [str(images)]}})
-        services.append(Service(tmp_path / name, plugins, f"2{4 + number}000-2{4 + number}999"))
+        plugins.configure({"local": {"type": "local", "images": [str(tmp_path / "images")], "devices": True}})
+        made.append(Service(tmp_path / name, plugins, f"2{4 + number}000-2{4 + number}999"))
+    yield made[0], made[1]
+    for service in made:
+        service.end()
+
+
+@SHARING
+def test_local_images_are_shared_by_readers_and_a_writer_is_alone(
+    services: tuple[Service, Service], first: Access, wanted: Access, state: ExportState
+) -> None:
     assert services[0].asked("local:a.img", first).state is ExportState.READY
     assert services[1].asked("local:a.img", wanted).state is state
-    for service in services:
+
+
+@SHARING
+@pytest.mark.parametrize("name", ["its own", "its partition", "its image"])
+def test_so_are_block_devices_whatever_they_are_called(
+    tmp_path: Path, services: tuple[Service, Service], first: Access, wanted: Access, state: ExportState, name: str
+) -> None:
+    image = tmp_path / "images/a.img"
+    os.truncate(image, 8 << 20)
+    subprocess.run(["sfdisk", "--quiet", image], input=b"2048,4096\n", check=True)
+    device = loop_device.attach(image)
+    try:
+        subprocess.run(["partx", "--delete", device], check=False, capture_output=True)  # what others left behind
+        subprocess.run(["partx", "--update", device], check=True)
+        other = {"its own": device, "its partition": f"{device}p1", "its image": "a.img"}[name]
+        assert services[0].asked(f"local:{device}", first).state is ExportState.READY
+        if name == "its image" and wanted is Access.READ_WRITE:
+            with pytest.raises(UnsupportedAccess, match="held by loop device"):
+                services[1].asked(f"local:{other}", wanted)
+        else:
+            assert services[1].asked(f"local:{other}", wanted).state is state
+        for service in services:
+            service.release()
+    finally:
+        subprocess.run(["partx", "--delete", device], check=False)
+        loop_device.detach(device, image)
+
+
+@SHARING
+def test_so_is_what_the_services_know_by_different_canonical_ids(
+    tmp_path: Path, first: Access, wanted: Access, state: ExportState
+) -> None:
+    """Another machine id, in a container say, gives a local disk another one."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.img").write_bytes(bytes(1 << 20))
+    made = []
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name / "providers").mkdir(parents=True, mode=0o700)
+        (tmp_path / name / "providers/machine").write_text(name)
+        (tmp_path / name).chmod(0o700)
+        plugins = Plugins([("local", local)])
+        plugins.configure({"local": {"type": "local", "images": [str(tmp_path / "images")]}})
+        made.append(Service(tmp_path / name, plugins, f"2{4 + number}000-2{4 + number}999"))
+    asked = [made[0].asked("local:a.img", first), made[1].asked("local:a.img", wanted)]
+    assert asked[0].disk.canonical_id != asked[1].disk.canonical_id
+    assert [each.state for each in asked] == [ExportState.READY, state]
+    for service in made:
         service.end()
 
 

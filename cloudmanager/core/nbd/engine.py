@@ -26,7 +26,7 @@ class ServerSpec:
     advertised_size_bytes: int | None = None
     """The size that clients were told before. It stays so, however much the device has grown."""
     claims: Mapping[str, bool] = field(default_factory=dict)
-    """Whose locks the server holds: canonical ids of its disk and of what that reads through → whether exclusively."""
+    """Canonical ids of its disk and of what that reads through → whether exclusively."""
 
     @property
     def size_bytes(self) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cloudmanager.confined import Ended, Launched, NoAnswer, Process, Spawner
 from cloudmanager.core import openfiles
-from cloudmanager.core.disklocks import DiskLocks
+from cloudmanager.core.disklocks import DiskLocks, kernel_name
 from cloudmanager.core.errors import DeviceMismatch, ResourcesExhausted, ServerFailed, TransferUnavailable, UnsafeImage
 from cloudmanager.core.exhaustion import RETRY_SECONDS
 from cloudmanager.core.model import Credentials, Tls
@@ -22,6 +22,7 @@ from cloudmanager.core.nbd import adoption, listener, tls
 from cloudmanager.core.nbd.engine import ServerSpec
 from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import WrongSize
+from cloudmanager.core.nbd.images import chain
 from cloudmanager.core.nbd.listener import Endpoint, Ports
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
@@ -123,7 +124,7 @@ class Servers:
                 self._end(spec.export_id, place, place.running)
                 place.running = None
             self._retire(place)
-            with self._locks.held(spec.claims) if self._locks else nullcontext(()) as locks:
+            with self._locks.held(_locks(spec)) if self._locks else nullcontext(()) as locks:
                 running = self._startup(spec, self._listen(place, spec.port), locks).run()
             self._keep(spec.export_id, place, running)
             return running.record
@@ -326,7 +327,7 @@ class Servers:
         deadline = time.monotonic() + self._settings.start_timeout_seconds
         try:
             proof.await_answer(running.server, deadline)
-            proof.check_files(running.server, locks=self._locks.files(spec.claims) if self._locks else ())
+            proof.check_files(running.server, locks=self._locks.files(_locks(spec)) if self._locks else ())
         except (NoAnswer, ProtocolError, Ended, WrongSize, DeviceMismatch, UnsafeImage, OSError) as error:
             log.warning("a server of export %s was found, but it is replaced: %r", spec.export_id, error)
             return False
@@ -372,6 +373,16 @@ def _delete(directory: Path) -> None:
         pass
     except OSError as error:
         raise ServerFailed(f"{directory} cannot be deleted: {error.strerror}.", retriable=True) from error
+
+
+def _locks(spec: ServerSpec) -> dict[str, bool]:
+    """What its server locks → whether exclusively: what it claims, and what it opens, by the kernel's names.
+
+    Another service of this machine may have other canonical ids for what is no cloud's: a container that cannot read
+    the machine's id, say.
+    """
+    opened = {kernel_name(image.identity): False for image in chain(spec.device)}
+    return {**opened, kernel_name(spec.device.identity): spec.access.writes_disk, **spec.claims}
 
 
 def _find(name: str, port: int, stored: ServerProcess | None) -> tuple[Process, ServerProcess] | None:
