@@ -183,6 +183,8 @@ class Connection:
         self._handle: int | None = self._library.nbd_create()
         self._ending = ExitStack()
         """What ends with the connection."""
+        self._owners: dict[int, object] = {}
+        """Of the memory into which is read, by the cookies of the requests."""
         try:
             self._connect(address)
         except BaseException:
@@ -212,13 +214,16 @@ class Connection:
         """The directory, if it is needed."""
         return address.certificates
 
-    def start_read(self, address: int, length: int, offset: int) -> int:
-        """The cookie to wait for; the memory belongs to libnbd until then.
+    def start_read(self, address: int, length: int, offset: int, owner: object = None) -> int:
+        """The cookie to wait for; the memory belongs to libnbd until then. Its `owner` is kept for so long, also when
+        nobody waits because another request has failed: the answer comes all the same.
 
         The answer is asked for in one piece: qemu-nbd 7.2 drops the connection when it cannot read what it was about to
         send in several, but answers EIO to this.
         """
-        return self._call("nbd_aio_pread", address, length, offset, _NO_CALLBACK, self._read_flags)
+        cookie = self._call("nbd_aio_pread", address, length, offset, _NO_CALLBACK, self._read_flags)
+        self._owners[cookie] = owner
+        return cookie
 
     def start_write(self, address: int, length: int, offset: int) -> int:
         return self._call("nbd_aio_pwrite", address, length, offset, _NO_CALLBACK, 0)
@@ -247,8 +252,13 @@ class Connection:
     def wait(self, cookie: int, seconds: float | None = None) -> None:
         """Until that request is answered. Raises Failure, `lost`."""
         deadline = time.monotonic() + (seconds or self.patience.stall_seconds)
-        while not self._call("nbd_aio_command_completed", cookie):
-            self._poll(deadline)
+        try:
+            while not self._call("nbd_aio_command_completed", cookie):
+                self._poll(deadline)
+        except Failure:
+            self._owners.pop(cookie, None)
+            raise
+        self._owners.pop(cookie, None)
 
     def wait_for_any(self) -> int:
         """The cookie of a request that was answered, whichever is first. Raises Failure, `lost`."""

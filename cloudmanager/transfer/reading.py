@@ -41,7 +41,7 @@ class NbdReader:
         length = min(piece.length, self._end - piece.offset)
         if length < piece.length:
             buffer.view[length : piece.length] = bytes(piece.length - length)
-        buffer.read = self._connection.start_read(buffer.address, length, piece.offset)
+        buffer.read = self._connection.start_read(buffer.address, length, piece.offset, buffer)
 
     def finish(self, buffer: Buffer) -> None:
         self._connection.wait(buffer.read)

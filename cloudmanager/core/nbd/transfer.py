@@ -87,8 +87,17 @@ class Transfer:
 
     def digests(self, extent: Extent) -> bytes:
         """The checksums of the range's blocks. Raises TransferFailed, Stopped."""
+        return self._in_turn(lambda: self._digests(extent))
+
+    def _digests(self, extent: Extent) -> bytes:
         free: deque[Buffer] = deque()
-        return self._in_turn(lambda: digest(NbdReader(self._connection), extent, free, self._check))
+        try:
+            return digest(NbdReader(self._connection), extent, free, self._check)
+        except Failure as failure:
+            raise TransferFailed(
+                f"Bytes {extent.offset} to {extent.end - 1} cannot all be read: {failure.words}. The disk may have a "
+                "bad sector there."
+            ) from failure
 
     def _plain(self, frame: Frame) -> bytes:
         if frame.encoding is Encoding.RAW:

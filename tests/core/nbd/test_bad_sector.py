@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudmanager.core.errors import TransferFailed
 from cloudmanager.core.model import Access, Credentials, Tls
+from cloudmanager.transfer.extents import Extent
 from tests.authority import Authority
 from tests.bad_sector import damaged, read_around
 from tests.core.nbd.exporter import ENGINES, Exporter, MiB, device
@@ -71,3 +73,13 @@ def test_any_connection_to_a_raw_disk_that_is_only_read_outlives_a_bad_sector(
     mine = authority.client(tmp_path / "mine") if tls is Tls.X509 else None
     address = _Address(served.uri, exporter.servers.credentials(served.id), mine)
     read_around(address, raw.read_bytes(), BAD, in_one_piece=False)
+
+
+@pytest.mark.parametrize("access", [Access.READ_ONLY, Access.SCRATCH])
+def test_the_services_own_connection_outlives_it(bad: Path, exporter: Exporter, access: Access) -> None:
+    served = exporter.export(device(bad), access)
+    with exporter.servers.transfer(served.id, served.spec.name, served.port) as transfer:
+        for _ in range(2):
+            with pytest.raises(TransferFailed, match=f"Bytes {BAD} to {BAD + MiB - 1} cannot all be read"):
+                transfer.digests(Extent(BAD, MiB))
+            assert transfer.digests(Extent(0, BAD))
