@@ -9,7 +9,7 @@ from typing import Unpack
 from cloudmanager.client.deploy import sources
 from cloudmanager.client.deploy.bad_ranges import BadRanges, CarefulSource
 from cloudmanager.client.deploy.copying import Copying, Stopped, WorkerPool
-from cloudmanager.client.deploy.ends import HEAD_BYTES, DiskSupply, Head, Unit, Writer, covered
+from cloudmanager.client.deploy.ends import HEAD_BYTES, DiskSupply, Head, Unit, Writer, covered, reading_back
 from cloudmanager.client.deploy.errors import (
     Cancelled,
     ConnectionLost,
@@ -273,7 +273,7 @@ def finish(run: Run, ledger: Ledger, head: Head, size_bytes: int, *, is_blank: b
 def look_at_doubtful(run: Run, supply: StreamSupply, ledger: Ledger) -> None:
     """What a server acknowledged before it went away should still be there. Raises TargetError."""
     free: deque[Buffer] = deque()
-    with run.target.reader(run.patience) as reader:
+    with run.target.reader(run.patience) as reader, reading_back(run.target):
         for unit in supply.doubtful:
             if digest(reader, unit.extent, free) != ledger.digests[unit.index]:
                 raise TargetError(

@@ -2,11 +2,12 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
 from cloudmanager.transfer.libnbd import Patience
@@ -91,6 +92,19 @@ class Target(Protocol):
     def writer(self, patience: Patience) -> AbstractContextManager[Writer]: ...
 
     def reader(self, patience: Patience) -> AbstractContextManager[Reader]: ...
+
+
+@contextmanager
+def reading_back(target: Target) -> Iterator[None]:
+    """What cannot be read there is the target's, and not the image's. Raises TargetUnreadable."""
+    try:
+        yield
+    except UnreadableRange as error:
+        raise TargetUnreadable(
+            f"{target.name} has a bad sector. {error.detail} Deploy to another disk.",
+            offset=error.offset,
+            length=error.length,
+        ) from error
 
 
 UNIT_BYTES = 64 * 1024 * 1024

@@ -9,10 +9,11 @@ ClientError
     │   ├── DamagedSource           it is not whole
     │   ├── UnreadableRange         one range of it cannot be read: `offset` and `length`
     │   └── SourceChanged           it was changed while it was read
-    ├── TargetError             the target cannot be written
+    ├── TargetError             the target cannot be written, or read back
     │   ├── TargetTooSmall
     │   ├── TargetInUse
     │   ├── TargetNotEmpty
+    │   ├── TargetUnreadable        one range of it cannot be read back: `offset` and `length`
     │   ├── SectorSizeDiffers       the image is laid out for sectors of another size than the target's
     │   └── TargetReadOnly
     ├── ConnectionLost          it could not be made again for as long as the caller was patient
@@ -79,7 +80,7 @@ class SourceChanged(SourceError):
 
 
 class TargetError(DeployError):
-    """The target cannot be written."""
+    """The target cannot be written, or read back."""
 
 
 class TargetTooSmall(TargetError):
@@ -96,6 +97,15 @@ class TargetNotEmpty(TargetError):
 
 class SectorSizeDiffers(TargetError):
     """What is on the image would not be found on it."""
+
+
+class TargetUnreadable(TargetError):
+    """One range of it, in bytes, cannot be read back: a bad sector, as a rule."""
+
+    def __init__(self, detail: str, *, offset: int = 0, length: int = 0, is_resumable: bool = False) -> None:
+        super().__init__(detail, is_resumable=is_resumable)
+        self.offset = offset
+        self.length = length
 
 
 class TargetReadOnly(TargetError):

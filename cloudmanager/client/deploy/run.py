@@ -13,6 +13,7 @@ from cloudmanager.client.deploy.ends import (
     Source,
     Unit,
     covered,
+    reading_back,
     units_of,
 )
 from cloudmanager.client.deploy.errors import (
@@ -139,7 +140,7 @@ def refuse_content(run: Run) -> None:
     """Raises TargetNotEmpty, unless it may be overwritten."""
     if run.options.overwrite or not run.target.size_bytes:
         return
-    with run.target.reader(run.patience) as reader:
+    with run.target.reader(run.patience) as reader, reading_back(run.target):
         content = content_of(reader, run.target.size_bytes)
         is_ours = run.journal.left_on == run.target.likeness and not content_of(reader, HEAD_BYTES)
     if is_ours:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from cloudmanager.client.deploy.copying import Stopped, WorkerPool
-from cloudmanager.client.deploy.ends import Source, Target, Unit
+from cloudmanager.client.deploy.ends import Source, Target, Unit, reading_back
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
 from cloudmanager.client.deploy.upload import ServiceLine
 from cloudmanager.client.service import UploadEndpoint
@@ -47,7 +47,7 @@ class Verification:
         self.done_bytes = 0
 
     def run(self, tell: Callable[[], None]) -> None:
-        """Raises DifferenceFound for the first range that differs, ConnectionLost, DamagedSource."""
+        """Raises DifferenceFound for the first range that differs, TargetUnreadable, ConnectionLost, DamagedSource."""
         self._pool.run([self._worker(number == 0) for number in range(self._workers)], tell)
         if self._differences:
             first = min(self._differences, key=lambda extent: extent.offset)
@@ -109,7 +109,9 @@ class Verification:
 
     def _compare(self, unit: Unit, source: Reader, target: Callable[[Extent], bytes], free: deque[Buffer]) -> None:
         wanted = self._known.get(unit.index) or self._digest_of_source(unit, source, free)
-        difference = first_difference(unit.extent, wanted, target(unit.extent))
+        with reading_back(self._target):
+            found = target(unit.extent)
+        difference = first_difference(unit.extent, wanted, found)
         with self._lock:
             self.done_bytes += unit.extent.length
             if difference is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ import pytest
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import BadRange, Progress
-from cloudmanager.client.deploy.errors import UnreadableRange
+from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange
+from tests.bad_sector import damaged
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
-from tests.client.deploy.servers import eventually
+from tests.client.deploy.servers import Server, eventually
 
 MIB = images.MIB
 SIZE = 72 * MIB
@@ -151,3 +153,19 @@ def test_the_command_tells_them_and_has_an_exit_code_for_it(image: Path, tmp_pat
     assert f"bytes {GRAIN.offset} to {GRAIN.offset + 4095}" in skipped.stderr
     last = json.loads(as_json.stdout.splitlines()[-1])
     assert last["bad_ranges"] == [{"offset": GRAIN.offset, "length": GRAIN.length}]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_that_of_a_target_is_the_targets_and_is_named(raw: Path, put: Put, tmp_path: Path) -> None:
+    target, at = tmp_path / "target.raw", 70 * MIB
+    with target.open("wb") as file:
+        file.truncate(images.SIZE)
+    with damaged(target, tmp_path, at, SECTOR, is_writable=True) as bad:
+        server = Server(bad, tmp_path / "target.socket")
+        server.start()
+        try:
+            with pytest.raises(TargetUnreadable, match=rf"bad sector.*Bytes {at} to ") as caught:
+                put(raw, server.address, verify=True)
+        finally:
+            server.stop()
+    assert (caught.value.offset, caught.value.length >= SECTOR) == (at, True)
