@@ -8,7 +8,7 @@ from cloudmanager.transfer import endpoint
 
 
 class Endpoint(endpoint.Endpoint):
-    """Where an NBD server listens, and how QEMU is told."""
+    """Where an NBD server listens, and how QEMU and nbdkit are told."""
 
     @classmethod
     def of(cls, address: NbdAddress) -> Self:
@@ -27,3 +27,8 @@ class Endpoint(endpoint.Endpoint):
         if self.is_tls and self.certified_host != self.host:
             tls["tls-hostname"] = self.certified_host  # the certificate does not know our name of the link
         return {"driver": "nbd", "server": server, "export": self.export_name, **tls}
+
+    def as_nbdkit_parameters(self) -> list[str]:
+        """Those of nbdkit's plugin `nbd`."""
+        server = [f"hostname={self.host}", f"port={self.port}"]
+        return [*([f"socket={self.socket_path}"] if self.socket_path else server), f"export={self.export_name}"]

@@ -10,10 +10,11 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from cloudmanager.client.access_methods import tls
-from cloudmanager.client.access_methods.command import find
+from cloudmanager.client.access_methods.command import TIMEOUT_SECONDS, find
 from cloudmanager.client.access_methods.endpoint import Endpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost
 from cloudmanager.client.access_methods.record import Record, recorded
@@ -60,7 +61,8 @@ def obstacle(address: NbdAddress) -> str | None:
     """Why this machine does not allow it. None: it does."""
     if find("nbdfuse") is None:
         return "nbdfuse is not installed (the package libnbd-bin)"
-    if Endpoint.of(address).is_tls and find("qemu-nbd") is None:
+    endpoint = Endpoint.of(address)
+    if endpoint.is_tls and not _goes_through_nbdkit(endpoint) and find("qemu-nbd") is None:
         return "qemu-nbd is not installed (the package qemu-utils), which nbdfuse needs for a TLS address"
     if not os.access(_FUSE, os.R_OK | os.W_OK):
         return "/dev/fuse is missing or not open to this user (containers: --device /dev/fuse --cap-add SYS_ADMIN)"
@@ -112,14 +114,39 @@ def read_far_ahead(path: Path) -> None:
 
 
 def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]:
-    """Where nbdfuse connects to. It takes neither key nor certificates, so with TLS it starts qemu-nbd, which does."""
+    """Where nbdfuse connects to. It takes neither key nor certificates, so with TLS it starts a program that does.
+
+    nbdkit passes errors on; qemu-nbd 7.2 hangs up on nbdfuse where the disk has a bad sector.
+    """
     endpoint = Endpoint.of(address)
     if not endpoint.is_tls:
         return [address.uri]
+    if _goes_through_nbdkit(endpoint):
+        server = [*endpoint.as_nbdkit_parameters(), *tls.nbdkit_parameters(address, record.directory)]
+        return ["--command", find("nbdkit") or "nbdkit", "-s", *([] if is_writable else ["-r"]), "nbd", *server]
     block_device = {"driver": "raw", "file": endpoint.as_block_device(tls.OBJECT)}
     options = tls.tls_options(address, record.directory)
     access = [] if is_writable else ["--read-only"]
     return ["[", find("qemu-nbd") or "qemu-nbd", *access, *options, f"json:{json.dumps(block_device)}", "]"]
+
+
+def _goes_through_nbdkit(endpoint: Endpoint) -> bool:
+    """It is installed, and can: libnbd, which its plugin uses, cannot connect to an IPv6 address with TLS."""
+    nbdkit = find("nbdkit")
+    return nbdkit is not None and not endpoint.is_ipv6_literal and _has_client(nbdkit)
+
+
+@cache
+def _has_client(nbdkit: str) -> bool:
+    """Distributions may have the plugin in a package of its own."""
+    command = [nbdkit, "nbd", "--dump-plugin"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _start_with_several(

@@ -1,4 +1,4 @@
-"""What programs of QEMU need for TLS: in files, never on a command line."""
+"""What programs that connect need for TLS: in files, never on a command line."""
 
 import re
 from pathlib import Path
@@ -13,27 +13,40 @@ _KEYS = "keys.psk"
 
 
 def tls_options(address: NbdAddress, directory: Path) -> tuple[str, str]:
-    """The options that point to the key, which is put into a file of the directory, or to the certificates.
+    """QEMU's, which point to the key, which is put into a file of the directory, or to the certificates.
 
     Raises AccessFailed, InvalidSetup.
     """
     if address.credentials is not None:
-        return _key(address.credentials, directory)
+        keys = _key_file(address.credentials, directory)
+        return _object("tls-creds-psk", {"dir": str(keys.parent), "username": address.credentials.username})
+    return _object("tls-creds-x509", {"dir": str(_certificates(address))})
+
+
+def nbdkit_parameters(address: NbdAddress, directory: Path) -> list[str]:
+    """Those of nbdkit's plugin `nbd`, which do the same. Raises AccessFailed, InvalidSetup."""
+    if address.credentials is not None:
+        keys = _key_file(address.credentials, directory)
+        return ["tls=require", f"tls-psk={keys}", f"tls-username={address.credentials.username}"]
+    return ["tls=require", f"tls-certificates={_certificates(address)}"]
+
+
+def _certificates(address: NbdAddress) -> Path:
     if (certificates := directory_of(address)) is not None:
-        return _object("tls-creds-x509", {"dir": str(certificates)})
+        return certificates
     raise AccessFailed(
         f"{address.uri} needs a key, and the address has none, or a certificate: set {VARIABLE} to a directory with "
         f"{', '.join(FILES)}"
     )
 
 
-def _key(credentials: Credentials, directory: Path) -> tuple[str, str]:
+def _key_file(credentials: Credentials, directory: Path) -> Path:
     if not re.fullmatch(r"(?:[0-9a-fA-F]{2})+", credentials.key) or re.search(r"[\s:]", credentials.username):
         raise AccessFailed("the key of the address is malformed")
     keys = directory / _KEYS
     keys.touch(mode=0o600, exist_ok=False)
     keys.write_text(f"{credentials.username}:{credentials.key}\n")
-    return _object("tls-creds-psk", {"dir": str(directory), "username": credentials.username})
+    return keys
 
 
 def _object(kind: str, fields: dict[str, str]) -> tuple[str, str]:
