@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from cloudmanager.core.errors import ConfigurationError
 
-LONGEST_ANSWER = 1024 * 1024
+_LONGEST_ANSWER = 1024 * 1024
 
 
 class MetadataServer:
@@ -33,7 +33,7 @@ class MetadataServer:
         except (OSError, HTTPException, ValueError) as error:
             is_passing = not isinstance(error, socket.gaierror | ValueError)
             raise self._failure(f"could not be reached ({type(error).__name__})", url, retriable=is_passing) from error
-        if status != 200 or len(body) > LONGEST_ANSWER:
+        if status != 200 or len(body) > _LONGEST_ANSWER:
             raise self._failure(f"answered with HTTP status {status}", url, retriable=status == 429 or status >= 500)
         return body.decode("utf-8", "replace")
 
@@ -43,7 +43,7 @@ class MetadataServer:
         try:
             connection.request(method, f"{parts.path}?{parts.query}".rstrip("?"), headers=dict(headers))
             answer = connection.getresponse()
-            return answer.status, answer.read(LONGEST_ANSWER + 1)
+            return answer.status, answer.read(_LONGEST_ANSWER + 1)
         finally:
             connection.close()
 

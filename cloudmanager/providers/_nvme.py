@@ -7,10 +7,10 @@ import os
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.providers._block_devices import BlockDevice
 
-IDENTIFY = 0x06
-IDENTIFY_BYTES = 4096
-CNS_NAMESPACE = 0x00
-CNS_CONTROLLER = 0x01
+_IDENTIFY = 0x06
+_IDENTIFY_BYTES = 4096
+_CNS_NAMESPACE = 0x00
+_CNS_CONTROLLER = 0x01
 _IOCTL_ADMIN_COMMAND = 0xC0484E41  # _IOWR('N', 0x41, struct nvme_admin_cmd), linux/nvme_ioctl.h
 
 
@@ -64,21 +64,21 @@ def identify_namespace(disk: BlockDevice) -> bytes:
     A /sys that is not the kernel's (an emulated guest, whose disks are loop devices) has the answer in a file beside
     the attributes; the kernel never has such a file.
     """
-    return disk.content("identify_namespace") or _identify(disk, nsid(disk) or 0, CNS_NAMESPACE)
+    return disk.content("identify_namespace") or _identify(disk, nsid(disk) or 0, _CNS_NAMESPACE)
 
 
 def identify_controller(disk: BlockDevice) -> bytes:
     """As identify_namespace, of the namespace's controller."""
-    return disk.content("device/identify_controller") or _identify(disk, 0, CNS_CONTROLLER)
+    return disk.content("device/identify_controller") or _identify(disk, 0, _CNS_CONTROLLER)
 
 
 def _identify(disk: BlockDevice, namespace: int, structure: int) -> bytes:
-    buffer = ctypes.create_string_buffer(IDENTIFY_BYTES)
+    buffer = ctypes.create_string_buffer(_IDENTIFY_BYTES)
     command = _AdminCommand(
-        opcode=IDENTIFY,
+        opcode=_IDENTIFY,
         nsid=namespace,
         address=ctypes.addressof(buffer),
-        data_length=IDENTIFY_BYTES,
+        data_length=_IDENTIFY_BYTES,
         cdw10=structure,
         timeout_ms=2000,
     )

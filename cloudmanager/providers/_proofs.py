@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 from cloudmanager.core.model import AttachPlan
 
-MOST = 256
+_MOST = 256
 
 
 class LatestProofs:
@@ -20,5 +20,5 @@ class LatestProofs:
     def keep(self, plan: AttachPlan, proof: str) -> None:
         """Callers see to it that one thread at a time works on a disk."""
         self._known[plan.request_id] = proof
-        while len(self._known) > MOST:
+        while len(self._known) > _MOST:
             self._known.popitem(last=False)

@@ -6,7 +6,7 @@ from typing import TypeVar
 import stamina
 
 from cloudmanager.core.backoff import report_wait
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, Throttled
+from cloudmanager.core.errors import CloudUnavailable, Throttled
 
 Answer = TypeVar("Answer")
 
@@ -32,7 +32,3 @@ def retrying(call: Callable[[], Answer], *, attempts: int, timeout: float, longe
         with attempt:
             return call()
     raise AssertionError("stamina either returns or raises")
-
-
-def is_retriable(error: BaseException) -> bool:
-    return isinstance(error, CloudManagerError) and error.retriable

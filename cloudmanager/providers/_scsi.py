@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from cloudmanager.providers._block_devices import BlockDevice
 
-ASCII = 2
-
 
 @dataclass(frozen=True)
 class Designator:

@@ -10,7 +10,7 @@ from cloudmanager.core.errors import CloudManagerError, ProviderFailure
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.testing.conformance import Harness, ProviderConformance, Trouble
 from tests.providers.gce.harness import GceHarness
-from tests.testing.broken_providers import ALL, Broken
+from tests.testing.broken import ALL, Broken
 
 CASES = [(provider, check) for provider in ALL for check in provider.fails]
 ABOUT_HARNESSES: dict[str, dict[str, Any]] = {

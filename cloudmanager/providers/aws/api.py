@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import boto3
@@ -14,14 +14,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
 from cloudmanager.core.errors import CloudManagerError, ConfigurationError
+from cloudmanager.providers._listing import every
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers.aws.errors import translated
 from cloudmanager.providers.aws.facts import Document, Volume, VolumeAttachment, VolumeSnapshot, answered_at
 from cloudmanager.providers.aws.settings import AwsSettings
 
 Answer = TypeVar("Answer")
-PAGE_SIZE = 500
-NOTHING_TO_DETACH = frozenset(
+_PAGE_SIZE = 500
+_NOTHING_TO_DETACH = frozenset(
     {
         "IncorrectInstanceState",
         "IncorrectState",
@@ -30,7 +31,7 @@ NOTHING_TO_DETACH = frozenset(
         "InvalidVolume.NotFound",
     }
 )
-POOLED_CONNECTIONS = 32
+_POOLED_CONNECTIONS = 32
 """Hooks run in many threads, and a client is shared by all."""
 
 
@@ -67,7 +68,7 @@ class Regions:
         return Config(
             connect_timeout=timeout,
             read_timeout=timeout,
-            max_pool_connections=POOLED_CONNECTIONS,
+            max_pool_connections=_POOLED_CONNECTIONS,
             # One attempt: `retrying` repeats reads, and an attach is repeated only after a look at what became of it.
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent_extra="cloudmanager",
@@ -110,16 +111,11 @@ class Ec2:
     def volumes(self, filters: Sequence[Document], token: str | None = None) -> tuple[list[Volume], str | None]:
         """A page of them, and the token of the next one."""
         more = {"NextToken": token} if token else {}
-        answer = self._read(self._client.describe_volumes, Filters=list(filters), MaxResults=PAGE_SIZE, **more)
+        answer = self._read(self._client.describe_volumes, Filters=list(filters), MaxResults=_PAGE_SIZE, **more)
         return [Volume.of(item, self.region) for item in answer["Volumes"]], answer.get("NextToken")
 
     def every_volume(self, *filters: Document) -> Iterator[Volume]:
-        token = None
-        while True:
-            page, token = self.volumes(filters, token)
-            yield from page
-            if token is None:
-                return
+        return every(partial(self.volumes, filters))
 
     def snapshot(self, snapshot_id: str) -> VolumeSnapshot:
         """Raises DiskNotFound."""
@@ -128,20 +124,19 @@ class Ec2:
 
     def snapshots(self, *filters: Document) -> list[VolumeSnapshot]:
         """Our account's."""
-        found: list[VolumeSnapshot] = []
-        more: dict[str, str] = {}
-        while True:
+
+        def page(token: str | None) -> tuple[list[VolumeSnapshot], str | None]:
+            more = {"NextToken": token} if token else {}
             answer = self._read(
                 self._client.describe_snapshots,
                 OwnerIds=["self"],
                 Filters=list(filters),
-                MaxResults=PAGE_SIZE,
+                MaxResults=_PAGE_SIZE,
                 **more,
             )
-            found += [VolumeSnapshot.of(item, self.region) for item in answer["Snapshots"]]
-            if "NextToken" not in answer:
-                return found
-            more = {"NextToken": answer["NextToken"]}
+            return [VolumeSnapshot.of(item, self.region) for item in answer["Snapshots"]], answer.get("NextToken")
+
+        return list(every(page))
 
     def attach(self, volume_id: str, instance_id: str, device: str) -> VolumeAttachment:
         """As EC2 answers: attaching."""
@@ -158,7 +153,7 @@ class Ec2:
             try:
                 self._ask(self._client.detach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
             except CloudManagerError as error:
-                if error.cloud_code not in NOTHING_TO_DETACH:
+                if error.cloud_code not in _NOTHING_TO_DETACH:
                     raise
 
         self._repeat(ask)

@@ -14,7 +14,7 @@ from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
 
 Made = TypeVar("Made", Volume, VolumeSnapshot)
-OURS = {"made-by": "cloudmanager"}
+_OURS = {"made-by": "cloudmanager"}
 _USABLE = (VolumeState.AVAILABLE, VolumeState.IN_USE)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -29,7 +29,7 @@ class Copies:
 
     def snapshot(self, id: ResourceId, name: str) -> VolumeSnapshot:
         """CreateSnapshot has no client token: the tag `Name` tells one that was made before."""
-        tagged = Tagged({**OURS, "Name": name})
+        tagged = Tagged({**_OURS, "Name": name})
         made = self._ec2.snapshots(filter_by("volume-id", id.id), *tagged.filters())
         usable = [item for item in made if item.state is not SnapshotState.ERROR]
         chosen = min(usable, key=lambda item: (item.started_at or _EPOCH, item.id), default=None)
@@ -40,7 +40,7 @@ class Copies:
         """A volume in this machine's zone."""
         if id.region != self._machine.region:
             raise WrongZone(f"{id.id} is in {id.region}: copy it to {self._machine.region} first.")
-        tagged = Tagged({**OURS, "Name": name})
+        tagged = Tagged({**_OURS, "Name": name})
         zone = filter_by("availability-zone", self._machine.zone)
         made = self._ec2.every_volume(filter_by("snapshot-id", id.id), zone, *tagged.filters())
         usable = [volume for volume in made if volume.state in (VolumeState.CREATING, *_USABLE)]
@@ -87,5 +87,5 @@ class Copies:
 
 
 def _refuse_foreign(id: ResourceId, tags: Mapping[str, str]) -> None:
-    if any(tags.get(key) != value for key, value in OURS.items()):
+    if any(tags.get(key) != value for key, value in _OURS.items()):
         raise InvalidRequest(f"{id.id} has no tag made-by=cloudmanager: cloudmanager deletes only what it made.")

@@ -8,17 +8,17 @@ from cloudmanager.providers.aws.api import Ec2, filter_by
 from cloudmanager.providers.aws.facts import Volume
 from cloudmanager.providers.aws.machine import Machine
 
-POLICY = "Add it to the role's policy: docs/providers/aws.md has the whole of it."
+_POLICY = "Add it to the role's policy: docs/providers/aws.md has the whole of it."
 
 
-def examine(name: str, machine: Machine, ec2: Ec2) -> Iterator[Finding]:
+def diagnose(name: str, machine: Machine, ec2: Ec2) -> Iterator[Finding]:
     """`name` is the provider's. Nothing is changed: a dry run asks EC2's policies and does nothing."""
     subject = f"provider {name}"
     yield Finding(subject, Severity.OK, f"this machine is {machine.instance_id} in {machine.zone}")
     try:
         mine = list(ec2.every_volume(filter_by("attachment.instance-id", machine.instance_id)))
     except CloudManagerError as error:
-        yield Finding(subject, Severity.PROBLEM, f"DescribeVolumes: {error.detail}", POLICY)
+        yield Finding(subject, Severity.PROBLEM, f"DescribeVolumes: {error.detail}", _POLICY)
         return
     if not mine:
         yield Finding(
@@ -45,4 +45,4 @@ def _permission(subject: str, ec2: Ec2, action: str, method: str, **parameters: 
         return Finding(subject, Severity.WARNING, f"it could not be told whether {action} is allowed: {error.detail}")
     if allowed:
         return Finding(subject, Severity.OK, f"{action} is allowed")
-    return Finding(subject, Severity.PROBLEM, f"{action} is not allowed", POLICY)
+    return Finding(subject, Severity.PROBLEM, f"{action} is not allowed", _POLICY)

@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -30,6 +28,7 @@ from cloudmanager.core.errors import (
     Throttled,
     WrongZone,
 )
+from cloudmanager.providers._errors import retry_after
 
 _CLASSES: Mapping[str, type[CloudManagerError]] = {
     "InvalidVolume.NotFound": DiskNotFound,
@@ -86,7 +85,7 @@ _MISSING_CREDENTIALS = (
     ProfileNotFound,
     TokenRetrievalError,
 )
-LONGEST_MESSAGE = 300
+_LONGEST_MESSAGE = 300
 
 
 def translated(error: ClientError | BotoCoreError, action: str) -> CloudManagerError:
@@ -125,7 +124,9 @@ def _of_answer(error: ClientError, action: str) -> CloudManagerError:
     return kind(
         f"{detail} {_ADVICE[kind]}" if kind in _ADVICE else detail,
         cloud_code=code,
-        retry_after=_retry_after(error) if kind in (Throttled, CloudUnavailable) else None,
+        retry_after=retry_after(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
+        if kind in (Throttled, CloudUnavailable)
+        else None,
     )
 
 
@@ -143,21 +144,13 @@ def _sentence(error: ClientError) -> str:
     """EC2's words without what is not for people: an encoded message, or the request that a signature was made of."""
     message = str(error.response.get("Error", {}).get("Message", ""))
     plain = re.split(r"\s*Encoded authorization failure message:|\n", message)[0].strip()
-    return plain if len(plain) <= LONGEST_MESSAGE else f"{plain[:LONGEST_MESSAGE]}…"
+    return plain if len(plain) <= _LONGEST_MESSAGE else f"{plain[:_LONGEST_MESSAGE]}…"
+
+
+def _headers(error: ClientError) -> Mapping[str, str]:
+    headers: Mapping[str, str] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers
 
 
 def _status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _retry_after(error: ClientError) -> float | None:
-    """RFC 9110, 10.2.3: seconds, or a date."""
-    text = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after")
-    if not text:
-        return None
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None

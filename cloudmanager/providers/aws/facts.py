@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Self
 
-GIB = 1024**3
+_GIB = 1024**3
 SECTOR_BYTES = 512
 """Of every volume. https://docs.aws.amazon.com/ebs/latest/userguide/volume_constraints.html"""
 Document = Mapping[str, Any]  # an answer of boto3, whose shapes are made at run time
@@ -76,7 +76,7 @@ class Volume:
             id=answer["VolumeId"],
             region=region,
             zone=answer["AvailabilityZone"],
-            size_bytes=answer["Size"] * GIB,
+            size_bytes=answer["Size"] * _GIB,
             state=VolumeState(answer["State"]),
             attachments=tuple(item for item in every if item.state is not AttachmentState.DETACHED),
             tags=_tags(answer),
@@ -121,7 +121,7 @@ class VolumeSnapshot:
         return cls(
             id=answer["SnapshotId"],
             region=region,
-            size_bytes=answer["VolumeSize"] * GIB,
+            size_bytes=answer["VolumeSize"] * _GIB,
             state=SnapshotState(answer["State"]),
             started_at=_utc(answer.get("StartTime")),
             tags=_tags(answer),

@@ -15,7 +15,7 @@ class Listing:
         self._regions = regions
         self._names = names
 
-    def page(self, query: Query, token: str | None) -> tuple[list[Volume], str | None]:
+    def find(self, query: Query, token: str | None) -> tuple[list[Volume], str | None]:
         """A page's token is `region` or `region/EC2's own token`. A page may be empty and have a next one."""
         names = self._in_scope(query.location)
         if not names:

@@ -7,21 +7,21 @@ from cloudmanager.core.model import Device, NotAttached
 from cloudmanager.providers import _nvme
 from cloudmanager.providers._block_devices import BlockDevice
 from cloudmanager.providers._waiting import TimedOut, wait_for
-from cloudmanager.providers.aws.api import Ec2, filter_by
 from cloudmanager.providers.aws.device_name import xen_number
 from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
 from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.machine_view import MachineView
 from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
 
-PAUSE_SECONDS = 0.2
+_PAUSE_SECONDS = 0.2
 
 
 class Locating:
     """On Nitro, the controller's serial number is the volume's id. On Xen there is only the number of the slot."""
 
-    def __init__(self, ec2: Ec2, settings: AwsSettings, machine: Machine) -> None:
-        self._ec2 = ec2
+    def __init__(self, view: MachineView, settings: AwsSettings, machine: Machine) -> None:
+        self._view = view
         self._settings = settings
         self._machine = machine
 
@@ -30,7 +30,7 @@ class Locating:
         device = self._by_serial(id)
         if device is not None:
             return device
-        here = self._attachment(self._ec2.volume(id.id))
+        here = self._view.attachment(self._view.volume(id.id))
         if here is None:
             return NotAttached(f"EC2 says that {id.id} is not attached to {self._machine.instance_id}.")
         if here.state is AttachmentState.ATTACHING:
@@ -42,7 +42,7 @@ class Locating:
 
         A volume that is missing there is asked for by its id, because lists may lag behind.
         """
-        listed = self._ec2.every_volume(filter_by("attachment.instance-id", self._machine.instance_id))
+        listed = self._view.volumes()
         mine = {volume.id: volume for volume in listed}
         located = {id: self._seen(id, mine.get(id.id)) for id in ids}
         return {id: seen for id, seen in located.items() if seen is not None}
@@ -50,7 +50,7 @@ class Locating:
     def _seen(self, id: ResourceId, listed: Volume | None) -> Device | NotAttached | None:
         """None: neither is certain."""
         try:
-            here = self._attachment(listed or self._ec2.volume(id.id))
+            here = self._view.attachment(listed or self._view.volume(id.id))
         except DiskNotFound:
             here = None
         if here is None:
@@ -71,7 +71,7 @@ class Locating:
             return self._by_slot(id, here) if self._is_xen() else self._by_serial(id)
 
         try:
-            return wait_for(look, timeout=self._settings.device_timeout_seconds, interval=PAUSE_SECONDS)
+            return wait_for(look, timeout=self._settings.device_timeout_seconds, interval=_PAUSE_SECONDS)
         except TimedOut:
             raise DeviceNotReady(
                 f"EC2 says that {id.id} is attached as {here.device}, and this machine shows no ready device for it "
@@ -103,8 +103,8 @@ class Locating:
         disk = self._disk_at(here)
         if disk is None:
             return None
-        volume = self._ec2.volume(id.id)
-        if self._attachment(volume) != here:
+        volume = self._view.volume(id.id)
+        if self._view.attachment(volume) != here:
             raise DeviceNotReady(f"The attachment of {id.id} changes at this moment.")
         return disk.as_ready_device(volume.size_bytes)
 
@@ -112,6 +112,3 @@ class Locating:
         """Of a Xen instance, by the number of the slot."""
         name = f"vbd-{xen_number(here.device)}"
         return next((disk for disk in self._settings.block_devices if disk.parent().name == name), None)
-
-    def _attachment(self, volume: Volume) -> VolumeAttachment | None:
-        return volume.on(self._machine.instance_id)

@@ -10,9 +10,9 @@ from cloudmanager.core.model import Node
 from cloudmanager.providers._metadata import MetadataServer
 from cloudmanager.providers.aws.settings import AwsSettings, region_of
 
-DEFAULT_METADATA_URL = "http://169.254.169.254"
-TOKEN_SECONDS = 60
-ADVICE = (
+_DEFAULT_METADATA_URL = "http://169.254.169.254"
+_TOKEN_SECONDS = 60
+_ADVICE = (
     "If this is an EC2 instance, allow IMDSv2 on it (in a container, with a hop limit of 2); else set instance_id and "
     "availability_zone."
 )
@@ -31,19 +31,19 @@ class Machine:
         """Raises ConfigurationError that says what was tried."""
         if settings.instance_id:
             return cls(settings.instance_id, region_of(settings.availability_zone), settings.availability_zone)
-        return cls._asked(MetadataServer(_url(settings), timeout=settings.metadata_timeout_seconds, advice=ADVICE))
+        return cls._asked(MetadataServer(_url(settings), timeout=settings.metadata_timeout_seconds, advice=_ADVICE))
 
     @classmethod
     def _asked(cls, server: MetadataServer) -> Self:
         """IMDSv2: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html."""
-        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_SECONDS)}
+        ttl = {"X-aws-ec2-metadata-token-ttl-seconds": str(_TOKEN_SECONDS)}
         token = {"X-aws-ec2-metadata-token": server.ask("latest/api/token", ttl, "PUT")}
         text = server.ask("latest/dynamic/instance-identity/document", token)
         try:
             document = json.loads(text)
             return cls(document["instanceId"], document["region"], document["availabilityZone"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"The metadata service gave no instance identity document. {ADVICE}") from error
+            raise ConfigurationError(f"The metadata service gave no instance identity document. {_ADVICE}") from error
 
     @property
     def node(self) -> Node:
@@ -51,4 +51,4 @@ class Machine:
 
 
 def _url(settings: AwsSettings) -> str:
-    return settings.metadata_url or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or DEFAULT_METADATA_URL
+    return settings.metadata_url or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or _DEFAULT_METADATA_URL

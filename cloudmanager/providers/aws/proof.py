@@ -15,7 +15,8 @@ from typing import Self
 from cloudmanager.core.model import CONFIRMED
 from cloudmanager.providers.aws.facts import VolumeAttachment
 
-ROUNDING = timedelta(seconds=1)
+UNPROVED = "nothing proves that a request of this service did that."
+_ROUNDING = timedelta(seconds=1)
 """DescribeVolumes and the Date header tell times to the second."""
 
 
@@ -57,7 +58,7 @@ class Proof:
         if attachment.since is None:
             return False
         latest = self.at + (longest_request if self.kind is _Kind.ASKED else timedelta())
-        return self.at - ROUNDING <= attachment.since <= latest + ROUNDING
+        return self.at - _ROUNDING <= attachment.since <= latest + _ROUNDING
 
 
 def lasting(text: str) -> str:

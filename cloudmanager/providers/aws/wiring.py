@@ -9,15 +9,17 @@ from cloudmanager.core.model import Disk, DiskId, Snapshot
 from cloudmanager.providers.aws.api import Ec2, Regions
 from cloudmanager.providers.aws.attaching import Attaching
 from cloudmanager.providers.aws.copies import Copies
+from cloudmanager.providers.aws.detaching import Detaching
 from cloudmanager.providers.aws.facts import SECTOR_BYTES, Volume, VolumeSnapshot
 from cloudmanager.providers.aws.listing import Listing
 from cloudmanager.providers.aws.locating import Locating
 from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.machine_view import MachineView
 from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
 
 
-class Ebs:
+class Parts:
     """The machine's identity is asked for once, when it is first needed."""
 
     def __init__(self, provider: str, settings: AwsSettings) -> None:
@@ -48,11 +50,19 @@ class Ebs:
 
     @cached_property
     def attaching(self) -> Attaching:
-        return Attaching(self.home, self._settings, self.machine)
+        return Attaching(self.home, self.view, self.detaching, self._settings, self.machine)
+
+    @cached_property
+    def detaching(self) -> Detaching:
+        return Detaching(self.home, self.view, self._settings, self.machine)
+
+    @cached_property
+    def view(self) -> MachineView:
+        return MachineView(self.home, self.machine, self._settings.poll_seconds)
 
     @cached_property
     def locating(self) -> Locating:
-        return Locating(self.home, self._settings, self.machine)
+        return Locating(self.view, self._settings, self.machine)
 
     @cached_property
     def listing(self) -> Listing:

@@ -21,22 +21,23 @@ from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.errors import is_unanswered
 from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Place
-from cloudmanager.providers.azure.proof import Accepted, Asked, Confirmed, Proofs
+from cloudmanager.providers.azure.machine_view import AGREEMENT_SECONDS, MachineView
+from cloudmanager.providers.azure.proof import UNPROVED, Accepted, Confirmed, Proofs, Requested
 from cloudmanager.providers.azure.resource_id import ResourceId
 
-LUNS = range(63, -1, -1)
+_LUNS = range(63, -1, -1)
 """From the top: people, and Azure itself, take the lowest one that is free."""
 Keep = Callable[[str], None]
-UNPROVED = "nothing proves that a request of this service did that."
-AGREEMENT_SECONDS = 30.0
-"""How long what Azure says of a machine may lag behind an operation that has ended."""
 
 
 class Attaching:
     """Attaches to one machine."""
 
-    def __init__(self, compute: Compute, machine: ResourceId, slots: Slots, turn: Turn, proofs: Proofs) -> None:
+    def __init__(
+        self, compute: Compute, view: MachineView, machine: ResourceId, slots: Slots, turn: Turn, proofs: Proofs
+    ) -> None:
         self._compute = compute
+        self._view = view
         self._proofs = proofs
         self._answers = LatestProofs()
         self._machine = machine
@@ -51,12 +52,12 @@ class Attaching:
         found = self._compute.disk(id)
         found.refuse_other(disk)
         with self._slots.locked() as memory:
-            machine = self._compute.machine(self._machine)
+            machine = self._view.look()
             if entry := machine.entry(id):
                 return _plan(disk, node, str(entry.lun), is_present=True)
             self._refuse_hopeless(disk, found, machine)
             taken = {str(entry.lun) for entry in machine.data_disks}
-            return _plan(disk, node, memory.choose(map(str, LUNS), taken), is_present=False)
+            return _plan(disk, node, memory.choose(map(str, _LUNS), taken), is_present=False)
 
     def attach(self, plan: AttachPlan, id: ResourceId, deadline: Deadline, keep: Keep) -> Attachment:
         """Changes nothing when the disk is attached already. Raises DiskReplaced."""
@@ -122,7 +123,7 @@ class Attaching:
         """The disk's entry when it is attached, None when it is not; waits while a pending change may alter that."""
 
         def look() -> tuple[MachineFacts, DataDisk | None] | None:
-            machine = self._compute.machine(self._machine)
+            machine = self._view.look()
             entry = machine.entry(id)
             if entry is None:
                 return (machine, None) if machine.is_settled else None
@@ -134,10 +135,7 @@ class Attaching:
         try:
             return deadline.wait_for(look)
         except TimedOut:
-            raise CloudUnavailable(
-                f"For {deadline.seconds:g} s, another change to {self._machine.name} has not ended; Azure makes one at "
-                "a time."
-            ) from None
+            raise self._view.busy(deadline) from None
 
     def _is_attached(self, machine: MachineFacts, id: ResourceId) -> bool:
         """An entry proves it where the last change has succeeded; else the disk itself must name its owner."""
@@ -153,18 +151,18 @@ class Attaching:
         def accepted(operation: str) -> None:
             self._keep(plan, Accepted(operation), keep)
 
-        asked = Asked(machine.seen_at or datetime.now(UTC))
+        asked = Requested(machine.seen_at or datetime.now(UTC))
         self._keep(plan, asked, keep)
         try:
             self._compute.attach(self._machine, id, int(plan.slot), deadline.left, accepted)
         except CloudManagerError as error:
-            if is_unanswered(error) and self._compute.machine(self._machine).entry(id) is not None:
+            if is_unanswered(error) and self._view.look().entry(id) is not None:
                 return False  # it is being carried out
             if self._answers.get(plan) == str(asked):
                 self._keep(plan, "", keep)  # it was refused
             if not isinstance(error, DiskInUse) or (error.holder or "").casefold() != self._machine.name.casefold():
                 raise
-            return False  # somebody attached it to this very machine a moment ago: what the machine says counts
+            return False  # somebody attached it to this machine a moment ago: look at the machine
         return True
 
     def _carried_out(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> DataDisk:
@@ -176,7 +174,7 @@ class Attaching:
 
     def _confirmed(self, plan: AttachPlan, id: ResourceId, deadline: Deadline) -> DataDisk:
         def look() -> DataDisk | None:
-            entry = self._compute.machine(self._machine).entry(id)
+            entry = self._view.look().entry(id)
             return None if entry is None or entry.is_leaving else entry
 
         try:

@@ -10,7 +10,7 @@ from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts, Place, SnapshotFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 
-TAGS = {"made-by": "cloudmanager"}
+_TAGS = {"made-by": "cloudmanager"}
 Copy = TypeVar("Copy", DiskFacts, SnapshotFacts)
 
 
@@ -26,7 +26,7 @@ class Copies:
         if found is None:
             copied = self._compute.disk(source)
             copied.refuse_other(disk)
-            self._compute.make_snapshot(id, copied, TAGS, deadline.left)
+            self._compute.make_snapshot(id, copied, _TAGS, deadline.left)
         else:
             _check_is_copy(found, source, is_other=is_replaced(disk, found.source_unique_id))
 
@@ -50,7 +50,7 @@ class Copies:
         snapshot = self._compute.snapshot(source)
         if snapshot.place.region.casefold() != place.region.casefold():
             raise WrongZone(f"Snapshot {source.name} is in {snapshot.place.region} and this machine in {place.region}.")
-        self._compute.make_disk(id, snapshot, place, TAGS, deadline.left)
+        self._compute.make_disk(id, snapshot, place, _TAGS, deadline.left)
         return self._compute.disk(id)
 
     def delete_disk(self, disk: Disk, id: ResourceId, deadline: Deadline) -> None:
@@ -82,4 +82,4 @@ def _check_is_ours(found: Copy) -> None:
 
 
 def _is_ours(found: Copy) -> bool:
-    return all(found.tags.get(name) == value for name, value in TAGS.items())
+    return all(found.tags.get(name) == value for name, value in _TAGS.items())

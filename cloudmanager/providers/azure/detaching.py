@@ -5,19 +5,20 @@ from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.model import Attachment
 from cloudmanager.providers._waiting import Deadline, TimedOut
 from cloudmanager.providers.azure.api import Compute
-from cloudmanager.providers.azure.attaching import AGREEMENT_SECONDS, UNPROVED
 from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
-from cloudmanager.providers.azure.proof import Proofs
+from cloudmanager.providers.azure.machine_view import AGREEMENT_SECONDS, MachineView
+from cloudmanager.providers.azure.proof import UNPROVED, Proofs
 from cloudmanager.providers.azure.resource_id import ResourceId
 
 
 class Detaching:
     """Detaches from one machine."""
 
-    def __init__(self, compute: Compute, machine: ResourceId, turn: Turn, proofs: Proofs) -> None:
+    def __init__(self, compute: Compute, view: MachineView, machine: ResourceId, turn: Turn, proofs: Proofs) -> None:
         self._compute = compute
+        self._view = view
         self._proofs = proofs
         self._machine = machine
         self._turn = turn
@@ -25,13 +26,13 @@ class Detaching:
     def detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         """Returns when the machine does not have the disk, also because it, or the disk, is gone.
 
-        A disk at another LUN than the attachment's was attached by somebody else, and stays. So does one that got the
+        A disk at another LUN than the attachment's was attached by somebody else and stays. So does one that got the
         disk's name later: the attachment has gone with the disk that it was of. Raises ForeignAttachment where no
         request of ours is known, and where the disk was attached again since.
         """
         try:
             with self._turn.taken(deadline):
-                machine = self._settled(deadline)
+                machine = self._view.settled(deadline)
                 if _has(machine, attachment, id) and self._may_detach(attachment, id, machine):
                     self._compute.detach(self._machine, id, deadline.left)
                     self._await_gone(attachment, id, deadline)
@@ -49,24 +50,9 @@ class Detaching:
             raise ForeignAttachment(f"{attachment.disk.id} is attached at LUN {attachment.slot}, and {UNPROVED}")
         return True
 
-    def _settled(self, deadline: Deadline) -> MachineFacts:
-        """The machine, once no change is pending: a pending one is never reversed."""
-
-        def look() -> MachineFacts | None:
-            machine = self._compute.machine(self._machine)
-            return machine if machine.is_settled else None
-
-        try:
-            return deadline.wait_for(look)
-        except TimedOut:
-            raise CloudUnavailable(
-                f"For {deadline.seconds:g} s, another change to {self._machine.name} has not ended; Azure makes one at "
-                "a time."
-            ) from None
-
     def _await_gone(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         def look() -> bool | None:
-            return None if _has(self._compute.machine(self._machine), attachment, id) else True
+            return None if _has(self._view.look(), attachment, id) else True
 
         try:
             deadline.wait_for(look, AGREEMENT_SECONDS)

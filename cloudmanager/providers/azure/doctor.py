@@ -9,7 +9,7 @@ from cloudmanager.providers.azure.facts import MachineFacts
 from cloudmanager.providers.azure.machine import ThisMachine
 from cloudmanager.providers.azure.wiring import Parts
 
-ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
+_ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
 
 
 def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Finding]:
@@ -22,7 +22,7 @@ def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Findi
         yield Finding("machine", Severity.PROBLEM, "Azure has no such machine.", "Correct vm, or leave it empty.")
         return
     except CloudManagerError as error:
-        yield Finding("machine", Severity.PROBLEM, error.detail, ROLE)
+        yield Finding("machine", Severity.PROBLEM, error.detail, _ROLE)
         return
     yield Finding("permission to read the machine", Severity.OK, facts.provisioning_state)
     yield _list(parts())
@@ -33,7 +33,7 @@ def _list(parts: Parts) -> Finding:
     try:
         parts.compute.list_disks(None, None)
     except CloudManagerError as error:
-        advice = f"{ROLE} Or set find_in to the resource groups that may be read."
+        advice = f"{_ROLE} Or set find_in to the resource groups that may be read."
         return Finding("permission to list disks", Severity.WARNING, error.detail, advice)
     return Finding("permission to list disks", Severity.OK, "granted")
 
@@ -43,7 +43,7 @@ def _limit(parts: Parts, facts: MachineFacts) -> Finding:
     try:
         limit = parts.compute.max_data_disks(facts)
     except CloudManagerError as error:
-        return Finding("data disks", Severity.WARNING, f"{used} attached; the limit is unknown: {error.detail}", ROLE)
+        return Finding("data disks", Severity.WARNING, f"{used} attached; the limit is unknown: {error.detail}", _ROLE)
     if limit is None:
         return Finding("data disks", Severity.OK, f"{used} attached; {facts.size} has no published limit")
     seen = f"{used} of {limit} ({facts.size})"

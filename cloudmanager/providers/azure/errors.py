@@ -7,8 +7,6 @@ An error may come as the answer to a request, or as the outcome of an operation 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from azure.core.exceptions import (
     AzureError,
@@ -30,6 +28,7 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.errors import CloudManagerError as Ours
+from cloudmanager.providers._errors import retry_after as header_pause
 
 
 class MachineGone(Exception):
@@ -56,7 +55,7 @@ def _codes(*codes: str) -> frozenset[str]:
     return frozenset(code.casefold() for code in codes)
 
 
-RULES = (
+_RULES = (
     Rule(Throttled, _codes("TooManyRequests", "SubscriptionRequestsThrottled"), frozenset({429})),
     Rule(NameClash, _codes("InvalidParameter"), phrase="a disk at lun"),
     Rule(AttachLimit, phrase="maximum number of data disks"),
@@ -123,7 +122,7 @@ def is_missing_machine(error: HttpResponseError) -> bool:
 
 def _of_answer(error: HttpResponseError) -> Ours:
     status, code, message = error.status_code or 0, _code(error), _message(error)
-    kind = next((rule.error for rule in RULES if rule.matches(status, code, message)), CloudError)
+    kind = next((rule.error for rule in _RULES if rule.matches(status, code, message)), CloudError)
     headers: Mapping[str, str] = getattr(error.response, "headers", {})
     holder = _holder(message) if kind is DiskInUse else None
     return kind(
@@ -159,10 +158,4 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     for name in ("retry-after-ms", "x-ms-retry-after-ms"):
         if (text := headers.get(name, "")).isdecimal():
             return int(text) / 1000
-    text = headers.get("Retry-After", "")
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+    return header_pause(headers)

@@ -10,7 +10,7 @@ from azure.mgmt.compute import models
 from cloudmanager.providers.azure.facts import DataDisk, DiskFacts, MachineFacts, Outcome, Place, SnapshotFacts
 from cloudmanager.providers.azure.resource_id import ResourceId
 
-GIB = 1024**3
+_GIB = 1024**3
 
 
 def machine(model: models.VirtualMachine, seen_at: datetime | None = None) -> MachineFacts:
@@ -53,7 +53,7 @@ def _entries(disks: Iterable[models.DataDisk]) -> Iterable[DataDisk]:
 
 def disk(model: models.Disk) -> DiskFacts:
     properties = model.properties or models.DiskProperties({})
-    size = properties.disk_size_bytes or (properties.disk_size_gb or 0) * GIB
+    size = properties.disk_size_bytes or (properties.disk_size_gb or 0) * _GIB
     owners = dict.fromkeys(filter(None, [model.managed_by, *(model.managed_by_extended or [])]))
     return DiskFacts(
         _id(model.id),
@@ -85,7 +85,7 @@ def snapshot(model: models.Snapshot) -> SnapshotFacts:
     return SnapshotFacts(
         _id(model.id),
         Place(model.location),
-        properties.disk_size_bytes or (properties.disk_size_gb or 0) * GIB,
+        properties.disk_size_bytes or (properties.disk_size_gb or 0) * _GIB,
         properties.provisioning_state == "Succeeded" and (percent is None or percent >= 100),
         dict(model.tags or {}),
         _source(properties.creation_data),

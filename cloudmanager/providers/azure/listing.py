@@ -5,15 +5,15 @@ import binascii
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 from urllib.parse import urlsplit
 
-from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, DiskNotFound, InvalidRequest
+from cloudmanager.core.errors import InvalidRequest
 from cloudmanager.core.model import Query
+from cloudmanager.providers._listing import every, only
 from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts, Place
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Found:
     next_page: str | None
 
 
-class Finding:
+class Listing:
     """`groups` are the resource groups to list; none: the whole subscription."""
 
     def __init__(self, compute: Compute, endpoint: str, subscription: str, groups: Sequence[str]) -> None:
@@ -74,32 +74,16 @@ class Finding:
 
         Raises DiskNotFound, AmbiguousDisk, AccessDenied.
         """
-        try:
-            found = [disk for disk in self._every() if disk.id.name.casefold() == name.casefold()]
-        except AccessDenied as error:
-            raise AccessDenied(
-                f"{error.detail} A disk is found by its name alone only where this service may list disks; else name "
-                f"its resource group too ({provider}:GROUP/{name}), or set resource_group or find_in in "
-                f"[providers.{provider}].",
-                cloud_code=error.cloud_code,
-            ) from error
-        if not found:
-            raise DiskNotFound(f"No resource group that this service lists has a disk {name}.")
-        if len(found) > 1:
-            names = ", ".join(f"{provider}:{disk.id.short}" for disk in found[:_SHOWN])
-            raise AmbiguousDisk(f"{len(found)} disks are called {name}: {names}. Say which one is meant.")
-        return found[0]
+        found = (disk for disk in self._every() if disk.id.name.casefold() == name.casefold())
+        return only(found, name, lambda disk: disk.id.short, provider=provider, prefix="GROUP")
 
     def _every(self) -> Iterator[DiskFacts]:
         for group in self._scopes:
-            link: str | None = None
-            while True:
-                listed = self._compute.list_disks(group, link)
-                yield from listed.disks
-                if not listed.next_link:
-                    break
-                parts = urlsplit(listed.next_link)
-                link = f"{self._endpoint}{parts.path}?{parts.query}"
+            yield from every(partial(self._page, group))
+
+    def _page(self, group: str | None, link: str | None) -> tuple[Sequence[DiskFacts], str | None]:
+        listed = self._compute.list_disks(group, link)
+        return listed.disks, self._endpoint + _local(listed.next_link) if listed.next_link else None
 
     def _link(self, position: Position, group: str | None) -> str | None:
         """Raises InvalidRequest for a token that leads anywhere but to the list that it continues."""
@@ -111,8 +95,7 @@ class Finding:
 
     def _next(self, position: Position, link: str | None) -> Position | None:
         if link:
-            parts = urlsplit(link)
-            return Position(position.scope, f"{parts.path}?{parts.query}")
+            return Position(position.scope, _local(link))
         return Position(position.scope + 1) if position.scope + 1 < len(self._scopes) else None
 
     def _path(self, group: str | None) -> str:
@@ -129,6 +112,12 @@ def _matches(disk: DiskFacts, query: Query) -> bool:
         and (not query.state or disk.state.casefold() == query.state.casefold())
         and all(disk.tags.get(name) == value for name, value in query.labels.items())
     )
+
+
+def _local(link: str) -> str:
+    """Without the host."""
+    parts = urlsplit(link)
+    return f"{parts.path}?{parts.query}"
 
 
 def _bad_token() -> InvalidRequest:

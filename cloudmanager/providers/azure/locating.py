@@ -16,20 +16,22 @@ from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
 from cloudmanager.providers._waiting import Deadline, TimedOut
 from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts
+from cloudmanager.providers.azure.machine_view import MachineView
 from cloudmanager.providers.azure.resource_id import ResourceId
 
-DATA_CONTROLLER = "f8b3781b-"
+_DATA_CONTROLLER = "f8b3781b-"
 """How the VMBus id of the SCSI controller for data disks begins (udev rules of WALinuxAgent: `scsi1`)."""
-ACCELERATOR = "MSFT NVMe Accelerator"
-FIRST_DATA_NSID = 2
+_ACCELERATOR = "MSFT NVMe Accelerator"
+_FIRST_DATA_NSID = 2
 """Namespace 1 is the OS disk."""
 
 
 class Locating:
     """Looks below one /dev and /sys."""
 
-    def __init__(self, compute: Compute, machine: ResourceId, devices: BlockDevices) -> None:
+    def __init__(self, compute: Compute, view: MachineView, machine: ResourceId, devices: BlockDevices) -> None:
         self._compute = compute
+        self._view = view
         self._machine = machine
         self._devices = devices
         self._proven: dict[str, int] = {}
@@ -60,7 +62,7 @@ class Locating:
 
         So is what was not found at its present LUN before: its name can be another disk's by now.
         """
-        machine = self._compute.machine(self._machine)
+        machine = self._view.look()
         entries = {id: entry for id in ids if (entry := machine.entry(id)) is not None and not entry.is_leaving}
         proven = {id: entry for id, entry in entries.items() if self._proven.get(id.key) == entry.lun}
         there = {id: self._device_at(entry.lun) for id, entry in proven.items()}
@@ -74,7 +76,7 @@ class Locating:
             return None
 
     def _lun(self, id: ResourceId) -> int | None:
-        entry = self._compute.machine(self._machine).entry(id)
+        entry = self._view.look().entry(id)
         if entry is not None and entry.is_leaving:
             raise DeviceNotReady(f"{id.name} is being detached from {self._machine.name}.")
         return entry.lun if entry else None
@@ -111,7 +113,7 @@ def _check_size(disk: Disk, found: DiskFacts, block: BlockDevice, size_bytes: in
 
 def _is_at(block: BlockDevice, lun: int) -> bool:
     if _nvme.is_namespace(block):
-        return _nvme.model(block).startswith(ACCELERATOR) and _nvme.nsid(block) == lun + FIRST_DATA_NSID
+        return _nvme.model(block).startswith(_ACCELERATOR) and _nvme.nsid(block) == lun + _FIRST_DATA_NSID
     address = _scsi.address(block)
     return address is not None and address.lun == lun and _has_data_controller(block)
 
@@ -120,7 +122,7 @@ def _has_data_controller(block: BlockDevice) -> bool:
     """By the nearest VMBus device above it."""
     for directory in block.parent().parents:
         try:
-            return (directory / "device_id").read_text().strip("{}\n ").casefold().startswith(DATA_CONTROLLER)
+            return (directory / "device_id").read_text().strip("{}\n ").casefold().startswith(_DATA_CONTROLLER)
         except OSError as error:
             raise_exhausted(error)
             continue

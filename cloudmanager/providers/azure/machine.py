@@ -11,9 +11,9 @@ from cloudmanager.providers.azure.facts import Place
 from cloudmanager.providers.azure.resource_id import MACHINES, ResourceId, is_well_formed
 from cloudmanager.providers.azure.settings import AzureSettings
 
-INSTANCE = "/metadata/instance/compute?api-version=2021-10-01&format=json"
-HEADERS = {"Metadata": "true"}
-ADVICE = "Set subscription_id, vm (as group/name) and location in its table where there is no metadata server."
+_INSTANCE = "/metadata/instance/compute?api-version=2021-10-01&format=json"
+_HEADERS = {"Metadata": "true"}
+_ADVICE = "Set subscription_id, vm (as group/name) and location in its table where there is no metadata server."
 
 
 class ThisMachine:
@@ -22,7 +22,7 @@ class ThisMachine:
     def __init__(self, settings: AzureSettings, provider: str) -> None:
         self._settings = settings
         self._where = f"[providers.{provider}]"
-        advice = f"{self._where} {ADVICE}"
+        advice = f"{self._where} {_ADVICE}"
         self._server = MetadataServer(settings.metadata_url, timeout=settings.metadata_timeout_seconds, advice=advice)
         self._answer: dict[str, Any] | None = None
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class ThisMachine:
         """Raises ConfigurationError."""
         full = ResourceId.of(self._settings.vm) or self._from_settings() or self._from_metadata()
         if full.kind.casefold() != MACHINES.casefold() or not is_well_formed(full):
-            raise ConfigurationError(f"{self._where} vm: {full} is not the id of a virtual machine. {ADVICE}")
+            raise ConfigurationError(f"{self._where} vm: {full} is not the id of a virtual machine. {_ADVICE}")
         return full
 
     @property
@@ -84,7 +84,7 @@ class ThisMachine:
     def _compute(self) -> dict[str, Any]:
         with self._lock:
             if self._answer is None:
-                self._answer = self._parse(self._server.ask(INSTANCE, HEADERS))
+                self._answer = self._parse(self._server.ask(_INSTANCE, _HEADERS))
             return self._answer
 
     def _parse(self, text: str) -> dict[str, Any]:
@@ -94,5 +94,5 @@ class ThisMachine:
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(
                 f"{self._where} The metadata server at {self._settings.metadata_url} is not Azure's: its answer has no "
-                f"{error}. {ADVICE}"
+                f"{error}. {_ADVICE}"
             ) from error

@@ -13,9 +13,9 @@ from azure.core.rest import HttpRequest, HttpResponse
 from cloudmanager.core.backoff import report_wait
 from cloudmanager.providers.azure.errors import retry_after, translate
 
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-FAILED = frozenset({"failed", "canceled"})
-FIRST_PAUSE_SECONDS = 0.1
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+_FAILED = frozenset({"failed", "canceled"})
+_FIRST_PAUSE_SECONDS = 0.1
 
 
 class OperationRuns(Exception):
@@ -65,7 +65,7 @@ class Operation(PollingMethod[None]):
             return
         has_status = "Azure-AsyncOperation" in self._initial.http_response.headers
         is_ended = _has_status_ended if has_status else _has_location_ended
-        pause = FIRST_PAUSE_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             answer = self._client.send_request(HttpRequest("GET", url))
             if answer.status_code in TRANSIENT:
@@ -99,7 +99,7 @@ def _has_status_ended(answer: HttpResponse) -> bool:
     if answer.status_code != 200:
         raise HttpResponseError(response=answer)
     status = str(answer.json().get("status", "")).casefold()
-    if status in FAILED:
+    if status in _FAILED:
         raise HttpResponseError(response=answer)
     return status == "succeeded"
 

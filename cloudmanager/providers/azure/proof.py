@@ -20,14 +20,15 @@ from cloudmanager.core.model import CONFIRMED
 from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.facts import DiskFacts
 
-ROUNDING = timedelta(seconds=1)
-"""The Date header tells times to the second."""
-START = timedelta(minutes=5)
+UNPROVED = "nothing proves that a request of this service did that."
+_ROUNDING = timedelta(seconds=1)
+"""The Date header gives times in whole seconds."""
+_START = timedelta(minutes=5)
 """The operation that starts a machine ends after its kernel has been running for a while."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requested:
     """A request was made at this moment of Azure's clock, and its answer is not known."""
 
     at: datetime
@@ -56,7 +57,7 @@ class Confirmed:
     @classmethod
     def after(cls, asked: datetime | None, owned_since: datetime | None) -> Self | None:
         """None where Azure does not say so yet: what it says of a disk may lag behind."""
-        if asked is None or owned_since is None or owned_since < asked - ROUNDING:
+        if asked is None or owned_since is None or owned_since < asked - _ROUNDING:
             return None
         return cls(owned_since)
 
@@ -103,14 +104,14 @@ class Proofs:
 
 
 def _changed_owner(found: DiskFacts, earliest: datetime, latest: datetime) -> bool:
-    return found.owned_since is not None and earliest - ROUNDING <= found.owned_since <= latest + ROUNDING
+    return found.owned_since is not None and earliest - _ROUNDING <= found.owned_since <= latest + _ROUNDING
 
 
 def _by_start(found: DiskFacts, now: datetime | None) -> bool:
     """Whether a disk has changed its owner when this machine was started, or earlier."""
     if found.owned_since is None or now is None:
         return False
-    return found.owned_since <= now - timedelta(seconds=_since_boot()) + START
+    return found.owned_since <= now - timedelta(seconds=_since_boot()) + _START
 
 
 def _since_boot() -> float:

@@ -1,12 +1,11 @@
 """The Azure provider: its hooks."""
 
-import importlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudmanager.core.errors import ConfigurationError, MissingExtra
+from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.core.model import (
     Access,
@@ -22,6 +21,7 @@ from cloudmanager.core.model import (
     Query,
     Snapshot,
 )
+from cloudmanager.providers._errors import require_sdk
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.azure.facts import DiskFacts, SnapshotFacts
 from cloudmanager.providers.azure.machine import ThisMachine
@@ -43,7 +43,7 @@ class AzureProvider:
 
     def __init__(self, name: str, settings: AzureSettings) -> None:
         """Asks nobody anything yet. Raises MissingExtra."""
-        _check_sdk()
+        require_sdk(["azure.mgmt.compute", "azure.identity"], "azure")
         self._name = name
         self._settings = settings
         self._machine = ThisMachine(settings, name)
@@ -59,11 +59,11 @@ class AzureProvider:
         id = self._named(disk_id.native, DISKS)
         if self._settings.resource_group or not Spelling.parse(disk_id.native, DISKS).is_bare:
             return self._disk(self._parts().compute.disk(id), disk_id)
-        return self._disk(self._parts().finding.named(id.name, self._name))
+        return self._disk(self._parts().listing.named(id.name, self._name))
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:
-        found = self._parts().finding.find(query, page_token)
+        found = self._parts().listing.find(query, page_token)
         return Page(tuple(self._disk(disk) for disk in found.disks), found.next_page)
 
     @hookimpl
@@ -183,13 +183,3 @@ class AzureProvider:
                 f"[providers.{self._name}] Azure has no virtual machine {self._machine.id}: correct vm, or leave it "
                 "empty, so that the metadata server is asked."
             ) from error
-
-
-def _check_sdk() -> None:
-    try:
-        for module in ("azure.mgmt.compute", "azure.identity"):
-            importlib.import_module(module)
-    except ImportError as error:
-        raise MissingExtra(
-            "Azure disks need azure-mgmt-compute and azure-identity: pip install 'cloudmanager[azure]'."
-        ) from error

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field
 
 from cloudmanager.providers._settings import CloudSettings
 
-PUBLIC_CLOUD = "https://management.azure.com"
+_PUBLIC_CLOUD = "https://management.azure.com"
 
 
 def _https(url: str) -> str:
@@ -44,7 +44,7 @@ class AzureSettings(CloudSettings):
         "StandardSSD_LRS", description="Kind of the disks that are made from snapshots, for example Premium_LRS."
     )
     endpoint: Annotated[str, AfterValidator(_https)] = Field(
-        PUBLIC_CLOUD, description="Resource Manager. Another one in the sovereign clouds, and for an emulator."
+        _PUBLIC_CLOUD, description="Resource Manager. Another one in the sovereign clouds, and for an emulator."
     )
     ca_file: Path | None = Field(
         None,

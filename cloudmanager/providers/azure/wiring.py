@@ -9,9 +9,10 @@ from cloudmanager.providers.azure.attaching import Attaching
 from cloudmanager.providers.azure.change_lock import Turn
 from cloudmanager.providers.azure.copies import Copies
 from cloudmanager.providers.azure.detaching import Detaching
-from cloudmanager.providers.azure.listing import Finding
+from cloudmanager.providers.azure.listing import Listing
 from cloudmanager.providers.azure.locating import Locating
 from cloudmanager.providers.azure.machine import ThisMachine
+from cloudmanager.providers.azure.machine_view import MachineView
 from cloudmanager.providers.azure.proof import Proofs
 from cloudmanager.providers.azure.settings import AzureSettings
 
@@ -24,7 +25,7 @@ class Parts:
     attaching: Attaching
     detaching: Detaching
     locating: Locating
-    finding: Finding
+    listing: Listing
     copies: Copies
 
     @classmethod
@@ -32,14 +33,15 @@ class Parts:
         """Raises ConfigurationError when it cannot be found out which machine this is."""
         id, subscription = machine.id, machine.subscription
         compute = Compute(settings, subscription)
+        view = MachineView(compute, id)
         slots = settings.slots(id.key)
         turn = Turn(settings.lock_dir, id.key)
         proofs = Proofs(compute, timedelta(seconds=settings.request_timeout_seconds))
         return cls(
             compute,
-            Attaching(compute, id, slots, turn, proofs),
-            Detaching(compute, id, turn, proofs),
-            Locating(compute, id, settings.block_devices),
-            Finding(compute, settings.endpoint, subscription, settings.find_in),
+            Attaching(compute, view, id, slots, turn, proofs),
+            Detaching(compute, view, id, turn, proofs),
+            Locating(compute, view, id, settings.block_devices),
+            Listing(compute, settings.endpoint, subscription, settings.find_in),
             Copies(compute),
         )

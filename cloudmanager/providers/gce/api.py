@@ -20,15 +20,15 @@ from cloudmanager.core.errors import CloudManagerError, CloudUnavailable
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.errors import NOT_FOUND, of_operation, translated
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
 
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
-SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 DONE = compute_v1.Operation.Status.DONE
-UNREACHABLE = "UNREACHABLE"
-LONGEST_WAIT_SECONDS = 130.0
+_UNREACHABLE = "UNREACHABLE"
+_LONGEST_WAIT_SECONDS = 130.0
 """`operations.wait` answers within two minutes."""
 
 
@@ -56,7 +56,7 @@ class Compute:
     def __init__(self, settings: GceSettings) -> None:
         self._settings = settings
 
-    def disk(self, disk: Resource) -> compute_v1.Disk:
+    def disk(self, disk: ResourceId) -> compute_v1.Disk:
         """Raises DiskNotFound."""
         if disk.is_regional:
             regional = compute_v1.GetRegionDiskRequest(project=disk.project, region=disk.location, disk=disk.name)
@@ -64,7 +64,7 @@ class Compute:
         zonal = compute_v1.GetDiskRequest(project=disk.project, zone=disk.location, disk=disk.name)
         return self._call(self._disks.get, zonal)
 
-    def instance(self, instance: Resource) -> compute_v1.Instance | None:
+    def instance(self, instance: ResourceId) -> compute_v1.Instance | None:
         """None when it does not exist."""
         request = compute_v1.GetInstanceRequest(
             project=instance.project, zone=instance.location, instance=instance.name
@@ -76,7 +76,7 @@ class Compute:
                 raise
             return None
 
-    def attach(self, instance: Resource, disk: compute_v1.AttachedDisk, request_id: str) -> compute_v1.Operation:
+    def attach(self, instance: ResourceId, disk: compute_v1.AttachedDisk, request_id: str) -> compute_v1.Operation:
         request = compute_v1.AttachDiskInstanceRequest(
             project=instance.project,
             zone=instance.location,
@@ -86,7 +86,7 @@ class Compute:
         )
         return self._call(self._instances.attach_disk_unary, request)
 
-    def detach(self, instance: Resource, device_name: str) -> compute_v1.Operation:
+    def detach(self, instance: ResourceId, device_name: str) -> compute_v1.Operation:
         request = compute_v1.DetachDiskInstanceRequest(
             project=instance.project,
             zone=instance.location,
@@ -96,7 +96,7 @@ class Compute:
         )
         return self._call(self._instances.detach_disk_unary, request)
 
-    def pending(self, instance: Resource, link: str) -> Sequence[compute_v1.Operation]:
+    def pending(self, instance: ResourceId, link: str) -> Sequence[compute_v1.Operation]:
         """The operations on an instance that have not ended; `link` is its self-link."""
         request = compute_v1.ListZoneOperationsRequest(
             project=instance.project,
@@ -105,7 +105,7 @@ class Compute:
         )
         return list(self._call(_first_page(self._zone_operations.list), request).items)
 
-    def request_of(self, instance: Resource, link: str, request_ids: Collection[str]) -> compute_v1.Operation | None:
+    def request_of(self, instance: ResourceId, link: str, request_ids: Collection[str]) -> compute_v1.Operation | None:
         """The attach of a disk to an instance that was asked for under one of the ids, if Compute Engine knows of it.
 
         "clientOperationId: the value of requestId if you provided it" (discovery document of compute.v1). Operations
@@ -144,7 +144,7 @@ class Compute:
         request = compute_v1.AggregatedListDisksRequest(project=project, **vars(listing))
         answer = self._call(_first_page(self._disks.aggregated_list), request)
         found = [disk for scope in answer.items.values() for disk in scope.disks]
-        silent = [name for name, scope in answer.items.items() if scope.warning.code == UNREACHABLE]
+        silent = [name for name, scope in answer.items.items() if scope.warning.code == _UNREACHABLE]
         return DiskPage(found, answer.next_page_token, list(dict.fromkeys([*answer.unreachables, *silent])))
 
     def disks_of_zone(self, project: str, zone: str, listing: ListRequest) -> DiskPage:
@@ -157,7 +157,7 @@ class Compute:
         answer = self._call(_first_page(self._region_disks.list), request)
         return DiskPage(answer.items, answer.next_page_token)
 
-    def snapshot(self, snapshot: Resource) -> compute_v1.Snapshot:
+    def snapshot(self, snapshot: ResourceId) -> compute_v1.Snapshot:
         """Raises DiskNotFound."""
         request = compute_v1.GetSnapshotRequest(project=snapshot.project, snapshot=snapshot.name)
         return self._call(self._snapshots.get, request)
@@ -174,12 +174,12 @@ class Compute:
         )
         return self._call(self._disks.insert_unary, request)
 
-    def delete_disk(self, disk: Resource) -> compute_v1.Operation:
+    def delete_disk(self, disk: ResourceId) -> compute_v1.Operation:
         """Of a zone: what is made here is never regional."""
         request = compute_v1.DeleteDiskRequest(project=disk.project, zone=disk.location, disk=disk.name)
         return self._call(self._disks.delete_unary, request)
 
-    def delete_snapshot(self, snapshot: Resource) -> compute_v1.Operation:
+    def delete_snapshot(self, snapshot: ResourceId) -> compute_v1.Operation:
         request = compute_v1.DeleteSnapshotRequest(project=snapshot.project, snapshot=snapshot.name)
         return self._call(self._snapshots.delete_unary, request)
 
@@ -187,7 +187,7 @@ class Compute:
         """Asks once, and until the operation ends or Google's patience does; pauses where the answer came early."""
         asked_at = time.monotonic()
         try:
-            operation = self._wait_once(operation, min(deadline.left + 0.1, LONGEST_WAIT_SECONDS))
+            operation = self._wait_once(operation, min(deadline.left + 0.1, _LONGEST_WAIT_SECONDS))
         except CloudUnavailable:
             if not deadline.left:
                 return operation
@@ -197,7 +197,7 @@ class Compute:
         return operation
 
     def _wait_once(self, operation: compute_v1.Operation, timeout: float) -> compute_v1.Operation:
-        project = Resource.from_link(operation.self_link).project
+        project = ResourceId.from_link(operation.self_link).project
         if operation.zone:
             zone = operation.zone.rpartition("/")[2]
             zonal = compute_v1.WaitZoneOperationRequest(project=project, zone=zone, operation=operation.name)
@@ -218,7 +218,7 @@ class Compute:
     @cached_property
     def _credentials(self) -> Credentials:
         with translated():
-            credentials, _ = google.auth.default(scopes=[SCOPE])
+            credentials, _ = google.auth.default(scopes=[_SCOPE])
         return credentials
 
     def _client(self, kind: type[Client]) -> Client:

@@ -20,24 +20,24 @@ from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import DONE, Compute
 from cloudmanager.providers.gce.facts import can_attach_read_only, refuse_other, users
-from cloudmanager.providers.gce.resource_id import Resource, is_region
+from cloudmanager.providers.gce.machine_view import CONFIRM_SECONDS, MachineView, Slot, View, again
+from cloudmanager.providers.gce.resource_id import ResourceId, is_region
 from cloudmanager.providers.gce.settings import GceSettings
-from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View, again
 
-MODES = {Access.READ_ONLY: "READ_ONLY", Access.READ_WRITE: "READ_WRITE"}
+_MODES = {Access.READ_ONLY: "READ_ONLY", Access.READ_WRITE: "READ_WRITE"}
 
 
 class Attaching:
     """Callers see to it that one thread at a time attaches a disk."""
 
-    def __init__(self, compute: Compute, instance: ThisInstance, node: Node, settings: GceSettings) -> None:
+    def __init__(self, compute: Compute, instance: MachineView, node: Node, settings: GceSettings) -> None:
         self._compute = compute
         self._instance = instance
         self._node = node
-        self._me = Resource.from_link(node.native_id)
+        self._me = ResourceId.from_link(node.native_id)
         self._settings = settings
 
-    def plan(self, disk: Disk, resource: Resource, wanted: Access) -> AttachPlan:
+    def plan(self, disk: Disk, resource: ResourceId, wanted: Access) -> AttachPlan:
         """Two calls. The device name has the request id in it, so nobody else chooses it. Raises DiskReplaced."""
         _check_place(disk, self._node)
         view = self._instance.look()
@@ -52,7 +52,7 @@ class Attaching:
             return AttachPlan(disk, self._node, access, request_id, present.device_name, is_present=True)
         return AttachPlan(disk, self._node, access, request_id, f"{locating.OUR_NAMES}{uuid.UUID(request_id).hex}")
 
-    def attach(self, plan: AttachPlan, resource: Resource, *, is_fresh: bool) -> Attachment:
+    def attach(self, plan: AttachPlan, resource: ResourceId, *, is_fresh: bool) -> Attachment:
         """`is_fresh`: the plan was made by this very process a moment ago, so the disk need not be looked for again."""
         deadline = Deadline(self._settings.attach_timeout_seconds)
         view = None if is_fresh else self._settled(deadline)
@@ -81,13 +81,13 @@ class Attaching:
             return ""
         return f"{plan.disk.id} is attached as {plan.slot}, and Compute Engine knows no request of ours that did that."
 
-    def present(self, disk: Disk, resource: Resource) -> compute_v1.Disk:
+    def present(self, disk: Disk, resource: ResourceId) -> compute_v1.Disk:
         """What has the disk's name now, if that is the disk. Raises DiskReplaced, DiskNotFound."""
         found = self._compute.disk(resource)
         refuse_other(disk, found)
         return found
 
-    def _refuse_other(self, plan: AttachPlan, resource: Resource, deadline: Deadline, *, is_ours: bool) -> None:
+    def _refuse_other(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline, *, is_ours: bool) -> None:
         """An attach names the disk, and while it is attached the name cannot be given to another one.
 
         So what has the name after the attach is what was attached. Raises DiskReplaced, after undoing what this plan
@@ -106,7 +106,7 @@ class Attaching:
         self._check_exists(view)
         return view
 
-    def _attach(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> tuple[Slot, View | None]:
+    def _attach(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> tuple[Slot, View | None]:
         """As `_why` takes them."""
         try:
             return self._request(plan, resource, deadline), None
@@ -116,9 +116,9 @@ class Attaching:
                 return view.slots[resource.path], view  # attached here in the meantime
             self._refuse(plan, resource, error)
 
-    def _request(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+    def _request(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> Slot:
         wanted = compute_v1.AttachedDisk(
-            source=resource.path, device_name=plan.slot, mode=MODES[plan.access], type_="PERSISTENT", auto_delete=False
+            source=resource.path, device_name=plan.slot, mode=_MODES[plan.access], type_="PERSISTENT", auto_delete=False
         )
         operation = self._compute.attach(self._me, wanted, plan.request_id)
         if operation.status == DONE:  # an earlier request with this id: what it did may have been undone since
@@ -129,7 +129,7 @@ class Attaching:
         self._compute.finish(operation, deadline, f"attaching {plan.disk.id}")
         return self._confirmed(plan, resource, deadline)
 
-    def _confirmed(self, plan: AttachPlan, resource: Resource, deadline: Deadline) -> Slot:
+    def _confirmed(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> Slot:
         def look() -> Slot | None:
             return self._instance.look().slots.get(resource.path)
 
@@ -141,7 +141,7 @@ class Attaching:
                 f"{self._node.name}; it is looked at again."
             ) from None
 
-    def _refuse(self, plan: AttachPlan, resource: Resource, error: CloudManagerError) -> NoReturn:
+    def _refuse(self, plan: AttachPlan, resource: ResourceId, error: CloudManagerError) -> NoReturn:
         others = [user.short for user in users(self._compute.disk(resource)) if user.path != self._node.native_id]
         if not others:
             raise DiskInUse(

@@ -13,21 +13,21 @@ from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.facts import refuse_other
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.machine_view import CONFIRM_SECONDS, MachineView, Slot, View
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
-from cloudmanager.providers.gce.this_instance import CONFIRM_SECONDS, Slot, ThisInstance, View
 
 
 class Detaching:
     """Callers see to it that one thread at a time detaches a disk."""
 
-    def __init__(self, compute: Compute, instance: ThisInstance, me: Resource, settings: GceSettings) -> None:
+    def __init__(self, compute: Compute, instance: MachineView, me: ResourceId, settings: GceSettings) -> None:
         self._compute = compute
         self._instance = instance
         self._me = me
         self._settings = settings
 
-    def detach(self, attachment: Attachment, resource: Resource) -> None:
+    def detach(self, attachment: Attachment, resource: ResourceId) -> None:
         """Returns when neither the cloud nor this machine has it any more.
 
         A disk that is attached under another device name was attached by somebody else, and stays. Raises
@@ -54,7 +54,7 @@ class Detaching:
                 "that did that."
             )
 
-    def _is_another(self, attachment: Attachment, resource: Resource) -> bool:
+    def _is_another(self, attachment: Attachment, resource: ResourceId) -> bool:
         """A disk that got the name later: the attachment has gone with the one that it was of."""
         try:
             refuse_other(attachment.disk, self._compute.disk(resource))
@@ -64,7 +64,7 @@ class Detaching:
             return False
         return False
 
-    def _detach(self, attachment: Attachment, resource: Resource, present: Slot, deadline: Deadline) -> None:
+    def _detach(self, attachment: Attachment, resource: ResourceId, present: Slot, deadline: Deadline) -> None:
         try:
             operation = self._compute.detach(self._me, present.device_name)
             self._compute.finish(operation, deadline, f"detaching {attachment.disk.id}")
@@ -75,7 +75,7 @@ class Detaching:
             return
         self._confirm(attachment, resource, deadline)
 
-    def _confirm(self, attachment: Attachment, resource: Resource, deadline: Deadline) -> None:
+    def _confirm(self, attachment: Attachment, resource: ResourceId, deadline: Deadline) -> None:
         def look() -> bool | None:
             return True if _ours(self._instance.look(), attachment, resource) is None else None
 
@@ -101,6 +101,6 @@ class Detaching:
             ) from None
 
 
-def _ours(view: View, attachment: Attachment, resource: Resource) -> Slot | None:
+def _ours(view: View, attachment: Attachment, resource: ResourceId) -> Slot | None:
     slot = view.slots.get(resource.path)
     return slot if slot is not None and attachment.slot in ("", slot.device_name) else None

@@ -23,6 +23,7 @@ from cloudmanager.core.errors import (
     UnsupportedAccess,
     WrongZone,
 )
+from cloudmanager.providers._errors import retry_after
 
 NOT_FOUND = "notFound"
 _BY_CODE: dict[str, type[CloudManagerError]] = {
@@ -103,13 +104,18 @@ def of_operation(operation: compute_v1.Operation) -> CloudManagerError | None:
 def _of_call(error: api.GoogleAPICallError) -> CloudManagerError:
     first = next((entry for entry in error.errors if isinstance(entry, dict)), {})
     code = str(first.get("reason") or error.code)
-    return _error(code, int(error.code or 0), str(first.get("message") or error.message), _retry_after(error))
+    return _error(
+        code,
+        int(error.code or 0),
+        str(first.get("message") or error.message),
+        retry_after(getattr(error.response, "headers", None) or {}),
+    )
 
 
-def _error(code: str, status: int, message: str, retry_after: float | None) -> CloudManagerError:
+def _error(code: str, status: int, message: str, pause: float | None) -> CloudManagerError:
     kind = _kind(code, status, message)
     detail = f"Compute Engine: {message.rstrip('.')}. {_ADVICE.get(kind, '')}".strip()
-    return kind(detail, cloud_code=code, retry_after=retry_after)
+    return kind(detail, cloud_code=code, retry_after=pause)
 
 
 def _kind(code: str, status: int, message: str) -> type[CloudManagerError]:
@@ -117,12 +123,3 @@ def _kind(code: str, status: int, message: str) -> type[CloudManagerError]:
     if by_words is not None:
         return by_words
     return _BY_CODE.get(code) or _BY_STATUS.get(status) or (CloudUnavailable if status >= 500 else CloudError)
-
-
-def _retry_after(error: api.GoogleAPICallError) -> float | None:
-    """In seconds. Google sends a number, not a date."""
-    headers = getattr(error.response, "headers", None) or {}
-    try:
-        return float(headers.get("Retry-After", ""))
-    except ValueError:
-        return None

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Disk, DiskId, Node
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1
 
 GIB = 1024**3
-READ_WRITE_ONLY_TYPES = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
+_READ_WRITE_ONLY_TYPES = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
 """Compute Engine refuses to attach these read-only. https://cloud.google.com/compute/docs/disks/hyperdisks"""
 
 
@@ -21,7 +21,7 @@ def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node, *
 
     `by_number`: it was asked for by its number, which stays its id, for the name may mean another disk later.
     """
-    resource = Resource.from_link(found.self_link)
+    resource = ResourceId.from_link(found.self_link)
     named = replace(resource, name=incarnation(found)) if by_number else resource
     return Disk(
         id=DiskId(provider, named.short if named.project == project else named.path),
@@ -47,13 +47,13 @@ def refuse_other(claimed: Disk, found: "compute_v1.Disk") -> None:
     refuse_replaced(claimed, incarnation(found), _moment(found.creation_timestamp))
 
 
-def users(disk: "compute_v1.Disk") -> list[Resource]:
+def users(disk: "compute_v1.Disk") -> list[ResourceId]:
     """The instances that it is attached to."""
-    return [Resource.from_link(link) for link in disk.users]
+    return [ResourceId.from_link(link) for link in disk.users]
 
 
 def can_attach_read_only(disk: "compute_v1.Disk") -> bool:
-    return disk.type_.rpartition("/")[2] not in READ_WRITE_ONLY_TYPES
+    return disk.type_.rpartition("/")[2] not in _READ_WRITE_ONLY_TYPES
 
 
 def _access(disk: "compute_v1.Disk") -> frozenset[Access]:

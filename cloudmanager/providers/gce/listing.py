@@ -1,21 +1,22 @@
 """Finds disks: a query becomes the narrowest list that Compute Engine can make itself."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cloudmanager.core.errors import AccessDenied, AmbiguousDisk, CloudUnavailable, DiskNotFound
+from cloudmanager.core.errors import CloudUnavailable, DiskNotFound
 from cloudmanager.core.model import Disk, Node, Page, Query
+from cloudmanager.providers._listing import every, only
 from cloudmanager.providers.gce.api import Compute, DiskPage, ListRequest
 from cloudmanager.providers.gce.facts import disk_of
-from cloudmanager.providers.gce.resource_id import Resource, is_region
+from cloudmanager.providers.gce.resource_id import ResourceId, is_region
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1
 
-PAGE_SIZE = 500
+_PAGE_SIZE = 500
 """The largest that Compute Engine gives."""
-_SHOWN = 5
 _NAME_PART = re.compile(r"[-a-z0-9]*")
 _LABEL_KEY = re.compile(r"[\w-]{1,63}")
 _LABEL_VALUE = re.compile(r"[\w-]{0,63}")
@@ -36,7 +37,7 @@ class Listing:
         if not _can_match(query):
             return Page(())
         try:
-            found = self._list(query.location, ListRequest(_filter(query), page_token or "", PAGE_SIZE))
+            found = self._list(query.location, ListRequest(_filter(query), page_token or "", _PAGE_SIZE))
         except DiskNotFound:
             return Page(())  # there is no such location
         disks = (disk_of(self._provider, self._project, disk, self._node) for disk in found.items)
@@ -50,34 +51,19 @@ class Listing:
 
         Raises DiskNotFound, AmbiguousDisk, CloudUnavailable while a part of them does not answer, AccessDenied.
         """
-        try:
-            found = list(self._everywhere(f"id = {name}" if name.isdecimal() else f'name = "{name}"'))
-        except AccessDenied as error:
-            raise AccessDenied(
-                f"{error.detail} A disk is found by its name alone only where this service may list disks; else name "
-                f"its zone or region too: {self._provider}:ZONE/{name}.",
-                cloud_code=error.cloud_code,
-            ) from error
-        if not found:
-            raise DiskNotFound(f"No zone and no region of project {self._project} has a disk {name}.")
-        if len(found) > 1:
-            names = ", ".join(f"{self._provider}:{Resource.from_link(disk.self_link).short}" for disk in found[:_SHOWN])
-            raise AmbiguousDisk(f"{len(found)} disks are called {name}: {names}. Say which one is meant.")
-        return found[0]
+        filter = f"id = {name}" if name.isdecimal() else f'name = "{name}"'
+        found = every(partial(self._complete_page, filter))
+        return only(found, name, _short, provider=self._provider, prefix="ZONE")
 
-    def _everywhere(self, filter: str) -> "Iterator[compute_v1.Disk]":
-        token = ""
-        while True:
-            page = self._compute.disks_everywhere(self._project, ListRequest(filter, token, PAGE_SIZE))
-            if page.unreachable:
-                raise CloudUnavailable(
-                    f"Compute Engine cannot say now what is in {', '.join(page.unreachable)}. Name the disk's zone or "
-                    "region too, or try again."
-                )
-            yield from page.items
-            token = page.next_page_token
-            if not token:
-                return
+    def _complete_page(self, filter: str, token: str | None) -> "tuple[Sequence[compute_v1.Disk], str | None]":
+        """A page that no zone is missing from. Raises CloudUnavailable."""
+        page = self._compute.disks_everywhere(self._project, ListRequest(filter, token or "", _PAGE_SIZE))
+        if page.unreachable:
+            raise CloudUnavailable(
+                f"Compute Engine cannot list now what is in {', '.join(page.unreachable)}. Add the zone or region to "
+                "the disk's name, or try again."
+            )
+        return page.items, page.next_page_token
 
     def _list(self, location: str, listing: ListRequest) -> DiskPage:
         if not location:
@@ -85,6 +71,10 @@ class Listing:
         if is_region(location):
             return self._compute.disks_of_region(self._project, location, listing)
         return self._compute.disks_of_zone(self._project, location, listing)
+
+
+def _short(disk: "compute_v1.Disk") -> str:
+    return ResourceId.from_link(disk.self_link).short
 
 
 def _can_match(query: Query) -> bool:

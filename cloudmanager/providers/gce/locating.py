@@ -11,7 +11,7 @@ from cloudmanager.providers._waiting import TimedOut, wait_for
 
 OUR_NAMES = "cm-"
 """How the device names begin that a plan chooses; the rest is its request id, which nobody can guess."""
-VENDOR_DATA_OFFSET = 384
+_VENDOR_DATA_OFFSET = 384
 """In the answer to Identify Namespace, where Google puts a JSON document with the device name."""
 
 
@@ -64,7 +64,7 @@ def _ready(devices: BlockDevices, device_name: str) -> Device | None:
 def _nvme_name(device: BlockDevice) -> str:
     if not _nvme.model(device).startswith("nvme_card"):
         return ""
-    text = _nvme.identify_namespace(device)[VENDOR_DATA_OFFSET:].partition(b"\0")[0]
+    text = _nvme.identify_namespace(device)[_VENDOR_DATA_OFFSET:].partition(b"\0")[0]
     try:
         return str(json.loads(text)["device_name"])
     except (ValueError, KeyError, TypeError):

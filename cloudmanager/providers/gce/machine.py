@@ -6,11 +6,11 @@ import threading
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Node
 from cloudmanager.providers._metadata import MetadataServer
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
 
-DEFAULT_HOST = "metadata.google.internal"
-FLAVOR = {"Metadata-Flavor": "Google"}
+_DEFAULT_HOST = "metadata.google.internal"
+_FLAVOR = {"Metadata-Flavor": "Google"}
 
 
 class ThisMachine:
@@ -18,16 +18,16 @@ class ThisMachine:
 
     def __init__(self, settings: GceSettings, provider: str) -> None:
         self._settings = settings
-        host = settings.metadata_host or os.environ.get("GCE_METADATA_HOST", DEFAULT_HOST)
+        host = settings.metadata_host or os.environ.get("GCE_METADATA_HOST", _DEFAULT_HOST)
         self._metadata = MetadataServer(
             f"http://{host}/computeMetadata/v1",
             timeout=settings.metadata_timeout_seconds,
             advice=f"Outside of Compute Engine, set project, zone and instance in [providers.{provider}].",
         )
         self._lock = threading.Lock()
-        self._known: Resource | None = None
+        self._known: ResourceId | None = None
 
-    def resource(self) -> Resource:
+    def resource(self) -> ResourceId:
         """Raises ConfigurationError that says what was tried."""
         with self._lock:
             if self._known is None:
@@ -38,14 +38,14 @@ class ThisMachine:
         me = self.resource()
         return Node(me.name, me.location, me.path)
 
-    def _find_out(self) -> Resource:
+    def _find_out(self) -> ResourceId:
         settings = self._settings
         project = settings.project or self._ask("project/project-id")
         zone = settings.zone or self._ask("instance/zone").rpartition("/")[2]
-        return Resource(project, f"zones/{zone}", "instances", settings.instance or self._ask("instance/name"))
+        return ResourceId(project, f"zones/{zone}", "instances", settings.instance or self._ask("instance/name"))
 
     def _ask(self, key: str) -> str:
-        answer = self._metadata.ask(key, FLAVOR).strip()
+        answer = self._metadata.ask(key, _FLAVOR).strip()
         if not answer or "<" in answer:
             raise ConfigurationError(f"The metadata server has no usable {key}: it answered {answer[:80]!a}.")
         return answer

@@ -1,13 +1,12 @@
 """The Compute Engine provider: its hooks."""
 
-import importlib
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from cloudmanager.core.errors import CloudError, DeviceNotReady, MissingExtra
+from cloudmanager.core.errors import CloudError, DeviceNotReady
 from cloudmanager.core.hookspecs import hookimpl
 from cloudmanager.core.model import (
     Access,
@@ -24,19 +23,20 @@ from cloudmanager.core.model import (
     Snapshot,
 )
 from cloudmanager.providers._disk_locks import DiskLocks
+from cloudmanager.providers._errors import require_sdk
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.facts import disk_of, incarnation
 from cloudmanager.providers.gce.machine import ThisMachine
-from cloudmanager.providers.gce.resource_id import Resource, is_bare, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource_id import ResourceId, is_bare, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
 
 if TYPE_CHECKING:
     from google.cloud import compute_v1
 
-    from cloudmanager.providers.gce.this_instance import View
+    from cloudmanager.providers.gce.machine_view import View
     from cloudmanager.providers.gce.wiring import Parts
 
-MOST_FRESH_PLANS = 256
+_MOST_FRESH_PLANS = 256
 
 
 class GceProvider:
@@ -47,12 +47,12 @@ class GceProvider:
 
     def __init__(self, name: str, settings: GceSettings) -> None:
         """Asks nobody anything yet. Raises MissingExtra."""
-        _check_sdk()
+        require_sdk(["google.cloud.compute_v1"], "gce")
         self._name = name
         self._settings = settings
         self._machine = ThisMachine(settings, name)
         self._locks = DiskLocks()
-        self._fresh: deque[str] = deque(maxlen=MOST_FRESH_PLANS)
+        self._fresh: deque[str] = deque(maxlen=_MOST_FRESH_PLANS)
         """Request ids of plans that were made here and not carried out yet."""
         self._proven: dict[str, tuple[str, str]] = {}
         """Path of a disk → the device name under which it was attached or located last, and its number."""
@@ -66,12 +66,12 @@ class GceProvider:
     @hookimpl
     def describe(self, disk_id: DiskId) -> Disk:
         resource, parts = self._named(disk_id.native), self._parts()
-        found = parts.finder.named(resource.name) if is_bare(disk_id.native) else parts.compute.disk(resource)
+        found = parts.listing.named(resource.name) if is_bare(disk_id.native) else parts.compute.disk(resource)
         return self._disk(found, by_number=resource.is_numbered)
 
     @hookimpl
     def find(self, query: Query, page_token: str | None) -> Page[Disk]:
-        return self._parts().finder.find(query, page_token)
+        return self._parts().listing.find(query, page_token)
 
     @hookimpl
     def plan_attach(self, disk: Disk, access: Access) -> AttachPlan:
@@ -154,18 +154,18 @@ class GceProvider:
                 f"remove instance in [providers.{self._name}], and start the service again."
             )
 
-    def _named(self, native: str) -> Resource:
+    def _named(self, native: str) -> ResourceId:
         me = self._machine.resource()
         return parse_disk(native, me.project, me.location)
 
-    def _resource(self, disk: Disk) -> Resource:
+    def _resource(self, disk: Disk) -> ResourceId:
         """By its canonical id: the disk's own name, also where it was asked for by number or the settings changed."""
         try:
-            return Resource.of_canonical(disk.canonical_id)
+            return ResourceId.of_canonical(disk.canonical_id)
         except ValueError:
             return self._named(disk.id.native)
 
-    def _located(self, disk: Disk, resource: Resource, device_name: str) -> Device:
+    def _located(self, disk: Disk, resource: ResourceId, device_name: str) -> Device:
         settings = self._settings
         device = locating.locate(settings.block_devices, device_name, settings.device_timeout_seconds)
         # Last: a name is given to no other disk while its own is attached, so it still names what the device is.
@@ -192,12 +192,3 @@ class GceProvider:
 
                 self._built = Parts(self._name, self._settings, self._machine.node())
             return self._built
-
-
-def _check_sdk() -> None:
-    try:
-        importlib.import_module("google.cloud.compute_v1")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(
-            "Providers of type gce need google-cloud-compute: pip install 'cloudmanager[gce]'"
-        ) from error

@@ -13,11 +13,11 @@ _LOCATION = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?|[1-9][0-9]{0,19}")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _CANONICAL = "gce://"
-EXAMPLES = "evidence-7, us-central1-b/evidence-7 or a link to the disk"
+_EXAMPLES = "evidence-7, us-central1-b/evidence-7 or a link to the disk"
 
 
 @dataclass(frozen=True)
-class Resource:
+class ResourceId:
     """A disk, instance or snapshot by its path: `projects/P/zones/Z/disks/D`."""
 
     project: str
@@ -69,7 +69,7 @@ class Resource:
         return self.name.isdecimal()
 
 
-def parse_disk(native: str, project: str, zone: str) -> Resource:
+def parse_disk(native: str, project: str, zone: str) -> ResourceId:
     """The disk that a native id names, in any of the spellings that Google's own tools take.
 
     A name or a numeric id may stand after its zone or region; a path or a link is taken as it is. A bare name is in
@@ -78,7 +78,7 @@ def parse_disk(native: str, project: str, zone: str) -> Resource:
     disk = _from_link(native, project) or _from_parts(native, project, zone)
     is_disk = disk is not None and disk.kind == "disks" and disk.location
     if disk is None or not is_disk or not _is_well_formed(disk):
-        raise InvalidDiskId(f"{_shown(native)} is not the name of a disk of Compute Engine: write {EXAMPLES}.")
+        raise InvalidDiskId(f"{_shown(native)} is not the name of a disk of Compute Engine: write {_EXAMPLES}.")
     return disk
 
 
@@ -87,9 +87,9 @@ def is_bare(native: str) -> bool:
     return "/" not in native
 
 
-def parse_snapshot(native: str, project: str) -> Resource:
+def parse_snapshot(native: str, project: str) -> ResourceId:
     """Raises InvalidDiskId."""
-    snapshot = _from_link(native, project) or Resource(project, "global", "snapshots", native)
+    snapshot = _from_link(native, project) or ResourceId(project, "global", "snapshots", native)
     if snapshot.kind != "snapshots" or not _NAME.fullmatch(snapshot.name):
         raise InvalidDiskId(f"{_shown(native)} is not the name of a snapshot of Compute Engine.")
     return snapshot
@@ -109,24 +109,24 @@ def scope_of(location: str) -> str:
     return f"{'regions' if is_region(location) else 'zones'}/{location}"
 
 
-def _from_link(native: str, project: str) -> Resource | None:
+def _from_link(native: str, project: str) -> ResourceId | None:
     rest = _HOSTS.sub("", native, count=1)
     if re.match(r"(zones|regions|global)/", rest) and rest.count("/") in (2, 3):
         rest = f"projects/{project}/{rest}"
     try:
-        return Resource.from_link(rest)
+        return ResourceId.from_link(rest)
     except ValueError:
         return None
 
 
-def _from_parts(native: str, project: str, zone: str) -> Resource | None:
+def _from_parts(native: str, project: str, zone: str) -> ResourceId | None:
     location, slash, name = native.rpartition("/")
     if "/" in location or (slash and not location):
         return None
-    return Resource(project, scope_of(location or zone), "disks", name)
+    return ResourceId(project, scope_of(location or zone), "disks", name)
 
 
-def _is_well_formed(disk: Resource) -> bool:
+def _is_well_formed(disk: ResourceId) -> bool:
     return bool(_PROJECT.fullmatch(disk.project) and _LOCATION.fullmatch(disk.location) and _NAME.fullmatch(disk.name))
 
 

@@ -9,9 +9,9 @@ from cloudmanager.providers.gce.copies import Copies
 from cloudmanager.providers.gce.detaching import Detaching
 from cloudmanager.providers.gce.doctor import diagnose
 from cloudmanager.providers.gce.listing import Listing
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.machine_view import MachineView
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
-from cloudmanager.providers.gce.this_instance import ThisInstance
 
 
 class Parts:
@@ -19,13 +19,13 @@ class Parts:
 
     def __init__(self, name: str, settings: GceSettings, node: Node) -> None:
         self._name = name
-        self._me = me = Resource.from_link(node.native_id)
+        self._me = me = ResourceId.from_link(node.native_id)
         self.compute = Compute(settings)
-        self.instance = ThisInstance(self.compute, me)
+        self.instance = MachineView(self.compute, me)
         self.attaching = Attaching(self.compute, self.instance, node, settings)
         self.detaching = Detaching(self.compute, self.instance, me, settings)
-        self.finder = Listing(self.compute, name, node, me.project)
+        self.listing = Listing(self.compute, name, node, me.project)
         self.copies = Copies(self.compute, name, me, settings)
 
     def diagnose(self) -> Iterator[Finding]:
-        return diagnose(f"provider {self._name}", self._me, self.instance, self.finder)
+        return diagnose(f"provider {self._name}", self._me, self.instance, self.listing)

@@ -19,9 +19,9 @@ from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
 from cloudmanager.providers.local.unchanged import Unchanged, now
 
-RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".bin", ".iso", ".image", ".disk", ".000", ".001", ".vhd", ".dmg"})
-SMALLEST_UNNAMED_BYTES = 1024 * 1024
-UNKNOWN_FORMAT = "unknown"
+_RAW_SUFFIXES = frozenset({".raw", ".img", ".dd", ".bin", ".iso", ".image", ".disk", ".000", ".001", ".vhd", ".dmg"})
+_SMALLEST_UNNAMED_BYTES = 1024 * 1024
+_UNKNOWN_FORMAT = "unknown"
 _SECTOR_BYTES = 512
 """What QEMU gives a disk that is an image. What is in it may have been made for others: clients look."""
 log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class ImageDisks:
                 disk_id,
                 file_id(image.file.fileno(), self._roots.machine()),
                 0,
-                format=UNKNOWN_FORMAT,
+                format=_UNKNOWN_FORMAT,
                 description=error.detail,
                 access=frozenset(),
                 actual_size_bytes=image.stored_bytes,
@@ -188,8 +188,8 @@ def _is_stable(identity: FileIdentity, holders: Holders) -> bool:
 
 def _looks_like_a_disk(image: OpenedImage, path: Path) -> bool:
     size = image.status.st_size
-    is_whole_sectors = size >= SMALLEST_UNNAMED_BYTES and size % 512 == 0
-    return path.suffix.lower() in RAW_SUFFIXES or is_whole_sectors or is_container(image.file)
+    is_whole_sectors = size >= _SMALLEST_UNNAMED_BYTES and size % 512 == 0
+    return path.suffix.lower() in _RAW_SUFFIXES or is_whole_sectors or is_container(image.file)
 
 
 def _refuse_ambiguous(disk_id: DiskId, place: Place, image: OpenedImage) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 from cloudmanager.core.model import Device, Disk
 from cloudmanager.providers.local.directories import Place
 
-SETTLE_SECONDS = 3.0
+_SETTLE_SECONDS = 3.0
 """Two changes in one tick of a file system's clock leave one time. FAT's tick is the longest: 2 s."""
 
 
@@ -55,7 +55,7 @@ class Unchanged:
             stamps = {path: Stamp.of(path) for path, _ in images}
         except OSError:
             return None
-        settled = (began - SETTLE_SECONDS) * 1e9
+        settled = (began - _SETTLE_SECONDS) * 1e9
         for path, image in images:
             stamp, identity = stamps[path], image.identity
             if (stamp.device, stamp.inode) != (identity.device, identity.inode) or stamp.changed_ns > settled:

@@ -8,26 +8,26 @@ from pathlib import Path
 
 from cloudmanager.testing.cloud.emulator import Emulator
 
-INSTANCES = ("worker-1", "worker-2")
-ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+_INSTANCES = ("worker-1", "worker-2")
+_ENDS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 
 def run_in_foreground(module: str, directory: Path, *, port: int, pace: float) -> None:
     """Starts with two machines and a disk, prints what a provider needs, and ends at SIGINT, SIGTERM or SIGHUP."""
     make = importlib.import_module(module).Emulation
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # before there are threads: one of them would die of the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # before there are threads: one of them would die of the signal
     with make(directory, port=port, pace=pace) as cloud:
-        for instance in INSTANCES:
+        for instance in _INSTANCES:
             cloud.make_instance(instance)
         disk = cloud.make_disk("evidence-7")
         sys.stdout.write(instructions(cloud, disk))
         sys.stdout.flush()
-        signal.sigwait(ENDS)
+        signal.sigwait(_ENDS)
 
 
 def instructions(cloud: "Emulator[object]", disk: str) -> str:
     """What to put into a configuration file and the environment to use the emulator from its first machine."""
-    instance = INSTANCES[0]
+    instance = _INSTANCES[0]
     lines = [f"# An emulated {cloud.kind} answers at {cloud.url}; it has the disk {disk}."]
     lines += [f"export {name}={value}" for name, value in cloud.environment(instance).items()]
     lines += [f"[providers.{cloud.kind}]"]

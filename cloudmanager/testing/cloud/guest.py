@@ -13,12 +13,12 @@ from cloudmanager.testing.cloud.faults import Effect, Fault, Faults
 from cloudmanager.testing.cloud.hardware import Hardware, Placement
 from cloudmanager.testing.cloud.timeline import Timeline
 
-NULL_DEVICE = os.makedev(1, 3)
+_NULL_DEVICE = os.makedev(1, 3)
 """Stands for a controller's character device, which needs a number and is never opened."""
-MIRRORED = ("dev", "size", "ro", "holders", "stat", "inflight", "queue")
+_MIRRORED = ("dev", "size", "ro", "holders", "stat", "inflight", "queue")
 """Attributes of the loop device that the guest shows as its own, so that `blockdev --setro` is seen."""
-SECTOR = 512
-MIB = 1024 * 1024
+_SECTOR = 512
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Guest:
         placement = plugged.placement
         block = self.sys / placement.block
         block.mkdir(parents=True)
-        for attribute in MIRRORED:
+        for attribute in _MIRRORED:
             (block / attribute).symlink_to(Path("/sys/block") / plugged.loop.name / attribute)
         (block / "removable").write_text("0\n")
         for path, content in placement.files.items():
@@ -148,7 +148,7 @@ class Guest:
         for path, target in placement.links.items():
             self._symlink(path, target)
         if placement.controller and not (self.dev / placement.controller).exists():
-            os.mknod(self.dev / placement.controller, 0o600 | stat.S_IFCHR, NULL_DEVICE)
+            os.mknod(self.dev / placement.controller, 0o600 | stat.S_IFCHR, _NULL_DEVICE)
 
     def _impersonate(self, placement: Placement) -> None:
         token = placement.token.encode()
@@ -204,12 +204,12 @@ class Guest:
     def _make_partition(self, plugged: Plugged) -> str:
         """The second MiB of the disk, with a node and a sysfs entry: what a link may wrongly lead to."""
         name = f"{plugged.name}{'p' if plugged.name[-1].isdigit() else ''}1"
-        loop = loop_device.attach(plugged.backing, part=range(MIB, 2 * MIB))
+        loop = loop_device.attach(plugged.backing, part=range(_MIB, 2 * _MIB))
         self._partitions[plugged.node] = loop
         os.mknod(self.dev / name, 0o600 | stat.S_IFBLK, loop.stat().st_rdev)
         directory = f"{plugged.placement.block}/{name}"
         self._write(f"{directory}/partition", b"1\n")
-        self._write(f"{directory}/start", f"{MIB // SECTOR}\n".encode())
+        self._write(f"{directory}/start", f"{_MIB // _SECTOR}\n".encode())
         for attribute in ("dev", "size", "ro"):
             (self.sys / directory / attribute).symlink_to(Path("/sys/block") / loop.name / attribute)
         self._symlink(f"class/block/{name}", directory)
@@ -218,7 +218,7 @@ class Guest:
     def _make_controller(self, plugged: Plugged) -> str:
         name = plugged.placement.controller or "sg0"
         if not (self.dev / name).exists():
-            os.mknod(self.dev / name, 0o600 | stat.S_IFCHR, NULL_DEVICE)
+            os.mknod(self.dev / name, 0o600 | stat.S_IFCHR, _NULL_DEVICE)
         return name
 
     def _unlink(self, plugged: Plugged) -> None:

@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from cloudmanager.linux.block import LOOP_CLR_FD, set_read_only
+from cloudmanager.linux.block import set_read_only
 
-TIMEOUT_SECONDS = 30
-IN_USE_AFTER_SECONDS = 1.0
+_TIMEOUT_SECONDS = 30
+_IN_USE_AFTER_SECONDS = 1.0
 
 
 def attach(file: Path, *, read_only: bool = False, part: range | None = None, sector_bytes: int = 512) -> Path:
@@ -38,8 +38,8 @@ def detach(loop: Path, file: Path) -> bool:
         if backing_file(loop) != str(file.resolve()):
             return True
         _set_writable(descriptor)
-        fcntl.ioctl(descriptor, LOOP_CLR_FD)
-    deadline = time.monotonic() + IN_USE_AFTER_SECONDS
+        fcntl.ioctl(descriptor, _LOOP_CLR_FD)
+    deadline = time.monotonic() + _IN_USE_AFTER_SECONDS
     while backing_file(loop) == str(file.resolve()):
         if time.monotonic() > deadline:
             return False
@@ -66,7 +66,7 @@ def backing_file(loop: Path) -> str:
 
 def _finished(command: list[str]) -> str:
     """What it prints. It has ended also when a signal interrupts this thread, and makes no device after that."""
-    run = partial(subprocess.run, command, check=True, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    run = partial(subprocess.run, command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
     with ThreadPoolExecutor(1, "losetup") as pool:
         pool.submit(int).result()  # a thread whose start is interrupted is not waited for at the end of the pool
         return str(pool.submit(run).result().stdout)

@@ -9,17 +9,17 @@ from pathlib import Path
 from cloudmanager.testing.cloud.hardware import Hardware, NvmeNamespace, ScsiDisk
 from cloudmanager.testing.cloud.qmp import Qmp, QmpError
 
-SCSI_BUS = "hotplug-scsi"
+_SCSI_BUS = "hotplug-scsi"
 NVME_SLOTS = tuple(f"hotplug-slot-{number}" for number in range(1, 9))
-LONGEST_NVME_SERIAL = 20
-LONGEST_SCSI_SERIAL = 36
+_LONGEST_NVME_SERIAL = 20
+_LONGEST_SCSI_SERIAL = 36
 """QEMU cuts the rest off page 0x80; page 0x83 has all of it."""
 
 
 def hotplug_arguments() -> list[str]:
     """What the command line of `qemu-system-x86_64 -M q35` must have: a SCSI controller, and free PCIe slots."""
     slots = [f"pcie-root-port,id={slot},chassis={number}" for number, slot in enumerate(NVME_SLOTS, 1)]
-    devices = [f"virtio-scsi-pci,id={SCSI_BUS}", *slots]
+    devices = [f"virtio-scsi-pci,id={_SCSI_BUS}", *slots]
     return [word for device in devices for word in ("-device", device)]
 
 
@@ -93,13 +93,13 @@ def _device(hardware: Hardware, slot: str) -> Mapping[str, str]:
             return {
                 **_sectors(hardware.sector_bytes),
                 "driver": "scsi-hd",
-                "bus": f"{SCSI_BUS}.0",
+                "bus": f"{_SCSI_BUS}.0",
                 "vendor": hardware.vendor,
                 "product": hardware.model,
-                "serial": hardware.serial[:LONGEST_SCSI_SERIAL],
+                "serial": hardware.serial[:_LONGEST_SCSI_SERIAL],
                 "device_id": hardware.serial,
             }
-        case NvmeNamespace(controller=None, nsid=1) if len(hardware.serial) <= LONGEST_NVME_SERIAL:
+        case NvmeNamespace(controller=None, nsid=1) if len(hardware.serial) <= _LONGEST_NVME_SERIAL:
             return {"driver": "nvme", "bus": slot, "serial": hardware.serial, **_sectors(hardware.sector_bytes)}
     raise ValueError(f"QEMU has no device like this: {hardware}")
 

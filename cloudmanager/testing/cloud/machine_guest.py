@@ -8,7 +8,7 @@ from cloudmanager.testing.cloud.hardware import Hardware
 from cloudmanager.testing.cloud.machine import Machine
 from cloudmanager.testing.cloud.timeline import Timeline
 
-PLAYED = (None, Effect.HANG, Effect.LATE)
+_PLAYED = (None, Effect.HANG, Effect.LATE)
 
 
 class MachineGuest(Guest):
@@ -39,7 +39,7 @@ class MachineGuest(Guest):
         read_only: bool,
         effect: Effect | None,
     ) -> None:
-        if effect not in PLAYED:
+        if effect not in _PLAYED:
             raise ValueError(f"a real guest cannot play {effect}")
         with self._lock:
             if key in self._expected and key not in self._present:

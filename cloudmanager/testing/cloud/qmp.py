@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-COMMAND_SECONDS = 30.0
+_COMMAND_SECONDS = 30.0
 
 
 class QmpError(Exception):
@@ -26,7 +26,7 @@ class Channel:
         self._events: list[dict[str, Any]] = []
 
     def execute(
-        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = COMMAND_SECONDS
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout: float = _COMMAND_SECONDS
     ) -> Any:
         """What the command returns. Raises QmpError."""
         deadline = time.monotonic() + timeout
@@ -39,7 +39,7 @@ class Channel:
             raise QmpError(f"{command}: {answer['error']['desc']}")
         return answer["return"]
 
-    def wait_for(self, event: str, timeout: float = COMMAND_SECONDS, **data: object) -> None:
+    def wait_for(self, event: str, timeout: float = _COMMAND_SECONDS, **data: object) -> None:
         """Returns when an event with these data has come, or if it came since the last look. Raises QmpError."""
         deadline = time.monotonic() + timeout
 

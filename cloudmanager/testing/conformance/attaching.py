@@ -34,7 +34,7 @@ from cloudmanager.testing.conformance.checks import (
 )
 from cloudmanager.testing.conformance.harness import ErrorCase, Harness, Trouble
 
-THREADS = 4
+_THREADS = 4
 
 
 class AttachingChecks(Checks):
@@ -135,16 +135,16 @@ class AttachingChecks(Checks):
         provider, native = harness.make_provider(), harness.make_disk()
         made = plan(provider, native)
         harness.calls.clear()
-        answers = _together(provider, [made] * THREADS)
+        answers = _together(provider, [made] * _THREADS)
         assert len(set(map(repr, answers))) == 1
         assert len(harness.calls.mutations()) == 1
 
     def test_several_disks_attached_at_once_do_not_meet(self, harness: Harness) -> None:
         provider = harness.make_provider()
-        natives = [harness.make_disk() for _ in range(THREADS)]
-        with ThreadPoolExecutor(THREADS) as pool:
+        natives = [harness.make_disk() for _ in range(_THREADS)]
+        with ThreadPoolExecutor(_THREADS) as pool:
             plans = list(pool.map(lambda native: plan(provider, native), natives))
-        assert len({made.slot for made in plans}) == THREADS
+        assert len({made.slot for made in plans}) == _THREADS
         _together(provider, plans)
         for made, native in zip(plans, natives, strict=True):
             assert_is(provider.locate(made.disk), harness, native)

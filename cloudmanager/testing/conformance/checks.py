@@ -15,7 +15,7 @@ from cloudmanager.core.model import CONFIRMED, Access, Attachment, AttachPlan, D
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.conformance.harness import Harness
 
-SAMPLE_BYTES = 4096
+_SAMPLE_BYTES = 4096
 SLACK_SECONDS = 5.0
 """What a bounded wait may take beyond its bound on a busy machine."""
 
@@ -96,7 +96,7 @@ def assert_is(device: object, harness: Harness, disk: str) -> None:
     """The device has the bytes of the disk: it is the right one."""
     assert isinstance(device, Device), f"no device, but {device!r}"
     with Path(device.path).open("rb", buffering=0) as file:
-        assert os.pread(file.fileno(), SAMPLE_BYTES, 0) == harness.content(disk), f"{device.path} is another disk"
+        assert os.pread(file.fileno(), _SAMPLE_BYTES, 0) == harness.content(disk), f"{device.path} is another disk"
 
 
 def assert_attached_here(harness: Harness, disk: str) -> None:

@@ -22,7 +22,7 @@ from cloudmanager.testing.conformance.checks import (
 )
 from cloudmanager.testing.conformance.harness import Harness
 
-MOST_CALLS = 40
+_MOST_CALLS = 40
 """No provider needs as many calls for an attach; a check that gets there is broken."""
 
 
@@ -31,7 +31,7 @@ class CrashingChecks(Checks):
 
     def test_killed_after_any_call_of_an_attach_the_next_process_converges(self, harness: Harness) -> None:
         """On an attachment that is known as ours, and that can be detached without a trace."""
-        for calls in range(1, MOST_CALLS):
+        for calls in range(1, _MOST_CALLS):
             native = harness.make_disk()
             made = plan(harness.make_provider(), native)
             committed = commit(harness, made)
@@ -44,10 +44,10 @@ class CrashingChecks(Checks):
             assert_free(harness, native)
             if not was_killed:
                 return
-        raise AssertionError(f"an attach takes more than {MOST_CALLS} calls")
+        raise AssertionError(f"an attach takes more than {_MOST_CALLS} calls")
 
     def test_killed_after_any_call_of_an_attach_a_detach_leaves_nothing(self, harness: Harness) -> None:
-        for calls in range(1, MOST_CALLS):
+        for calls in range(1, _MOST_CALLS):
             native = harness.make_disk()
             committed = commit(harness, plan(harness.make_provider(), native))
             was_killed = _killed_after(harness, calls, partial(_attach, harness, committed))
@@ -55,10 +55,10 @@ class CrashingChecks(Checks):
             assert_free(harness, native)
             if not was_killed:
                 return
-        raise AssertionError(f"an attach takes more than {MOST_CALLS} calls")
+        raise AssertionError(f"an attach takes more than {_MOST_CALLS} calls")
 
     def test_killed_after_any_call_of_a_detach_the_next_process_converges(self, harness: Harness) -> None:
-        for calls in range(1, MOST_CALLS):
+        for calls in range(1, _MOST_CALLS):
             native = harness.make_disk()
             done = attach(harness.make_provider(), native)
             was_killed = _killed_after(harness, calls, partial(_detach, harness, done.attachment))
@@ -66,7 +66,7 @@ class CrashingChecks(Checks):
             assert_free(harness, native)
             if not was_killed:
                 return
-        raise AssertionError(f"a detach takes more than {MOST_CALLS} calls")
+        raise AssertionError(f"a detach takes more than {_MOST_CALLS} calls")
 
 
 def _attach(harness: Harness, committed: Committed) -> None:

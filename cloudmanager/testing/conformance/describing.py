@@ -17,7 +17,7 @@ from cloudmanager.testing.conformance.checks import (
 )
 from cloudmanager.testing.conformance.harness import Harness, Trouble
 
-METADATA_TROUBLES = (Trouble.METADATA_ABSENT, Trouble.METADATA_SLOW, Trouble.METADATA_REFUSING)
+_METADATA_TROUBLES = (Trouble.METADATA_ABSENT, Trouble.METADATA_SLOW, Trouble.METADATA_REFUSING)
 
 
 class DescribingChecks(Checks):
@@ -82,7 +82,7 @@ class DescribingChecks(Checks):
         for listed in _all(provider, Query()):
             assert provider.describe(listed.id) == listed
 
-    @pytest.mark.parametrize("trouble", METADATA_TROUBLES, ids=lambda trouble: trouble.name.lower())
+    @pytest.mark.parametrize("trouble", _METADATA_TROUBLES, ids=lambda trouble: trouble.name.lower())
     def test_a_metadata_server_that_fails_ends_the_start_with_what_was_tried(
         self, harness: Harness, trouble: Trouble
     ) -> None:

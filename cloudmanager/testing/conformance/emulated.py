@@ -16,8 +16,8 @@ from cloudmanager.testing.conformance.harness import Harness, Trouble
 NODE = "worker-1"
 NEIGHBOUR = "worker-2"
 SAMPLE_BYTES = 4096
-SLOW_SECONDS = 0.5
-BOUNDS = {
+_SLOW_SECONDS = 0.5
+_BOUNDS = {
     "attach_timeout_seconds": 1.5,
     "detach_timeout_seconds": 1.5,
     "device_timeout_seconds": 1.0,
@@ -27,10 +27,10 @@ BOUNDS = {
     "poll_seconds": 0.05,
     "retry_attempts": 2,
 }
-"""Short enough for checks of bounds, long enough for a slow machine's attach of SLOW_SECONDS."""
+"""Short enough for checks of bounds, long enough for a slow machine's attach of _SLOW_SECONDS."""
 
 _GUEST_FAULTS = {
-    Trouble.DEVICE_IS_LATE: Fault("guest.plug", Effect.LATE, seconds=SLOW_SECONDS),
+    Trouble.DEVICE_IS_LATE: Fault("guest.plug", Effect.LATE, seconds=_SLOW_SECONDS),
     Trouble.DEVICE_IS_MISSING: Fault("guest.plug", Effect.HANG),
     Trouble.DEVICE_STAYS: Fault("guest.unplug", Effect.HANG),
     Trouble.LINK_MISSING: Fault("guest.plug", Effect.NO_LINK),
@@ -113,7 +113,7 @@ class EmulatorHarness(Harness):
         return native
 
     def table(self) -> dict[str, Any]:
-        return {**self.cloud.provider_settings(NODE), **BOUNDS}
+        return {**self.cloud.provider_settings(NODE), **_BOUNDS}
 
     # The rest is the same for all
 
@@ -200,7 +200,7 @@ class EmulatorHarness(Harness):
         if trouble in _OPERATION_EFFECTS:
             is_attach = trouble in (Trouble.ATTACH_HANGS, Trouble.ATTACH_IS_SLOW, Trouble.ATTACH_LIES)
             operation = self.attach_operation if is_attach else self.detach_operation
-            return [Fault(operation, _OPERATION_EFFECTS[trouble], times=0, seconds=SLOW_SECONDS)]
+            return [Fault(operation, _OPERATION_EFFECTS[trouble], times=0, seconds=_SLOW_SECONDS)]
         if trouble is Trouble.DESCRIBE_IS_STALE:
             return [Fault(read, Effect.STALE, times=0) for read in self.reads]
         return [self.denied(read) for read in self.reads]

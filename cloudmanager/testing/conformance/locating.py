@@ -10,7 +10,7 @@ from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.conformance.checks import SLACK_SECONDS, Checks, an_error, assert_is, attach, describe
 from cloudmanager.testing.conformance.harness import Harness, Trouble
 
-LINK_TROUBLES = (
+_LINK_TROUBLES = (
     Trouble.LINK_MISSING,
     Trouble.LINK_STALE,
     Trouble.LINK_SWAPPED,
@@ -22,7 +22,7 @@ LINK_TROUBLES = (
 class LocatingChecks(Checks):
     """18 to 20 of the list, and that unknown is not absent."""
 
-    @pytest.mark.parametrize("trouble", LINK_TROUBLES, ids=lambda trouble: trouble.name.lower())
+    @pytest.mark.parametrize("trouble", _LINK_TROUBLES, ids=lambda trouble: trouble.name.lower())
     def test_a_link_that_is_wrong_misleads_nobody(self, harness: Harness, trouble: Trouble) -> None:
         provider, native = harness.make_provider(), harness.make_disk()
         attach(provider, harness.make_disk())

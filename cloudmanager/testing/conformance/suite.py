@@ -8,7 +8,7 @@ from cloudmanager.testing.conformance.detaching import DetachingChecks
 from cloudmanager.testing.conformance.locating import LocatingChecks
 from cloudmanager.testing.conformance.replacing import ReplacingChecks
 
-ERRORS_CHECK = "test_every_error_of_the_cloud_has_its_class"
+_ERRORS_CHECK = "test_every_error_of_the_cloud_has_its_class"
 
 
 class ProviderConformance(
@@ -30,4 +30,4 @@ class ProviderConformance(
 
     def test_the_errors_of_the_cloud_are_listed_or_declared_to_be_none(self) -> None:
         """Without cases, pytest would pass over the check of their classes."""
-        assert self.harness_type.error_cases or ERRORS_CHECK in self.harness_type.does_not_apply
+        assert self.harness_type.error_cases or _ERRORS_CHECK in self.harness_type.does_not_apply

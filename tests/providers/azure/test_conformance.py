@@ -1,6 +1,6 @@
 """The Azure provider is certified; what depends on it, on both kinds of disk controllers."""
 
-from cloudmanager.testing.cloud.azure.inventory import Controller
+from cloudmanager.testing.cloud.azure.state import Controller
 from cloudmanager.testing.conformance import ProviderConformance
 from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE
 from cloudmanager.testing.conformance.locating import LocatingChecks

@@ -8,8 +8,8 @@ import pytest
 
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import ATTACH, GROUP, SUBSCRIPTION
-from cloudmanager.testing.cloud.azure.inventory import Controller
 from cloudmanager.testing.cloud.azure.operations import Form
+from cloudmanager.testing.cloud.azure.state import Controller
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.providers.azure.clients import Sdk, Wire, disk_path, error_of, machine_path, refused
 

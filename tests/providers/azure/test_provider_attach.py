@@ -16,8 +16,8 @@ from cloudmanager.core.model import Access, Device, NotAttached
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import ATTACH, GROUP
-from cloudmanager.testing.cloud.azure.inventory import Controller
 from cloudmanager.testing.cloud.azure.operations import Form
+from cloudmanager.testing.cloud.azure.state import Controller
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.providers.azure.clients import attach, describe, make_provider, plan_for
 

@@ -11,7 +11,7 @@ from cloudmanager.core.model import Disk, Query
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import GROUP, OTHER_GROUP, OTHER_SUBSCRIPTION, SUBSCRIPTION
-from cloudmanager.testing.cloud.azure.inventory import ManagedDisk, Place
+from cloudmanager.testing.cloud.azure.state import ManagedDisk, Place
 from tests.providers.azure.clients import describe, disk_path, make_provider
 
 

@@ -10,9 +10,9 @@ from cloudmanager.core.errors import AccessDenied, DeviceMismatch, DeviceNotRead
 from cloudmanager.core.model import Device, NotAttached
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud import backing
-from cloudmanager.testing.cloud.azure import AzureEmulation, layout
+from cloudmanager.testing.cloud.azure import AzureEmulation, devices
 from cloudmanager.testing.cloud.azure.emulation import ATTACH
-from cloudmanager.testing.cloud.azure.inventory import Controller
+from cloudmanager.testing.cloud.azure.state import Controller
 from cloudmanager.testing.cloud.calls import Call
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.providers.azure.clients import attach, describe, make_provider
@@ -110,7 +110,7 @@ def test_two_namespaces_at_one_lun_cannot_be_told_apart(cloud: AzureEmulation, i
     provider = make_provider(cloud, "worker-9")
     disk = attach(provider, "evidence-7").disk
     guest.plug(
-        "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), layout.data_disk(Controller.NVME, 63, "ghost")
+        "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), devices.data_disk(Controller.NVME, 63, "ghost")
     )
     with pytest.raises(DeviceMismatch, match="cannot be told"):
         provider.locate(disk)

@@ -17,7 +17,7 @@ from cloudmanager.providers import gce
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import Emulation
 from cloudmanager.testing.cloud.gce.emulation import HOME, PROJECT
-from cloudmanager.testing.cloud.gce.refusals import THROTTLES
+from cloudmanager.testing.cloud.gce.errors import THROTTLES
 from cloudmanager.testing.conformance import ErrorCase
 from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE, EmulatorHarness
 

@@ -13,7 +13,7 @@ from google.cloud import compute_v1
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import Emulation, schema
 from cloudmanager.testing.cloud.gce.emulation import PROJECT, PROJECT_NUMBER
-from cloudmanager.testing.cloud.gce.refusals import THROTTLES
+from cloudmanager.testing.cloud.gce.errors import THROTTLES
 from tests.providers.gce.clients import Clients
 
 ZONE = f"projects/{PROJECT}/zones/us-central1-b"

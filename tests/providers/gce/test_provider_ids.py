@@ -10,7 +10,7 @@ import pytest
 from cloudmanager.core.errors import AccessDenied, ConfigurationError, InvalidDiskId, InvalidRequest, MissingExtra
 from cloudmanager.core.model import Node, Severity
 from cloudmanager.providers.gce.provider import GceProvider
-from cloudmanager.providers.gce.resource_id import Resource, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource_id import ResourceId, parse_disk, parse_snapshot
 from cloudmanager.providers.gce.settings import GceSettings
 from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.checks import describe
@@ -70,7 +70,7 @@ def test_what_is_no_name_of_a_disk_is_refused_with_an_example(native: str) -> No
 
 
 def test_a_snapshot_is_named_by_name_or_path() -> None:
-    wanted = Resource("acme", "global", "snapshots", "case-7")
+    wanted = ResourceId("acme", "global", "snapshots", "case-7")
     assert parse_snapshot("case-7", "acme") == parse_snapshot(wanted.path, "other") == wanted
     with pytest.raises(InvalidDiskId):
         parse_snapshot(ZONAL, "acme")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from fnmatch import fnmatchcase
 
-from cloudmanager.testing.cloud.azure import words
+from cloudmanager.testing.cloud.azure import errors
 
 LIFE_SECONDS = 86400
 
@@ -47,21 +47,21 @@ class Accounts:
         """Raises ArmError."""
         header = headers.get("Authorization")
         if not header:
-            raise words.no_token()
+            raise errors.no_token()
         scheme, _, token = header.partition(" ")
         identity = self._tokens.get(token) if scheme.casefold() == "bearer" else None
         if identity is None:
-            raise words.bad_token()
+            raise errors.bad_token()
         return identity
 
 
 def authorize(identity: Identity, action: str, scope: str) -> None:
     """Raises ArmError."""
     if not identity.may(action):
-        raise words.forbidden(identity.client_id, action, scope)
+        raise errors.forbidden(identity.client_id, action, scope)
 
 
 def authorize_link(identity: Identity, action: str, scope: str, linked_action: str, linked: str) -> None:
     """For an action that needs another one on a second resource. Raises ArmError."""
     if not identity.may(linked_action):
-        raise words.forbidden_link(identity.client_id, action, scope, linked_action, linked)
+        raise errors.forbidden_link(identity.client_id, action, scope, linked_action, linked)

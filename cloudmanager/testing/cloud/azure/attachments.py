@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from cloudmanager.testing.cloud.azure import words
-from cloudmanager.testing.cloud.azure.ids import ResourceId
-from cloudmanager.testing.cloud.azure.inventory import DataDisk, Inventory, Machine, ManagedDisk
+from cloudmanager.testing.cloud.azure import errors
+from cloudmanager.testing.cloud.azure.errors import ArmError
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 from cloudmanager.testing.cloud.azure.sizes import SIZES
-from cloudmanager.testing.cloud.azure.words import ArmError
+from cloudmanager.testing.cloud.azure.state import DataDisk, Inventory, Machine, ManagedDisk
 
-LUNS = range(64)
+_LUNS = range(64)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def resolve(disk_id: str) -> ResourceId:
     """Raises ArmError."""
     parsed = ResourceId.parse(disk_id)
     if parsed is None or parsed.kind.casefold() != "disks":
-        raise words.bad_value(disk_id, "diskId")
+        raise errors.bad_value(disk_id, "diskId")
     return parsed
 
 
@@ -61,7 +61,7 @@ class Attachments:
     def begin(self, machine: Machine, attach: Sequence[AttachRequest], detach: Sequence[ResourceId]) -> Change:
         """Puts the change into the machine's model. Raises ArmError for what Azure refuses at once."""
         if machine.is_busy:
-            raise words.busy()
+            raise errors.busy()
         leaving = tuple(self._leaving(machine, disk) for disk in detach)
         failure = self._check_all(machine, attach, leaving)
         for entry in leaving:
@@ -104,10 +104,10 @@ class Attachments:
     @staticmethod
     def free_lun(machine: Machine) -> int:
         """The lowest one. Raises ArmError."""
-        free = (lun for lun in LUNS if machine.at(lun) is None)
+        free = (lun for lun in _LUNS if machine.at(lun) is None)
         lun = next(free, None)
         if lun is None:
-            raise words.too_many_disks(len(LUNS))
+            raise errors.too_many_disks(len(_LUNS))
         return lun
 
     def _settle(self, machine: Machine, state: str) -> None:
@@ -125,7 +125,7 @@ class Attachments:
     def _leaving(machine: Machine, disk: ResourceId) -> DataDisk:
         entry = machine.entry(disk)
         if entry is None:
-            raise words.not_attached(str(disk), machine.id.name)
+            raise errors.not_attached(str(disk), machine.id.name)
         return entry
 
     def _enter(self, machine: Machine, wanted: AttachRequest) -> DataDisk:
@@ -139,7 +139,7 @@ class Attachments:
     ) -> ArmError | None:
         limit = SIZES[machine.size].max_data_disks
         if len(machine.data_disks) - len(leaving) + len(attach) > limit and attach:
-            raise words.too_many_disks(limit)
+            raise errors.too_many_disks(limit)
         failures = [self._check(machine, wanted, attach) for wanted in attach]
         return next(filter(None, failures), None)
 
@@ -147,42 +147,42 @@ class Attachments:
         """Raises what is refused at once; answers with what is found out later."""
         disk = self._inventory.disks.get(wanted.disk.key)
         if disk is None:
-            raise words.no_such_disk(str(wanted.disk))
+            raise errors.no_such_disk(str(wanted.disk))
         self._check_place(machine, disk)
         self._check_lun(machine, wanted, attach)
         if disk.max_shares > 1 and wanted.caching != "None":
-            raise words.shared_disk_caching(disk.id.name)
+            raise errors.shared_disk_caching(disk.id.name)
         return self._check_owners(machine, disk)
 
     @staticmethod
     def _check_place(machine: Machine, disk: ManagedDisk) -> None:
         if disk.place.region != machine.place.region:
-            raise words.other_region(str(disk.id), disk.place.region, machine.place.region)
+            raise errors.other_region(str(disk.id), disk.place.region, machine.place.region)
         if disk.is_zone_redundant or disk.place.zone == machine.place.zone:
             return
         if not disk.place.zone:
-            raise words.not_in_zone(str(disk.id), machine.place.zone)
-        raise words.other_zone(str(disk.id), machine.place.zone, disk.place.zone)
+            raise errors.not_in_zone(str(disk.id), machine.place.zone)
+        raise errors.other_zone(str(disk.id), machine.place.zone, disk.place.zone)
 
     @staticmethod
     def _check_lun(machine: Machine, wanted: AttachRequest, attach: Sequence[AttachRequest]) -> None:
         if wanted.lun is None:
             return
-        if wanted.lun not in LUNS:
-            raise words.lun_out_of_range(wanted.lun)
+        if wanted.lun not in _LUNS:
+            raise errors.lun_out_of_range(wanted.lun)
         if machine.at(wanted.lun) is not None or sum(other.lun == wanted.lun for other in attach) > 1:
-            raise words.lun_taken(wanted.lun)
+            raise errors.lun_taken(wanted.lun)
 
     def _check_owners(self, machine: Machine, disk: ManagedDisk) -> ArmError | None:
         holders = self.holders(disk.id)
         for holder in holders:
             entry = holder.entry(disk.id)
             if entry is not None and entry.to_be_detached:
-                raise words.being_detached(disk.id.name, machine.id.name)
+                raise errors.being_detached(disk.id.name, machine.id.name)
         if machine in holders:
-            return words.owned(str(disk.id), str(machine.id))
+            return errors.owned(str(disk.id), str(machine.id))
         if len(holders) < disk.max_shares:
             return None
         if not any(owner.key == holders[0].id.key for owner in disk.owners):
-            raise words.being_attached(disk.id.name, str(machine.id), str(holders[0].id), str(disk.id))
-        return words.owned(str(disk.id), str(holders[0].id))
+            raise errors.being_attached(disk.id.name, str(machine.id), str(holders[0].id), str(disk.id))
+        return errors.owned(str(disk.id), str(holders[0].id))

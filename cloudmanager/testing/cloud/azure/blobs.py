@@ -3,11 +3,11 @@
 import re
 
 from cloudmanager.testing.cloud.azure.disks import access_path
-from cloudmanager.testing.cloud.azure.inventory import Inventory, ManagedDisk
+from cloudmanager.testing.cloud.azure.state import Inventory, ManagedDisk
 from cloudmanager.testing.cloud.wire import Request, Response
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-LONGEST_ANSWER = 64 * 1024 * 1024
+_LONGEST_ANSWER = 64 * 1024 * 1024
 
 
 def is_blob(request: Request) -> bool:
@@ -31,7 +31,7 @@ def answer(disk: ManagedDisk, request: Request) -> Response:
     if match is None:
         return Response(416 if request.headers.get("Range") else 400, headers=headers)
     first = int(match[1])
-    last = min(int(match[2] or disk.size_bytes - 1), disk.size_bytes - 1, first + LONGEST_ANSWER - 1)
+    last = min(int(match[2] or disk.size_bytes - 1), disk.size_bytes - 1, first + _LONGEST_ANSWER - 1)
     if first > last:
         return Response(416, headers={**headers, "Content-Range": f"bytes */{disk.size_bytes}"})
     with disk.file.open("rb") as file:

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cloudmanager.testing.cloud import backing
-from cloudmanager.testing.cloud.azure import documents, words
-from cloudmanager.testing.cloud.azure.asked import Asked
-from cloudmanager.testing.cloud.azure.ids import ResourceId
-from cloudmanager.testing.cloud.azure.inventory import GIB, Inventory, ManagedDisk, Place, within
-from cloudmanager.testing.cloud.azure.operations import Document, Form, Operations, Running
-from cloudmanager.testing.cloud.azure.work import Ending, Work
+from cloudmanager.testing.cloud.azure import documents, errors
+from cloudmanager.testing.cloud.azure.context import RequestContext
+from cloudmanager.testing.cloud.azure.operations import Document, Ending, Form, Operations, Running, Work
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
+from cloudmanager.testing.cloud.azure.state import GIB, Inventory, ManagedDisk, Place, within
 from cloudmanager.testing.cloud.wire import Response
 
 CREATE_SECONDS = 3.0
 DELETE_SECONDS = 2.0
-RETRY_AFTER_SECONDS = 2.0
+_RETRY_AFTER_SECONDS = 2.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}(?<![-.])")
 
 
@@ -41,7 +40,7 @@ class Starter:
 
     def start(
         self,
-        asked: Asked,
+        context: RequestContext,
         region: str,
         seconds: float,
         ending: Ending,
@@ -49,9 +48,9 @@ class Starter:
         body: Document | None = None,
     ) -> Response:
         operation = self._operations.add(
-            Running(asked.subscription, region, "DiskOperations", result, asked.version, shows_output=True)
+            Running(context.subscription, region, "DiskOperations", result, context.version, shows_output=True)
         )
-        self._work.start(operation, seconds, asked.fault, ending)
+        self._work.start(operation, seconds, context.fault, ending)
         headers = {**self._operations.headers(operation, Form.BOTH), **self._retry_after()}
         return Response(202, headers=headers) if body is None else Response.of_json(202, body, headers)
 
@@ -59,8 +58,8 @@ class Starter:
         """In milliseconds where the emulated time runs faster: clients take `Retry-After: 0` for no advice."""
         pace = self._work.timeline.pace
         if pace >= 1:
-            return {"Retry-After": f"{RETRY_AFTER_SECONDS * pace:.0f}"}
-        return {"retry-after-ms": f"{max(20, 1000 * RETRY_AFTER_SECONDS * pace):.0f}"}
+            return {"Retry-After": f"{_RETRY_AFTER_SECONDS * pace:.0f}"}
+        return {"retry-after-ms": f"{max(20, 1000 * _RETRY_AFTER_SECONDS * pace):.0f}"}
 
 
 class Disks:
@@ -71,17 +70,17 @@ class Disks:
         self._starter = starter
         self._directory = directory
 
-    def get(self, asked: Asked) -> Response:
-        return Response.of_json(200, documents.disk(asked.seen.disk(asked.match.resource)))
+    def get(self, context: RequestContext) -> Response:
+        return Response.of_json(200, documents.disk(context.seen.disk(context.match.resource)))
 
-    def list(self, asked: Asked, *, size: int, url: str) -> Response:
-        records = within(asked.seen.disks.values(), asked.subscription, asked.match.names.get("group"))
-        return asked.page(records, lambda it: it.id.key, documents.disk, size=size, url=url)
+    def list(self, context: RequestContext, *, size: int, url: str) -> Response:
+        records = within(context.seen.disks.values(), context.subscription, context.match.names.get("group"))
+        return context.page(records, lambda it: it.id.key, documents.disk, size=size, url=url)
 
-    def put(self, asked: Asked) -> Response:
-        body = asked.body("Disk")
-        known = self._inventory.disks.get(asked.match.resource.key)
-        record = self._create(asked, body) if known is None else self._update(known, body)
+    def put(self, context: RequestContext) -> Response:
+        body = context.body("Disk")
+        known = self._inventory.disks.get(context.match.resource.key)
+        record = self._create(context, body) if known is None else self._update(known, body)
         record.provisioning_state = "Updating"
         shown = documents.disk(record)
         ending = Ending(
@@ -90,35 +89,35 @@ class Disks:
             forget=partial(self._give_up, record, is_new=known is None),
         )
         return self._starter.start(
-            asked, record.place.region, CREATE_SECONDS, ending, partial(documents.disk, record), shown
+            context, record.place.region, CREATE_SECONDS, ending, partial(documents.disk, record), shown
         )
 
-    def delete(self, asked: Asked) -> Response:
-        record = self._inventory.disks.get(asked.match.resource.key)
+    def delete(self, context: RequestContext) -> Response:
+        record = self._inventory.disks.get(context.match.resource.key)
         if record is None:
             return Response(204)
         holder = next((it for it in self._inventory.machines.values() if it.entry(record.id)), None)
         if holder is not None:
-            raise words.attached_disk(record.id.name, str(holder.id))
+            raise errors.attached_disk(record.id.name, str(holder.id))
         ending = Ending(partial(self.forget, record), fail=_nothing, forget=_nothing)
-        return self._starter.start(asked, record.place.region, DELETE_SECONDS, ending, lambda: None)
+        return self._starter.start(context, record.place.region, DELETE_SECONDS, ending, lambda: None)
 
-    def grant_access(self, asked: Asked, url: str) -> Response:
-        wanted = asked.body("GrantAccessData")
-        record = self._inventory.disk(asked.match.resource)
+    def grant_access(self, context: RequestContext, url: str) -> Response:
+        wanted = context.body("GrantAccessData")
+        record = self._inventory.disk(context.match.resource)
         if record.owners:
-            raise words.access_while_attached(record.id.name, str(record.owners[0]))
+            raise errors.access_while_attached(record.id.name, str(record.owners[0]))
         if str(wanted["access"]).casefold() != "read":
-            raise words.bad_value(wanted["access"], "access")
+            raise errors.bad_value(wanted["access"], "access")
         ending = Ending(partial(self._open_access, record), fail=_nothing, forget=_nothing)
         return self._starter.start(
-            asked, record.place.region, 1.0, ending, lambda: {"accessSAS": f"{url}{access_path(record)}"}
+            context, record.place.region, 1.0, ending, lambda: {"accessSAS": f"{url}{access_path(record)}"}
         )
 
-    def revoke_access(self, asked: Asked) -> Response:
-        record = self._inventory.disk(asked.match.resource)
+    def revoke_access(self, context: RequestContext) -> Response:
+        record = self._inventory.disk(context.match.resource)
         ending = Ending(partial(setattr, record, "access_token", ""), fail=_nothing, forget=_nothing)
-        return self._starter.start(asked, record.place.region, 1.0, ending, lambda: None)
+        return self._starter.start(context, record.place.region, 1.0, ending, lambda: None)
 
     def add(self, record: ManagedDisk, source: Source | None = None) -> None:
         """With its bytes: a copy, or zeros."""
@@ -134,14 +133,14 @@ class Disks:
         self._inventory.disks.pop(record.id.key, None)
         record.file.unlink(missing_ok=True)
 
-    def _create(self, asked: Asked, body: Mapping[str, Any]) -> ManagedDisk:
-        resource = asked.match.resource
+    def _create(self, context: RequestContext, body: Mapping[str, Any]) -> ManagedDisk:
+        resource = context.match.resource
         check_name(resource.name)
-        owned = within(self._inventory.disks.values(), asked.subscription, None)
+        owned = within(self._inventory.disks.values(), context.subscription, None)
         if self.quota is not None and sum(1 for _ in owned) >= self.quota:
-            raise words.quota(self.quota)
+            raise errors.quota(self.quota)
         properties, region = _required(body)
-        source = find_source(self._inventory, asked, properties["creationData"])
+        source = find_source(self._inventory, context, properties["creationData"])
         record = ManagedDisk(
             resource,
             Place(region, (body.get("zones") or [""])[0]),
@@ -158,7 +157,7 @@ class Disks:
     def _update(record: ManagedDisk, body: Mapping[str, Any]) -> ManagedDisk:
         wanted = (body.get("properties") or {}).get("creationData")
         if wanted is not None and dict(wanted) != record.creation_data:
-            raise words.frozen_property("creationData")
+            raise errors.frozen_property("creationData")
         record.tags = dict(body.get("tags") or record.tags)
         record.version += 1
         return record
@@ -182,43 +181,43 @@ def access_path(record: ManagedDisk) -> str:
 def check_name(name: str) -> None:
     """Raises ArmError."""
     if not _NAME.fullmatch(name):
-        raise words.bad_resource_name(name)
+        raise errors.bad_resource_name(name)
 
 
-def find_source(inventory: Inventory, asked: Asked, creation: Mapping[str, Any]) -> Source | None:
+def find_source(inventory: Inventory, context: RequestContext, creation: Mapping[str, Any]) -> Source | None:
     """What `creationData` copies: a disk or a finished snapshot. Raises ArmError."""
     if creation["createOption"].casefold() != "copy":
         return None
     text = creation.get("sourceResourceId")
     if not text:
-        raise words.missing_member("creationData.sourceResourceId")
+        raise errors.missing_member("creationData.sourceResourceId")
     source = ResourceId.parse(text)
     if source is not None and (disk := inventory.disks.get(source.key)):
-        asked.need_link("disks/beginGetAccess/action", text)
+        context.need_link("disks/beginGetAccess/action", text)
         return Source(disk.id, disk.file, disk.size_bytes)
     if source is not None and (snapshot := inventory.snapshots.get(source.key)):
-        asked.need_link("snapshots/beginGetAccess/action", text)
+        context.need_link("snapshots/beginGetAccess/action", text)
         if snapshot.completion_percent < 100:
-            raise words.unfinished_source(snapshot.id.name, snapshot.completion_percent)
+            raise errors.unfinished_source(snapshot.id.name, snapshot.completion_percent)
         return Source(snapshot.id, snapshot.file, snapshot.size_bytes)
-    raise words.no_source(text)
+    raise errors.no_source(text)
 
 
 def _required(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
     """Properties and region. Raises ArmError."""
     for member in ("location", "properties"):
         if not body.get(member):
-            raise words.missing_member(member)
+            raise errors.missing_member(member)
     return body["properties"], str(body["location"]).casefold().replace(" ", "")
 
 
 def _size(properties: Mapping[str, Any], source: Source | None) -> int:
     gigabytes = properties.get("diskSizeGB")
     if gigabytes is None and source is None:
-        raise words.size_missing()
+        raise errors.size_missing()
     wanted = 0 if gigabytes is None else int(gigabytes) * GIB
     if source is not None and gigabytes is not None and wanted < source.size_bytes:
-        raise words.bad_value(gigabytes, "disk.diskSizeGB")
+        raise errors.bad_value(gigabytes, "disk.diskSizeGB")
     return max(wanted, source.size_bytes if source else 0)
 
 

@@ -2,15 +2,7 @@
 
 from datetime import datetime
 
-from cloudmanager.testing.cloud.azure.inventory import (
-    GIB,
-    DataDisk,
-    Group,
-    Inventory,
-    Machine,
-    ManagedDisk,
-    Snapshot,
-)
+from cloudmanager.testing.cloud.azure.state import GIB, DataDisk, Group, Inventory, Machine, ManagedDisk, Snapshot
 
 Shown = dict[str, object]
 

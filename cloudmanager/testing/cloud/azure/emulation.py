@@ -7,29 +7,19 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from cloudmanager.testing.cloud.authority import Authority
-from cloudmanager.testing.cloud.azure import accounts, blobs, documents, layout, routes, words
+from cloudmanager.testing.cloud.azure import accounts, blobs, devices, documents, errors, routes
 from cloudmanager.testing.cloud.azure.accounts import Accounts, Identity
-from cloudmanager.testing.cloud.azure.asked import Asked
 from cloudmanager.testing.cloud.azure.attachments import AttachRequest, Change
+from cloudmanager.testing.cloud.azure.context import RequestContext
 from cloudmanager.testing.cloud.azure.disks import Disks, Starter
-from cloudmanager.testing.cloud.azure.ids import ResourceId
-from cloudmanager.testing.cloud.azure.inventory import (
-    GIB,
-    Controller,
-    DataDisk,
-    Inventory,
-    Machine,
-    ManagedDisk,
-    Place,
-)
+from cloudmanager.testing.cloud.azure.errors import ArmError
 from cloudmanager.testing.cloud.azure.machines import Machines
-from cloudmanager.testing.cloud.azure.metadata import MetadataServer
-from cloudmanager.testing.cloud.azure.metadata_servers import MetadataServers
-from cloudmanager.testing.cloud.azure.operations import Form, Operations
+from cloudmanager.testing.cloud.azure.metadata import MetadataServer, MetadataServers
+from cloudmanager.testing.cloud.azure.operations import Form, Operations, Work
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 from cloudmanager.testing.cloud.azure.sizes import DEFAULT_SIZE
 from cloudmanager.testing.cloud.azure.snapshots import Snapshots
-from cloudmanager.testing.cloud.azure.words import ArmError
-from cloudmanager.testing.cloud.azure.work import Work
+from cloudmanager.testing.cloud.azure.state import GIB, Controller, DataDisk, Inventory, Machine, ManagedDisk, Place
 from cloudmanager.testing.cloud.backing import make
 from cloudmanager.testing.cloud.emulator import Emulator, Operation, Refusal
 from cloudmanager.testing.cloud.faults import Effect, Fault
@@ -40,13 +30,13 @@ SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 OTHER_SUBSCRIPTION = "c4b5a3d2-7e61-4f0a-8b9c-2d3e4f5a6b7c"
 GROUP = "Evidence-RG"
 OTHER_GROUP = "Archive-RG"
-HOME = "westeurope-1"
-SYSTEM_DISK_BYTES = 64 * 1024 * 1024
+_HOME = "westeurope-1"
+_SYSTEM_DISK_BYTES = 64 * 1024 * 1024
 ATTACH = "VirtualMachines_AttachDetachDataDisks"
-THROTTLE_SECONDS = 7
-PAGE_SIZE = 100
+_THROTTLE_SECONDS = 7
+_PAGE_SIZE = 100
 
-Handler = Callable[[Asked], Response]
+Handler = Callable[[RequestContext], Response]
 
 
 class AzureEmulation(Emulator[Inventory]):
@@ -68,7 +58,7 @@ class AzureEmulation(Emulator[Inventory]):
         self._metadata = MetadataServers(self.faults, self.calls, self.lock)
         for subscription in (SUBSCRIPTION, OTHER_SUBSCRIPTION):
             for group in (GROUP, OTHER_GROUP):
-                self.state.add_group(subscription, group, Place.parse(HOME).region)
+                self.state.add_group(subscription, group, Place.parse(_HOME).region)
         self._build(directory / "disks")
 
     def _build(self, files: Path) -> None:
@@ -81,22 +71,22 @@ class AzureEmulation(Emulator[Inventory]):
         self.snapshots = Snapshots(self.state, starter, work, files)
         self._handlers: dict[str, Handler] = {
             "VirtualMachines_Get": self.machines.get,
-            "VirtualMachines_List": lambda asked: self.machines.list(asked, size=self._page_size, url=self.url),
-            "VirtualMachines_ListAll": lambda asked: self.machines.list(asked, size=self._page_size, url=self.url),
+            "VirtualMachines_List": lambda context: self.machines.list(context, size=self._page_size, url=self.url),
+            "VirtualMachines_ListAll": lambda context: self.machines.list(context, size=self._page_size, url=self.url),
             "VirtualMachines_AttachDetachDataDisks": self.machines.attach_detach,
             "VirtualMachines_ListAvailableSizes": self.machines.sizes,
             "VirtualMachineSizes_List": self.machines.sizes,
             "Disks_Get": self.disks.get,
-            "Disks_List": lambda asked: self.disks.list(asked, size=self._page_size, url=self.url),
-            "Disks_ListByResourceGroup": lambda asked: self.disks.list(asked, size=self._page_size, url=self.url),
+            "Disks_List": lambda context: self.disks.list(context, size=self._page_size, url=self.url),
+            "Disks_ListByResourceGroup": lambda context: self.disks.list(context, size=self._page_size, url=self.url),
             "Disks_CreateOrUpdate": self.disks.put,
             "Disks_Delete": self.disks.delete,
-            "Disks_GrantAccess": lambda asked: self.disks.grant_access(asked, self.url),
+            "Disks_GrantAccess": lambda context: self.disks.grant_access(context, self.url),
             "Disks_RevokeAccess": self.disks.revoke_access,
             "Snapshots_Get": self.snapshots.get,
-            "Snapshots_List": lambda asked: self.snapshots.list(asked, size=self._page_size, url=self.url),
-            "Snapshots_ListByResourceGroup": lambda asked: self.snapshots.list(
-                asked, size=self._page_size, url=self.url
+            "Snapshots_List": lambda context: self.snapshots.list(context, size=self._page_size, url=self.url),
+            "Snapshots_ListByResourceGroup": lambda context: self.snapshots.list(
+                context, size=self._page_size, url=self.url
             ),
             "Snapshots_CreateOrUpdate": self.snapshots.put,
             "Snapshots_Delete": self.snapshots.delete,
@@ -126,7 +116,7 @@ class AzureEmulation(Emulator[Inventory]):
 
     @property
     def _page_size(self) -> int:
-        return PAGE_SIZE if self.largest_page is None else self.largest_page
+        return _PAGE_SIZE if self.largest_page is None else self.largest_page
 
     # What Resource Manager answers
 
@@ -135,7 +125,7 @@ class AzureEmulation(Emulator[Inventory]):
             return Operation("Blobs_Read", request.path)
         match = routes.find(request.method, request.path)
         if match is None:
-            raise Refusal(_shown(words.no_route(request.path)))
+            raise Refusal(_shown(errors.no_route(request.path)))
         if match.route.operation == ATTACH:
             return _named_by_its_disks(request)
         return Operation(match.route.operation, match.names.get("name", ""), match.route.mutates)
@@ -152,31 +142,31 @@ class AzureEmulation(Emulator[Inventory]):
         """THROTTLE has the forms `compute` (the resource provider's, the default) and `subscription` (ARM's own)."""
         if fault.effect is Effect.THROTTLE:
             return _shown(_throttled(fault))
-        return _shown(words.of_fault(fault.code, fault.message, fault.status, fault.retry_after))
+        return _shown(errors.of_fault(fault.code, fault.message, fault.status, fault.retry_after))
 
     def _handle(self, request: Request, fault: Fault | None) -> Response:
         match = routes.find(request.method, request.path)
         if match is None:
-            raise words.no_route(request.path)
+            raise errors.no_route(request.path)
         identity = self.accounts.authenticate(request.headers)
         version = routes.check_version(match, request.query)
         routes.check_scope(match, self.state)
         if match.route.action:
             accounts.authorize(identity, f"Microsoft.Compute/{match.route.action}", match.scope)
-        asked = Asked(request, match, version, identity, self.seen(fault), fault)
-        return self._handlers[match.route.operation](asked)
+        context = RequestContext(request, match, version, identity, self.seen(fault), fault)
+        return self._handlers[match.route.operation](context)
 
-    def _poll(self, asked: Asked) -> Response:
-        return self._operations.poll(asked.match.names["name"], is_location="monitor" in asked.request.query)
+    def _poll(self, context: RequestContext) -> Response:
+        return self._operations.poll(context.match.names["name"], is_location="monitor" in context.request.query)
 
-    def _list_groups(self, asked: Asked) -> Response:
-        groups = asked.seen.groups_of(asked.subscription)
-        shown = partial(documents.group, subscription=asked.subscription)
-        return asked.page(groups, lambda it: it.name.casefold(), shown, size=self._page_size, url=self.url)
+    def _list_groups(self, context: RequestContext) -> Response:
+        groups = context.seen.groups_of(context.subscription)
+        shown = partial(documents.group, subscription=context.subscription)
+        return context.page(groups, lambda it: it.name.casefold(), shown, size=self._page_size, url=self.url)
 
-    def _get_group(self, asked: Asked) -> Response:
-        group = asked.seen.group(asked.subscription, asked.match.names["group"])
-        return Response.of_json(200, documents.group(group, asked.subscription))
+    def _get_group(self, context: RequestContext) -> Response:
+        group = context.seen.group(context.subscription, context.match.names["group"])
+        return Response.of_json(200, documents.group(group, context.subscription))
 
     def _read_blob(self, request: Request) -> Response:
         disk = blobs.find(self.state, request)
@@ -195,15 +185,15 @@ class AzureEmulation(Emulator[Inventory]):
         controller: Controller = Controller.SCSI,
     ) -> Guest:
         """With an OS disk, and a temporary one where the controller is SCSI: not where data disks are."""
-        machine = Machine(self.resource(name, "virtualMachines"), Place.parse(location or HOME), size, controller)
+        machine = Machine(self.resource(name, "virtualMachines"), Place.parse(location or _HOME), size, controller)
         with self.lock:
             self.state.add_group(machine.id.subscription, machine.id.group, machine.place.region)
             self.state.machines[machine.id.key] = machine
             guest = self.add_guest(machine.id.name)
             for lun in range(2 if controller is Controller.SCSI else 1):
                 key = f"system-{lun}"
-                file = make(self.directory / "disks" / f"{machine.vm_id}-{lun}.img", SYSTEM_DISK_BYTES)
-                guest.plug(key, file, layout.system_disk(controller, lun, machine.vm_id + key))
+                file = make(self.directory / "disks" / f"{machine.vm_id}-{lun}.img", _SYSTEM_DISK_BYTES)
+                guest.plug(key, file, devices.system_disk(controller, lun, machine.vm_id + key))
             self._add_metadata(machine)
         return guest
 
@@ -223,7 +213,7 @@ class AzureEmulation(Emulator[Inventory]):
         sectors = {"logicalSectorSize": sector_bytes} if sector_bytes else {}
         record = ManagedDisk(
             self.resource(name, "disks"),
-            Place.parse(location or HOME),
+            Place.parse(location or _HOME),
             size_bytes,
             sku=sku,
             max_shares=3 if is_shared else 1,
@@ -357,8 +347,8 @@ class AzureEmulation(Emulator[Inventory]):
     def _plug(self, machine: Machine, entry: DataDisk) -> None:
         disk = self.state.disks.get(entry.disk.key)
         if disk is not None and machine.is_running:
-            hardware = layout.data_disk(machine.controller, entry.lun, disk.unique_id, disk.sector_bytes)
-            self.guests[machine.id.name].plug(disk.id.key, disk.file, hardware, layout.data_links(entry.lun))
+            hardware = devices.data_disk(machine.controller, entry.lun, disk.unique_id, disk.sector_bytes)
+            self.guests[machine.id.name].plug(disk.id.key, disk.file, hardware, devices.data_links(entry.lun))
 
     def _unplug(self, machine: Machine, entry: DataDisk) -> None:
         if machine.is_running:
@@ -377,8 +367,8 @@ def _named_by_its_disks(request: Request) -> Operation:
 
 
 def _throttled(fault: Fault) -> ArmError:
-    seconds = THROTTLE_SECONDS if fault.retry_after is None else round(fault.retry_after)
-    return words.throttled_subscription(seconds) if fault.form == "subscription" else words.throttled(seconds)
+    seconds = _THROTTLE_SECONDS if fault.retry_after is None else round(fault.retry_after)
+    return errors.throttled_subscription(seconds) if fault.form == "subscription" else errors.throttled(seconds)
 
 
 def _shown(error: ArmError) -> Response:

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 
-from cloudmanager.testing.cloud.azure import documents, sizes, words
-from cloudmanager.testing.cloud.azure.asked import Asked
+from cloudmanager.testing.cloud.azure import documents, errors, sizes
 from cloudmanager.testing.cloud.azure.attachments import Attachments, AttachRequest, Change, resolve
-from cloudmanager.testing.cloud.azure.inventory import DataDisk, Inventory, Machine, within
-from cloudmanager.testing.cloud.azure.operations import Form, Operations, Running
-from cloudmanager.testing.cloud.azure.work import Ending, Work
+from cloudmanager.testing.cloud.azure.context import RequestContext
+from cloudmanager.testing.cloud.azure.operations import Ending, Form, Operations, Running, Work
+from cloudmanager.testing.cloud.azure.state import DataDisk, Inventory, Machine, within
 from cloudmanager.testing.cloud.wire import Response
 
-ATTACH_SECONDS = 8.0
-DETACH_SECONDS = 8.0
+_ATTACH_SECONDS = 8.0
+_DETACH_SECONDS = 8.0
 
 Appear = Callable[[Machine, DataDisk], None]
 
@@ -31,36 +30,36 @@ class Machines:
         self._plug = plug
         self._unplug = unplug
 
-    def get(self, asked: Asked) -> Response:
-        machine = asked.seen.machine(asked.match.resource)
-        is_expanded = asked.request.query.get("$expand", "").casefold() == "instanceview"
-        shown = documents.machine(machine, asked.seen, is_expanded=is_expanded)
+    def get(self, context: RequestContext) -> Response:
+        machine = context.seen.machine(context.match.resource)
+        is_expanded = context.request.query.get("$expand", "").casefold() == "instanceview"
+        shown = documents.machine(machine, context.seen, is_expanded=is_expanded)
         return Response.of_json(200, shown, {"ETag": machine.etag})
 
-    def list(self, asked: Asked, *, size: int, url: str) -> Response:
-        records = within(asked.seen.machines.values(), asked.subscription, asked.match.names.get("group"))
-        return asked.page(
-            records, lambda it: it.id.key, partial(documents.machine, inventory=asked.seen), size=size, url=url
+    def list(self, context: RequestContext, *, size: int, url: str) -> Response:
+        records = within(context.seen.machines.values(), context.subscription, context.match.names.get("group"))
+        return context.page(
+            records, lambda it: it.id.key, partial(documents.machine, inventory=context.seen), size=size, url=url
         )
 
-    def attach_detach(self, asked: Asked) -> Response:
-        body = asked.body("AttachDetachDataDisksRequest")
-        machine = self._inventory.machine(asked.match.resource)
-        if asked.request.headers.get("If-Match", machine.etag) not in (machine.etag, "*"):
-            raise words.etag_mismatch()
+    def attach_detach(self, context: RequestContext) -> Response:
+        body = context.body("AttachDetachDataDisksRequest")
+        machine = self._inventory.machine(context.match.resource)
+        if context.request.headers.get("If-Match", machine.etag) not in (machine.etag, "*"):
+            raise errors.etag_mismatch()
         attach = [AttachRequest.of(member) for member in body.get("dataDisksToAttach") or []]
         detach = [resolve(member["diskId"]) for member in body.get("dataDisksToDetach") or []]
         if not attach and not detach:
-            raise words.missing_member("dataDisksToAttach")
+            raise errors.missing_member("dataDisksToAttach")
         for wanted in attach:
-            asked.need_link("disks/write", str(wanted.disk))
+            context.need_link("disks/write", str(wanted.disk))
         change = self.attachments.begin(machine, attach, detach)
-        return self._started(asked, change)
+        return self._started(context, change)
 
-    def sizes(self, asked: Asked) -> Response:
+    def sizes(self, context: RequestContext) -> Response:
         """All of a region's, or those that a machine can be changed to."""
-        if "name" in asked.match.names:
-            asked.seen.machine(asked.match.resource)
+        if "name" in context.match.names:
+            context.seen.machine(context.match.resource)
         return Response.of_json(200, {"value": [sizes.shown(name) for name in sizes.SIZES]})
 
     def complete(self, change: Change) -> None:
@@ -71,15 +70,15 @@ class Machines:
         for entry in change.detached:
             self._unplug(change.machine, entry)
 
-    def _started(self, asked: Asked, change: Change) -> Response:
+    def _started(self, context: RequestContext, change: Change) -> Response:
         machine = change.machine
         operation = self._operations.add(
             Running(
-                asked.subscription,
+                context.subscription,
                 machine.place.region,
                 "operations",
                 result=lambda: documents.storage_profile(machine, self._inventory),
-                version=asked.version,
+                version=context.version,
             )
         )
         body = documents.storage_profile(machine, self._inventory)
@@ -90,7 +89,7 @@ class Machines:
             failure=change.failure,
         )
         etag = machine.etag
-        self._work.start(operation, ATTACH_SECONDS if change.attached else DETACH_SECONDS, asked.fault, ending)
+        self._work.start(operation, _ATTACH_SECONDS if change.attached else _DETACH_SECONDS, context.fault, ending)
         headers = self._operations.headers(operation, self.form)
         if self.form is Form.STATUS:
             return Response.of_json(200, body, {**headers, "ETag": etag})

@@ -1,18 +1,23 @@
 """The metadata server of one machine: identity and tokens, over plain http, and only without a proxy."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
 
 from cloudmanager.testing.cloud.azure import documents
 from cloudmanager.testing.cloud.azure.accounts import LIFE_SECONDS, Accounts, Identity
-from cloudmanager.testing.cloud.azure.inventory import Inventory, Machine
-from cloudmanager.testing.cloud.wire import Request, Response
+from cloudmanager.testing.cloud.azure.errors import ArmError
+from cloudmanager.testing.cloud.azure.state import Inventory, Machine
+from cloudmanager.testing.cloud.calls import Call, CallLog
+from cloudmanager.testing.cloud.faults import Effect, Fault, Faults
+from cloudmanager.testing.cloud.wire import CUT, HttpServer, Request, Response
 
-INSTANCE_VERSIONS = ("2017-12-01", "2019-06-01", "2020-09-01", "2021-02-01", "2021-05-01", "2021-10-01", "2021-11-01")
-TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
-TOKEN_VERSIONS = ("2018-02-01", "2019-08-01")
+_INSTANCE_VERSIONS = ("2017-12-01", "2019-06-01", "2020-09-01", "2021-02-01", "2021-05-01", "2021-10-01", "2021-11-01")
+_TOKEN_PATH = "/metadata/identity/oauth2/token"  # noqa: S105 - a path
+_TOKEN_VERSIONS = ("2018-02-01", "2019-08-01")
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,10 @@ class MetadataServer:
         refused = _refused(request.headers)
         if refused is not None:
             return refused
-        if request.path == TOKEN_PATH:
+        if request.path == _TOKEN_PATH:
             return self._token(request)
         if request.path == "/metadata/versions":
-            return Response.of_json(200, {"apiVersions": list(INSTANCE_VERSIONS)})
+            return Response.of_json(200, {"apiVersions": list(_INSTANCE_VERSIONS)})
         if request.path.rstrip("/") == "/metadata/instance":
             return self._instance(request, ("compute", "network"))
         if request.path.rstrip("/") == "/metadata/instance/compute":
@@ -40,8 +45,8 @@ class MetadataServer:
 
     def _instance(self, request: Request, parts: tuple[str, ...]) -> Response:
         version = request.query.get("api-version")
-        if version not in INSTANCE_VERSIONS:
-            newest = sorted(INSTANCE_VERSIONS, reverse=True)[:3]
+        if version not in _INSTANCE_VERSIONS:
+            newest = sorted(_INSTANCE_VERSIONS, reverse=True)[:3]
             error = "Bad request. api-version is invalid or was not specified in the request."
             return Response.of_json(400, {"error": error, "newest-versions": newest})
         compute = self._compute()
@@ -69,7 +74,7 @@ class MetadataServer:
 
     def _token(self, request: Request) -> Response:
         query = request.query
-        if query.get("api-version") not in TOKEN_VERSIONS:
+        if query.get("api-version") not in _TOKEN_VERSIONS:
             return _token_error("invalid_request", "The api-version is invalid or was not specified in the request.")
         if not query.get("resource"):
             return _token_error("invalid_request", "The required parameter 'resource' was not specified.")
@@ -102,3 +107,56 @@ def _refused(headers: Message) -> Response | None:
 
 def _token_error(code: str, description: str) -> Response:
     return Response.of_json(400, {"error": code, "error_description": description})
+
+
+class MetadataServers:
+    """By the names of machines. Faults on `metadata` are about the identity, those on `metadata.token` about tokens."""
+
+    def __init__(self, faults: Faults, calls: CallLog, lock: threading.RLock) -> None:
+        self._faults = faults
+        self._calls = calls
+        self._lock = lock
+        self._servers: dict[str, HttpServer] = {}
+        self._is_running = False
+
+    def url(self, machine: str) -> str:
+        return self._servers[machine].url
+
+    def add(self, machine: str, behaviour: MetadataServer) -> None:
+        server = HttpServer(partial(self._answer, machine, behaviour))
+        self._servers[machine] = server
+        if self._is_running:
+            server.start()
+
+    def remove(self, machine: str) -> None:
+        self._servers.pop(machine).stop()
+
+    def start(self) -> None:
+        self._is_running = True
+        for server in self._servers.values():
+            server.start()
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+    def _answer(self, machine: str, behaviour: MetadataServer, request: Request) -> Response:
+        operation = "metadata.token" if request.path == _TOKEN_PATH else "metadata"
+        response = self._response(behaviour, request, self._faults.take(operation, machine))
+        self._calls.add(Call(operation, machine, False, response.status))
+        return response
+
+    def _response(self, behaviour: MetadataServer, request: Request, fault: Fault | None) -> Response:
+        match fault.effect if fault else None:
+            case Effect.ERROR | Effect.THROTTLE if fault:
+                status = fault.status or (429 if fault.effect is Effect.THROTTLE else 403)
+                return Response.of_json(status, {"error": fault.code or "refused"})
+            case Effect.HANG | Effect.DELAY if fault:
+                time.sleep(fault.seconds)
+            case Effect.CUT_BEFORE | Effect.CUT_AFTER:
+                return CUT
+        with self._lock:
+            try:
+                return behaviour.answer(request)
+            except ArmError:
+                return CUT  # a machine that is gone asks nothing

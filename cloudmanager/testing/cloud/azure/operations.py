@@ -4,6 +4,7 @@ Azure has two forms. `Azure-AsyncOperation` leads to a status document, which te
 `Location` answers 202 until it answers what the request itself would have.
 """
 
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from urllib.parse import urlencode
 
-from cloudmanager.testing.cloud.azure import words
-from cloudmanager.testing.cloud.azure.words import ArmError
+from cloudmanager.testing.cloud.azure import errors
+from cloudmanager.testing.cloud.azure.errors import ArmError
+from cloudmanager.testing.cloud.faults import Effect, Fault
+from cloudmanager.testing.cloud.timeline import Timeline
 from cloudmanager.testing.cloud.wire import Response
 
 Document = Mapping[str, object]
@@ -100,7 +103,7 @@ class Operations:
         """Raises ArmError for an unknown operation, and where `Location` tells a failure."""
         operation = self._known.get(name)
         if operation is None:
-            raise words.no_operation(name)
+            raise errors.no_operation(name)
         return self._poll_location(operation) if is_location else Response.of_json(200, operation.document())
 
     def _poll_location(self, operation: Running) -> Response:
@@ -110,3 +113,54 @@ class Operations:
             raise operation.error
         output = operation.result()
         return Response(204) if output is None else Response.of_json(200, output)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What an operation does to the records when it ends."""
+
+    complete: Callable[[], None]
+    fail: Callable[[], None]
+    forget: Callable[[], None]
+    """It says that it is done, and is not."""
+    failure: ArmError | None = None
+    """What it will fail with, as Azure finds out."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The emulator's clock and lock."""
+
+    timeline: Timeline
+    lock: threading.RLock
+
+    def start(self, operation: Running, seconds: float, fault: Fault | None, ending: Ending) -> None:
+        """`seconds` is the time that it takes in the cloud."""
+
+        def end() -> None:
+            with self.lock:
+                self._end(operation, fault, ending)
+
+        effect = fault.effect if fault else None
+        if effect is Effect.HANG:
+            self.timeline.hold(end)
+        elif effect is Effect.LATE and fault:
+            self.timeline.after(seconds * self.timeline.pace + fault.seconds, end)
+        else:
+            self.timeline.normally(seconds, end)
+
+    @staticmethod
+    def _end(operation: Running, fault: Fault | None, ending: Ending) -> None:
+        effect = fault.effect if fault else None
+        if effect is Effect.FAIL and fault:
+            ending.fail()
+            operation.end(errors.of_fault(fault.code or "InternalExecutionError", fault.message, fault.status))
+        elif effect is Effect.LIE:
+            ending.forget()
+            operation.end()
+        elif ending.failure is not None:
+            ending.fail()
+            operation.end(ending.failure)
+        else:
+            ending.complete()
+            operation.end()

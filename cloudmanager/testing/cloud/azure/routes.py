@@ -4,15 +4,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloudmanager.testing.cloud.azure import words
-from cloudmanager.testing.cloud.azure.ids import ResourceId
-from cloudmanager.testing.cloud.azure.inventory import Inventory
+from cloudmanager.testing.cloud.azure import errors
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
+from cloudmanager.testing.cloud.azure.state import Inventory
 
-COMPUTE_VERSIONS = ("2023-09-01", "2024-03-01", "2024-07-01", "2024-11-01", "2025-04-01", "2026-04-01")
-ATTACH_VERSIONS = COMPUTE_VERSIONS[1:]
+_COMPUTE_VERSIONS = ("2023-09-01", "2024-03-01", "2024-07-01", "2024-11-01", "2025-04-01", "2026-04-01")
+_ATTACH_VERSIONS = _COMPUTE_VERSIONS[1:]
 """attachDetachDataDisks came with 2024-03-01."""
-DISK_VERSIONS = ("2023-10-02", "2024-03-02", "2025-01-02", "2026-03-02")
-GROUP_VERSIONS = ("2021-04-01", "2022-09-01", "2024-03-01", "2025-04-01")
+_DISK_VERSIONS = ("2023-10-02", "2024-03-02", "2025-01-02", "2026-03-02")
+_GROUP_VERSIONS = ("2021-04-01", "2022-09-01", "2024-03-01", "2025-04-01")
 
 _SUBSCRIPTION = r"/subscriptions/(?P<subscription>[^/]+)"
 _GROUP = rf"{_SUBSCRIPTION}/resourceGroups/(?P<group>[^/]+)"
@@ -59,7 +59,7 @@ class Match:
 
 
 def find(method: str, path: str) -> Match | None:
-    for route in ROUTES:
+    for route in _ROUTES:
         match = route.pattern.fullmatch(path.rstrip("/"))
         if match and route.method == method:
             return Match(route, match.groupdict())
@@ -70,9 +70,9 @@ def check_version(match: Match, query: Mapping[str, str]) -> str:
     """Raises ArmError."""
     version = query.get("api-version")
     if not version:
-        raise words.no_api_version()
+        raise errors.no_api_version()
     if version not in match.route.versions:
-        raise words.unknown_api_version(version, match.route.kind or "locations", match.route.versions)
+        raise errors.unknown_api_version(version, match.route.kind or "locations", match.route.versions)
     return version
 
 
@@ -83,15 +83,15 @@ def check_scope(match: Match, inventory: Inventory) -> None:
     """The subscription and the resource group of the path. Raises ArmError."""
     subscription = match.names["subscription"]
     if not _GUID.fullmatch(subscription):
-        raise words.bad_subscription(subscription)
+        raise errors.bad_subscription(subscription)
     if not inventory.has_subscription(subscription):
-        raise words.no_subscription(subscription)
+        raise errors.no_subscription(subscription)
     if "group" in match.names:
         inventory.group(subscription, match.names["group"])
 
 
 def _route(
-    operation: str, method: str, path: str, action: str, kind: str = "", versions: tuple[str, ...] = COMPUTE_VERSIONS
+    operation: str, method: str, path: str, action: str, kind: str = "", versions: tuple[str, ...] = _COMPUTE_VERSIONS
 ) -> Route:
     return Route(operation, method, re.compile(path, re.IGNORECASE), action, versions, kind)
 
@@ -115,22 +115,22 @@ def _collection(owner: str, kind: str, versions: tuple[str, ...], whole: str) ->
 def _made(owner: str, kind: str) -> list[Route]:
     one = rf"{_GROUP}{_COMPUTE}/{kind}/(?P<name>[^/]+)"
     return [
-        _route(f"{owner}_CreateOrUpdate", "PUT", one, f"{kind}/write", kind, DISK_VERSIONS),
-        _route(f"{owner}_Delete", "DELETE", one, f"{kind}/delete", kind, DISK_VERSIONS),
+        _route(f"{owner}_CreateOrUpdate", "PUT", one, f"{kind}/write", kind, _DISK_VERSIONS),
+        _route(f"{owner}_Delete", "DELETE", one, f"{kind}/delete", kind, _DISK_VERSIONS),
     ]
 
 
 _MACHINE = rf"{_GROUP}{_COMPUTE}/virtualMachines/(?P<name>[^/]+)"
 
-ROUTES = (
-    *_collection("VirtualMachines", "virtualMachines", COMPUTE_VERSIONS, "ListAll"),
+_ROUTES = (
+    *_collection("VirtualMachines", "virtualMachines", _COMPUTE_VERSIONS, "ListAll"),
     _route(
         "VirtualMachines_AttachDetachDataDisks",
         "POST",
         rf"{_MACHINE}/attachDetachDataDisks",
         "virtualMachines/attachDetachDataDisks/action",
         "virtualMachines",
-        ATTACH_VERSIONS,
+        _ATTACH_VERSIONS,
     ),
     _route(
         "VirtualMachines_ListAvailableSizes",
@@ -140,7 +140,7 @@ ROUTES = (
         "virtualMachines",
     ),
     _route("VirtualMachineSizes_List", "GET", rf"{_REGION}/vmSizes", "locations/vmSizes/read"),
-    *_collection("Disks", "disks", DISK_VERSIONS, "List"),
+    *_collection("Disks", "disks", _DISK_VERSIONS, "List"),
     *_made("Disks", "disks"),
     _route(
         "Disks_GrantAccess",
@@ -148,7 +148,7 @@ ROUTES = (
         rf"{_GROUP}{_COMPUTE}/disks/(?P<name>[^/]+)/beginGetAccess",
         "disks/beginGetAccess/action",
         "disks",
-        DISK_VERSIONS,
+        _DISK_VERSIONS,
     ),
     _route(
         "Disks_RevokeAccess",
@@ -156,9 +156,9 @@ ROUTES = (
         rf"{_GROUP}{_COMPUTE}/disks/(?P<name>[^/]+)/endGetAccess",
         "disks/endGetAccess/action",
         "disks",
-        DISK_VERSIONS,
+        _DISK_VERSIONS,
     ),
-    *_collection("Snapshots", "snapshots", DISK_VERSIONS, "List"),
+    *_collection("Snapshots", "snapshots", _DISK_VERSIONS, "List"),
     *_made("Snapshots", "snapshots"),
     _route("Operations_Get", "GET", rf"{_REGION}/operations/(?P<name>[^/]+)", "locations/operations/read"),
     _route(
@@ -167,8 +167,8 @@ ROUTES = (
         rf"{_REGION}/DiskOperations/(?P<name>[^/]+)",
         "locations/diskOperations/read",
         "",
-        DISK_VERSIONS,
+        _DISK_VERSIONS,
     ),
-    _route("ResourceGroups_List", "GET", rf"{_SUBSCRIPTION}/resourceGroups", "", "", GROUP_VERSIONS),
-    _route("ResourceGroups_Get", "GET", _GROUP, "", "", GROUP_VERSIONS),
+    _route("ResourceGroups_List", "GET", rf"{_SUBSCRIPTION}/resourceGroups", "", "", _GROUP_VERSIONS),
+    _route("ResourceGroups_Get", "GET", _GROUP, "", "", _GROUP_VERSIONS),
 )

@@ -14,7 +14,7 @@ import typing_extensions
 from azure.mgmt.compute import models
 from azure.mgmt.compute import types as wire
 
-from cloudmanager.testing.cloud.azure import words
+from cloudmanager.testing.cloud.azure import errors
 
 
 def check(body: object, model: str) -> None:
@@ -29,16 +29,16 @@ def _members(model: type) -> Mapping[str, object]:
 
 def _check_object(body: object, model: type, path: str) -> None:
     if not isinstance(body, dict):
-        raise words.bad_value(body, path or model.__name__)
+        raise errors.bad_value(body, path or model.__name__)
     members = _members(model)
     for name, value in body.items():
         if name not in members:
-            raise words.unknown_member(name, model.__name__, _join(path, name))
+            raise errors.unknown_member(name, model.__name__, _join(path, name))
         if value is not None:
             _check_value(value, members[name], _join(path, name))
     for name, hint in members.items():
         if typing.get_origin(hint) is typing_extensions.Required and body.get(name) is None:
-            raise words.missing_member(_join(path, name))
+            raise errors.missing_member(_join(path, name))
 
 
 def _check_value(value: object, hint: object, path: str) -> None:
@@ -54,7 +54,7 @@ def _check_value(value: object, hint: object, path: str) -> None:
     elif typing_extensions.is_typeddict(hint):
         _check_object(value, typing.cast(type, hint), path)
     elif not _is_a(value, hint):
-        raise words.bad_value(value, path)
+        raise errors.bad_value(value, path)
 
 
 def _check_union(value: object, choices: tuple[object, ...], path: str) -> None:
@@ -62,30 +62,30 @@ def _check_union(value: object, choices: tuple[object, ...], path: str) -> None:
     if enums:
         known = {str(member.value).casefold() for enum in enums for member in enum}
         if not isinstance(value, str) or value.casefold() not in known:
-            raise words.bad_value(value, path)
+            raise errors.bad_value(value, path)
         return
     if not any(_fits(value, choice, path) for choice in choices):
-        raise words.bad_value(value, path)
+        raise errors.bad_value(value, path)
 
 
 def _fits(value: object, hint: object, path: str) -> bool:
     try:
         _check_value(value, hint, path)
-    except words.ArmError:
+    except errors.ArmError:
         return False
     return True
 
 
 def _check_list(value: object, item: object, path: str) -> None:
     if not isinstance(value, list):
-        raise words.bad_value(value, path)
+        raise errors.bad_value(value, path)
     for index, entry in enumerate(value):
         _check_value(entry, item, f"{path}[{index}]")
 
 
 def _check_mapping(value: object, item: object, path: str) -> None:
     if not isinstance(value, dict):
-        raise words.bad_value(value, path)
+        raise errors.bad_value(value, path)
     for name, entry in value.items():
         _check_value(entry, item, _join(path, name))
 

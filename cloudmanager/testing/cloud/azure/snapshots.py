@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from cloudmanager.testing.cloud import backing
-from cloudmanager.testing.cloud.azure import documents, words
-from cloudmanager.testing.cloud.azure.asked import Asked
+from cloudmanager.testing.cloud.azure import documents, errors
+from cloudmanager.testing.cloud.azure.context import RequestContext
 from cloudmanager.testing.cloud.azure.disks import CREATE_SECONDS, DELETE_SECONDS, Starter, check_name, find_source
-from cloudmanager.testing.cloud.azure.inventory import Inventory, Place, Snapshot, within
-from cloudmanager.testing.cloud.azure.work import Ending, Work
+from cloudmanager.testing.cloud.azure.operations import Ending, Work
+from cloudmanager.testing.cloud.azure.state import Inventory, Place, Snapshot, within
 from cloudmanager.testing.cloud.wire import Response
 
-COPY_SECONDS = 30.0
+_COPY_SECONDS = 30.0
 
 
 class Snapshots:
@@ -23,44 +23,44 @@ class Snapshots:
         self._work = work
         self._directory = directory
 
-    def get(self, asked: Asked) -> Response:
-        return Response.of_json(200, documents.snapshot(asked.seen.snapshot(asked.match.resource)))
+    def get(self, context: RequestContext) -> Response:
+        return Response.of_json(200, documents.snapshot(context.seen.snapshot(context.match.resource)))
 
-    def list(self, asked: Asked, *, size: int, url: str) -> Response:
-        records = within(asked.seen.snapshots.values(), asked.subscription, asked.match.names.get("group"))
-        return asked.page(records, lambda it: it.id.key, documents.snapshot, size=size, url=url)
+    def list(self, context: RequestContext, *, size: int, url: str) -> Response:
+        records = within(context.seen.snapshots.values(), context.subscription, context.match.names.get("group"))
+        return context.page(records, lambda it: it.id.key, documents.snapshot, size=size, url=url)
 
-    def put(self, asked: Asked) -> Response:
-        body = asked.body("Snapshot")
-        known = self._inventory.snapshots.get(asked.match.resource.key)
-        record = self._take(asked, body) if known is None else self._update(known, body)
+    def put(self, context: RequestContext) -> Response:
+        body = context.body("Snapshot")
+        known = self._inventory.snapshots.get(context.match.resource.key)
+        record = self._take(context, body) if known is None else self._update(known, body)
         record.provisioning_state = "Updating"
         shown = documents.snapshot(record)
         give_up = partial(self._forget if known is None else _succeed, record)
         ending = Ending(partial(self._complete, record), fail=give_up, forget=give_up)
         return self._starter.start(
-            asked, record.place.region, CREATE_SECONDS, ending, partial(documents.snapshot, record), shown
+            context, record.place.region, CREATE_SECONDS, ending, partial(documents.snapshot, record), shown
         )
 
-    def delete(self, asked: Asked) -> Response:
-        record = self._inventory.snapshots.get(asked.match.resource.key)
+    def delete(self, context: RequestContext) -> Response:
+        record = self._inventory.snapshots.get(context.match.resource.key)
         if record is None:
             return Response(204)
         keep = partial(_succeed, record)
         ending = Ending(partial(self._forget, record), fail=keep, forget=keep)
-        return self._starter.start(asked, record.place.region, DELETE_SECONDS, ending, lambda: None)
+        return self._starter.start(context, record.place.region, DELETE_SECONDS, ending, lambda: None)
 
-    def _take(self, asked: Asked, body: Mapping[str, Any]) -> Snapshot:
-        check_name(asked.match.resource.name)
+    def _take(self, context: RequestContext, body: Mapping[str, Any]) -> Snapshot:
+        check_name(context.match.resource.name)
         for member in ("location", "properties"):
             if not body.get(member):
-                raise words.missing_member(member)
+                raise errors.missing_member(member)
         creation = body["properties"]["creationData"]
-        source = find_source(self._inventory, asked, creation)
+        source = find_source(self._inventory, context, creation)
         if source is None:
-            raise words.bad_value(creation["createOption"], "creationData.createOption")
+            raise errors.bad_value(creation["createOption"], "creationData.createOption")
         record = Snapshot(
-            asked.match.resource,
+            context.match.resource,
             Place(str(body["location"]).casefold()),
             source.size_bytes,
             dict(creation),
@@ -75,7 +75,7 @@ class Snapshots:
     def _update(record: Snapshot, body: Mapping[str, Any]) -> Snapshot:
         wanted = (body.get("properties") or {}).get("creationData")
         if wanted is not None and dict(wanted) != record.creation_data:
-            raise words.frozen_property("creationData")
+            raise errors.frozen_property("creationData")
         record.tags = dict(body.get("tags") or record.tags)
         return record
 
@@ -83,7 +83,7 @@ class Snapshots:
         """The request is done; the copy goes on in the background."""
         _succeed(record)
         if record.completion_percent < 100:
-            self._work.timeline.normally(COPY_SECONDS, partial(self._copied, record))
+            self._work.timeline.normally(_COPY_SECONDS, partial(self._copied, record))
 
     def _copied(self, record: Snapshot) -> None:
         with self._work.lock:

@@ -3,7 +3,7 @@
 import re
 
 from cloudmanager.testing.cloud.ec2 import errors
-from cloudmanager.testing.cloud.ec2.resources import Scope
+from cloudmanager.testing.cloud.ec2.state import Scope
 from cloudmanager.testing.cloud.wire import Request
 
 ACCOUNTS = {"AKIAEMULATED00000001": "111122223333", "AKIAEMULATED00000002": "444455556666"}

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from cloudmanager.testing.cloud.ec2 import errors, lookup, views
+from cloudmanager.testing.cloud.ec2 import errors, state, views
 from cloudmanager.testing.cloud.ec2.accounts import ZONES
-from cloudmanager.testing.cloud.ec2.asked import ActionRequest
+from cloudmanager.testing.cloud.ec2.context import RequestContext
 from cloudmanager.testing.cloud.ec2.instance_types import INSTANCE_TYPES, InstanceType
-from cloudmanager.testing.cloud.ec2.resources import Instance, Scope, Snapshot, State, Volume
 from cloudmanager.testing.cloud.ec2.schema import Members, Value
 from cloudmanager.testing.cloud.ec2.selection import Filters
+from cloudmanager.testing.cloud.ec2.state import Instance, Scope, Snapshot, State, Volume
 
 Kept = TypeVar("Kept", Volume, Instance, Snapshot)
 
@@ -79,17 +79,17 @@ _ZONE_FILTERS = Filters[tuple[str, str]](
 _REGION_FILTERS = Filters[str]({"region-name": lambda region: [region]})
 
 
-def volumes(request: ActionRequest) -> Members:
-    asked = request.parameters
-    found = _named(request, "VolumeIds", request.seen.volumes, lookup.volume)
-    chosen, token = request.page(_VOLUME_FILTERS.select(found, asked), "VolumeIds")
+def volumes(request: RequestContext) -> Members:
+    parameters = request.parameters
+    found = _named(request, "VolumeIds", request.seen.volumes, state.volume)
+    chosen, token = request.page(_VOLUME_FILTERS.select(found, parameters), "VolumeIds")
     return {"Volumes": [views.volume(item) for item in chosen], "NextToken": token}
 
 
-def instances(request: ActionRequest) -> Members:
-    asked = request.parameters
-    found = _named(request, "InstanceIds", request.seen.instances, lookup.instance)
-    chosen, token = request.page(_INSTANCE_FILTERS.select(found, asked), "InstanceIds")
+def instances(request: RequestContext) -> Members:
+    parameters = request.parameters
+    found = _named(request, "InstanceIds", request.seen.instances, state.instance)
+    chosen, token = request.page(_INSTANCE_FILTERS.select(found, parameters), "InstanceIds")
     reservations: list[Value] = [
         {
             "ReservationId": f"r-{item.id.removeprefix('i-')}",
@@ -101,36 +101,36 @@ def instances(request: ActionRequest) -> Members:
     return {"Reservations": reservations, "NextToken": token}
 
 
-def snapshots(request: ActionRequest) -> Members:
-    asked = request.parameters
-    found = _named(request, "SnapshotIds", request.seen.snapshots, lookup.snapshot)
-    owners = asked.texts("OwnerIds")
+def snapshots(request: RequestContext) -> Members:
+    parameters = request.parameters
+    found = _named(request, "SnapshotIds", request.seen.snapshots, state.snapshot)
+    owners = parameters.texts("OwnerIds")
     if owners and not {"self", request.scope.account} & set(owners):
         found = []
-    chosen, token = request.page(_SNAPSHOT_FILTERS.select(found, asked), "SnapshotIds")
+    chosen, token = request.page(_SNAPSHOT_FILTERS.select(found, parameters), "SnapshotIds")
     return {"Snapshots": [views.snapshot(item) for item in chosen], "NextToken": token}
 
 
-def instance_types(request: ActionRequest) -> Members:
-    asked = request.parameters
-    names = asked.texts("InstanceTypes")
+def instance_types(request: RequestContext) -> Members:
+    parameters = request.parameters
+    names = parameters.texts("InstanceTypes")
     unknown = [name for name in names if name not in INSTANCE_TYPES]
     if unknown:
         raise errors.Ec2Error(
             "InvalidInstanceType", f"The following supplied instance types do not exist: [{', '.join(unknown)}]"
         )
     kinds = [INSTANCE_TYPES[name] for name in names] or list(INSTANCE_TYPES.values())
-    chosen, token = request.page(_INSTANCE_TYPE_FILTERS.select(kinds, asked), "InstanceTypes")
+    chosen, token = request.page(_INSTANCE_TYPE_FILTERS.select(kinds, parameters), "InstanceTypes")
     return {"InstanceTypes": [views.instance_type(kind) for kind in chosen], "NextToken": token}
 
 
-def zones(request: ActionRequest) -> Members:
-    asked, region = request.parameters, request.scope.region
-    names = asked.texts("ZoneNames") or ZONES[region]
+def zones(request: RequestContext) -> Members:
+    parameters, region = request.parameters, request.scope.region
+    names = parameters.texts("ZoneNames") or ZONES[region]
     for name in names:
         if name not in ZONES[region]:
             raise errors.invalid_value(name, "availabilityZone", f"Subscribed zones: {', '.join(ZONES[region])}")
-    chosen = _ZONE_FILTERS.select([(region, name) for name in names], asked)
+    chosen = _ZONE_FILTERS.select([(region, name) for name in names], parameters)
     zones: list[Value] = [
         {"RegionName": region, "ZoneName": name, "State": "available", "ZoneType": "availability-zone"}
         for region, name in chosen
@@ -138,21 +138,21 @@ def zones(request: ActionRequest) -> Members:
     return {"AvailabilityZones": zones}
 
 
-def regions(request: ActionRequest) -> Members:
-    asked = request.parameters
-    names = asked.texts("RegionNames") or list(ZONES)
+def regions(request: RequestContext) -> Members:
+    parameters = request.parameters
+    names = parameters.texts("RegionNames") or list(ZONES)
     for name in names:
         if name not in ZONES:
             raise errors.invalid_value(name, "region")
     regions: list[Value] = [
         {"RegionName": name, "Endpoint": f"ec2.{name}.amazonaws.com", "OptInStatus": "opt-in-not-required"}
-        for name in _REGION_FILTERS.select(names, asked)
+        for name in _REGION_FILTERS.select(names, parameters)
     ]
     return {"Regions": regions}
 
 
 def _named(
-    request: ActionRequest,
+    request: RequestContext,
     parameter: str,
     kept: Mapping[str, Kept],
     find: Callable[[State, Scope, str], Kept],

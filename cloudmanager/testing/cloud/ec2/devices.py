@@ -3,12 +3,12 @@
 import re
 
 from cloudmanager.testing.cloud.ec2.instance_types import Hypervisor
-from cloudmanager.testing.cloud.ec2.resources import Instance, Volume
+from cloudmanager.testing.cloud.ec2.state import Instance, Volume
 from cloudmanager.testing.cloud.hardware import IDENTIFY_BYTES, Hardware, NvmeNamespace, XenDisk
 
-AMAZON_PCI_VENDOR = 0x1D0F
-NVME_MODEL = "Amazon Elastic Block Store"
-NVME_NAME_OFFSET = 3072
+_AMAZON_PCI_VENDOR = 0x1D0F
+_NVME_MODEL = "Amazon Elastic Block Store"
+_NVME_NAME_OFFSET = 3072
 """Where the controller's identify data has the device name of the attachment: the vendor's part begins there."""
 _DEVICE_NAME = re.compile(r"(?:/dev/)?(sd[a-z]|xvd[a-d][a-x]|xvd[b-z])")
 
@@ -36,13 +36,13 @@ def hardware(volume: Volume, instance: Instance, device: str) -> Hardware:
     if instance.type.hypervisor is Hypervisor.XEN:
         return XenDisk(kernel_name(device), xen_number(device))
     identify = bytearray(IDENTIFY_BYTES)
-    identify[NVME_NAME_OFFSET : NVME_NAME_OFFSET + 32] = device.encode().ljust(32)
-    return NvmeNamespace(NVME_MODEL, volume.serial, pci_vendor=AMAZON_PCI_VENDOR, identify_controller=bytes(identify))
+    identify[_NVME_NAME_OFFSET : _NVME_NAME_OFFSET + 32] = device.encode().ljust(32)
+    return NvmeNamespace(_NVME_MODEL, volume.serial, pci_vendor=_AMAZON_PCI_VENDOR, identify_controller=bytes(identify))
 
 
 def links(volume: Volume, instance: Instance) -> list[str]:
     """What udev makes for an NVMe volume. For a Xen disk it has nothing to go by."""
     if instance.type.hypervisor is Hypervisor.XEN:
         return []
-    link = f"disk/by-id/nvme-{NVME_MODEL.replace(' ', '_')}_{volume.serial}"
+    link = f"disk/by-id/nvme-{_NVME_MODEL.replace(' ', '_')}_{volume.serial}"
     return [link, f"{link}_1", f"{link}-ns-1"]

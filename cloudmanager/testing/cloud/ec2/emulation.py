@@ -13,11 +13,11 @@ from botocore.model import OperationModel
 from cloudmanager.testing.cloud.ec2 import errors, schema
 from cloudmanager.testing.cloud.ec2.accounts import HOME_ACCOUNT, access_key, known_zone, region_of, signer
 from cloudmanager.testing.cloud.ec2.actions import Actions
-from cloudmanager.testing.cloud.ec2.asked import ActionRequest
+from cloudmanager.testing.cloud.ec2.context import RequestContext
 from cloudmanager.testing.cloud.ec2.instance_types import INSTANCE_TYPES
 from cloudmanager.testing.cloud.ec2.lifecycle import Lifecycle, new_id
 from cloudmanager.testing.cloud.ec2.metadata import MetadataService
-from cloudmanager.testing.cloud.ec2.resources import (
+from cloudmanager.testing.cloud.ec2.state import (
     GIB,
     AttachmentState,
     Instance,
@@ -34,8 +34,8 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.guest import Guest
 from cloudmanager.testing.cloud.wire import CUT, HttpServer, Request, Response
 
-ROOT_GIB = 8
-CONSOLE_DEVICES = tuple(f"/dev/sd{letter}" for letter in "fghijklmnop")
+_ROOT_GIB = 8
+_CONSOLE_DEVICES = tuple(f"/dev/sd{letter}" for letter in "fghijklmnop")
 """What the console proposes."""
 
 
@@ -99,7 +99,7 @@ class Emulation(Emulator[State]):
         action = self._actions.by_name.get(model.name)
         if action is None:
             raise errors.not_emulated(model.name)
-        return action(ActionRequest(scope, parameters, self.seen(fault), fault, self.largest_page))
+        return action(RequestContext(scope, parameters, self.seen(fault), fault, self.largest_page))
 
     def refuse(self, operation: Operation, fault: Fault) -> Response:  # noqa: ARG002 - every action fails alike
         """THROTTLE has the forms `` (RequestLimitExceeded, 503), `EC2ThrottledException` (503), `Throttling` (400)."""
@@ -163,7 +163,7 @@ class Emulation(Emulator[State]):
             )
             guest = self.add_guest(name)
             self.state.instances[instance.id] = instance
-            root = self.volume(self.make_disk("", location=zone, size_bytes=ROOT_GIB * GIB, account=account))
+            root = self.volume(self.make_disk("", location=zone, size_bytes=_ROOT_GIB * GIB, account=account))
             self._join(root, instance, ROOT_DEVICE)
             root.attachments[0].delete_on_termination = True
         self.metadata_servers[name] = HttpServer(lambda request: self._answer_metadata(name, request)).start()
@@ -204,7 +204,7 @@ class Emulation(Emulator[State]):
         with self.lock:
             machine = self.instance(instance)
             taken = {item.device for item in self.state.attachments(machine.id)} | machine.ami_devices
-            device = slot or next(name for name in (*CONSOLE_DEVICES, *_MORE_DEVICES) if name not in taken)
+            device = slot or next(name for name in (*_CONSOLE_DEVICES, *_MORE_DEVICES) if name not in taken)
             try:
                 self._lifecycle.check_attach(self.volume(disk), machine, device)
             except errors.Ec2Error as error:

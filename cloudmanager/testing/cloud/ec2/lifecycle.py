@@ -12,7 +12,7 @@ from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.ec2 import errors
 from cloudmanager.testing.cloud.ec2.devices import hardware, is_device_name, kernel_name, links
 from cloudmanager.testing.cloud.ec2.instance_types import Hypervisor
-from cloudmanager.testing.cloud.ec2.resources import (
+from cloudmanager.testing.cloud.ec2.state import (
     GIB,
     Attachment,
     AttachmentState,
@@ -30,14 +30,14 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.guest import Guest
 from cloudmanager.testing.cloud.timeline import Action, Timeline
 
-CREATE_SECONDS = 1.0
-ATTACH_SECONDS = 2.0
-DETACH_SECONDS = 2.0
-DELETE_SECONDS = 1.0
-SNAPSHOT_SECONDS = 5.0
-BUSY_SECONDS = 0.2
+_CREATE_SECONDS = 1.0
+_ATTACH_SECONDS = 2.0
+_DETACH_SECONDS = 2.0
+_DELETE_SECONDS = 1.0
+_SNAPSHOT_SECONDS = 5.0
+_BUSY_SECONDS = 0.2
 """How often a held device is looked at again."""
-MULTI_ATTACH_INSTANCES = 16
+_MULTI_ATTACH_INSTANCES = 16
 
 
 class Lifecycle:
@@ -95,7 +95,7 @@ class Lifecycle:
         def finish() -> None:
             volume.state = VolumeState.ERROR if _is(fault, Effect.FAIL) else VolumeState.AVAILABLE
 
-        self._later(CREATE_SECONDS, fault, finish)
+        self._later(_CREATE_SECONDS, fault, finish)
 
     def attach(self, volume: Volume, instance: Instance, device: str, fault: Fault | None) -> Attachment:
         """Answers `attaching`; attached, with the device in the guest, when the time has come."""
@@ -104,7 +104,7 @@ class Lifecycle:
             return Attachment(volume.id, instance.id, device, AttachmentState.ATTACHING, now())
         attachment = self.join(volume, instance, device)
         answer = copy.copy(attachment)
-        self._later(ATTACH_SECONDS, fault, lambda: self.finish_attach(attachment, fault))
+        self._later(_ATTACH_SECONDS, fault, lambda: self.finish_attach(attachment, fault))
         return answer
 
     def detach(self, attachment: Attachment, fault: Fault | None, *, force: bool = False) -> Attachment:
@@ -113,7 +113,7 @@ class Lifecycle:
         answer.state = AttachmentState.DETACHING
         if not _is(fault, Effect.LIE):
             attachment.state = AttachmentState.DETACHING
-            self._later(DETACH_SECONDS, fault, lambda: self._finish_detach(attachment, fault, force=force))
+            self._later(_DETACH_SECONDS, fault, lambda: self._finish_detach(attachment, fault, force=force))
         return answer
 
     def delete(self, volume: Volume, fault: Fault | None) -> None:
@@ -122,7 +122,7 @@ class Lifecycle:
             raise errors.volume_in_use_by(volume.id, volume.attachments[0].instance_id)
         if not _is(fault, Effect.LIE):
             volume.state = VolumeState.DELETING
-            self._later(DELETE_SECONDS, fault, lambda: self.forget(volume))
+            self._later(_DELETE_SECONDS, fault, lambda: self.forget(volume))
 
     def forget(self, volume: Volume) -> None:
         self._state.volumes.pop(volume.id, None)
@@ -142,7 +142,7 @@ class Lifecycle:
         )
         backing.copy(volume.backing, snapshot.backing)
         self._state.snapshots[snapshot.id] = snapshot
-        self._later(SNAPSHOT_SECONDS, fault, lambda: _finish_snapshot(snapshot, fault))
+        self._later(_SNAPSHOT_SECONDS, fault, lambda: _finish_snapshot(snapshot, fault))
         return snapshot
 
     def check_attach(self, volume: Volume, instance: Instance, device: str) -> None:
@@ -214,8 +214,8 @@ class Lifecycle:
             raise errors.volume_attached(volume.id)
         if volume.is_multi_attach and instance.type.hypervisor is not Hypervisor.NITRO:
             raise errors.multi_attach_unsupported(instance.id)
-        if len(volume.attachments) >= MULTI_ATTACH_INSTANCES:
-            raise errors.multi_attach_limit(volume.id, MULTI_ATTACH_INSTANCES)
+        if len(volume.attachments) >= _MULTI_ATTACH_INSTANCES:
+            raise errors.multi_attach_limit(volume.id, _MULTI_ATTACH_INSTANCES)
 
     def _check_slot(self, instance: Instance, device: str) -> None:
         attachments = self._state.attachments(instance.id)
@@ -235,7 +235,7 @@ class Lifecycle:
         elif self._is_held(attachment) and not force:
             attachment.state = AttachmentState.BUSY
             again = lambda: self._finish_detach(attachment, None, force=force)  # noqa: E731 - a closure, not a function
-            self._timeline.after(BUSY_SECONDS, lambda: self._later(0, None, again))
+            self._timeline.after(_BUSY_SECONDS, lambda: self._later(0, None, again))
         else:
             self.part(attachment)
 

@@ -8,13 +8,13 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from cloudmanager.testing.cloud.ec2.accounts import access_key
-from cloudmanager.testing.cloud.ec2.resources import Instance
+from cloudmanager.testing.cloud.ec2.state import Instance
 from cloudmanager.testing.cloud.wire import Request, Response
 
-TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - the name of a header
-TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
-MOST_TTL_SECONDS = 21_600
-ROLE = "emulated-role"
+_TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - the name of a header
+_TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
+_MOST_TTL_SECONDS = 21_600
+_ROLE = "emulated-role"
 
 
 class MetadataService:
@@ -27,7 +27,7 @@ class MetadataService:
         """`path` is what the instance asked for, `latest/api/token`."""
         if path == "latest/api/token":
             return self._token(instance, request)
-        if not self._knows(instance, request.headers.get(TOKEN_HEADER)):
+        if not self._knows(instance, request.headers.get(_TOKEN_HEADER)):
             return Response.of_text(401, "Unauthorized")
         if request.method != "GET":
             return Response.of_text(405, "Method Not Allowed")
@@ -37,14 +37,14 @@ class MetadataService:
     def _token(self, instance: Instance, request: Request) -> Response:
         if request.method != "PUT":
             return Response.of_text(405, "Method Not Allowed")
-        ttl = request.headers.get(TTL_HEADER) or ""
-        if not (ttl.isdecimal() and 1 <= int(ttl) <= MOST_TTL_SECONDS):
+        ttl = request.headers.get(_TTL_HEADER) or ""
+        if not (ttl.isdecimal() and 1 <= int(ttl) <= _MOST_TTL_SECONDS):
             return Response.of_text(400, "Bad Request")
         if request.headers.get("X-Forwarded-For"):
             return Response.of_text(403, "Forbidden")
         token = secrets.token_urlsafe(40)
         self._tokens[token] = (instance.id, datetime.now(UTC) + timedelta(seconds=int(ttl)))
-        return Response(200, token.encode(), {"Content-Type": "text/plain", TTL_HEADER: ttl})
+        return Response(200, token.encode(), {"Content-Type": "text/plain", _TTL_HEADER: ttl})
 
     def _knows(self, instance: Instance, token: str | None) -> bool:
         owner, expires = self._tokens.get(token or "", ("", datetime.min.replace(tzinfo=UTC)))
@@ -57,8 +57,8 @@ class MetadataService:
             "latest/meta-data/instance-type": instance.type.name,
             "latest/meta-data/placement/availability-zone": instance.zone,
             "latest/meta-data/placement/region": instance.scope.region,
-            "latest/meta-data/iam/security-credentials/": ROLE,
-            f"latest/meta-data/iam/security-credentials/{ROLE}": json.dumps(_credentials(instance)),
+            "latest/meta-data/iam/security-credentials/": _ROLE,
+            f"latest/meta-data/iam/security-credentials/{_ROLE}": json.dumps(_credentials(instance)),
         }
         return documents.get(path)
 

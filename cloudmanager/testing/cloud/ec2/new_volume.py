@@ -2,8 +2,8 @@
 
 from cloudmanager.testing.cloud.ec2 import errors
 from cloudmanager.testing.cloud.ec2.accounts import ZONES
-from cloudmanager.testing.cloud.ec2.resources import Scope, Snapshot
 from cloudmanager.testing.cloud.ec2.schema import Parameters
+from cloudmanager.testing.cloud.ec2.state import Scope, Snapshot
 
 _SIZES_GIB = {
     "standard": (1, 1024),
@@ -17,19 +17,19 @@ _SIZES_GIB = {
 _PROVISIONED = ("io1", "io2")
 
 
-def check_kind(kind: str, asked: Parameters) -> None:
-    if asked.flag("MultiAttachEnabled") and kind not in _PROVISIONED:
+def check_kind(kind: str, parameters: Parameters) -> None:
+    if parameters.flag("MultiAttachEnabled") and kind not in _PROVISIONED:
         raise errors.Ec2Error(
             "InvalidParameterCombination", f"The parameter MultiAttachEnabled is not supported for {kind} volumes."
         )
-    if kind in _PROVISIONED and asked.number("Iops") is None:
+    if kind in _PROVISIONED and parameters.number("Iops") is None:
         raise errors.missing_parameter("iops")
-    if kind not in (*_PROVISIONED, "gp3") and asked.number("Iops") is not None:
+    if kind not in (*_PROVISIONED, "gp3") and parameters.number("Iops") is not None:
         raise errors.Ec2Error("InvalidParameterCombination", f"The parameter iops is not supported for {kind} volumes.")
 
 
-def zone_of(scope: Scope, asked: Parameters) -> str:
-    zone = asked.optional("AvailabilityZone")
+def zone_of(scope: Scope, parameters: Parameters) -> str:
+    zone = parameters.optional("AvailabilityZone")
     if zone is None:
         raise errors.missing_parameter("availabilityZone")
     if zone not in ZONES[scope.region]:
@@ -37,8 +37,8 @@ def zone_of(scope: Scope, asked: Parameters) -> str:
     return zone
 
 
-def size_of(kind: str, asked: Parameters, snapshot: Snapshot | None) -> int:
-    size = asked.number("Size")
+def size_of(kind: str, parameters: Parameters, snapshot: Snapshot | None) -> int:
+    size = parameters.number("Size")
     if size is None and snapshot is None:
         raise errors.missing_parameter("size/snapshot")
     if size is not None and snapshot is not None and size < snapshot.size_gib:

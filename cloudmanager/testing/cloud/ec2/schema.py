@@ -5,7 +5,7 @@ that the model does not know, one that lacks, has the wrong type or is not in it
 botocore checks no enumerations, and other clients check nothing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -213,3 +213,18 @@ def error_answer(error: errors.Ec2Error, request_id: str) -> bytes:
 def _document(root: ElementTree.Element) -> bytes:
     encoded: bytes = ElementTree.tostring(root, encoding="utf-8")
     return b'<?xml version="1.0" encoding="UTF-8"?>\n' + encoded
+
+
+def tags_for(parameters: Parameters, resource: str) -> dict[str, str]:
+    """From TagSpecifications: those for the resource that is made; a specification for another one is an error."""
+    tags: dict[str, str] = {}
+    for specification in parameters.structures("TagSpecifications"):
+        if specification.optional("ResourceType") != resource:
+            kind = specification.optional("ResourceType")
+            raise errors.invalid_value(kind, "resourceType", f"'{kind}' is not a valid taggable resource type here.")
+        tags |= pairs(specification.structures("Tags"))
+    return tags
+
+
+def pairs(tags: Iterable[Parameters]) -> dict[str, str]:
+    return {tag.text("Key"): tag.optional("Value") or "" for tag in tags}

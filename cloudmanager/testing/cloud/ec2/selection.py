@@ -17,8 +17,8 @@ Resource = TypeVar("Resource")
 Field = Callable[[Resource], Iterable[str]]
 """The values that a resource has for a filter."""
 
-LEAST_PAGE = 5
-MOST_PAGE = 1000
+_LEAST_PAGE = 5
+_MOST_PAGE = 1000
 
 
 class Filters(Generic[Resource]):
@@ -76,10 +76,10 @@ def page(
 def _check_size(size: int, request: Parameters, ids: str) -> None:
     if request.texts(ids):
         raise errors.exclusive_parameters(f"{ids.removesuffix('Ids').lower()}Set", "maxResults")
-    if size < LEAST_PAGE:
-        raise errors.invalid_value(f" {size} ", "maxResults", f"Expecting a value greater than {LEAST_PAGE}.")
-    if size > MOST_PAGE:
-        raise errors.invalid_value(f" {size} ", "maxResults", f"Expecting a value less than {MOST_PAGE}.")
+    if size < _LEAST_PAGE:
+        raise errors.invalid_value(f" {size} ", "maxResults", f"Expecting a value greater than {_LEAST_PAGE}.")
+    if size > _MOST_PAGE:
+        raise errors.invalid_value(f" {size} ", "maxResults", f"Expecting a value less than {_MOST_PAGE}.")
 
 
 def _token(offset: int) -> str:

@@ -3,15 +3,8 @@
 from collections.abc import Mapping
 
 from cloudmanager.testing.cloud.ec2.instance_types import Hypervisor, InstanceType
-from cloudmanager.testing.cloud.ec2.resources import (
-    Attachment,
-    Instance,
-    InstanceState,
-    Snapshot,
-    State,
-    Volume,
-)
 from cloudmanager.testing.cloud.ec2.schema import Members
+from cloudmanager.testing.cloud.ec2.state import Attachment, Instance, InstanceState, Snapshot, State, Volume
 
 ROOT_DEVICE = "/dev/xvda"
 _STATE_CODES = {InstanceState.RUNNING: 16, InstanceState.TERMINATED: 48, InstanceState.STOPPED: 80}

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 EMAIL = "worker@emulated.iam.gserviceaccount.com"
-KEY_ID = "emulated-key"
+_KEY_ID = "emulated-key"
 UNIVERSE = "emulated.test"
 """The emulated cloud is a universe of its own: where credentials of googleapis.com may be used, the SDK asks Google
 itself, in the background."""
@@ -35,7 +35,7 @@ class AccessTokens:
         document = {
             "type": "service_account",
             "project_id": project,
-            "private_key_id": KEY_ID,
+            "private_key_id": _KEY_ID,
             "private_key": _private_key(),
             "client_email": EMAIL,
             "client_id": "1",

@@ -11,25 +11,23 @@ from typing import Any
 from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.emulator import Emulator, Operation
 from cloudmanager.testing.cloud.faults import Effect, Fault
-from cloudmanager.testing.cloud.gce import documents, instances, permissions, refusals, schema
+from cloudmanager.testing.cloud.gce import documents, errors, instances, permissions, schema
 from cloudmanager.testing.cloud.gce.access import UNIVERSE, AccessTokens
-from cloudmanager.testing.cloud.gce.asked import Asked
+from cloudmanager.testing.cloud.gce.context import RequestContext, page
 from cloudmanager.testing.cloud.gce.disks import Disks
 from cloudmanager.testing.cloud.gce.instances import Instances
-from cloudmanager.testing.cloud.gce.links import path_of
 from cloudmanager.testing.cloud.gce.metadata import Metadata
 from cloudmanager.testing.cloud.gce.operations import Operations
-from cloudmanager.testing.cloud.gce.pages import page
-from cloudmanager.testing.cloud.gce.state import HOST, AttachedDisk, Cloud, Disk, Instance, Mode
+from cloudmanager.testing.cloud.gce.state import HOST, AttachedDisk, Cloud, Disk, Instance, Mode, path_of
 from cloudmanager.testing.cloud.guest import Guest
 from cloudmanager.testing.cloud.manual_actions import GIB
 from cloudmanager.testing.cloud.wire import HttpServer, Request, Response
 
 PROJECT = "acme-forensics"
 PROJECT_NUMBER = 424242424242
-ZONES = ("us-central1-a", "us-central1-b", "europe-west4-a")
+_ZONES = ("us-central1-a", "us-central1-b", "europe-west4-a")
 HOME = "us-central1-b"
-Handler = Callable[[Asked], Response]
+Handler = Callable[[RequestContext], Response]
 
 
 class Emulation(Emulator[Cloud]):
@@ -47,7 +45,7 @@ class Emulation(Emulator[Cloud]):
         wait_limit_seconds: float = 120.0,
     ) -> None:
         """`wait_limit_seconds`: `operations.wait` answers by then, whether the operation has ended or not."""
-        cloud = Cloud(projects={PROJECT: PROJECT_NUMBER}, zones=ZONES)
+        cloud = Cloud(projects={PROJECT: PROJECT_NUMBER}, zones=_ZONES)
         super().__init__(directory, cloud, pace=pace, port=port)
         self.tokens = AccessTokens()
         self.granted: frozenset[str] | None = None
@@ -72,51 +70,53 @@ class Emulation(Emulator[Cloud]):
     def identify(self, request: Request) -> Operation:
         match = self._match(request)
         if match.method.name not in self._handlers:
-            raise refusals.refusal(501, "notImplemented", f"{match.method.name} is not emulated")
+            raise errors.refusal(501, "notImplemented", f"{match.method.name} is not emulated")
         if not self.tokens.accepts(request.headers.get("Authorization", "")):
-            raise refusals.unauthenticated()
+            raise errors.unauthenticated()
         return Operation(match.method.name, _target(match, request), match.method.mutates)
 
     def perform(self, operation: Operation, request: Request, fault: Fault | None) -> Response:
         match = self._match(request)
         body = _body(request) if match.method.body else {}
         if mistake := self._schema.mistake(match, request.query, body):
-            raise refusals.refusal(400, mistake.reason, mistake.message)
+            raise errors.refusal(400, mistake.reason, mistake.message)
         if match.parameters["project"] not in self.state.projects:
-            raise refusals.not_found(f"projects/{match.parameters['project']}")
+            raise errors.not_found(f"projects/{match.parameters['project']}")
         if self.granted is not None:
             permissions.check(operation.name, body, match.parameters["project"], self.granted)
-        asked = Asked({**request.query, **match.parameters}, body, self.seen(fault), fault, self.largest_page)
-        return self._once(operation, request, asked)
+        context = RequestContext(
+            {**request.query, **match.parameters}, body, self.seen(fault), fault, self.largest_page
+        )
+        return self._once(operation, request, context)
 
     def refuse(self, operation: Operation, fault: Fault) -> Response:
         if fault.effect is Effect.THROTTLE:
-            status, reason, message, domain = refusals.THROTTLES[fault.form]
-            return refusals.error(status, reason, message, domain, fault.retry_after)
-        status = fault.status or refusals.STATUS_OF_REASON.get(fault.code, 400)
+            status, reason, message, domain = errors.THROTTLES[fault.form]
+            return errors.error(status, reason, message, domain, fault.retry_after)
+        status = fault.status or errors.STATUS_OF_REASON.get(fault.code, 400)
         message = fault.message or f"{operation.name}: {fault.code} (injected)"
-        return refusals.error(status, fault.code, message, retry_after=fault.retry_after)
+        return errors.error(status, fault.code, message, retry_after=fault.retry_after)
 
     def _match(self, request: Request) -> schema.Match:
         match = self._schema.match(request.method, request.path)
         if match is None:
-            raise refusals.refusal(404, "notFound", f"{request.method} {request.path} is no method of the API")
+            raise errors.refusal(404, "notFound", f"{request.method} {request.path} is no method of the API")
         return match
 
-    def _once(self, operation: Operation, request: Request, asked: Asked) -> Response:
+    def _once(self, operation: Operation, request: Request, context: RequestContext) -> Response:
         """A repeated `requestId` is answered with the operation that its first use started."""
         handler = self._handlers[operation.name]
-        request_id = asked.parameters.get("requestId")
+        request_id = context.parameters.get("requestId")
         if request_id is None:
-            return handler(asked)
+            return handler(context)
         _check_request_id(request_id)
         wanted = f"{request.method} {request.raw_path} {request.body.decode()}"
         if request_id in self.state.requests:
             known, path = self.state.requests[request_id]
             if known != wanted:
-                raise refusals.invalid("requestId", request_id, "The request id was used for another request.")
+                raise errors.invalid("requestId", request_id, "The request id was used for another request.")
             return Response.of_json(200, documents.operation(self.state.operations[path]))
-        response = handler(asked)
+        response = handler(context)
         started = json.loads(response.body)["selfLink"].removeprefix(HOST)
         self.state.requests[request_id] = (wanted, started)
         return response
@@ -150,10 +150,10 @@ class Emulation(Emulator[Cloud]):
             "globalOperations.wait": self.operations.wait,
         }
 
-    def _list_zones(self, asked: Asked) -> Response:
-        names, token = page(asked.seen.zones, asked)
-        zones = [documents.zone(asked.project, name, number) for number, name in enumerate(names, 2000)]
-        link = f"{HOST}projects/{asked.project}/zones"
+    def _list_zones(self, context: RequestContext) -> Response:
+        names, token = page(context.seen.zones, context)
+        zones = [documents.zone(context.project, name, number) for number, name in enumerate(names, 2000)]
+        link = f"{HOST}projects/{context.project}/zones"
         answer: documents.Document = {"kind": "compute#zoneList", "selfLink": link, "items": zones}
         return Response.of_json(200, answer | ({"nextPageToken": token} if token else {}))
 
@@ -332,7 +332,7 @@ def _body(request: Request) -> Any:
     try:
         return request.json()
     except ValueError:
-        raise refusals.refusal(400, "parseError", "Parse Error") from None
+        raise errors.refusal(400, "parseError", "Parse Error") from None
 
 
 def _check_request_id(text: str) -> None:
@@ -341,4 +341,4 @@ def _check_request_id(text: str) -> None:
     except ValueError:
         is_zero = True
     if is_zero:
-        raise refusals.invalid("requestId", text, "Must be a valid UUID that is not zero.")
+        raise errors.invalid("requestId", text, "Must be a valid UUID that is not zero.")

@@ -7,13 +7,13 @@ emulator does not know it refuses rather than ignore.
 import re
 from collections.abc import Callable, Mapping
 
-from cloudmanager.testing.cloud.gce.refusals import invalid
+from cloudmanager.testing.cloud.gce.errors import invalid
 
 Document = Mapping[str, object]
 Test = Callable[[Document], bool]
 _REGEX = re.compile(r"""(?P<field>[\w.-]+)\s+(?P<operator>eq|ne)\s+(?P<value>"[^"]*"|'[^']*'|\S+)""")
 _COMPARISON = re.compile(r"""\s*(?P<field>[\w.-]+)\s*(?P<operator>!=|=)\s*(?P<value>"[^"]*"|'[^']*'|[^\s()]+)\s*""")
-FIELDS = frozenset({"name", "status", "operationType", "targetId", "targetLink", "zone", "sizeGb", "id"})
+_FIELDS = frozenset({"name", "status", "operationType", "targetId", "targetLink", "zone", "sizeGb", "id"})
 
 
 def parse(text: str) -> Test:
@@ -55,7 +55,7 @@ def _comparison_test(part: str, text: str) -> Test:
 
 
 def _known(field: str, text: str) -> str:
-    if field not in FIELDS and not field.startswith("labels."):
+    if field not in _FIELDS and not field.startswith("labels."):
         raise _refused(text)
     return field
 

@@ -5,20 +5,28 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from cloudmanager.testing.cloud.gce import documents, refusals
-from cloudmanager.testing.cloud.gce.asked import Asked
-from cloudmanager.testing.cloud.gce.links import path_of
+from cloudmanager.testing.cloud.gce import documents, errors
+from cloudmanager.testing.cloud.gce.context import RequestContext
 from cloudmanager.testing.cloud.gce.operations import Operations
-from cloudmanager.testing.cloud.gce.state import AttachedDisk, Cloud, Disk, Instance, Mode, OperationError, disk_limit
+from cloudmanager.testing.cloud.gce.state import (
+    AttachedDisk,
+    Cloud,
+    Disk,
+    Instance,
+    Mode,
+    OperationError,
+    disk_limit,
+    path_of,
+)
 from cloudmanager.testing.cloud.guest import Guest
 from cloudmanager.testing.cloud.hardware import Hardware, NvmeNamespace, ScsiDisk
 from cloudmanager.testing.cloud.wire import Response
 
-ATTACH_SECONDS = 3.0
-DETACH_SECONDS = 5.0
-READ_WRITE_ONLY = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
-VENDOR_DATA_OFFSET = 384
-PCI_VENDOR_GOOGLE = 0x1AE0
+_ATTACH_SECONDS = 3.0
+_DETACH_SECONDS = 5.0
+_READ_WRITE_ONLY = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
+_VENDOR_DATA_OFFSET = 384
+_PCI_VENDOR_GOOGLE = 0x1AE0
 Plug = Callable[[Instance, Disk, AttachedDisk], None]
 Unplug = Callable[[Instance, AttachedDisk], None]
 
@@ -32,56 +40,54 @@ class Instances:
         self._plug = plug
         self._unplug = unplug
 
-    def get(self, asked: Asked) -> Response:
-        return Response.of_json(200, documents.instance(_find(asked, asked.seen), asked.seen))
+    def get(self, context: RequestContext) -> Response:
+        return Response.of_json(200, documents.instance(_find(context, context.seen), context.seen))
 
-    def get_machine_type(self, asked: Asked) -> Response:
-        name = asked.parameters["machineType"]
+    def get_machine_type(self, context: RequestContext) -> Response:
+        name = context.parameters["machineType"]
         if not re.fullmatch(r"[a-z]\w*(-\w+)+", name):
-            raise refusals.not_found(asked.path("machineTypes", "machineType"))
-        return Response.of_json(200, documents.machine_type(asked.project, asked.parameters["zone"], name))
+            raise errors.not_found(context.path("machineTypes", "machineType"))
+        return Response.of_json(200, documents.machine_type(context.project, context.parameters["zone"], name))
 
-    def attach_disk(self, asked: Asked) -> Response:
-        instance = _find(asked, self._cloud)
-        disk = self._source(asked)
+    def attach_disk(self, context: RequestContext) -> Response:
+        instance = _find(context, self._cloud)
+        disk = self._source(context)
         _check_place(instance, disk)
-        if not disk.is_regional and _wants_force(asked):
-            raise refusals.refusal(400, "badRequest", "Force attach is only supported for regional disks.")
-        mode = Mode(asked.body.get("mode", Mode.READ_WRITE))
-        if mode is Mode.READ_ONLY and disk.type in READ_WRITE_ONLY:
-            raise refusals.refusal(400, "badRequest", f"{disk.type} disk type cannot be attached in read-only mode.")
+        if not disk.is_regional and _wants_force(context):
+            raise errors.refusal(400, "badRequest", "Force attach is only supported for regional disks.")
+        mode = Mode(context.body.get("mode", Mode.READ_WRITE))
+        if mode is Mode.READ_ONLY and disk.type in _READ_WRITE_ONLY:
+            raise errors.refusal(400, "badRequest", f"{disk.type} disk type cannot be attached in read-only mode.")
         if disk.status != "READY":
-            raise refusals.not_ready(disk.path)
-        if user := self._excluding_user(disk, instance, mode, force=_wants_force(asked)):
-            raise refusals.in_use(disk.path, user)
-        device_name = self._device_name(asked, instance)
+            raise errors.not_ready(disk.path)
+        if user := self._excluding_user(disk, instance, mode, force=_wants_force(context)):
+            raise errors.in_use(disk.path, user)
+        device_name = self._device_name(context, instance)
         return self._operations.start(
-            asked,
+            context,
             "attachDisk",
             (instance.path, instance.id),
-            lambda: self._attach(instance, disk, device_name, mode, force=_wants_force(asked)),
-            seconds=ATTACH_SECONDS,
+            lambda: self._attach(instance, disk, device_name, mode, force=_wants_force(context)),
+            seconds=_ATTACH_SECONDS,
             disk=disk.path,
         )
 
-    def detach_disk(self, asked: Asked) -> Response:
-        instance = _find(asked, self._cloud)
-        device_name = asked.parameters["deviceName"]
+    def detach_disk(self, context: RequestContext) -> Response:
+        instance = _find(context, self._cloud)
+        device_name = context.parameters["deviceName"]
         attached = instance.named(device_name)
         if attached is None:
-            raise refusals.invalid(
-                "deviceName", device_name, f"No attached disk found with device name '{device_name}'"
-            )
+            raise errors.invalid("deviceName", device_name, f"No attached disk found with device name '{device_name}'")
         if attached.boot:
-            raise refusals.refusal(400, "badRequest", "The boot disk cannot be detached while the instance runs.")
+            raise errors.refusal(400, "badRequest", "The boot disk cannot be detached while the instance runs.")
         if any(self._cloud.running(attached.source)):
-            raise refusals.not_ready(attached.source)
+            raise errors.not_ready(attached.source)
         return self._operations.start(
-            asked,
+            context,
             "detachDisk",
             (instance.path, instance.id),
             lambda: self.detach(instance, attached),
-            seconds=DETACH_SECONDS,
+            seconds=_DETACH_SECONDS,
             disk=attached.source,
         )
 
@@ -102,7 +108,7 @@ class Instances:
     ) -> OperationError | None:
         """At the end of the operation: much may have happened since it was accepted."""
         if user := self._excluding_user(disk, instance, mode, force=force):
-            return OperationError("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", refusals.in_use_message(disk.path, user))
+            return OperationError("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", errors.in_use_message(disk.path, user))
         if instance.named(device_name) is not None:
             return OperationError("INVALID_FIELD_VALUE", _taken(device_name))
         limit = disk_limit(instance.machine_type)
@@ -117,15 +123,15 @@ class Instances:
         self.attach(instance, disk, device_name, mode)
         return None
 
-    def _source(self, asked: Asked) -> Disk:
-        source = asked.body.get("source")
+    def _source(self, context: RequestContext) -> Disk:
+        source = context.body.get("source")
         if source is None:
-            raise refusals.refusal(400, "required", "Required field 'resource.source' not specified")
-        path = path_of(source, asked.project)
+            raise errors.refusal(400, "required", "Required field 'resource.source' not specified")
+        path = path_of(source, context.project)
         if path is None:
-            raise refusals.invalid("resource.source", source, "The URL is malformed.")
+            raise errors.invalid("resource.source", source, "The URL is malformed.")
         if path not in self._cloud.disks:
-            raise refusals.not_found(path)
+            raise errors.not_found(path)
         return self._cloud.disks[path]
 
     def _excluding_user(self, disk: Disk, instance: Instance, mode: Mode, *, force: bool) -> str:
@@ -139,14 +145,14 @@ class Instances:
                 return holder.path
         return ""
 
-    def _device_name(self, asked: Asked, instance: Instance) -> str:
-        given = asked.body.get("deviceName")
+    def _device_name(self, context: RequestContext, instance: Instance) -> str:
+        given = context.body.get("deviceName")
         if given is None:
             return next(name for n in range(1, 200) if instance.named(name := f"persistent-disk-{n}") is None)
         if not re.fullmatch(r"\w[\w.-]{0,254}", given):
-            raise refusals.invalid("resource.deviceName", given, r"Must be a match of regex '\w[\w.-]{0,254}'")
+            raise errors.invalid("resource.deviceName", given, r"Must be a match of regex '\w[\w.-]{0,254}'")
         if instance.named(given) is not None:
-            raise refusals.invalid("resource.deviceName", given, _taken(given))
+            raise errors.invalid("resource.deviceName", given, _taken(given))
         return str(given)
 
 
@@ -156,13 +162,13 @@ def hardware(instance: Instance, attached: AttachedDisk) -> Hardware:
         return ScsiDisk("Google", "PersistentDisk", attached.device_name, (0, 0, attached.index + 1, 0))
     vendor_data = json.dumps({"device_name": attached.device_name, "disk_type": "PERSISTENT"}).encode()
     identify = bytearray(4096)
-    identify[VENDOR_DATA_OFFSET : VENDOR_DATA_OFFSET + len(vendor_data)] = vendor_data
+    identify[_VENDOR_DATA_OFFSET : _VENDOR_DATA_OFFSET + len(vendor_data)] = vendor_data
     return NvmeNamespace(
         "nvme_card-pd",
         "nvme_card-pd",
         nsid=attached.index + 1,
         controller=0,
-        pci_vendor=PCI_VENDOR_GOOGLE,
+        pci_vendor=_PCI_VENDOR_GOOGLE,
         identify_namespace=bytes(identify),
         token=attached.device_name,
     )
@@ -178,26 +184,26 @@ def plug(guest: Guest, instance: Instance, attached: AttachedDisk, disk_file: Pa
     guest.plug(name, disk_file, hardware(instance, attached), links, read_only=is_read_only)
 
 
-def _find(asked: Asked, cloud: Cloud) -> Instance:
-    path = asked.path("instances", "instance")
+def _find(context: RequestContext, cloud: Cloud) -> Instance:
+    path = context.path("instances", "instance")
     if path in cloud.instances:
         return cloud.instances[path]
-    by_id = (item for item in cloud.instances.values() if str(item.id) == asked.parameters["instance"])
+    by_id = (item for item in cloud.instances.values() if str(item.id) == context.parameters["instance"])
     if found := next(by_id, None):
         return found
-    raise refusals.not_found(path)
+    raise errors.not_found(path)
 
 
 def _check_place(instance: Instance, disk: Disk) -> None:
     is_near = instance.zone in disk.replica_zones if disk.is_regional else disk.scope == f"zones/{instance.zone}"
     if instance.project != disk.project or not is_near:
-        raise refusals.invalid(
+        raise errors.invalid(
             "resource.source", documents.link(disk.path), "Disk must be in the same zone as the instance."
         )
 
 
-def _wants_force(asked: Asked) -> bool:
-    return bool(asked.body.get("forceAttach")) or asked.parameters.get("forceAttach", "").lower() == "true"
+def _wants_force(context: RequestContext) -> bool:
+    return bool(context.body.get("forceAttach")) or context.parameters.get("forceAttach", "").lower() == "true"
 
 
 def _taken(device_name: str) -> str:

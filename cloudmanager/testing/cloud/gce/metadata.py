@@ -8,9 +8,9 @@ from cloudmanager.testing.cloud.gce.access import EMAIL, UNIVERSE, AccessTokens
 from cloudmanager.testing.cloud.gce.state import Instance
 from cloudmanager.testing.cloud.wire import CUT, Request, Response
 
-ROOT = "/computeMetadata/v1/"
-FLAVOR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
-SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+_ROOT = "/computeMetadata/v1/"
+_FLAVOR = {"Metadata-Flavor": "Google", "Server": "Metadata Server for VM"}
+_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
 
 class Metadata:
@@ -29,34 +29,34 @@ class Metadata:
         if fault is not None and fault.effect in (Effect.HANG, Effect.CUT_BEFORE):
             return CUT
         if fault is not None and fault.effect in (Effect.ERROR, Effect.THROTTLE):
-            return Response(fault.status or 503, fault.message.encode(), FLAVOR)
+            return Response(fault.status or 503, fault.message.encode(), _FLAVOR)
         return self._look_up(request)
 
     def _look_up(self, request: Request) -> Response:
-        if request.path in ("/", ROOT, ROOT.rstrip("/")):
-            return Response(200, b"computeMetadata/\n", FLAVOR)
+        if request.path in ("/", _ROOT, _ROOT.rstrip("/")):
+            return Response(200, b"computeMetadata/\n", _FLAVOR)
         if request.headers.get("Metadata-Flavor") != "Google" or "X-Forwarded-For" in request.headers:
-            return Response(403, b"Missing required header: Metadata-Flavor", FLAVOR)
-        key = request.path.removeprefix(ROOT).strip("/")
+            return Response(403, b"Missing required header: Metadata-Flavor", _FLAVOR)
+        key = request.path.removeprefix(_ROOT).strip("/")
         if key.startswith("instance/service-accounts/"):
             return self._account(key.removeprefix("instance/service-accounts/"))
         values = _values(self._instance, self._project_number)
         if key not in values:
-            return Response(404, b"", FLAVOR)
-        return Response(200, values[key].encode(), {**FLAVOR, "Content-Type": "application/text"})
+            return Response(404, b"", _FLAVOR)
+        return Response(200, values[key].encode(), {**_FLAVOR, "Content-Type": "application/text"})
 
     def _account(self, key: str) -> Response:
         account, _, what = key.partition("/")
         if account not in ("default", EMAIL):
-            return Response(404, b"", FLAVOR)
+            return Response(404, b"", _FLAVOR)
         token = {"access_token": self._tokens.token, "expires_in": 3599, "token_type": "Bearer"}
-        about = {"aliases": ["default"], "email": EMAIL, "scopes": SCOPES}
-        found = {"token": token, "": about, "email": EMAIL, "scopes": "\n".join(SCOPES)}.get(what)
+        about = {"aliases": ["default"], "email": EMAIL, "scopes": _SCOPES}
+        found = {"token": token, "": about, "email": EMAIL, "scopes": "\n".join(_SCOPES)}.get(what)
         if found is None:
-            return Response(404, b"", FLAVOR)
+            return Response(404, b"", _FLAVOR)
         if isinstance(found, str):
-            return Response(200, found.encode(), FLAVOR)
-        return Response(200, json.dumps(found).encode(), {**FLAVOR, "Content-Type": "application/json"})
+            return Response(200, found.encode(), _FLAVOR)
+        return Response(200, json.dumps(found).encode(), {**_FLAVOR, "Content-Type": "application/json"})
 
 
 def _values(instance: Instance, project_number: int) -> dict[str, str]:

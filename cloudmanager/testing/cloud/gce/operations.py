@@ -6,15 +6,14 @@ from datetime import UTC, datetime
 
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import documents, filters
-from cloudmanager.testing.cloud.gce.asked import Asked
-from cloudmanager.testing.cloud.gce.pages import page
-from cloudmanager.testing.cloud.gce.refusals import not_found
+from cloudmanager.testing.cloud.gce.context import RequestContext, page
+from cloudmanager.testing.cloud.gce.errors import not_found
 from cloudmanager.testing.cloud.gce.state import HOST, Cloud, Operation, OperationError, Status
 from cloudmanager.testing.cloud.timeline import Timeline
 from cloudmanager.testing.cloud.wire import Response
 
 Work = Callable[[], OperationError | None]
-FORBIDDEN = frozenset({"QUOTA_EXCEEDED", "LIMIT_EXCEEDED", "PERMISSIONS_ERROR", "RATE_LIMIT_EXCEEDED"})
+_FORBIDDEN = frozenset({"QUOTA_EXCEEDED", "LIMIT_EXCEEDED", "PERMISSIONS_ERROR", "RATE_LIMIT_EXCEEDED"})
 
 
 class Operations:
@@ -30,7 +29,7 @@ class Operations:
         self._is_closed = False
 
     def start(
-        self, asked: Asked, kind: str, target: tuple[str, int], work: Work, *, seconds: float, disk: str = ""
+        self, context: RequestContext, kind: str, target: tuple[str, int], work: Work, *, seconds: float, disk: str = ""
     ) -> Response:
         """Accepts an operation whose `work` is done, and may fail, after `seconds`; a fault may have it otherwise.
 
@@ -38,30 +37,30 @@ class Operations:
         """
         number = self._cloud.new_id()
         name = f"operation-{number}-emulated"
-        operation = Operation(asked.project, asked.scope, name, number, kind, target[0], target[1], disk)
-        operation.request_id = asked.parameters.get("requestId", "")
+        operation = Operation(context.project, context.scope, name, number, kind, target[0], target[1], disk)
+        operation.request_id = context.parameters.get("requestId", "")
         self._cloud.operations[operation.path] = operation
         accepted = Response.of_json(200, documents.operation(operation))
-        self._schedule(asked.fault, seconds, lambda: self._finish(operation, work, asked.fault))
+        self._schedule(context.fault, seconds, lambda: self._finish(operation, work, context.fault))
         return accepted
 
-    def get(self, asked: Asked) -> Response:
-        return Response.of_json(200, documents.operation(self._find(asked, asked.seen)))
+    def get(self, context: RequestContext) -> Response:
+        return Response.of_json(200, documents.operation(self._find(context, context.seen)))
 
-    def wait(self, asked: Asked) -> Response:
+    def wait(self, context: RequestContext) -> Response:
         """Lets go of the lock while it waits."""
-        operation = self._find(asked, self._cloud)
+        operation = self._find(context, self._cloud)
         self._changed.wait_for(lambda: self._is_closed or operation.status is Status.DONE, self._wait_limit_seconds)
         return Response.of_json(200, documents.operation(operation))
 
-    def list(self, asked: Asked) -> Response:
-        matches = filters.parse(asked.parameters.get("filter", ""))
-        prefix = f"projects/{asked.project}/{asked.scope}/"
-        found = [op for path, op in asked.seen.operations.items() if path.startswith(prefix)]
-        if asked.parameters.get("orderBy") == "creationTimestamp desc":
+    def list(self, context: RequestContext) -> Response:
+        matches = filters.parse(context.parameters.get("filter", ""))
+        prefix = f"projects/{context.project}/{context.scope}/"
+        found = [op for path, op in context.seen.operations.items() if path.startswith(prefix)]
+        if context.parameters.get("orderBy") == "creationTimestamp desc":
             found.sort(key=lambda op: op.started_at, reverse=True)
         shown: Sequence[documents.Document] = [doc for doc in map(documents.operation, found) if matches(doc)]
-        items, token = page(shown, asked)
+        items, token = page(shown, context)
         link = HOST + prefix + "operations"
         answer: documents.Document = {"kind": "compute#operationList", "selfLink": link, "items": list(items)}
         return Response.of_json(200, answer | ({"nextPageToken": token} if token else {}))
@@ -72,8 +71,8 @@ class Operations:
             self._is_closed = True
             self._changed.notify_all()
 
-    def _find(self, asked: Asked, cloud: Cloud) -> Operation:
-        path = asked.path("operations", "operation")
+    def _find(self, context: RequestContext, cloud: Cloud) -> Operation:
+        path = context.path("operations", "operation")
         if path not in cloud.operations:
             raise not_found(path)
         return cloud.operations[path]
@@ -109,4 +108,4 @@ def _do(work: Work, fault: Fault | None) -> OperationError | None:
 def _http_status(error: OperationError | None, fault: Fault | None) -> int:
     if error is None:
         return 0
-    return (fault.status if fault else 0) or (403 if error.code in FORBIDDEN else 400)
+    return (fault.status if fault else 0) or (403 if error.code in _FORBIDDEN else 400)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cloudmanager.testing.cloud.gce.refusals import refusal
+from cloudmanager.testing.cloud.gce.errors import refusal
 
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "instances.get": ("instances.get",),

@@ -13,8 +13,8 @@ from typing import Any
 
 from cloudmanager.core.errors import MissingExtra
 
-ROOT = "/compute/v1/"
-SYSTEM_PARAMETERS = frozenset({"$alt"})
+_ROOT = "/compute/v1/"
+_SYSTEM_PARAMETERS = frozenset({"$alt"})
 """What the client libraries add and the discovery document does not list."""
 _JSON_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -69,12 +69,12 @@ class Schema:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._schemas = document["schemas"]
-        self._common = frozenset(document["parameters"]) | SYSTEM_PARAMETERS
+        self._common = frozenset(document["parameters"]) | _SYSTEM_PARAMETERS
         self._methods = tuple(_methods(document["resources"]))
 
     def match(self, verb: str, path: str) -> Match | None:
         """The method that a request calls."""
-        rest = path.removeprefix(ROOT)
+        rest = path.removeprefix(_ROOT)
         for method in self._methods:
             if method.verb == verb and (found := method.pattern.fullmatch(rest)):
                 return Match(method, found.groupdict())

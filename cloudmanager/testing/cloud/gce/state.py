@@ -1,5 +1,6 @@
 """What the emulated Compute Engine knows. Plain data: it is copied for stale reads."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,7 +83,7 @@ class Instance:
     @property
     def interface(self) -> str:
         """`NVME` on the newer families, which have no SCSI controller."""
-        return "NVME" if self.machine_type.split("-")[0] in NVME_FAMILIES else "SCSI"
+        return "NVME" if self.machine_type.split("-")[0] in _NVME_FAMILIES else "SCSI"
 
     def attached(self, source: str) -> AttachedDisk | None:
         return next((disk for disk in self.disks if disk.source == source), None)
@@ -91,13 +92,13 @@ class Instance:
         return next((disk for disk in self.disks if disk.device_name == device_name), None)
 
 
-NVME_FAMILIES = frozenset({"a3", "c3", "c3d", "c4", "c4a", "h3", "m3", "n4", "x4", "z3"})
-SHARED_CORE = frozenset({"e2-micro", "e2-small", "e2-medium", "f1-micro", "g1-small"})
+_NVME_FAMILIES = frozenset({"a3", "c3", "c3d", "c4", "c4a", "h3", "m3", "n4", "x4", "z3"})
+_SHARED_CORE = frozenset({"e2-micro", "e2-small", "e2-medium", "f1-micro", "g1-small"})
 
 
 def disk_limit(machine_type: str) -> int:
     """Disks with the boot disk."""
-    return 16 if machine_type in SHARED_CORE else 128
+    return 16 if machine_type in _SHARED_CORE else 128
 
 
 @dataclass
@@ -188,3 +189,14 @@ class Cloud:
     def running(self, disk: str) -> Iterator[Operation]:
         """Operations about a disk that have not ended."""
         return (op for op in self.operations.values() if op.disk == disk and op.status is not Status.DONE)
+
+
+_HOSTS = re.compile(r"https://(www\.googleapis\.com/compute|compute\.googleapis\.com/compute)/(v1|beta)/")
+
+
+def path_of(text: str, project: str) -> str | None:
+    """`projects/P/…` as the state keys it; None for what is no link to a resource."""
+    rest = _HOSTS.sub("", text, count=1)
+    if re.fullmatch(r"(zones|regions)/[^/]+/[a-zA-Z]+/[^/]+|global/[a-zA-Z]+/[^/]+", rest):
+        rest = f"projects/{project}/{rest}"
+    return rest if re.fullmatch(r"projects/[^/]+/((zones|regions)/[^/]+|global)/[a-zA-Z]+/[^/]+", rest) else None

@@ -6,7 +6,7 @@ Sentences marked [R] were read in recorded replies and logs; the others are afte
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cloudmanager.testing.cloud.azure.ids import ResourceId
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 
 
 @dataclass
@@ -249,10 +249,6 @@ def busy() -> ArmError:
     )
 
 
-def preempted() -> ArmError:
-    return ArmError(409, "OperationPreempted", "Operation execution has been preempted by a more recent operation.")
-
-
 def attached_disk(name: str, vm: str) -> ArmError:
     """[R] Deleting a disk that is in use."""
     return ArmError(409, "OperationNotAllowed", f"Disk {name} is attached to VM {vm}.")
@@ -285,10 +281,6 @@ def etag_mismatch() -> ArmError:
     )
 
 
-def unavailable() -> ArmError:
-    return ArmError(503, "ServerTimeout", "The request timed out. Diagnostic information: none. Try again.")
-
-
 def bad_skip_token() -> ArmError:
     return ArmError(400, "InvalidSkipToken", "The skip token of the request is malformed or has expired.")
 
@@ -317,7 +309,7 @@ def size_missing() -> ArmError:
     )
 
 
-STATUS_OF = {
+_STATUS_OF = {
     "AuthorizationFailed": 403,
     "LinkedAuthorizationFailed": 403,
     "ResourceNotFound": 404,
@@ -338,7 +330,7 @@ def of_fault(code: str, message: str = "", status: int = 0, retry_after: float |
     """What a fault asks for, in Azure's form."""
     headers = {} if retry_after is None else {"Retry-After": f"{retry_after:.0f}"}
     sentence = message or f"The operation failed with {code}."
-    return ArmError(status or STATUS_OF.get(code, 409), code, sentence, headers=headers)
+    return ArmError(status or _STATUS_OF.get(code, 409), code, sentence, headers=headers)
 
 
 def access_while_attached(name: str, vm: str) -> ArmError:

@@ -1,10 +1,12 @@
 """What an emulated account holds: volumes, instances, snapshots. States are the cloud's own words."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from cloudmanager.testing.cloud.ec2 import errors
 from cloudmanager.testing.cloud.ec2.instance_types import InstanceType
 
 GIB = 1024**3
@@ -139,3 +141,33 @@ class State:
 def now() -> datetime:
     """To the second, as EC2 tells times."""
     return datetime.now(UTC).replace(microsecond=0)
+
+
+def volume(state: State, scope: Scope, volume_id: str) -> Volume:
+    _check_id("Volume", volume_id)
+    found = state.volumes.get(volume_id)
+    if found is None or found.scope != scope:
+        raise errors.no_volume(volume_id)
+    return found
+
+
+def instance(state: State, scope: Scope, instance_id: str) -> Instance:
+    _check_id("Instance", instance_id)
+    found = state.instances.get(instance_id)
+    if found is None or found.scope != scope:
+        raise errors.no_instance(instance_id)
+    return found
+
+
+def snapshot(state: State, scope: Scope, snapshot_id: str) -> Snapshot:
+    _check_id("Snapshot", snapshot_id)
+    found = state.snapshots.get(snapshot_id)
+    if found is None or found.scope != scope:
+        raise errors.no_snapshot(snapshot_id)
+    return found
+
+
+def _check_id(kind: str, value: str) -> None:
+    prefix = {"Volume": "vol", "Instance": "i", "Snapshot": "snap"}[kind]
+    if not re.fullmatch(rf"{prefix}-(?:[0-9a-f]{{8}}|[0-9a-f]{{17}})", value):
+        raise errors.malformed_id(kind, value, prefix)

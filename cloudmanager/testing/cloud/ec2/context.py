@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cloudmanager.testing.cloud.ec2.resources import Scope, State
 from cloudmanager.testing.cloud.ec2.schema import Parameters
 from cloudmanager.testing.cloud.ec2.selection import page
+from cloudmanager.testing.cloud.ec2.state import Scope, State
 from cloudmanager.testing.cloud.faults import Fault
 
 Paged = TypeVar("Paged")
 
 
 @dataclass(frozen=True)
-class ActionRequest:
+class RequestContext:
     """One request whose parameters the schema accepted."""
 
     scope: Scope

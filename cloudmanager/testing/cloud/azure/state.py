@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from cloudmanager.testing.cloud.azure import words
-from cloudmanager.testing.cloud.azure.ids import ResourceId
+from cloudmanager.testing.cloud.azure import errors
+from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 
 GIB = 1024**3
 
@@ -78,7 +78,7 @@ class Machine:
         return next((entry for entry in self.data_disks if entry.lun == lun), None)
 
 
-LARGE_SECTORS = frozenset({"UltraSSD_LRS", "PremiumV2_LRS"})
+_LARGE_SECTORS = frozenset({"UltraSSD_LRS", "PremiumV2_LRS"})
 """The kinds of disks that may have sectors of 512 or 4096 bytes; 4096 unless 512 is asked for."""
 
 
@@ -103,7 +103,7 @@ class ManagedDisk:
     """When it was last attached or detached."""
 
     def __post_init__(self) -> None:
-        if self.sku in LARGE_SECTORS:
+        if self.sku in _LARGE_SECTORS:
             self.creation_data = {"logicalSectorSize": 4096, **self.creation_data}
 
     @property
@@ -169,7 +169,7 @@ class Inventory:
         try:
             return self.groups[subscription.casefold(), name.casefold()]
         except KeyError:
-            raise words.no_group(name) from None
+            raise errors.no_group(name) from None
 
     def groups_of(self, subscription: str) -> list[Group]:
         return [group for (owner, _), group in sorted(self.groups.items()) if owner == subscription.casefold()]
@@ -188,7 +188,7 @@ class Inventory:
         try:
             return records[id.key]
         except KeyError:
-            raise words.no_resource(id) from None
+            raise errors.no_resource(id) from None
 
 
 def within(records: Iterable[Record], subscription: str, group: str | None) -> Iterator[Record]:

@@ -9,11 +9,11 @@ from cloudmanager.core.errors import CloudUnavailable
 from cloudmanager.core.model import Access
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.api import Compute
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 
 CONFIRM_SECONDS = 30.0
 """How far Compute Engine's description may lag behind an operation that has ended."""
-CHANGES = frozenset({"attachDisk", "detachDisk"})
+_CHANGES = frozenset({"attachDisk", "detachDisk"})
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class View:
         return bool(self.link)
 
 
-class ThisInstance:
+class MachineView:
     """Looks at the instance; never changes it."""
 
-    def __init__(self, compute: Compute, instance: Resource) -> None:
+    def __init__(self, compute: Compute, instance: ResourceId) -> None:
         self._compute = compute
         self._instance = instance
 
@@ -52,7 +52,7 @@ class ThisInstance:
         if found is None:
             return View("", {})
         attached = (disk for disk in found.disks if disk.source)  # local SSDs have none
-        return View(found.self_link, {Resource.from_link(disk.source).path: _slot(disk) for disk in attached})
+        return View(found.self_link, {ResourceId.from_link(disk.source).path: _slot(disk) for disk in attached})
 
     def settle(self, deadline: Deadline, view: View | None = None) -> View:
         """As `look`, once no attach or detach is under way: a pending one would undo what is seen or done now.
@@ -89,7 +89,7 @@ class ThisInstance:
 
     def _changes(self, view: View) -> list[compute_v1.Operation]:
         running = self._compute.pending(self._instance, view.link)
-        return [operation for operation in running if operation.operation_type in CHANGES]
+        return [operation for operation in running if operation.operation_type in _CHANGES]
 
 
 def again(request_id: str) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-COMPUTE = "Microsoft.Compute"
+_COMPUTE = "Microsoft.Compute"
 _RESOURCE = re.compile(
     r"/subscriptions/(?P<subscription>[^/]+)/resourceGroups/(?P<group>[^/]+)"
     r"/providers/Microsoft\.Compute/(?P<kind>[^/]+)/(?P<name>[^/]+)",
@@ -38,7 +38,7 @@ class ResourceId:
 
     @property
     def type(self) -> str:
-        return f"{COMPUTE}/{self.kind}"
+        return f"{_COMPUTE}/{self.kind}"
 
     @property
     def shouted(self) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from cloudmanager.testing.cloud.azure import accounts, schema, words
+from cloudmanager.testing.cloud.azure import accounts, errors, schema
 from cloudmanager.testing.cloud.azure.accounts import Identity
-from cloudmanager.testing.cloud.azure.inventory import Inventory
 from cloudmanager.testing.cloud.azure.routes import Match
+from cloudmanager.testing.cloud.azure.state import Inventory
 from cloudmanager.testing.cloud.faults import Fault
 from cloudmanager.testing.cloud.wire import Request, Response
 
@@ -18,7 +18,7 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestContext:
     request: Request
     match: Match
     version: str
@@ -36,7 +36,7 @@ class Asked:
         try:
             document = self.request.json()
         except ValueError as error:
-            raise words.bad_json(str(error)) from None
+            raise errors.bad_json(str(error)) from None
         schema.check(document, model)
         return dict(document)
 
@@ -70,4 +70,4 @@ class Asked:
         try:
             return base64.urlsafe_b64decode(token).decode()
         except (binascii.Error, UnicodeDecodeError):
-            raise words.bad_skip_token() from None
+            raise errors.bad_skip_token() from None
