@@ -37,12 +37,12 @@ class BlockDevice:
     def size_bytes(self) -> int:
         """0 while the device is not ready."""
         size = self.text("size")
-        return int(size) * _SECTOR_BYTES if size.isdecimal() else 0
+        return int(size) * SECTOR_BYTES if size.isdecimal() else 0
 
     @property
     def logical_sector_bytes(self) -> int:
         size = self.text("queue/logical_block_size")
-        return int(size) if size.isdecimal() else _SECTOR_BYTES
+        return int(size) if size.isdecimal() else SECTOR_BYTES
 
     @property
     def is_read_only(self) -> bool:

@@ -11,7 +11,7 @@ _LONGEST_ANSWER = 1024 * 1024
 
 
 class MetadataServer:
-    """Speaks plain HTTP to a link-local address, and never through a proxy: that would tell of its own machine."""
+    """Speaks plain HTTP to a link-local address, and never through a proxy, whose own machine would answer."""
 
     def __init__(self, url: str, *, timeout: float, advice: str) -> None:
         """`timeout` in seconds bounds each request; `advice` ends each error: which settings make it needless."""
@@ -23,7 +23,7 @@ class MetadataServer:
         """The answer's text. Raises ConfigurationError that says what was tried, and what happened.
 
         It is retriable where it looks like an outage: no answer, or the server's own error. That there is no such
-        server, or that it refuses, stays so until somebody changes something.
+        server, or that it refuses, does not change by itself.
         """
         url = f"{self._url}/{path.lstrip('/')}"
         try:

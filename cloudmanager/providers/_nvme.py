@@ -44,7 +44,7 @@ def is_namespace(disk: BlockDevice) -> bool:
 
 
 def nsid(disk: BlockDevice) -> int | None:
-    """The namespace id, which the kernel's name does not tell."""
+    """The namespace id, which the kernel's name does not contain."""
     number = disk.text("nsid")
     return int(number) if number.isdecimal() else None
 

@@ -1,4 +1,4 @@
-"""What this process got of its requests to attach, for other threads and later calls by the same plan."""
+"""The proofs of attaches of this process, for other threads and later calls with the same plan."""
 
 from collections import OrderedDict
 
@@ -18,7 +18,7 @@ class LatestProofs:
         return self._known.get(plan.request_id, plan.proof)
 
     def keep(self, plan: AttachPlan, proof: str) -> None:
-        """Callers see to it that one thread at a time works on a disk."""
+        """Callers serialise the work on a disk."""
         self._known[plan.request_id] = proof
         while len(self._known) > _MOST:
             self._known.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Calls a cloud again when it asks for that: jittered pauses, Retry-After honoured, the last error kept as it was."""
+"""Repeats calls that a cloud throttles or cannot serve: jittered pauses, Retry-After honoured, the last error kept."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -8,7 +8,7 @@ Seen = TypeVar("Seen")
 
 
 class TimedOut(Exception):
-    """The bound was reached; the waiter says what that means."""
+    """The bound was reached; the caller raises an error that explains it."""
 
 
 def wait_for(look: Callable[[], Seen | None], *, timeout: float, interval: float, first: float | None = None) -> Seen:

@@ -63,7 +63,7 @@ class Attaching:
             )
             if here is not None and not here.state.is_leaving:
                 return self._plan(disk, here.device, is_present=True)
-            names = self._dice.sample(NAMES, len(NAMES))  # so that nobody takes the same one by chance
+            names = self._dice.sample(NAMES, len(NAMES))  # so that two services rarely choose the same one
             return self._plan(disk, memory.choose(names, taken_on(self._machine.instance_id, mine)))
 
     def attach(self, plan: AttachPlan, id: ResourceId, keep: Keep) -> Attachment:
@@ -150,7 +150,7 @@ class Attaching:
             )
 
     def _explain(self, plan: AttachPlan, volume: Volume, error: DiskInUse) -> None:
-        """Why EC2 says that the volume is in use. Somebody who attached it to this very instance is no error."""
+        """Why EC2 says that the volume is in use. An attachment to this instance is no error."""
         if self._view.attachment(volume) is not None:
             return
         self._refuse_held(plan, volume, error.cloud_code)
@@ -172,7 +172,7 @@ class Attaching:
             if here is None:
                 self._refuse_held(plan, volume)
                 if was_here:
-                    raise CloudUnavailable(f"EC2 began to attach {id.id} and gave it up, or somebody detached it.")
+                    raise CloudUnavailable(f"EC2 began to attach {id.id} and stopped, or somebody detached it.")
                 return None
             was_here = True
             if is_stuck(here, stuck_at) and self._is_ours(plan, here):
@@ -182,7 +182,7 @@ class Attaching:
         return self._view.wait_for(look, self._settings.attach_timeout_seconds, f"has not attached {id.id} to")
 
     def _undo(self, plan: AttachPlan, id: ResourceId) -> None:
-        """EC2 leaves a volume `attaching` for ever when it did not let go of the name: only another name helps."""
+        """EC2 leaves a volume `attaching` for ever when the name is not free yet: only another name helps."""
         self._detaching.detach(plan.attachment(), id)
         raise NameClash(
             f"{plan.disk.id} was stuck attaching as {plan.slot} for {self._settings.stuck_seconds:g} s and was "
@@ -195,6 +195,6 @@ def _why(plan: AttachPlan, here: VolumeAttachment) -> str:
     if plan.is_present:
         return f"{plan.disk.id} was attached as {here.device} before it was planned."
     if here.device != plan.slot:
-        return f"{plan.disk.id} is attached as {here.device}, and was planned as {plan.slot}: somebody was faster."
+        return f"{plan.disk.id} is attached as {here.device}, and was planned as {plan.slot}."
     since = f", since {here.since.isoformat()}" if here.since else ""
     return f"{plan.disk.id} is attached as {here.device}{since}, and {UNPROVED}"

@@ -28,7 +28,7 @@ class Copies:
         self._machine = machine
 
     def snapshot(self, id: ResourceId, name: str) -> VolumeSnapshot:
-        """CreateSnapshot has no client token: the tag `Name` tells one that was made before."""
+        """CreateSnapshot has no client token: the tag `Name` identifies a snapshot that was made before."""
         tagged = Tagged({**_OURS, "Name": name})
         made = self._ec2.snapshots(filter_by("volume-id", id.id), *tagged.filters())
         usable = [item for item in made if item.state is not SnapshotState.ERROR]

@@ -9,7 +9,7 @@ NAMES = tuple(f"/dev/xvd{first}{second}" for first in "abcd" for second in "abcd
 
 
 def taken_on(instance_id: str, volumes: Iterable[Volume]) -> set[str]:
-    """The names that volumes have on an instance. Those that its image maps to other disks are not told by any API."""
+    """The names that volumes have on an instance. No API reports the names that its image maps to other disks."""
     return {item.device for volume in volumes for item in volume.attachments if item.instance_id == instance_id}
 
 

@@ -42,7 +42,7 @@ def _permission(subject: str, ec2: Ec2, action: str, method: str, **parameters: 
     try:
         allowed = ec2.may(method, **parameters)
     except CloudManagerError as error:
-        return Finding(subject, Severity.WARNING, f"it could not be told whether {action} is allowed: {error.detail}")
+        return Finding(subject, Severity.WARNING, f"{action} could not be checked: {error.detail}")
     if allowed:
         return Finding(subject, Severity.OK, f"{action} is allowed")
     return Finding(subject, Severity.PROBLEM, f"{action} is not allowed", _POLICY)

@@ -141,7 +141,7 @@ def _class_of(code: str, message: str, status: int) -> type[CloudManagerError]:
 
 
 def _sentence(error: ClientError) -> str:
-    """EC2's words without what is not for people: an encoded message, or the request that a signature was made of."""
+    """EC2's message without the parts that help no reader: an encoded message, or the request that was signed."""
     message = str(error.response.get("Error", {}).get("Message", ""))
     plain = re.split(r"\s*Encoded authorization failure message:|\n", message)[0].strip()
     return plain if len(plain) <= _LONGEST_MESSAGE else f"{plain[:_LONGEST_MESSAGE]}…"

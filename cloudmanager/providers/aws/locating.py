@@ -38,7 +38,7 @@ class Locating:
         return self._appeared(id, here)
 
     def locate_all(self, ids: Collection[ResourceId]) -> dict[ResourceId, Device | NotAttached]:
-        """Asks EC2 once, for this machine's volumes: a serial number does not tell whether EC2 has detached it.
+        """Asks EC2 once, for this machine's volumes: a serial number does not show whether EC2 has detached it.
 
         A volume that is missing there is asked for by its id, because lists may lag behind.
         """
@@ -94,11 +94,11 @@ class Locating:
         return any(disk.parent().name.startswith("vbd-") for disk in self._settings.block_devices)
 
     def _by_slot(self, id: ResourceId, here: VolumeAttachment) -> Device | None:
-        """Certain only while nobody else attaches and detaches: so EC2 is asked again once the device is found."""
+        """Certain only while no one else attaches or detaches, so this asks EC2 again once it has found the device."""
         if xen_number(here.device) is None:
             raise DeviceMismatch(
-                f"{id.id} is attached as {here.device}, and on a Xen instance no device of that name can be told for "
-                "certain: detach it, and let cloudmanager attach it."
+                f"{id.id} is attached as {here.device}, and on a Xen instance no device can be found by "
+                "that name with certainty: detach it, and let cloudmanager attach it."
             )
         disk = self._disk_at(here)
         if disk is None:

@@ -1,4 +1,4 @@
-"""Which EC2 instance this machine is: told by the configuration, or asked of the instance metadata service."""
+"""Which EC2 instance this machine is: from the settings, or from the instance metadata service."""
 
 import json
 import os

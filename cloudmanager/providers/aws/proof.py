@@ -4,7 +4,7 @@ AttachVolume has no client token, and DescribeVolumes does not say who attached 
 stamp when the attachment initiated", in botocore's model of EC2, 2016-11-15), and the answer to our request says the
 same: that proves the attachment for good. A request without an answer, because the connection broke or this process was
 killed, was made at a known moment of EC2's clock, just after a look that showed the volume free: an attachment that
-began then, under the one of 96 names that the plan has drawn, is taken for the request's. Any other is somebody else's.
+began then, under the one of 96 names that the plan has drawn, is taken for the request's. Any other is foreign.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from cloudmanager.providers.aws.facts import VolumeAttachment
 
 UNPROVED = "nothing proves that a request of this service did that."
 _ROUNDING = timedelta(seconds=1)
-"""DescribeVolumes and the Date header tell times to the second."""
+"""DescribeVolumes and the Date header give times in whole seconds."""
 
 
 class _Kind(StrEnum):
@@ -27,7 +27,7 @@ class _Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Proof:
-    """What is known of one request, as the plan keeps it."""
+    """One request, as the plan keeps it."""
 
     kind: _Kind
     at: datetime

@@ -34,7 +34,7 @@ class AwsProvider:
     Settings = AwsSettings
 
     def __init__(self, name: str, settings: AwsSettings) -> None:
-        """Raises MissingExtra when boto3 is not installed. Asks nobody anything."""
+        """Makes no call. Raises MissingExtra when boto3 is not installed."""
         self._name = name
         require_sdk(["boto3", "botocore"], "aws")
         from cloudmanager.providers.aws.wiring import Parts  # noqa: PLC0415 - it imports the SDK

@@ -13,7 +13,7 @@ _ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
 
 
 def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Finding]:
-    """In the order in which things are needed; ends at the first problem that hides the rest."""
+    """In the order of need; stops at the first problem that hides the rest."""
     try:
         node = machine.node()
         yield Finding("machine", Severity.OK, f"{node.native_id} in {node.location}")

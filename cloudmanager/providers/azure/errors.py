@@ -91,7 +91,7 @@ _MACHINE = re.compile(r"VM '?(?P<id>/subscriptions/[^\s']+)", re.IGNORECASE)
 
 
 def translate(error: AzureError) -> Ours:
-    """Keeps Azure's code, its own words, and when it wants to be asked again."""
+    """Keeps Azure's code, its message and its Retry-After."""
     if isinstance(error, HttpResponseError) and error.response is not None:
         return _of_answer(error)
     if isinstance(error, ClientAuthenticationError):
@@ -113,7 +113,7 @@ def is_unanswered(error: Ours) -> bool:
 
 
 def is_missing_machine(error: HttpResponseError) -> bool:
-    """Told from a missing disk by what Azure names."""
+    """By what Azure names: a missing disk has the same status."""
     if error.status_code != 404:
         return False
     code, message = _code(error), _message(error)

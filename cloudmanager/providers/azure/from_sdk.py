@@ -94,7 +94,7 @@ def snapshot(model: models.Snapshot) -> SnapshotFacts:
 
 
 def _text(value: str | None) -> str:
-    """Azure's word, which the SDK may have made a member of an enum."""
+    """Azure's text, which the SDK may have made a member of an enum."""
     return str(value.value) if isinstance(value, Enum) else value or ""
 
 

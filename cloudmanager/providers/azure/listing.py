@@ -20,7 +20,7 @@ from cloudmanager.providers.azure.facts import DiskFacts, Place
 class Position:
     """Where a listing goes on: which of the scopes, and the path and query of Azure's link to the next page.
 
-    The host is left out: a token comes back from a client, and must not tell where our credentials are sent.
+    The host is left out: a token comes back from a client, and must not decide where our credentials are sent.
     """
 
     scope: int = 0

@@ -1,4 +1,4 @@
-"""Finds the block device of an attached disk. The LUN is all that Azure tells a guest of a disk's identity.
+"""Finds the block device of an attached disk. On SCSI, the LUN is all that a guest knows of a disk's identity.
 
 So the LUN comes from Azure just before and just after the device is opened, never from memory; and the size must fit.
 """
@@ -95,7 +95,7 @@ class Locating:
         found = [block for block in self._devices if _is_at(block, lun)]
         if len(found) > 1:
             names = ", ".join(block.name for block in found)
-            raise DeviceMismatch(f"{names} are all at LUN {lun} of this machine: which one it is cannot be told.")
+            raise DeviceMismatch(f"{names} are all at LUN {lun} of this machine: neither is used.")
         return found[0] if found and found[0].size_bytes else None
 
 

@@ -68,7 +68,7 @@ class Operation(PollingMethod[None]):
         pause = _FIRST_PAUSE_SECONDS
         while True:
             answer = self._client.send_request(HttpRequest("GET", url))
-            if answer.status_code in TRANSIENT:
+            if answer.status_code in _TRANSIENT:
                 report_wait(translate(HttpResponseError(response=answer)))
             elif is_ended(answer):
                 return
@@ -76,7 +76,7 @@ class Operation(PollingMethod[None]):
             pause = min(2 * pause, self._longest_pause)
 
     def _url(self) -> str:
-        """Where it is told how the operation goes on; empty where it has ended already."""
+        """Where the state of the operation is; empty where it has ended already."""
         headers = self._initial.http_response.headers if self._initial else {}
         return headers.get("Azure-AsyncOperation") or headers.get("Location") or ""
 

@@ -42,7 +42,7 @@ class AzureProvider:
     Settings = AzureSettings
 
     def __init__(self, name: str, settings: AzureSettings) -> None:
-        """Asks nobody anything yet. Raises MissingExtra."""
+        """Makes no call yet. Raises MissingExtra."""
         require_sdk(["azure.mgmt.compute", "azure.identity"], "azure")
         self._name = name
         self._settings = settings

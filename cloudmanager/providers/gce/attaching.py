@@ -28,7 +28,7 @@ _MODES = {Access.READ_ONLY: "READ_ONLY", Access.READ_WRITE: "READ_WRITE"}
 
 
 class Attaching:
-    """Callers see to it that one thread at a time attaches a disk."""
+    """Callers serialise the attaches of a disk."""
 
     def __init__(self, compute: Compute, instance: MachineView, node: Node, settings: GceSettings) -> None:
         self._compute = compute
@@ -174,5 +174,5 @@ def _check_access(disk: Disk, present: Slot, wanted: Access) -> None:
     if present.access is not wanted:
         raise AccessConflict(
             f"{disk.id} is attached to this instance {present.access.value}, and {wanted.value} is asked for: "
-            "it is attached anew once nobody uses it."
+            "it is attached again once it is not in use."
         )

@@ -19,7 +19,7 @@ from cloudmanager.providers.gce.settings import GceSettings
 
 
 class Detaching:
-    """Callers see to it that one thread at a time detaches a disk."""
+    """Callers serialise the detaches of a disk."""
 
     def __init__(self, compute: Compute, instance: MachineView, me: ResourceId, settings: GceSettings) -> None:
         self._compute = compute
@@ -30,7 +30,7 @@ class Detaching:
     def detach(self, attachment: Attachment, resource: ResourceId) -> None:
         """Returns when neither the cloud nor this machine has it any more.
 
-        A disk that is attached under another device name was attached by somebody else, and stays. Raises
+        A disk that is attached under another device name was attached by somebody else and stays. Raises
         ForeignAttachment where nothing was kept of the attach, and Compute Engine knows of no request for it.
         """
         deadline = Deadline(self._settings.detach_timeout_seconds)
@@ -69,7 +69,7 @@ class Detaching:
             operation = self._compute.detach(self._me, present.device_name)
             self._compute.finish(operation, deadline, f"detaching {attachment.disk.id}")
         except CloudManagerError:
-            # Perhaps because an earlier detach is under way, or has ended: what counts is what that leaves.
+            # Perhaps an earlier detach runs, or has ended: look at the result.
             if _ours(self._instance.settle(deadline), attachment, resource) is not None:
                 raise
             return

@@ -62,7 +62,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[CloudManagerError]], ...] = (
     (re.compile(r"/instances/[^/]+' was not found"), CloudError),
     (re.compile(r"device name .* already", re.IGNORECASE), NameClash),
 )
-"""Refusals that Google only tells apart in words; its code for them is `invalid` or `UNSUPPORTED_OPERATION`."""
+"""Refusals that only Google's message distinguishes; its code for them is `invalid` or `UNSUPPORTED_OPERATION`."""
 _ADVICE: dict[type[CloudManagerError], str] = {
     AccessDenied: "Grant the service account the role that docs/providers/gce.md lists.",
     AttachLimit: "Detach a disk that is not needed, use a larger machine type, or ask for more quota.",

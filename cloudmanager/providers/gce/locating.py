@@ -10,7 +10,7 @@ from cloudmanager.providers._block_devices import BlockDevice, BlockDevices
 from cloudmanager.providers._waiting import TimedOut, wait_for
 
 OUR_NAMES = "cm-"
-"""How the device names begin that a plan chooses; the rest is its request id, which nobody can guess."""
+"""Prefix of the device names that a plan chooses; the rest is its request id, which cannot be guessed."""
 _VENDOR_DATA_OFFSET = 384
 """In the answer to Identify Namespace, where Google puts a JSON document with the device name."""
 

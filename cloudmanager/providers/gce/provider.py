@@ -46,7 +46,7 @@ class GceProvider:
     Settings = GceSettings
 
     def __init__(self, name: str, settings: GceSettings) -> None:
-        """Asks nobody anything yet. Raises MissingExtra."""
+        """Makes no call yet. Raises MissingExtra."""
         require_sdk(["google.cloud.compute_v1"], "gce")
         self._name = name
         self._settings = settings
@@ -105,7 +105,7 @@ class GceProvider:
         """One call. What the instance does not have is left to `locate`, which knows what is under way.
 
         So is what was not found under its present device name before: a name can be another disk's by now. A device
-        name of ours is nobody else's, so under it is the disk that was found there.
+        name of ours belongs to no other disk, so the disk that was found under it is there.
         """
         view = self._parts().instance.look()
         self._check_exists(view)

@@ -60,7 +60,7 @@ class ResourceId:
 
     @property
     def canonical_id(self) -> str:
-        """World-wide, for as long as the disk exists. Its number tells it from a later one of that name."""
+        """World-wide, for as long as the disk exists. Its number distinguishes it from a later disk of that name."""
         return f"{_CANONICAL}{self.path}"
 
     @property
@@ -73,7 +73,7 @@ def parse_disk(native: str, project: str, zone: str) -> ResourceId:
     """The disk that a native id names, in any of the spellings that Google's own tools take.
 
     A name or a numeric id may stand after its zone or region; a path or a link is taken as it is. A bare name is in
-    `zone`, for those who know that; `is_bare` tells whether it is one. Raises InvalidDiskId.
+    `zone`, where the caller knows that; see `is_bare`. Raises InvalidDiskId.
     """
     disk = _from_link(native, project) or _from_parts(native, project, zone)
     is_disk = disk is not None and disk.kind == "disks" and disk.location

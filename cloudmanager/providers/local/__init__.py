@@ -1,6 +1,6 @@
 """This machine's own disks: image files below configured directories, and block devices.
 
-Nothing here is ever attached or detached: the disks are here already, so an attachment is always somebody else's.
+Nothing here is ever attached or detached: the disks are here already, so every attachment is foreign.
 """
 
 from collections.abc import Iterable

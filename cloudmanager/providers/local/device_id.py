@@ -42,7 +42,7 @@ def device_id(device: BlockDevice, roots: Roots) -> str:
 
 
 def device_incarnation(device: BlockDevice, roots: Roots) -> str:
-    """What tells a disk from a later one of its name; a partition has its disk's.
+    """What distinguishes a disk from a later one of its name; a partition has its disk's.
 
     A loop device has that of the file that it reads from. Else it is what the canonical id is made of, for nothing
     better is there; the UUID of a plain dm-crypt mapping is made of its name alone, so the kernel's count is added.

@@ -101,7 +101,7 @@ def _known_users(device: BlockDevice, holders: Holders) -> list[Holder]:
 
 
 def _is_claimed(node: Path, number: int) -> bool:
-    """Whether somebody else has an exclusive hold, as a mount in another container does: open(2) then says EBUSY.
+    """Whether another process has an exclusive hold, as a mount in another container does: open(2) answers EBUSY.
 
     This process may itself hold the device for an export; that is a claim, which the core knows.
     """

@@ -23,8 +23,8 @@ def findings(settings: LocalSettings, roots: Roots) -> Iterator[Finding]:
     yield _machine(roots)
 
 
-def _directory(word: str, directory: Path) -> Finding:
-    subject = f"{word} {directory}"
+def _directory(kind: str, directory: Path) -> Finding:
+    subject = f"{kind} {directory}"
     if not directory.is_dir():
         return Finding(subject, Severity.PROBLEM, "is not there", f"Create it (mkdir -p {directory}) or mount it.")
     if not os.access(directory, os.R_OK | os.X_OK):

@@ -17,7 +17,7 @@ def file_id(descriptor: int, machine: str) -> str:
     Hard links and symbolic links are one file; a file that replaces another has another inode, or the same one with
     another generation where the file system counts them (ext4, XFS, Btrfs). The file system is named by statvfs's
     f_fsid, and by st_dev where there is none: for ext4 and Btrfs it is made from the UUID and outlives a reboot, for
-    XFS from the device's number. Two copies of one ext4 mounted side by side cannot be told apart, so their files with
+    XFS from the device's number. Two copies of one ext4 mounted side by side look the same, so their files with
     equal inodes count as one disk.
     """
     status = os.fstat(descriptor)
@@ -26,7 +26,7 @@ def file_id(descriptor: int, machine: str) -> str:
 
 
 def file_incarnation(descriptor: int) -> str:
-    """What tells an open file from a later one of its name: inode, inode generation, and when it was made.
+    """What distinguishes an open file from a later one of its name: inode, inode generation, and when it was made.
 
     Writing into the file changes none of these; a file that replaces it differs in one. A file system that has
     neither generations nor times of birth (NFS before 4.2, some of FUSE) leaves the inode's number, which it may give

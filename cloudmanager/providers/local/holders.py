@@ -1,4 +1,4 @@
-"""Who uses files and block devices on this machine, as the kernel tells."""
+"""Who uses files and block devices on this machine, from the kernel's tables."""
 
 import fcntl
 import os

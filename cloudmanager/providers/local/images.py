@@ -198,5 +198,5 @@ def _refuse_ambiguous(disk_id: DiskId, place: Place, image: OpenedImage) -> None
     if others:
         names = ", ".join(f"{disk_id.provider}:{path}" for path in (place.path, *others))
         raise AmbiguousDisk(
-            f"{1 + len(others)} image directories have a {disk_id.native}: {names}. Say which one is meant."
+            f"{1 + len(others)} image directories have a {disk_id.native}: {names}. Use one of these names."
         )

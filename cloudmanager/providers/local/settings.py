@@ -23,7 +23,7 @@ class LocalSettings(BaseModel):
     images: tuple[Directory, ...] = Field(
         (),
         description="Directories whose image files can be exported, with everything below them. "
-        "A name that is in several of them is refused: the absolute path tells which one is meant.",
+        "A name that is in several of them is refused: use the absolute path.",
         json_schema_extra={"example": ["/srv/images"]},
     )
     allow_backing_from: tuple[Directory, ...] = Field(

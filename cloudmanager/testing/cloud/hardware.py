@@ -25,7 +25,7 @@ class Placement:
     """Directory of the block device itself."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     identity: frozenset[str] = frozenset()
-    """Those of `files` that tell one disk from another."""
+    """Those of `files` that identify a disk."""
     links: Mapping[str, str] = field(default_factory=dict)
     """Further symbolic links: path → path."""
     token: str = ""
@@ -132,7 +132,7 @@ class NvmeNamespace:
 
 @dataclass(frozen=True)
 class XenDisk:
-    """A Xen virtual disk (`xvdX`): the name is all that tells it from another."""
+    """A Xen virtual disk (`xvdX`): the name is its only identity."""
 
     name: str
     number: int

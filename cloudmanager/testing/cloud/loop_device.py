@@ -38,7 +38,7 @@ def detach(loop: Path, file: Path) -> bool:
         if backing_file(loop) != str(file.resolve()):
             return True
         _set_writable(descriptor)
-        fcntl.ioctl(descriptor, _LOOP_CLR_FD)
+        fcntl.ioctl(descriptor, LOOP_CLR_FD)
     deadline = time.monotonic() + _IN_USE_AFTER_SECONDS
     while backing_file(loop) == str(file.resolve()):
         if time.monotonic() > deadline:

@@ -104,7 +104,7 @@ class _Server(ThreadingHTTPServer):
             try:
                 connection, address = self.get_request()
             except OSError:
-                continue  # a client that left before it was let in, or the end
+                continue  # a client that left before it was accepted, or the end
             self.process_request(connection, address)
 
     def stop_accepting(self) -> None:
@@ -112,7 +112,7 @@ class _Server(ThreadingHTTPServer):
         self.socket.shutdown(socket.SHUT_RDWR)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Runs in the connection's thread, so that a slow TLS handshake holds up nobody else."""
+        """Runs in the connection's thread, so that a slow TLS handshake delays no other client."""
         if self._tls is None:
             self._serve(request, client_address)
             return

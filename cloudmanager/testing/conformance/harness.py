@@ -33,7 +33,7 @@ class Trouble(StrEnum):
     LINK_TO_CONTROLLER = "the next disk's link leads to its controller"
     IDENTITY_UNREADABLE = "the next disk does not say who it is"
     IDENTITY_WRONG = "the next disk says that it is another disk"
-    METADATA_ABSENT = "nobody listens where the metadata server should be"
+    METADATA_ABSENT = "nothing listens where the metadata server should be"
     METADATA_SLOW = "the metadata server does not answer"
     METADATA_REFUSING = "the metadata server answers 403"
 
@@ -114,7 +114,7 @@ class Harness(ABC):
 
     @abstractmethod
     def content(self, disk: str) -> bytes:
-        """The first 4096 bytes of the disk: how the suite tells whether a device is the right one."""
+        """The first 4096 bytes of the disk: how the suite checks that a device is the right one."""
 
     @abstractmethod
     def missing_disk(self) -> str:
@@ -160,7 +160,7 @@ class Harness(ABC):
         raise NotImplementedError
 
     def delete_node(self) -> None:
-        """Deletes the node under test; the provider is told by its settings who it was."""
+        """Deletes the node under test; the provider knows its name from the settings."""
         raise NotImplementedError
 
     def fill_slots(self) -> None:

@@ -49,7 +49,7 @@ class Change:
     attached: tuple[DataDisk, ...]
     detached: tuple[DataDisk, ...]
     failure: ArmError | None
-    """Known from the start, told at the end."""
+    """Known from the start, reported at the end."""
 
 
 class Attachments:

@@ -1,4 +1,4 @@
-"""A request that was let in, and lists answered page by page."""
+"""A request that was authenticated and checked, and lists answered page by page."""
 
 import base64
 import binascii

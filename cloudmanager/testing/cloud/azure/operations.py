@@ -1,6 +1,6 @@
 """Asynchronous operations: the answer that starts one, and what polling it answers.
 
-Azure has two forms. `Azure-AsyncOperation` leads to a status document, which tells success and failure with HTTP 200;
+Azure has two forms. `Azure-AsyncOperation` leads to a status document, which reports success and failure with HTTP 200;
 `Location` answers 202 until it answers what the request itself would have.
 """
 
@@ -100,7 +100,7 @@ class Operations:
         return {"Azure-AsyncOperation": status, **(location if form is Form.BOTH else {})}
 
     def poll(self, name: str, *, is_location: bool) -> Response:
-        """Raises ArmError for an unknown operation, and where `Location` tells a failure."""
+        """Raises ArmError for an unknown operation, and where `Location` reports a failure."""
         operation = self._known.get(name)
         if operation is None:
             raise errors.no_operation(name)

@@ -98,7 +98,7 @@ class Instance:
     tags: dict[str, str] = field(default_factory=dict)
     network_interfaces: int = 1
     ami_devices: frozenset[str] = frozenset()
-    """Device names that the machine image maps, to instance store volumes for example. No API tells them."""
+    """Device names that the machine image maps, to instance store volumes for example. No API reports them."""
     private_ip: str = "10.0.0.10"
 
     @property
@@ -139,7 +139,7 @@ class State:
 
 
 def now() -> datetime:
-    """To the second, as EC2 tells times."""
+    """In whole seconds, as EC2 gives times."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
