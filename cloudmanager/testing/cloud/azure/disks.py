@@ -11,7 +11,7 @@ from typing import Any
 from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.azure import documents, errors
 from cloudmanager.testing.cloud.azure.context import RequestContext
-from cloudmanager.testing.cloud.azure.operations import Document, Ending, Form, Operations, Running, Work
+from cloudmanager.testing.cloud.azure.operations import Completion, Document, Form, Operations, Running, Scheduler
 from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 from cloudmanager.testing.cloud.azure.state import GIB, Inventory, ManagedDisk, Place, within
 from cloudmanager.testing.cloud.wire import Response
@@ -34,29 +34,29 @@ class Source:
 class Starter:
     """Starts the operations of disks and snapshots, and answers as they do: 202, with both headers."""
 
-    def __init__(self, operations: Operations, work: Work) -> None:
+    def __init__(self, operations: Operations, scheduler: Scheduler) -> None:
         self._operations = operations
-        self._work = work
+        self._scheduler = scheduler
 
     def start(
         self,
         context: RequestContext,
         region: str,
         seconds: float,
-        ending: Ending,
+        completion: Completion,
         result: Callable[[], Document | None],
         body: Document | None = None,
     ) -> Response:
         operation = self._operations.add(
             Running(context.subscription, region, "DiskOperations", result, context.version, shows_output=True)
         )
-        self._work.start(operation, seconds, context.fault, ending)
+        self._scheduler.start(operation, seconds, context.fault, completion)
         headers = {**self._operations.headers(operation, Form.BOTH), **self._retry_after()}
         return Response(202, headers=headers) if body is None else Response.of_json(202, body, headers)
 
     def _retry_after(self) -> dict[str, str]:
         """In milliseconds where the emulated time runs faster: clients take `Retry-After: 0` for no advice."""
-        pace = self._work.timeline.pace
+        pace = self._scheduler.timeline.pace
         if pace >= 1:
             return {"Retry-After": f"{_RETRY_AFTER_SECONDS * pace:.0f}"}
         return {"retry-after-ms": f"{max(20, 1000 * _RETRY_AFTER_SECONDS * pace):.0f}"}
@@ -83,13 +83,13 @@ class Disks:
         record = self._create(context, body) if known is None else self._update(known, body)
         record.provisioning_state = "Updating"
         shown = documents.disk(record)
-        ending = Ending(
+        completion = Completion(
             complete=partial(_succeed, record),
             fail=partial(self._give_up, record, is_new=known is None),
             forget=partial(self._give_up, record, is_new=known is None),
         )
         return self._starter.start(
-            context, record.place.region, CREATE_SECONDS, ending, partial(documents.disk, record), shown
+            context, record.place.region, CREATE_SECONDS, completion, partial(documents.disk, record), shown
         )
 
     def delete(self, context: RequestContext) -> Response:
@@ -99,8 +99,8 @@ class Disks:
         holder = next((it for it in self._inventory.machines.values() if it.entry(record.id)), None)
         if holder is not None:
             raise errors.attached_disk(record.id.name, str(holder.id))
-        ending = Ending(partial(self.forget, record), fail=_nothing, forget=_nothing)
-        return self._starter.start(context, record.place.region, DELETE_SECONDS, ending, lambda: None)
+        completion = Completion(partial(self.forget, record), fail=_nothing, forget=_nothing)
+        return self._starter.start(context, record.place.region, DELETE_SECONDS, completion, lambda: None)
 
     def grant_access(self, context: RequestContext, url: str) -> Response:
         wanted = context.body("GrantAccessData")
@@ -109,15 +109,15 @@ class Disks:
             raise errors.access_while_attached(record.id.name, str(record.owners[0]))
         if str(wanted["access"]).casefold() != "read":
             raise errors.bad_value(wanted["access"], "access")
-        ending = Ending(partial(self._open_access, record), fail=_nothing, forget=_nothing)
+        completion = Completion(partial(self._open_access, record), fail=_nothing, forget=_nothing)
         return self._starter.start(
-            context, record.place.region, 1.0, ending, lambda: {"accessSAS": f"{url}{access_path(record)}"}
+            context, record.place.region, 1.0, completion, lambda: {"accessSAS": f"{url}{access_path(record)}"}
         )
 
     def revoke_access(self, context: RequestContext) -> Response:
         record = self._inventory.disk(context.match.resource)
-        ending = Ending(partial(setattr, record, "access_token", ""), fail=_nothing, forget=_nothing)
-        return self._starter.start(context, record.place.region, 1.0, ending, lambda: None)
+        completion = Completion(partial(setattr, record, "access_token", ""), fail=_nothing, forget=_nothing)
+        return self._starter.start(context, record.place.region, 1.0, completion, lambda: None)
 
     def add(self, record: ManagedDisk, source: Source | None = None) -> None:
         """With its bytes: a copy, or zeros."""

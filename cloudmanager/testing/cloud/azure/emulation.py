@@ -15,7 +15,7 @@ from cloudmanager.testing.cloud.azure.disks import Disks, Starter
 from cloudmanager.testing.cloud.azure.errors import ArmError
 from cloudmanager.testing.cloud.azure.machines import Machines
 from cloudmanager.testing.cloud.azure.metadata import MetadataServer, MetadataServers
-from cloudmanager.testing.cloud.azure.operations import Form, Operations, Work
+from cloudmanager.testing.cloud.azure.operations import Form, Operations, Scheduler
 from cloudmanager.testing.cloud.azure.resource_id import ResourceId
 from cloudmanager.testing.cloud.azure.sizes import DEFAULT_SIZE
 from cloudmanager.testing.cloud.azure.snapshots import Snapshots
@@ -63,12 +63,12 @@ class AzureEmulation(Emulator[Inventory]):
 
     def _build(self, files: Path) -> None:
         operations = Operations(self.url)
-        work = Work(self.timeline, self.lock)
-        starter = Starter(operations, work)
+        scheduler = Scheduler(self.timeline, self.lock)
+        starter = Starter(operations, scheduler)
         self._operations = operations
-        self.machines = Machines(self.state, operations, work, plug=self._plug, unplug=self._unplug)
+        self.machines = Machines(self.state, operations, scheduler, plug=self._plug, unplug=self._unplug)
         self.disks = Disks(self.state, starter, files)
-        self.snapshots = Snapshots(self.state, starter, work, files)
+        self.snapshots = Snapshots(self.state, starter, scheduler, files)
         self._handlers: dict[str, Handler] = {
             "VirtualMachines_Get": self.machines.get,
             "VirtualMachines_List": lambda context: self.machines.list(context, size=self._page_size, url=self.url),

@@ -6,7 +6,7 @@ from functools import partial
 from cloudmanager.testing.cloud.azure import documents, errors, sizes
 from cloudmanager.testing.cloud.azure.attachments import Attachments, AttachRequest, Change, resolve
 from cloudmanager.testing.cloud.azure.context import RequestContext
-from cloudmanager.testing.cloud.azure.operations import Ending, Form, Operations, Running, Work
+from cloudmanager.testing.cloud.azure.operations import Completion, Form, Operations, Running, Scheduler
 from cloudmanager.testing.cloud.azure.state import DataDisk, Inventory, Machine, within
 from cloudmanager.testing.cloud.wire import Response
 
@@ -20,13 +20,13 @@ class Machines:
     """`plug` and `unplug` make disks come and go in a machine's guest."""
 
     def __init__(
-        self, inventory: Inventory, operations: Operations, work: Work, *, plug: Appear, unplug: Appear
+        self, inventory: Inventory, operations: Operations, scheduler: Scheduler, *, plug: Appear, unplug: Appear
     ) -> None:
         self.form = Form.STATUS
         self.attachments = Attachments(inventory)
         self._inventory = inventory
         self._operations = operations
-        self._work = work
+        self._scheduler = scheduler
         self._plug = plug
         self._unplug = unplug
 
@@ -82,14 +82,16 @@ class Machines:
             )
         )
         body = documents.storage_profile(machine, self._inventory)
-        ending = Ending(
+        completion = Completion(
             complete=partial(self.complete, change),
             fail=partial(self.attachments.fail, change),
             forget=partial(self.attachments.forget, change),
             failure=change.failure,
         )
         etag = machine.etag
-        self._work.start(operation, _ATTACH_SECONDS if change.attached else _DETACH_SECONDS, context.fault, ending)
+        self._scheduler.start(
+            operation, _ATTACH_SECONDS if change.attached else _DETACH_SECONDS, context.fault, completion
+        )
         headers = self._operations.headers(operation, self.form)
         if self.form is Form.STATUS:
             return Response.of_json(200, body, {**headers, "ETag": etag})

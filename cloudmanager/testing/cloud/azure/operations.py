@@ -116,7 +116,7 @@ class Operations:
 
 
 @dataclass(frozen=True)
-class Ending:
+class Completion:
     """What an operation does to the records when it ends."""
 
     complete: Callable[[], None]
@@ -128,18 +128,18 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Work:
+class Scheduler:
     """The emulator's clock and lock."""
 
     timeline: Timeline
     lock: threading.RLock
 
-    def start(self, operation: Running, seconds: float, fault: Fault | None, ending: Ending) -> None:
+    def start(self, operation: Running, seconds: float, fault: Fault | None, completion: Completion) -> None:
         """`seconds` is the time that it takes in the cloud."""
 
         def end() -> None:
             with self.lock:
-                self._end(operation, fault, ending)
+                self._end(operation, fault, completion)
 
         effect = fault.effect if fault else None
         if effect is Effect.HANG:
@@ -150,17 +150,17 @@ class Work:
             self.timeline.normally(seconds, end)
 
     @staticmethod
-    def _end(operation: Running, fault: Fault | None, ending: Ending) -> None:
+    def _end(operation: Running, fault: Fault | None, completion: Completion) -> None:
         effect = fault.effect if fault else None
         if effect is Effect.FAIL and fault:
-            ending.fail()
+            completion.fail()
             operation.end(errors.of_fault(fault.code or "InternalExecutionError", fault.message, fault.status))
         elif effect is Effect.LIE:
-            ending.forget()
+            completion.forget()
             operation.end()
-        elif ending.failure is not None:
-            ending.fail()
-            operation.end(ending.failure)
+        elif completion.failure is not None:
+            completion.fail()
+            operation.end(completion.failure)
         else:
-            ending.complete()
+            completion.complete()
             operation.end()

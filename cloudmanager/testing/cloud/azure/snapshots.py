@@ -9,7 +9,7 @@ from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.azure import documents, errors
 from cloudmanager.testing.cloud.azure.context import RequestContext
 from cloudmanager.testing.cloud.azure.disks import CREATE_SECONDS, DELETE_SECONDS, Starter, check_name, find_source
-from cloudmanager.testing.cloud.azure.operations import Ending, Work
+from cloudmanager.testing.cloud.azure.operations import Completion, Scheduler
 from cloudmanager.testing.cloud.azure.state import Inventory, Place, Snapshot, within
 from cloudmanager.testing.cloud.wire import Response
 
@@ -17,10 +17,10 @@ _COPY_SECONDS = 30.0
 
 
 class Snapshots:
-    def __init__(self, inventory: Inventory, starter: Starter, work: Work, directory: Path) -> None:
+    def __init__(self, inventory: Inventory, starter: Starter, scheduler: Scheduler, directory: Path) -> None:
         self._inventory = inventory
         self._starter = starter
-        self._work = work
+        self._scheduler = scheduler
         self._directory = directory
 
     def get(self, context: RequestContext) -> Response:
@@ -37,9 +37,9 @@ class Snapshots:
         record.provisioning_state = "Updating"
         shown = documents.snapshot(record)
         give_up = partial(self._forget if known is None else _succeed, record)
-        ending = Ending(partial(self._complete, record), fail=give_up, forget=give_up)
+        completion = Completion(partial(self._complete, record), fail=give_up, forget=give_up)
         return self._starter.start(
-            context, record.place.region, CREATE_SECONDS, ending, partial(documents.snapshot, record), shown
+            context, record.place.region, CREATE_SECONDS, completion, partial(documents.snapshot, record), shown
         )
 
     def delete(self, context: RequestContext) -> Response:
@@ -47,8 +47,8 @@ class Snapshots:
         if record is None:
             return Response(204)
         keep = partial(_succeed, record)
-        ending = Ending(partial(self._forget, record), fail=keep, forget=keep)
-        return self._starter.start(context, record.place.region, DELETE_SECONDS, ending, lambda: None)
+        completion = Completion(partial(self._forget, record), fail=keep, forget=keep)
+        return self._starter.start(context, record.place.region, DELETE_SECONDS, completion, lambda: None)
 
     def _take(self, context: RequestContext, body: Mapping[str, Any]) -> Snapshot:
         check_name(context.match.resource.name)
@@ -83,10 +83,10 @@ class Snapshots:
         """The request is done; the copy goes on in the background."""
         _succeed(record)
         if record.completion_percent < 100:
-            self._work.timeline.normally(_COPY_SECONDS, partial(self._copied, record))
+            self._scheduler.timeline.normally(_COPY_SECONDS, partial(self._copied, record))
 
     def _copied(self, record: Snapshot) -> None:
-        with self._work.lock:
+        with self._scheduler.lock:
             record.completion_percent = 100.0
 
     def _forget(self, record: Snapshot) -> None:
