@@ -9,6 +9,7 @@ from pathlib import Path
 from cloudmanager.core.errors import DeviceMismatch, DeviceNotReady
 from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.model import Device, FileIdentity
+from cloudmanager.linux.block import SECTOR_BYTES
 
 
 @dataclass(frozen=True)

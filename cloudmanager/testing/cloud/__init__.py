@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_KINDS = {
+KINDS = {
     "gce": "cloudmanager.testing.cloud.gce",
     "ec2": "cloudmanager.testing.cloud.ec2",
     "azure": "cloudmanager.testing.cloud.azure",
@@ -17,6 +17,6 @@ def run(kind: str, directory: Path, *, port: int = 0, pace: float = 1.0) -> None
     """
     from cloudmanager.testing.cloud.foreground import run_in_foreground  # noqa: PLC0415 - an SDK may be missing
 
-    if kind not in _KINDS:
-        raise ValueError(f"there is no emulated cloud {kind!r}: choose one of {', '.join(_KINDS)}")
-    run_in_foreground(_KINDS[kind], directory, port=port, pace=pace)
+    if kind not in KINDS:
+        raise ValueError(f"there is no emulated cloud {kind!r}: choose one of {', '.join(KINDS)}")
+    run_in_foreground(KINDS[kind], directory, port=port, pace=pace)

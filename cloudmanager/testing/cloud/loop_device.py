@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from cloudmanager.linux.block import set_read_only
+from cloudmanager.linux.block import LOOP_CLR_FD, set_read_only
 
 _TIMEOUT_SECONDS = 30
 _IN_USE_AFTER_SECONDS = 1.0

@@ -38,7 +38,7 @@ def test_every_region_in_scope_is_listed(cloud: Emulation, node: str, credential
 
 
 def test_every_page_is_listed_once(cloud: Emulation, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws_ec2, "PAGE_SIZE", 5)
+    monkeypatch.setattr(aws_ec2, "_PAGE_SIZE", 5)
     made = {cloud.make_disk(f"evidence-{number}") for number in range(12)}
     found = [disk.id.native for disk in find(provider, Query(text="evidence"))]
     assert (set(found), len(found)) == (made, len(made))

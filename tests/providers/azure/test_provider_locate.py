@@ -112,7 +112,7 @@ def test_two_namespaces_at_one_lun_cannot_be_told_apart(cloud: AzureEmulation, i
     guest.plug(
         "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), devices.data_disk(Controller.NVME, 63, "ghost")
     )
-    with pytest.raises(DeviceMismatch, match="cannot be told"):
+    with pytest.raises(DeviceMismatch, match="neither is used"):
         provider.locate(disk)
 
 

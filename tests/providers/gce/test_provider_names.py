@@ -75,7 +75,7 @@ def test_without_the_right_to_list_a_name_alone_is_refused_and_the_way_is_said(
 ) -> None:
     harness.make_disk("evidence-7")
     harness.cloud.granted = frozenset({"compute.disks.get"})
-    with pytest.raises(AccessDenied, match=r"zone or region too: disks:ZONE/evidence-7"):
+    with pytest.raises(AccessDenied, match=r"otherwise write disks:ZONE/evidence-7"):
         describe(provider, "evidence-7")
     assert describe(provider, f"{HERE}/evidence-7").location == HERE
 

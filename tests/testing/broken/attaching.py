@@ -18,7 +18,7 @@ from cloudmanager.core.model import (
     AttachPlan,
     Disk,
 )
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
 from tests.testing.broken.provider import Broken, failing
 
@@ -60,7 +60,7 @@ class Steals(Broken):
         except DiskInUse:
             compute, disk = self._parts().compute, self._named(plan.disk.id.native)
             for link in compute.disk(disk).users:
-                holder = Resource.from_link(link)
+                holder = ResourceId.from_link(link)
                 found = compute.instance(holder)
                 slots = [item.device_name for item in found.disks if item.source.endswith(disk.path)] if found else []
                 compute.detach(holder, slots[0])

@@ -9,7 +9,7 @@ from cloudmanager.core.model import (
     Attachment,
     AttachPlan,
 )
-from cloudmanager.providers.gce.resource_id import Resource
+from cloudmanager.providers.gce.resource_id import ResourceId
 from cloudmanager.providers.gce.settings import GceSettings
 from tests.testing.broken.provider import Broken, failing
 
@@ -42,7 +42,7 @@ class DetachesEverywhere(Broken):
         super().detach(attachment)
         compute, disk = self._parts().compute, self._named(attachment.disk.id.native)
         for link in compute.disk(disk).users:
-            holder = Resource.from_link(link)
+            holder = ResourceId.from_link(link)
             found = compute.instance(holder)
             for item in found.disks if found else ():
                 if item.source.endswith(disk.path):
