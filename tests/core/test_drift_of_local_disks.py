@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.core.bench import BOUND, eventually, kill
 from tests.core.nbd.client import Client
 
 SIZE = 1 << 20
-_LOOP_CHANGE_FD = 0x4C06  # linux/loop.h
+_LOOP_SET_STATUS64, _LOOP_GET_STATUS64, _LOOP_CHANGE_FD = 0x4C04, 0x4C05, 0x4C06  # linux/loop.h
+_LOOP_STATUS_BYTES, _LOOP_OFFSET_AT = 232, 24  # of struct loop_info64
 
 
 class LocalBench:
@@ -97,6 +99,34 @@ def loop(tmp_path: Path) -> Iterator[Path]:
 def client(export: Export) -> Client:
     assert export.port is not None
     return Client.greeted(export.port, export.name)
+
+
+def test_a_loop_device_that_begins_elsewhere_in_its_file_ends_its_exports(bench: LocalBench, tmp_path: Path) -> None:
+    """The kernel lets that be changed while it is open; the file, and so its incarnation, is the same."""
+    file = tmp_path / "two parts"
+    file.write_bytes(b"1" * SIZE + b"2" * SIZE)
+    node = loop_device.attach(file, read_only=True, part=range(SIZE))
+    try:
+        export = bench.ready(node)
+        assert export.disk.labels["loop_offset"] == "0"
+        _begin_at(node, SIZE)
+        failed = bench.over(export)
+        assert failed.error is not None
+        assert (failed.state, failed.error.code) == (ExportState.FAILED, "disk_replaced")
+        assert "another part of its file" in failed.error.detail
+    finally:
+        loop_device.detach(node, file)
+
+
+def _begin_at(loop: Path, offset: int) -> None:
+    status = bytearray(_LOOP_STATUS_BYTES)
+    descriptor = os.open(loop, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, status)
+        struct.pack_into("=Q", status, _LOOP_OFFSET_AT, offset)
+        fcntl.ioctl(descriptor, _LOOP_SET_STATUS64, bytes(status))
+    finally:
+        os.close(descriptor)
 
 
 def test_an_image_that_was_deleted_is_served_on_and_says_so(bench: LocalBench) -> None:

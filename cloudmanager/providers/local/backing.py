@@ -7,12 +7,13 @@ from pathlib import Path
 
 from cloudmanager.core.errors import DiskNotFound, ImageError, InvalidDiskId, UnsafeImage
 from cloudmanager.core.inspection import inspect
-from cloudmanager.core.model import FileIdentity
+from cloudmanager.core.model import Disk, FileIdentity
 from cloudmanager.images import Image
-from cloudmanager.providers.local.file_id import file_id
+from cloudmanager.providers.local.file_id import file_id, file_incarnation
 from cloudmanager.providers.local.opened import OpenedImage, opened
 
 MAX_LAYERS = 32
+_JOINT = "+"
 _PROTOCOL = re.compile(r"[^/]*:")
 """QEMU takes a name with a colon before the first slash for a URL, a driver's name or JSON."""
 
@@ -24,6 +25,7 @@ class Layer:
     path: Path
     identity: FileIdentity
     canonical_id: str
+    incarnation: str
     image: Image
 
 
@@ -46,8 +48,19 @@ def read_layers(
 
 def _layer(opened_image: OpenedImage, allowed: Sequence[Path], machine: str, check_tables: bool) -> Layer:
     image = inspect(opened_image.file, opened_image.path, allow_backing=bool(allowed), check_tables=check_tables)
-    canonical_id = file_id(opened_image.file.fileno(), machine)
-    return Layer(opened_image.path, opened_image.identity, canonical_id, image)
+    descriptor = opened_image.file.fileno()
+    canonical_id, incarnation = file_id(descriptor, machine), file_incarnation(descriptor)
+    return Layer(opened_image.path, opened_image.identity, canonical_id, incarnation, image)
+
+
+def incarnation_of(layers: Sequence[Layer]) -> str:
+    """That of a disk: of its image, and of those that it reads through."""
+    return _JOINT.join(layer.incarnation for layer in layers)
+
+
+def incarnation_of_image(disk: Disk) -> str:
+    """Of its first image alone, as far as it is known."""
+    return disk.incarnation.partition(_JOINT)[0]
 
 
 def _backing(layers: Sequence[Layer], name: str, allowed: Sequence[Path], machine: str, check_tables: bool) -> Layer:

@@ -65,6 +65,11 @@ def _loop_incarnation(disk: BlockDevice, roots: Roots) -> str:
     return ""
 
 
+def loop_offset(device: BlockDevice, roots: Roots) -> str:
+    """Where in its file a loop device begins, in bytes; a partition has its disk's. Empty of any other device."""
+    return read_text(roots.sys / "block" / device.whole_disk / "loop/offset")
+
+
 def ids_below(device: BlockDevice, roots: Roots) -> tuple[str, ...]:
     """The canonical ids of the disks that a mapped device or array is made of."""
     disk = sysfs.read(roots, device.whole_disk) or device

@@ -10,12 +10,15 @@ from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.core.incarnation import refuse_replaced
 from cloudmanager.core.model import Access, Device, Disk, DiskId
 from cloudmanager.providers.local import sysfs
-from cloudmanager.providers.local.device_id import device_id, device_incarnation, ids_below
+from cloudmanager.providers.local.device_id import device_id, device_incarnation, ids_below, loop_offset
 from cloudmanager.providers.local.device_names import is_disk, links_by_id, resolve, stable_name
 from cloudmanager.providers.local.holders import Holder, Holders, device_identity, identity_of
 from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
 from cloudmanager.providers.local.sysfs import BlockDevice
+
+_LOOP_OFFSET = "loop_offset"
+"""The label that says where in its file a loop device begins."""
 
 
 class DeviceDisks:
@@ -36,6 +39,7 @@ class DeviceDisks:
             raise DiskReplaced(f"Another disk is at {disk.id.native} now than the one that was claimed. Ask again.")
         incarnation = device_incarnation(device, self._roots)
         refuse_replaced(disk, incarnation)
+        self._refuse_other_part(disk, device)
         node = self._roots.dev / device.node_name
         identity = device_identity(device.number)
         if identity_of(node) != identity:
@@ -50,6 +54,12 @@ class DeviceDisks:
             is_stable=not any(user.writes for user in users),
             incarnation=incarnation,
         )
+
+    def _refuse_other_part(self, disk: Disk, device: BlockDevice) -> None:
+        """Of its file: a loop device can be told to begin elsewhere while it is open. Raises DiskReplaced."""
+        offset = loop_offset(device, self._roots)
+        if disk.labels.get(_LOOP_OFFSET, offset) != offset:
+            raise DiskReplaced(f"{disk.id} shows another part of its file now than when it was claimed. Ask again.")
 
     def list(self, after: str, is_wanted: Callable[[str], bool] = bool) -> Iterator[tuple[Disk, str]]:
         """The disks behind the one of that kernel name, of the names that are wanted, each with its kernel name."""
@@ -77,7 +87,7 @@ class DeviceDisks:
             device_id(device, self._roots),
             device.size_bytes,
             description=_description(device),
-            labels=_labels(device),
+            labels=_labels(device, loop_offset(device, self._roots)),
             access=frozenset(Access) - ({Access.READ_WRITE} if held_by or device.is_read_only else set()),
             held_by=held_by,
             backing=ids_below(device, self._roots),
@@ -129,12 +139,13 @@ def _words(text: str) -> str:
     return "" if text.startswith("0x") else " ".join(text.split())
 
 
-def _labels(device: BlockDevice) -> dict[str, str]:
+def _labels(device: BlockDevice, offset: str) -> dict[str, str]:
     labels = {
         "kernel_name": device.name,
         "serial": device.serial,
         "world_wide_name": device.world_wide_name,
         "model": _words(device.model),
         "partition_of": device.whole_disk if device.is_partition else "",
+        _LOOP_OFFSET: offset,
     }
     return {name: value for name, value in labels.items() if value}

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloudmanager.core.errors import AmbiguousDisk, CloudManagerError, DiskReplaced, ImageError
-from cloudmanager.core.incarnation import refuse_replaced
+from cloudmanager.core.incarnation import is_replaced, refuse_replaced
 from cloudmanager.core.inspection import Turns, inspect_raw, is_container
 from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
-from cloudmanager.providers.local.backing import Layer, read_layers
+from cloudmanager.providers.local.backing import Layer, incarnation_of, incarnation_of_image, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
 from cloudmanager.providers.local.file_id import file_id, file_incarnation
 from cloudmanager.providers.local.holders import Holders, identity_of
@@ -57,19 +57,19 @@ class ImageDisks:
         """
         place = self._directories.place(disk.id.native)
         with opened(place.path, self._directories.paths) as image:
-            incarnation = self._same(disk, image, place.path)
+            self._refuse_other(disk, image, place.path)
             layers = (_raw_layer(image, disk),) if disk.format == "raw" else self._layers(image)
-        if tuple(layer.canonical_id for layer in layers[1:]) != disk.backing:
+        incarnation = incarnation_of(layers)
+        if tuple(layer.canonical_id for layer in layers[1:]) != disk.backing or is_replaced(disk, incarnation):
             raise DiskReplaced(f"{disk.id} reads through other files now than when it was claimed. Ask again.")
         return replace(_device(layers, holders or Holders(self._roots)), incarnation=incarnation)
 
-    def _same(self, disk: Disk, image: OpenedImage, path: Path) -> str:
-        """The incarnation of what is open. Raises DiskReplaced."""
+    def _refuse_other(self, disk: Disk, image: OpenedImage, path: Path) -> None:
+        """Before it is read: another file need not be an image. Raises DiskReplaced."""
         if file_id(image.file.fileno(), self._roots.machine()) != disk.canonical_id:
             raise DiskReplaced(f"Another file is at {path} now than when {disk.id} was claimed. Ask again.")
-        incarnation = file_incarnation(image.file.fileno())
-        refuse_replaced(disk, incarnation)
-        return incarnation
+        claimed = replace(disk, incarnation=incarnation_of_image(disk))
+        refuse_replaced(claimed, file_incarnation(image.file.fileno()))
 
     def locate_all(self, disks: Iterable[Disk], holders: Holders) -> dict[DiskId, Device]:
         """As `locate`, every few seconds: what is as it was is not opened again. Leaves out what cannot be located."""
@@ -138,7 +138,8 @@ class ImageDisks:
             return read_layers(image, self._allow_backing_from, self._roots.machine(), check_tables=check_tables)
 
     def _disk(self, disk_id: DiskId, image: OpenedImage, holders: Holders, *, check_tables: bool = True) -> Disk:
-        top, *backing = self._layers(image, check_tables=check_tables)
+        layers = self._layers(image, check_tables=check_tables)
+        top, *backing = layers
         held_by = tuple(holder.name for holder in holders.of(top.identity))
         reasons = [reason for reason in (top.image.read_only_because, image.refuses_writes()) if reason]
         return Disk(
@@ -152,12 +153,13 @@ class ImageDisks:
             backing=tuple(layer.canonical_id for layer in backing),
             actual_size_bytes=image.stored_bytes,
             logical_sector_bytes=_SECTOR_BYTES,
-            incarnation=file_incarnation(image.file.fileno()),
+            incarnation=incarnation_of(layers),
         )
 
 
 def _raw_layer(image: OpenedImage, disk: Disk) -> Layer:
-    return Layer(image.path, image.identity, disk.canonical_id, inspect_raw(image.file))
+    incarnation = file_incarnation(image.file.fileno())
+    return Layer(image.path, image.identity, disk.canonical_id, incarnation, inspect_raw(image.file))
 
 
 def _device(layers: Sequence[Layer], holders: Holders) -> Device:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.errors import CorruptImage, ImageError, UnsafeImage
+from cloudmanager.core.errors import CorruptImage, DiskReplaced, ImageError, UnsafeImage
 from cloudmanager.core.model import Device
-from cloudmanager.providers.local import LocalProvider
+from cloudmanager.providers.local import LocalProvider, file_id
 from cloudmanager.providers.local.backing import MAX_LAYERS
 from cloudmanager.providers.local.settings import LocalSettings
 from tests.providers.local.conftest import MiB, disk_id, qemu_img
@@ -52,6 +52,25 @@ def test_an_allowed_chain_is_resolved_in_full(allowing: LocalProvider, directory
     assert layers(device) == [(str(top), "qcow2"), (str(middle), "qcow2"), (str(base), "raw")]
     assert disk.backing[0] == allowing.describe(disk_id("middle.qcow2")).canonical_id
     assert len(disk.backing) == 2
+
+
+def test_a_base_with_the_inode_of_an_earlier_one_is_another(
+    allowing: LocalProvider, directory: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system does not count generations, as overlayfs does not, the time of birth tells."""
+    monkeypatch.setattr(file_id, "_generation", lambda _: 0)
+    overlay(directory / "top.qcow2", base)
+    for _attempt in range(50):
+        disk, inode = allowing.describe(disk_id("top.qcow2")), base.stat().st_ino
+        assert allowing.locate(disk).incarnation == disk.incarnation
+        base.unlink()
+        base.write_bytes(b"n" * MiB)
+        if base.stat().st_ino == inode:
+            with pytest.raises(DiskReplaced, match="other files"):
+                allowing.locate(disk)
+            assert allowing.describe(disk_id("top.qcow2")).canonical_id == disk.canonical_id
+            return
+    pytest.skip("this file system does not reuse inode numbers soon")
 
 
 def test_each_layers_identity_is_its_own(allowing: LocalProvider, directory: Path, base: Path) -> None:
