@@ -25,7 +25,7 @@ from cloudmanager.client.deploy.options import Format, Options
 from cloudmanager.client.deploy.served_source import served_source
 from cloudmanager.client.deploy.spool import named, spooled
 from cloudmanager.client.deploy.stream import Compression, Pump, Stream, StreamSource, compression_of, decompressed
-from cloudmanager.client.deploy.web import Received, WebImage, WebSource
+from cloudmanager.client.deploy.web import Received, WebFile, WebImage, WebSource
 from cloudmanager.client.deploy.web_server import WebServer
 from cloudmanager.images.recognition import FileKind, Group
 from cloudmanager.transfer.libnbd import Patience
@@ -138,18 +138,24 @@ class _Opening:
         return self._stream(stream, origin) if whole is None else self._spooled(stream, origin)
 
     def _whole(self, image: WebImage) -> images.Image | None:
-        """What can be told by the first sectors and, as some formats have their mark there, the last one.
+        """The image, if it can be read as it is there. What is wrong with another one is found before it is fetched.
 
-        None where there is more to look at, or no way to read it in another order than from its start.
+        None where it has to be unpacked or stored first, and where it can be read from its start only.
         """
         head, length = image.resource.head, image.resource.length
         if not image.resource.has_ranges or not length:
             return None
         if self._is_raw:
             return images.Image("raw", length)
-        if images.recognise(head[: images.HEAD_BYTES], length) is not None:
-            return None
-        return images.inspect(_ends(head, image.last_sector(), length), check_tables=False)
+        file = cast(BinaryIO, WebFile(image, length))
+        kind = images.recognise(head[: images.HEAD_BYTES], length)
+        if kind is None:
+            return images.inspect(file, check_tables=False)
+        if kind.group is Group.IMAGE:
+            images.inspect(file, check_tables=False)
+            with suppress(images.UnreasonableImage):  # by a slow network: what is stored is looked at again
+                images.inspect(file)
+        return None
 
     def _path(self, path: Path) -> Source:
         file = self.stack.enter_context(local_source.opened(path))

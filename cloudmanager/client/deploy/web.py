@@ -1,5 +1,6 @@
 """An image behind an http or https URL as a source: of ranges, or as a stream."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,28 @@ class WebImage:
         last = bytearray(length - start)
         Body(self.server, self.resource, start).fill(memoryview(last))
         return bytes(last)
+
+
+@dataclass
+class WebFile:
+    """Its bytes at any place, a request for each that are not among the first. Where there are ranges."""
+
+    image: WebImage
+    length: int
+    _position: int = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._position = self.length if whence == os.SEEK_END else offset
+        return self._position
+
+    def read(self, length: int) -> bytes:
+        """Raises SourceError."""
+        start, end = self._position, min(self._position + length, self.length)
+        if end <= len(self.image.resource.head):
+            return self.image.resource.head[start:end]
+        found = bytearray(max(0, end - start))
+        Body(self.image.server, self.image.resource, start, end).fill(memoryview(found))
+        return bytes(found)
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,8 @@ class WebServer:
             raise SourceError(f"{self.name} is empty. Check that whatever wrote it has finished.")
         if status not in (200, 206):
             raise SourceError(f"{self.name} answered {status}.")
+        if not headers.get("Content-Length", "0").strip().isdecimal():
+            raise SourceError(f"{self.name} says a length that is no number: nobody knows where its answer ends.")
         encoding = headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _KNOWN_ENCODINGS:
             raise UnsupportedSource(f"{self.name} sends the image in an encoding that nobody asked for.")

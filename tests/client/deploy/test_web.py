@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
 import threading
 import traceback
 from collections.abc import Iterator
@@ -10,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.deploy import Phase, Progress
-from cloudmanager.client.deploy.errors import Cancelled, SourceChanged, SourceError, UnsafeSource, UnsupportedSource
+from cloudmanager.client.deploy.errors import (
+    Cancelled,
+    DamagedSource,
+    SourceChanged,
+    SourceError,
+    UnsafeSource,
+    UnsupportedSource,
+)
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
 from tests.client.deploy.servers import Server
@@ -123,15 +133,13 @@ def test_what_only_its_name_tells_to_be_no_disk_is_refused(
 def test_a_qcow2_whose_backing_file_is_an_address_is_refused(
     site: Site, blank: Server, put: Put, tmp_path: Path
 ) -> None:
-    import subprocess
-
     site.image = tmp_path / "overlay.qcow2"
     backing = site.url + "-of-somebody-else"
     command = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "raw", str(site.image), "1M"]
     subprocess.run(command, check=True)
     with pytest.raises(UnsafeSource):
         put(site.url, blank.address)
-    assert len(site.asked) == 2  # its start, and all of it
+    assert f"bytes=0-{site.image.stat().st_size - 1}" not in site.asked  # all of it
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
@@ -224,6 +232,43 @@ def test_a_redirection_to_an_address_that_was_not_named_is_refused(
         with pytest.raises(UnsafeSource, match="not a public address"):
             put(site.url.replace("/image", "/elsewhere"), tmp_path / "disk")
         assert not other.asked
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "vdi", "vmdk", "vhdx"])
+def test_a_truncated_image_is_refused_before_it_is_fetched(
+    kind: str, raw: Path, site: Site, put: Put, tmp_path: Path
+) -> None:
+    site.image = tmp_path / f"image.{kind}"
+    subprocess.run(["qemu-img", "convert", "-O", kind, str(raw), str(site.image)], check=True)
+    size = site.image.stat().st_size * 2 // 3
+    os.truncate(site.image, size)
+    with pytest.raises(DamagedSource, match="truncated"):
+        put(site.url, tmp_path / "disk")
+    assert f"bytes=0-{size - 1}" not in site.asked
+    assert not (tmp_path / "disk").exists()
+
+
+def test_an_image_that_would_take_minutes_is_refused_before_it_is_fetched(site: Site, put: Put, tmp_path: Path) -> None:
+    """Of 4 GiB, nearly all of which is a hole."""
+    cluster, tables = 1 << 21, 2048
+    header = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 3, 0, 0, 21, 1 << 59, 0, tables, 3 << 21, cluster, 1, 0, 0)
+    site.image = tmp_path / "walk.qcow2"
+    with site.image.open("wb") as file:
+        file.write(header + struct.pack(">QQQII", 0, 0, 0, 4, 104) + bytes(8))
+        file.truncate((20 + tables) * cluster)
+    with pytest.raises(DamagedSource, match="first-level table"):
+        put(site.url, tmp_path / "disk")
+    assert site.asked == ["bytes=0-65535"]
+
+
+@pytest.mark.parametrize("said", ["-5", "+5", "many", ""])
+def test_an_answer_whose_length_is_no_number_is_refused_at_once(
+    said: str, site: Site, put: Put, tmp_path: Path
+) -> None:
+    site.length = said
+    with pytest.raises(SourceError, match="no number"):
+        put(site.url, tmp_path / "disk")
+    assert len(site.asked) == 1
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])

@@ -30,6 +30,8 @@ class Site:
     secret: str = ""
     """A query without which nothing is answered but 403; HEAD is not answered either."""
     says_length: bool = True
+    length: str | None = None
+    """What it says of it that is not true."""
     name: str = "image"
     busy: int = 0
     """How many requests are answered 503."""
@@ -89,7 +91,7 @@ def _answer(request: BaseHTTPRequestHandler, site: Site, *, with_body: bool) -> 
     if site.etag:
         request.send_header("ETag", site.etag)
     if site.says_length:
-        request.send_header("Content-Length", str(end - start + 1))
+        request.send_header("Content-Length", str(end - start + 1) if site.length is None else site.length)
     else:
         request.close_connection = True
     if site.has_ranges and site.announces_ranges:
