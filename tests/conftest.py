@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.janitor import Janitor
+from tests.ports import free_port
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and what is ignored is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -40,11 +40,6 @@ def _postgres_bin() -> Path:
     if not found:
         pytest.fail("PostgreSQL is not installed; `make setup` installs it")
     return found[-1].parent
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,7 +67,7 @@ def postgres_server() -> Iterator[str]:
         user = pwd.getpwnam("postgres")
         os.chown(directory, user.pw_uid, user.pw_gid)
         as_user = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
-    port = _free_port()
+    port = free_port()
     data, log = directory / "data", directory / "log"
 
     def run(*command: str | Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests import janitor
 from tests.checkout import ROOT
-from tests.core.bench import eventually
 from tests.janitor import Janitor
+from tests.waiting import eventually
 
 _KILLED = """
 import os, signal, subprocess, sys

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.api.service import eventually, settings_for
+from tests.api.service import settings_for
+from tests.waiting import eventually
 
 SERVE = """
 import json, sys

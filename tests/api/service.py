@@ -1,10 +1,8 @@
 """The service as it runs: a socket, uvicorn, the manager, real qemu-nbd. In a thread: a test can look inside."""
 
-import secrets
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,8 @@ from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import Settings, from_tables
 from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
+from tests.ports import free_ports
+from tests.waiting import eventually
 
 PORTS_EACH = 200
 
@@ -50,10 +50,10 @@ def settings_for(directory: Path, **tables: Mapping[str, object]) -> Settings:
     """A configuration with the local provider on `directory/images`."""
     images = directory / "images"
     images.mkdir(exist_ok=True)
-    first_port = 22000 + secrets.randbelow(10_000 - PORTS_EACH)
+    ports = free_ports(PORTS_EACH)
     made: dict[str, dict[str, object]] = {
         "server": {"listen": "127.0.0.1:0", "state_dir": str(directory / "state"), "node": "here"},
-        "nbd": {"ports": f"{first_port}-{first_port + PORTS_EACH - 1}"},
+        "nbd": {"ports": f"{ports.start}-{ports[-1]}"},
         "exports": {"drain_seconds": 0, "reconcile_seconds": 0.2},
         "providers": {"local": {"type": "local", "images": [str(images)]}},
     }
@@ -98,11 +98,3 @@ def _end_exports(manager: Manager) -> None:
     for export in manager.list(unfinished, limit=1000).items:
         manager.release(export.id)
     eventually(lambda: not manager.list(unfinished).items, "exports did not end")
-
-
-def eventually(happened: Callable[[], bool], otherwise: str, seconds: float = 20) -> None:
-    """Waits for what nothing announces."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.02)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.api import connections, serving
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
+from tests.waiting import eventually
 
 TOKEN = "correct-horse-battery-staple"
 Connect = Callable[..., socket.socket]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
 from tests.authority import Authority
+from tests.waiting import eventually
 
 FIELDS = {
     *("id", "disk", "access", "holder", "state", "uri", "size_bytes", "format", "created_at", "expires_at", "node"),

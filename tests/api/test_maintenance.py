@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from cloudmanager.client import AsyncCloudManager, CloudManager, errors
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
 from tests.api.test_metrics import samples
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 WHY = {"by": "nina", "reason": "The zone is being evacuated."}
 

@@ -16,8 +16,8 @@ import httpx
 from cloudmanager.api.listener import PAUSE_SECONDS
 from cloudmanager.core.openfiles import Capacity, files_for
 from tests.api.process import Process, process
-from tests.api.service import eventually
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 FILES = 256
 MOST = Capacity(ports=200, files=FILES).exports

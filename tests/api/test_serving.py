@@ -15,7 +15,8 @@ import pytest
 from cloudmanager.api.listener import address_of, listening
 from cloudmanager.api.serving import GRACE_SECONDS
 from tests.api.process import SERVE, process
-from tests.api.service import eventually, running, settings_for
+from tests.api.service import running, settings_for
+from tests.waiting import eventually
 
 TOKEN = "correct-horse-battery-staple"
 

@@ -16,9 +16,9 @@ import pytest
 
 from tests.api.hanging import VARIABLE, Hook
 from tests.api.process import Process, process
-from tests.api.service import eventually
 from tests.core.nbd.client import Client
 from tests.faults.file_cloud import Depot
+from tests.waiting import eventually
 
 PATIENCE = 40.0
 """For a process that must end. On this machine it may have to wait for its turn."""

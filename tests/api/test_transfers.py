@@ -24,7 +24,8 @@ from cloudmanager.core.errors import InvalidContent
 from cloudmanager.core.nbd.transfer import _decompressed
 from cloudmanager.transfer.digests import BLOCK_BYTES, DIGEST_BYTES
 from cloudmanager.transfer.frames import MEDIA_TYPE, MOST_BYTES, Encoding, Frame
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
+from tests.waiting import eventually
 
 SIZE = 8 * MOST_BYTES
 HEADERS = {"Content-Type": MEDIA_TYPE}

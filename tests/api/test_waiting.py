@@ -15,7 +15,8 @@ from cloudmanager.api.serving import GRACE_SECONDS
 from cloudmanager.core.claiming import ClaimRequest
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Device, Export
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
+from tests.waiting import eventually
 
 CLIENTS = 100
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
 from tests.cli.conftest import CommandLine
+from tests.waiting import eventually
 
 Admin = Callable[..., str]
 

@@ -26,6 +26,7 @@ from cloudmanager.core.settings import Settings, from_tables
 from tests.api.process import process
 from tests.api.service import settings_for
 from tests.cli.conftest import CommandLine
+from tests.ports import free_port
 
 OK, WARNING, PROBLEM = Severity.OK, Severity.WARNING, Severity.PROBLEM
 
@@ -193,11 +194,6 @@ def listener() -> Iterator[socket.socket]:
         yield server
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def test_an_http_port_in_use_is_a_warning_because_the_service_may_run(listener: socket.socket) -> None:
     finding = _network(server={"listen": f"127.0.0.1:{listener.getsockname()[1]}"})["HTTP address"]
     assert (finding.severity, "in use" in finding.seen) == (WARNING, True)
@@ -327,7 +323,7 @@ def test_a_database_that_answers_is_fine(postgres_url: str) -> None:
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://u:secret@127.0.0.1:{port}/db", "no url", "nosuch://h/d"])
 def test_a_database_that_cannot_be_used_is_a_problem_and_its_password_stays_hidden(url: str) -> None:
-    url = url.format(port=_free_port())
+    url = url.format(port=free_port())
     finding = _by_subject(check_store(from_tables({"store": {"url": url}})))["store"]
     assert finding.severity is PROBLEM
     assert "secret" not in str(finding)

@@ -1,14 +1,14 @@
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.cli.conftest import CommandLine
+from tests.ports import free_port
+from tests.waiting import eventually
 
 CONFIGURATION = '[server]\nlisten = "127.0.0.1:{port}"\nstate_dir = "{directory}/state"\n'
 
@@ -16,27 +16,22 @@ CONFIGURATION = '[server]\nlisten = "127.0.0.1:{port}"\nstate_dir = "{directory}
 @pytest.fixture
 def service(cli: CommandLine) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The service as a process, and a client of it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (cli.directory / "cloudmanager.toml").write_text(CONFIGURATION.format(directory=cli.directory, port=port))
     command = [sys.executable, "-m", "cloudmanager", "serve"]
     with subprocess.Popen(command, cwd=cli.directory, stderr=subprocess.PIPE, text=True) as process:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            _wait_until_it_answers(process, client)
+            eventually(lambda: process.poll() is not None or _answers(client))
+            assert process.poll() is None, "the service did not start"
             yield process, client
         process.kill()
 
 
-def _wait_until_it_answers(process: subprocess.Popen[str], client: httpx.Client) -> None:
-    deadline = time.monotonic() + 20
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            client.get("/healthz").raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(0.02)
-        else:
-            return
-    pytest.fail("the service did not start")
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").is_success
+    except httpx.HTTPError:
+        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

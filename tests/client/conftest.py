@@ -9,9 +9,10 @@ import pytest
 
 from cloudmanager.client import AsyncCloudManager
 from cloudmanager.client.service import HOLDER_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
-from tests.client.daemon import BOUND, Daemon
+from tests.client.daemon import Daemon
 from tests.client.faces import Blocking
 from tests.client.proxy import Swallowing
+from tests.waiting import BOUND
 
 MakeClient = Callable[..., AsyncCloudManager]
 MakeProxy = Callable[..., Swallowing]

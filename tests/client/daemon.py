@@ -1,22 +1,20 @@
 """`cloudmanager serve` as a process that can be stopped, killed and started again."""
 
-import errno
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from tests.ports import free_ports
+from tests.waiting import BOUND, eventually
+
 PORTS_EACH = 40
-BOUND = 40.0
 SIZE = 1 << 20
 
 
@@ -24,13 +22,13 @@ class Daemon:
     """A service with the local provider on `directory/images`, on a port that stays the same."""
 
     def __init__(self, directory: Path, **tables: Mapping[str, object]) -> None:
-        first = _free_port()
+        ports = free_ports(1 + PORTS_EACH)
         self.directory = directory
         self.images = directory / "images"
         self.images.mkdir(exist_ok=True)
         self.tables: dict[str, Mapping[str, object]] = {
-            "server": {"listen": f"127.0.0.1:{first}", "state_dir": str(directory / "state"), "node": "here"},
-            "nbd": {"ports": f"{first + 1}-{first + PORTS_EACH}"},
+            "server": {"listen": f"127.0.0.1:{ports.start}", "state_dir": str(directory / "state"), "node": "here"},
+            "nbd": {"ports": f"{ports.start + 1}-{ports[-1]}"},
             "exports": {"drain_seconds": 0, "reconcile_seconds": 0.2},
             "providers": {"local": {"type": "local", "images": [str(self.images)]}},
         }
@@ -136,23 +134,6 @@ def server_at(uri: str) -> int | None:
     name = uri.rpartition("/")[2].encode()
     entries = (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
     return next((int(entry.name) for entry in entries if _is_server(entry, name)), None)
-
-
-def eventually(happened: Callable[[], object], seconds: float = BOUND) -> None:
-    """Waits for what nothing announces."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-def _free_port() -> int:
-    """Below those that the kernel gives to connections, so that nobody takes it while the service is away."""
-    while True:
-        port = 11_900 + secrets.randbelow(8_000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED:
-                return port
 
 
 def _is_server(entry: Path, name: bytes) -> bool:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.client.daemon import BOUND, Daemon, eventually
+from tests.client.daemon import Daemon
+from tests.waiting import BOUND, eventually
 
 THREADS = """
 import os, sys, threading, time

@@ -9,7 +9,8 @@ import pytest
 
 from cloudmanager.client import Access, AsyncCloudManager, Export, ExportState, errors
 from tests.client.conftest import Eventually, MakeClient
-from tests.client.daemon import SIZE, Daemon, eventually
+from tests.client.daemon import SIZE, Daemon
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,8 @@ import pytest
 from cloudmanager.client.errors import LostReason
 from cloudmanager.client.kept_disk import ExportOptions
 from tests.checkout import ROOT
-from tests.client.daemon import BOUND, Daemon
+from tests.client.daemon import Daemon
+from tests.waiting import BOUND
 
 PAGE = ROOT / "docs" / "worker-guide.md"
 TEXT = PAGE.read_text()

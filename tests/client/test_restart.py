@@ -1,7 +1,6 @@
 """The service goes away and comes back."""
 
 import signal
-import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from cloudmanager.client import AsyncCloudManager, errors
 from tests.client.conftest import Eventually, MakeClient
 from tests.client.daemon import Daemon
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -39,8 +39,7 @@ async def test_a_call_waits_for_a_service_that_starts(client: AsyncCloudManager,
 
 
 async def test_its_patience_ends(make_client: MakeClient) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     client = make_client(f"http://127.0.0.1:{port}", patience_seconds=0.3)
     with pytest.raises(errors.Unreachable, match="Is the service running"):
         await client.get("any")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client import access_methods, sector_size
-from tests.client.deploy.loops import attached, detach
+from tests.loop_devices import loop_device
 
 MiB = 1024 * 1024
 SIZE = 24 * MiB
@@ -26,11 +26,8 @@ def run(*command: str | Path, given: str = "") -> None:
 
 @contextmanager
 def device(disk: Path, sector_bytes: int) -> Iterator[str]:
-    loop = attached(disk, "--sector-size", str(sector_bytes))
-    try:
-        yield loop
-    finally:
-        detach(loop)
+    with loop_device(disk, "--sector-size", str(sector_bytes)) as loop:
+        yield str(loop)
 
 
 def blank(path: Path, size: int = SIZE) -> Path:

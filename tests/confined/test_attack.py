@@ -7,7 +7,6 @@ import platform
 import signal
 import socket
 import stat
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from cloudmanager.confined import Confinement, Spawner
 from tests.confined.runs import PYTHON, opened, run
+from tests.loop_devices import loop_device
 
 ATTACK = Path(__file__).with_name("attack.py").read_text()
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -30,9 +30,8 @@ def image(tmp_path: Path) -> Path:
 @pytest.fixture
 def node(image: Path) -> Iterator[Path]:
     """A block device, with the mode that the machine gives it."""
-    made = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
-    yield Path(made.stdout.strip())
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with loop_device(image) as device:
+        yield device
 
 
 @as_root

@@ -15,6 +15,7 @@ import pytest
 from cloudmanager.confined import Confinement, Spawner, Unconfinable, libseccomp, mounts
 from cloudmanager.confined import filter as system_calls
 from tests.confined.runs import PYTHON, opened, run
+from tests.loop_devices import attached, detach
 
 STARTS = 60
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -116,8 +117,7 @@ def test_the_spawner_keeps_no_file_system_from_being_unmounted(tmp_path: Path) -
     os.truncate(content, 16 * 1024 * 1024)
     place.mkdir()
     subprocess.run(["mke2fs", "-q", content], check=True)
-    made = subprocess.run(["losetup", "--find", "--show", content], check=True, capture_output=True, text=True)
-    device = made.stdout.strip()
+    device = attached(content)
     try:
         subprocess.run(["mount", device, place], check=True)
         with Spawner(is_sandboxed=True, holds=False) as spawner:
@@ -128,10 +128,10 @@ def test_the_spawner_keeps_no_file_system_from_being_unmounted(tmp_path: Path) -
             _until_free(device)
     finally:
         subprocess.run(["umount", place], check=False, capture_output=True)
-        subprocess.run(["losetup", "--detach", device], check=True)
+        detach(device)
 
 
-def _until_free(device: str) -> None:
+def _until_free(device: Path) -> None:
     """An exclusive open succeeds only when nothing has mounted it; the last mount is taken away beside the starts."""
     for _ in range(200):
         try:
@@ -163,8 +163,7 @@ def test_a_start_that_is_tried_again_finds_its_device_node_again(
     link, disk = right.with_name("link"), tmp_path / "disk"
     link.symlink_to(right)
     disk.write_bytes(b"B" * 4096)
-    made = subprocess.run(["losetup", "--find", "--show", disk], check=True, capture_output=True, text=True)
-    device = made.stdout.strip()
+    device = attached(disk)
     try:
         with (
             Spawner(is_sandboxed=True, holds=False) as spawner,
@@ -174,12 +173,12 @@ def test_a_start_that_is_tried_again_finds_its_device_node_again(
         ):
 
             def prepare(confinement: Confinement) -> dict[str, str]:
-                return {"FILE": confinement.show(file, "the file"), "NODE": confinement.show(node, device)}
+                return {"FILE": confinement.show(file, "the file"), "NODE": confinement.show(node, str(device))}
 
             seen = {run(spawner, ["/bin/cat", "FILE", "NODE"], prepare).said for _ in range(20)}
         assert seen == {"AAAA" + "B" * 4096}
     finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+        detach(device)
 
 
 @as_root

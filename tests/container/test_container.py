@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ import pytest
 from cloudmanager.cli.demo.leftovers import processes
 from tests.container.compose import options, service
 from tests.container.conftest import Podman
+from tests.loop_devices import attached, detach
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -32,8 +33,7 @@ PROCESSES = ("--ulimit", "nproc=2000:2000")
 
 @pytest.fixture
 def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -118,14 +118,13 @@ def test_it_serves_an_image_of_the_host(running: httpx.Client, places: dict[str,
 def test_it_serves_a_block_device_that_came_after_it_was_started(running: httpx.Client, tmp_path: Path) -> None:
     backing = tmp_path / "backing"
     backing.write_bytes(os.urandom(3 * 1024**2))
-    attach = ["losetup", "--find", "--show", str(backing)]
-    device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
+    device = attached(backing)
     try:
-        disks = running.get("/v1/disks", params={"q": Path(device).name}).json()["items"]
+        disks = running.get("/v1/disks", params={"q": device.name}).json()["items"]
         uri = _export(running, disks[0]["id"])
         assert _sha256_over_nbd(uri) == hashlib.sha256(backing.read_bytes()).hexdigest()
     finally:
-        subprocess.run(["losetup", "--detach", device], check=True)
+        detach(device)
 
 
 def test_its_health_is_checked_in_the_container(podman: Podman, running: httpx.Client, port: int) -> None:

@@ -5,8 +5,7 @@ import resource
 import select
 import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +19,7 @@ from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.settings import from_tables
 from cloudmanager.core.wiring import open_manager
 from tests.core.providers import Shelf, ShelfPlugin
+from tests.waiting import eventually
 
 Found = TypeVar("Found")
 SIZE = 1 << 20
@@ -109,16 +109,6 @@ _WRITABLE = {"type": "shelf", "read_only_attach": False}
 
 def _over(export: Export) -> Export | None:
     return export if export.state.is_over else None
-
-
-def eventually(look: Callable[[], Found | None]) -> Found:
-    """What `look` finds, once it finds something."""
-    waiting = threading.Event()
-    for _ in range(int(BOUND / 0.01)):
-        if found := look():
-            return found
-        waiting.wait(0.01)
-    raise AssertionError("it did not happen in time")
 
 
 @contextmanager

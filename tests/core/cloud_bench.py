@@ -18,11 +18,12 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.core.wiring import open_manager
 from cloudmanager.testing.cloud.guest import Guest, Plugged
 from cloudmanager.testing.conformance.emulated import NODE, SAMPLE_BYTES, EmulatorHarness
-from tests.core.bench import BOUND, SettableClock, eventually, kill
+from tests.core.bench import SettableClock, kill
 from tests.core.nbd.client import Client
 from tests.providers.aws.harness import Ec2Harness, XenHarness
 from tests.providers.azure.harness import AzureHarness
 from tests.providers.gce.harness import GceHarness, NvmeHarness
+from tests.waiting import BOUND, eventually
 
 CLOUDS: dict[str, type[EmulatorHarness]] = {
     "gce": GceHarness,

@@ -13,9 +13,10 @@ from cloudmanager import Access
 from cloudmanager.core.errors import CloudUnavailable
 from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.records import AttachmentRecord
-from tests.core.bench import Bench, eventually, opened_bench
+from tests.core.bench import Bench, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from cloudmanager.core.errors import (
     Throttled,
 )
 from cloudmanager.core.model import AttachmentState, Export, ExportState, Problem
-from tests.core.bench import BOUND, SIZE, Bench, content, eventually, kill, opened_bench
+from tests.core.bench import SIZE, Bench, content, kill, opened_bench
 from tests.core.nbd.client import Client
+from tests.waiting import BOUND, eventually
 
 
 @pytest.fixture

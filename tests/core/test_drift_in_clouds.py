@@ -12,9 +12,9 @@ from cloudmanager.core.model import AttachmentState, Device, Disk, ExportState, 
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.emulated import NODE
-from tests.core.bench import eventually
 from tests.core.cloud_bench import CLOUDS, GIB, CloudBench, opened_cloud, start_of
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 
 @pytest.fixture(params=["gce", "aws", "azure"])

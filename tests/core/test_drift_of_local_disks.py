@@ -19,8 +19,10 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
 from cloudmanager.testing.cloud import loop_device
-from tests.core.bench import BOUND, eventually, kill
+from tests.core.bench import kill
 from tests.core.nbd.client import Client
+from tests.loop_devices import detach
+from tests.waiting import BOUND, eventually
 
 SIZE = 1 << 20
 _LOOP_SET_STATUS64, _LOOP_GET_STATUS64, _LOOP_CHANGE_FD = 0x4C04, 0x4C05, 0x4C06  # linux/loop.h
@@ -219,7 +221,7 @@ def test_a_loop_device_that_was_detached_by_hand_is_served_until_its_last_reader
 ) -> None:
     """The kernel keeps it as long as it is open."""
     export = bench.ready(loop)
-    subprocess.run(["losetup", "--detach", loop], check=True)
+    detach(loop)
     drift, provider = bench.manager._reconciler._drift, bench.manager._plugins["local"]
     drift.look(provider)
     with client(export) as reader:

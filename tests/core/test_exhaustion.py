@@ -15,8 +15,9 @@ from cloudmanager.core.exhaustion import exhausted
 from cloudmanager.core.fingerprint import Fingerprint
 from cloudmanager.core.model import Device, ExportState, FileIdentity, Query
 from cloudmanager.testing.cloud import loop_device
-from tests.core.bench import eventually, no_more_files, opened_bench
+from tests.core.bench import no_more_files, opened_bench
 from tests.core.test_drift_of_local_disks import SIZE, LocalBench
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from sqlalchemy import event
 
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.providers.local.images import ImageDisks
-from tests.core.bench import Bench, eventually, opened_bench
+from tests.core.bench import Bench, opened_bench
 from tests.core.test_drift_of_local_disks import SIZE, LocalBench
+from tests.waiting import eventually
 
 _watched = SimpleNamespace(directory="", opened=0)
 

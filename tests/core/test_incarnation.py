@@ -11,8 +11,9 @@ from cloudmanager import Access
 from cloudmanager.core.errors import DiskReplaced, Throttled
 from cloudmanager.core.incarnation import is_replaced, refuse_replaced
 from cloudmanager.core.model import Disk, DiskId, Export, ExportState
-from tests.core.bench import SIZE, Bench, content, eventually, opened_bench, processes_of
+from tests.core.bench import SIZE, Bench, content, opened_bench, processes_of
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 NEW = b"another disk".ljust(16) * (SIZE // 16)
 ACCESSES = pytest.mark.parametrize("access", list(Access))

@@ -15,9 +15,10 @@ from cloudmanager import Access
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.conformance.emulated import NODE
-from tests.core.bench import eventually, processes_of
+from tests.core.bench import processes_of
 from tests.core.cloud_bench import CloudBench, opened_cloud, start_of
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 ACCESSES = pytest.mark.parametrize("access", list(Access))
 

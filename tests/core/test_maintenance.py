@@ -16,8 +16,9 @@ from cloudmanager.core.errors import (
 )
 from cloudmanager.core.model import Export, ExportState, NodeState, Severity
 from cloudmanager.core.records import AuditEvent, NodeRecord
-from tests.core.bench import Bench, content, eventually, opened_bench
+from tests.core.bench import Bench, content, opened_bench
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ from cloudmanager.core.model import AttachmentState, Export, ExportState
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.records import ExportFilter
 from cloudmanager.core.wiring import open_manager
-from tests.core.bench import BOUND, SIZE, Bench, content, eventually, opened_bench
+from tests.core.bench import SIZE, Bench, content, opened_bench
+from tests.waiting import BOUND, eventually
 
 
 @pytest.fixture

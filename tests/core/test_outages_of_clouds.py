@@ -11,8 +11,9 @@ from cloudmanager import Access
 from cloudmanager.core.errors import AccessDenied, ConfigurationError, WrongZone
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.testing.cloud.faults import Effect, Fault
-from tests.core.bench import Bench, content, eventually, opened_bench
+from tests.core.bench import Bench, content, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud, start_of
+from tests.waiting import eventually
 
 CLOUDS = pytest.mark.parametrize("kind", ["gce", "aws-xen", "azure"])  # of which each asks its cloud to locate a disk
 

@@ -12,8 +12,8 @@ from cloudmanager.core.model import AttachmentState, AttachPlan, ExportState
 from cloudmanager.core.reconciler import Reconciler
 from cloudmanager.testing.cloud.ec2 import Emulation
 from cloudmanager.testing.conformance.emulated import NODE
-from tests.core.bench import eventually
 from tests.core.cloud_bench import CloudBench, opened_cloud, start_of
+from tests.waiting import eventually
 
 
 class ByHandInBetween:

@@ -12,8 +12,9 @@ from cloudmanager.core.errors import AccessDenied, CloudManagerError, CloudUnava
 from cloudmanager.core.model import ExportState, Severity
 from cloudmanager.core.plugins import Plugins
 from cloudmanager.core.provider_nodes import ProviderNodes
-from tests.core.bench import Bench, content, eventually, opened_bench
+from tests.core.bench import Bench, content, opened_bench
 from tests.core.providers import Shelf, ShelfPlugin
+from tests.waiting import eventually
 
 
 class Outage:

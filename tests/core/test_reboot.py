@@ -8,8 +8,8 @@ import pytest
 from cloudmanager import Access
 from cloudmanager.core.model import AttachmentState, ExportState
 from cloudmanager.testing.conformance.emulated import NODE
-from tests.core.bench import eventually
 from tests.core.cloud_bench import CloudBench, opened_cloud, start_of
+from tests.waiting import eventually
 
 
 @pytest.fixture(params=["gce", "aws"])

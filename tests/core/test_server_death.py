@@ -14,9 +14,10 @@ import pytest
 
 from cloudmanager import Access
 from cloudmanager.core.model import Export, ExportState
-from tests.core.bench import SIZE, Bench, eventually, opened_bench
+from tests.core.bench import SIZE, Bench, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 BLOCK = 4096
 KILLS = 5

@@ -25,9 +25,10 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.backup import back_up, restore
 from cloudmanager.core.store.check import check
-from tests.core.bench import Bench, content, eventually, opened_bench
+from tests.core.bench import Bench, content, opened_bench
 from tests.core.schemas.kept import Kept
 from tests.core.schemas.rows import StoppedClock, fill
+from tests.waiting import eventually
 
 ADVICE = "pg_dump --format=custom --file=FILE 'postgresql://user@db.example/cloudmanager'"
 

@@ -13,7 +13,8 @@ from cloudmanager import Access
 from cloudmanager.core.errors import StoreUnavailable
 from cloudmanager.core.model import ExportState, Severity
 from cloudmanager.core.records import ExportFilter
-from tests.core.bench import Bench, content, eventually, opened_bench
+from tests.core.bench import Bench, content, opened_bench
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from cloudmanager.core.clock_readings import ClockReadings
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.core.wiring import open_manager
-from tests.core.bench import BOUND, Bench, eventually, opened_bench
+from tests.core.bench import Bench, opened_bench
+from tests.waiting import BOUND, eventually
 
 HOUR = 3600.0
 

@@ -18,9 +18,10 @@ from cloudmanager.core.settings import from_tables
 from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers import local
 from cloudmanager.testing.cloud import loop_device
-from tests.core.bench import BOUND, SettableClock, eventually, kill, opened_bench
+from tests.core.bench import SettableClock, kill, opened_bench
 from tests.core.cloud_bench import CloudBench, opened_cloud
 from tests.core.nbd.client import Client
+from tests.waiting import BOUND, eventually
 
 
 class Service:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import tomllib
 from functools import cache
@@ -15,7 +14,8 @@ from markdown_it import MarkdownIt
 from cloudmanager.core import settings
 from cloudmanager.core.model import ExportState
 from tests.checkout import ROOT
-from tests.core.bench import eventually
+from tests.ports import free_port
+from tests.waiting import eventually
 
 PAGES = sorted(
     [
@@ -156,8 +156,3 @@ def release(url: str) -> None:
     with httpx.Client(trust_env=False) as client:
         client.delete(url).raise_for_status()
         eventually(lambda: client.get(url).json()["state"] == "closed")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from cloudmanager.testing.cloud.faults import Effect
 from cloudmanager.testing.conformance import Harness, ProviderConformance
 from tests.checkout import ROOT
 from tests.examples.package import Installed, install
+from tests.ports import free_port
 
 DOCS = ROOT / "docs"
 PAGE = DOCS / "writing-providers.md"
@@ -102,8 +102,7 @@ def test_the_first_commands_write_install_and_certify_a_package(tmp_path: Path) 
 
 
 def test_the_commands_for_the_emulator_work_as_they_stand(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     said = _run("\n".join(SHELL[1:]).replace("8700", port), tmp_path, _shell_environment())
     assert "provider   ec2, of type aws" in said
     assert '"effect": "throttle"' in said

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.core.bench import eventually
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 BOUND = 60.0
 _CONFIGURATION = """

@@ -21,11 +21,11 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.wiring import assemble
-from tests.core.bench import eventually
 from tests.core.nbd.client import Client
 from tests.faults import invariants
 from tests.faults.clouds import make_cloud, write_content
 from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
+from tests.waiting import eventually
 
 MARK = b"written by the client".ljust(4096)
 MARK_AT = 8192

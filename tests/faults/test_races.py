@@ -18,9 +18,9 @@ from cloudmanager.core.statedir import StateDirectory
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.wiring import assemble
-from tests.core.bench import eventually
 from tests.faults.file_cloud import SOMEBODY
 from tests.faults.world import World
+from tests.waiting import eventually
 
 DISK = "disk.img"
 WAIT_FOR_ONE_SECONDS = 2.0

@@ -11,10 +11,10 @@ from typing import IO, Any
 
 import pytest
 
-from tests.core.bench import eventually
 from tests.core.nbd.client import Client
 from tests.faults.daemon import Daemon
 from tests.faults.earlier import revision_before_head, revision_of, set_back
+from tests.waiting import eventually
 
 MiB = 1 << 20
 READ, WRITTEN = "read.img", "written.img"

@@ -14,9 +14,10 @@ import pytest
 
 from cloudmanager.core.model import Severity
 from cloudmanager.core.store.check import check
-from tests.core.bench import eventually, kill, processes_of
+from tests.core.bench import kill, processes_of
 from tests.core.nbd.client import Client
 from tests.faults.daemon import Daemon
+from tests.waiting import eventually
 
 MiB = 1 << 20
 BYTES = random.Random("disk").randbytes(2 * MiB)  # noqa: S311 - any bytes will do

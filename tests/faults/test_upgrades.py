@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.core.bench import eventually
 from tests.faults.daemon import Daemon
 from tests.faults.earlier import revision_before_head, revision_of, set_back
+from tests.waiting import eventually
 
 MiB = 1 << 20
 SIZE = 32 * MiB

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from tests.checkout import ROOT
+from tests.ports import free_port
 
 START_SECONDS = 60
 STOP_SECONDS = 60
@@ -42,7 +42,7 @@ class Daemon:
     def __init__(self, directory: Path) -> None:
         self.state = directory / "state"
         self.depot = directory / "depot"
-        self.port = _free_port()
+        self.port = free_port()
         self.log = directory / "log"
         self._configuration = directory / "cloudmanager.toml"
         self._configuration.write_text(CONFIGURATION.format(port=self.port, directory=directory))
@@ -107,8 +107,3 @@ def _install_plugin(site: Path) -> None:
     installed.mkdir(parents=True)
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: load-plugin\nVersion: 1\n")
     (installed / "entry_points.txt").write_text(_ENTRY_POINT)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -10,7 +10,6 @@ import os
 import secrets
 import shlex
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,11 +19,13 @@ import pytest
 import redis
 
 from tests.client.access_methods import disks
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
 from tests.client.test_sector_size import partitioned
+from tests.ports import free_port
 from tests.vm.evidence import PARTITIONS, make_evidence
 from tests.vm.virtual_machine import HOST, VirtualMachine
 from tests.vm.worker import Worker, assignments, bring_programs
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]  # a fixture makes the image
 
@@ -207,7 +208,7 @@ def test_the_kernel_does_not_notice_that_the_service_is_restarted(
     daemon.stop(number)
     daemon.started()
 
-    eventually(lambda: held.worker.ask("how are you?")["expires"] > before["expires"], TTL_SECONDS)
+    eventually(lambda: held.worker.ask("how are you?")["expires"] > before["expires"], seconds=TTL_SECONDS)
     guest.agent.read(": >/run/enough")
     eventually(lambda: guest.agent.run("test -e /run/read").status == 0)
     assert set(guest.agent.read("cut -d ' ' -f 1 /run/digests").split()) == {disks.digest(evidence)}
@@ -329,12 +330,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.terminate()
 
 
-def free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def answers(port: int) -> bool:
     try:
         with redis.Redis(LOOPBACK, port) as client:
@@ -370,7 +365,7 @@ def test_a_person_attaches_a_part_until_it_is_enough(guest: VirtualMachine, envi
     guest.agent.read("mkdir -p /run/evidence")
     attach = f"{assignments(environment)} exec python3 -m cloudmanager attach local:evidence.raw /run/evidence --part 2"
     pid = guest.agent.read(f"sh -c {shlex.quote(attach)} </dev/null >/run/attached 2>&1 & echo $!")
-    eventually(lambda: guest.agent.run("test -e /run/evidence/greeting").status == 0, 120)
+    eventually(lambda: guest.agent.run("test -e /run/evidence/greeting").status == 0, seconds=120)
     assert guest.agent.read("cat /run/evidence/greeting") + "\n" == disks.GREETING
     assert guest.agent.read("findmnt --noheadings --output SOURCE /run/evidence").startswith("/dev/nbd")
     guest.agent.read(f"kill -TERM {pid}")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.client.conftest import Run
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
+from tests.waiting import eventually
 
 DISK = "local:system.img"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

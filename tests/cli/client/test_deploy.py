@@ -14,9 +14,10 @@ import pytest
 
 from tests.checkout import ROOT
 from tests.cli.client.conftest import Run
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
 from tests.client.deploy import images
 from tests.client.deploy.servers import serving
+from tests.waiting import eventually
 
 MIB = 1024 * 1024
 SIZE = 12 * MIB

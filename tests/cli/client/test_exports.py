@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.client.conftest import PLAIN, Run
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
+from tests.waiting import eventually
 
 DISK = "local:plain.img"
 

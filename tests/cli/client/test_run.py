@@ -16,7 +16,8 @@ import pytest
 from cloudmanager.cli.client import running
 from cloudmanager.client.signals import unwinding_on_sigterm
 from tests.cli.client.conftest import PLAIN, Run
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
+from tests.waiting import eventually
 
 DISK = "local:plain.img"
 Start = Callable[..., subprocess.Popen[str]]

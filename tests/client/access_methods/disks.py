@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.loop_devices import loop_device
+
 MiB = 2**20
 GREETING = "It was the butler.\n"
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
@@ -137,8 +139,8 @@ def make_group(directory: Path) -> Path:
     partition(image, 72 * MiB, "label: dos\nsize=4MiB, type=82\nsize=64MiB, type=8e")
     start = starts(image)[1]
     ext4 = copied_in_use(directory, "ext4")
-    loop = run("losetup", "--find", "--show", f"--offset={start}", f"--sizelimit={64 * MiB}", image).strip()
-    try:
+    with loop_device(image, f"--offset={start}", f"--sizelimit={64 * MiB}") as device:
+        loop = str(device)
         for command in (
             ["pvcreate", loop],
             ["vgcreate", "evidence", loop],
@@ -150,7 +152,5 @@ def make_group(directory: Path) -> Path:
         listed = run("lvs", *_LVM_QUIETLY, "--devices", loop, "--noheadings", "-o", "name,seg_start_pe,seg_pe_ranges")
         where = next(line for line in listed.splitlines() if line.split()[0] == "whole").rpartition(":")[2]
         first_extent = int(where.partition("-")[0])
-    finally:
-        run("losetup", "--detach", loop)
     put(image, start + MiB + first_extent * 4 * MiB, ext4)
     return image

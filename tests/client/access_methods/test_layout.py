@@ -13,6 +13,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed
 from tests.client.access_methods import disks
 from tests.client.access_methods.disks import FILE_SYSTEMS, MiB, run
 from tests.client.access_methods.serving import Serving
+from tests.loop_devices import loop_device
 
 
 def test_partitions_of_a_gpt_disk_and_their_file_systems(evidence: Path) -> None:
@@ -80,11 +81,8 @@ def test_a_physical_volume_in_no_group_has_no_logical_volumes(tmp_path: Path) ->
     image = tmp_path / "disk"
     disks.partition(image, 16 * MiB, "label: gpt\n")
     image.write_bytes(bytes(16 * MiB))
-    loop = run("losetup", "--find", "--show", image).strip()
-    try:
+    with loop_device(image) as loop:
         run("pvcreate", "--driverloaded", "n", "--devices", loop, loop)
-    finally:
-        run("losetup", "--detach", loop)
     (part,) = access_methods.read_layout(image).parts
     assert part.content is not None
     assert part.content.type == "LVM2_member"

@@ -1,13 +1,13 @@
 """Real NBD servers for targets and sources."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudmanager.client.address import NbdAddress
+from tests.waiting import eventually
 
 DEADLINE_SECONDS = 60
 
@@ -55,11 +55,3 @@ def serving(disk: Path, *options: str, image_format: str = "raw") -> Iterator[Se
         yield server
     finally:
         server.stop()
-
-
-def eventually(happened: object) -> None:
-    assert callable(happened)
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)

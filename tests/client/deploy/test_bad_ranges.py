@@ -18,7 +18,8 @@ from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange
 from tests.bad_sector import damaged
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
-from tests.client.deploy.servers import Server, eventually
+from tests.client.deploy.servers import Server
+from tests.waiting import eventually
 
 MIB = images.MIB
 SIZE = 72 * MIB

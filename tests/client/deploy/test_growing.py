@@ -15,8 +15,8 @@ from cloudmanager.client.deploy import growing
 from cloudmanager.client.deploy.errors import GrowFailed
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
-from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.servers import serving
+from tests.loop_devices import attached, detach
 
 START = 8 * images.MIB
 END = images.MIB
@@ -120,12 +120,12 @@ def test_on_an_nbd_target_the_partition_and_its_file_system_fill_the_disk(kind: 
 def test_a_local_target_is_grown(on_device: bool, put: Put, tmp_path: Path) -> None:
     image = _image(tmp_path, "ext4")
     disk = _larger(tmp_path / "disk", image)
-    target = Path(attached(disk)) if on_device else disk
+    target = attached(disk) if on_device else disk
     try:
         growth = put(image, target, grow=True).growth
     finally:
         if on_device:
-            detach(str(target))
+            detach(target)
     assert growth.after_bytes >= growth.before_bytes + MORE
     assert _size_of("ext4", _partition(disk, tmp_path / "grown", growth.after_bytes)) > growth.after_bytes - images.MIB
 
@@ -202,8 +202,8 @@ def test_the_kernel_knows_the_grown_partition_of_a_device(put: Put, tmp_path: Pa
     disk = _larger(tmp_path / "disk", image)
     loop = attached(disk, "--partscan")
     try:
-        growth = put(image, Path(loop), grow=True).growth
-        sectors = Path(f"/sys/block/{Path(loop).name}/{Path(loop).name}p2/size").read_text()
+        growth = put(image, loop, grow=True).growth
+        sectors = Path(f"/sys/block/{loop.name}/{loop.name}p2/size").read_text()
     finally:
         detach(loop)
     assert int(sectors) * 512 == growth.after_bytes

@@ -21,9 +21,9 @@ from cloudmanager.client.deploy import growing
 from cloudmanager.client.deploy.errors import GrowFailed, SectorSizeDiffers, TargetNotEmpty
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
-from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.servers import serving
 from tests.client.deploy.test_growing import MORE, SIZES, START, _file_system, _partition, _run, _size_of
+from tests.loop_devices import loop_device
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes loop devices")
 SECTOR = 4096
@@ -32,11 +32,8 @@ SECTOR = 4096
 @contextmanager
 def device(disk: Path, sector_bytes: int = SECTOR) -> Iterator[Path]:
     """A disk whose sectors are of that size, for the kernel as for everybody."""
-    loop = attached(disk, "--sector-size", str(sector_bytes), "--partscan")
-    try:
-        yield Path(loop)
-    finally:
-        detach(loop)
+    with loop_device(disk, "--sector-size", str(sector_bytes), "--partscan") as device:
+        yield device
 
 
 def image(directory: Path, kind: str = "ext4", label: str = "gpt", sector_bytes: int = SECTOR) -> Path:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,9 @@ import httpx
 import pytest
 
 from tests.checkout import ROOT
-from tests.client.deploy import images, loops
+from tests.client.deploy import images
+from tests.loop_devices import loop_device
+from tests.ports import free_port
 
 PAGE = (ROOT / "docs/deploying-machines.md").read_text()
 START_SECONDS = 40
@@ -47,15 +48,13 @@ def disk(tmp_path: Path) -> Iterator[str]:
     content = tmp_path / "disk"
     with content.open("wb") as file:
         file.truncate(images.SIZE + 32 * images.MIB)
-    device = loops.attached(content)
-    yield device
-    loops.detach(device)
+    with loop_device(content) as device:
+        yield str(device)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     token = secrets.token_urlsafe()
     (shown,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     configuration = tmp_path / "cloudmanager.toml"

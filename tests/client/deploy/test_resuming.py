@@ -23,8 +23,9 @@ from cloudmanager.client.deploy.nbd_ends import NbdWriter
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
 from tests.client.deploy.relay import Relay, relayed
-from tests.client.deploy.servers import Server, eventually, serving
+from tests.client.deploy.servers import Server, serving
 from tests.client.deploy.web import serving_web
+from tests.waiting import eventually
 
 SIZE = 5 * 64 * images.MIB
 HALF = 9 * images.MIB

@@ -33,6 +33,7 @@ from tests.api import service as api
 from tests.client.daemon import Daemon
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
+from tests.waiting import eventually
 
 MIB = images.MIB
 SIZE = 5 * 64 * MIB
@@ -302,7 +303,7 @@ def test_after_sigkill_only_what_is_missing_is_written(
     unfinished = ExportFilter(states=CLAIMING_STATES)
     for left in service.manager.list(unfinished).items:
         service.manager.release(left.id)
-    api.eventually(lambda: not service.manager.list(unfinished).items, "the export of who was killed does not end")
+    eventually(lambda: not service.manager.list(unfinished).items, "the export of who was killed does not end")
     with CloudManager(service.url).export(f"local:{disk.name}", "read-write") as exported:
         result = put(image, exported.address, target_id="the disk", through=exported.through, verify=True)
     assert result.resumed_bytes >= 64 * MIB

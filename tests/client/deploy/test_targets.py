@@ -27,9 +27,9 @@ from cloudmanager.client.deploy.errors import (
 )
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
-from tests.client.deploy.loops import attached, detach
 from tests.client.deploy.relay import relayed
 from tests.client.deploy.servers import Server, serving
+from tests.loop_devices import attached, detach
 
 SMALL = 12 * images.MIB
 PART = SMALL // 2
@@ -252,7 +252,7 @@ def test_an_image_that_a_qemu_writes_to_is_refused(blank: Server, put: Put, tmp_
 def device(tmp_path: Path) -> Iterator[Path]:
     loop = attached(_zeros(tmp_path / "behind", SMALL + images.MIB))
     try:
-        yield Path(loop)
+        yield loop
     finally:
         detach(loop)
 
@@ -266,19 +266,19 @@ def test_a_block_device_gets_the_image(small: Path, device: Path, put: Put, tmp_
 def test_the_kernel_knows_the_partitions_of_a_block_device_afterwards(put: Put, tmp_path: Path) -> None:
     image = _zeros(tmp_path / "image.raw", SMALL)
     subprocess.run(["sfdisk", "-q", str(image)], input=b"label: gpt\nstart=4MiB, size=2MiB\n", check=True)
-    loop = Path(attached(_zeros(tmp_path / "behind", SMALL), "--partscan"))
+    loop = attached(_zeros(tmp_path / "behind", SMALL), "--partscan")
     try:
         put(image, loop)
         sectors = int(Path(f"/sys/block/{loop.name}/{loop.name}p1/size").read_text())
     finally:
-        detach(str(loop))
+        detach(loop)
     assert sectors == 2 * images.MIB // 512
 
 
 def test_a_block_device_is_a_source(small: Path, blank: Server, put: Put, tmp_path: Path) -> None:
     loop = attached(small)
     try:
-        put(Path(loop), blank.address)
+        put(loop, blank.address)
     finally:
         detach(loop)
     assert images.same(small, blank.disk, SMALL)
@@ -288,7 +288,7 @@ def test_a_dirty_block_device_gets_holes(small: Path, put: Put, tmp_path: Path) 
     behind = _full(tmp_path / "behind", SMALL)
     loop = attached(behind)
     try:
-        put(small, Path(loop), overwrite=True, verify=True)
+        put(small, loop, overwrite=True, verify=True)
     finally:
         detach(loop)
     assert images.same(small, behind)
@@ -304,7 +304,7 @@ def test_a_device_that_is_mounted_is_refused(small: Path, put: Put, tmp_path: Pa
         subprocess.run(["mount", loop, str(point)], check=True)
         try:
             with pytest.raises(TargetInUse, match="mounted"):
-                put(small, Path(loop), overwrite=True)
+                put(small, loop, overwrite=True)
         finally:
             subprocess.run(["umount", str(point)], check=True)
     finally:
@@ -318,7 +318,7 @@ def test_a_device_that_shares_bytes_with_the_image_is_no_target(
     behind = _full(tmp_path / "behind", SMALL)
     before = behind.read_bytes()
     with _in_two_parts(behind) as loop, pytest.raises(TargetInUse, match="where the image is read from"):
-        put(behind if source == "file" else Path(loop + source), Path(loop + target), overwrite=True)
+        put(behind if source == "file" else Path(f"{loop}{source}"), Path(f"{loop}{target}"), overwrite=True)
     assert behind.read_bytes() == before
 
 
@@ -326,12 +326,12 @@ def test_a_partition_gets_what_is_in_another_one(put: Put, tmp_path: Path) -> No
     behind = tmp_path / "behind"
     behind.write_bytes(b"\xa5" * PART + b"\x5a" * PART)
     with _in_two_parts(behind) as loop:
-        put(Path(loop + "p1"), Path(loop + "p2"), overwrite=True)
+        put(Path(f"{loop}p1"), Path(f"{loop}p2"), overwrite=True)
     assert behind.read_bytes() == b"\xa5" * 2 * PART
 
 
 @contextmanager
-def _in_two_parts(file: Path) -> Iterator[str]:
+def _in_two_parts(file: Path) -> Iterator[Path]:
     """A loop device with two partitions, of which no table tells."""
     loop = attached(file, "--partscan")
     try:

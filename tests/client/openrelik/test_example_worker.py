@@ -20,7 +20,8 @@ from celery.result import AsyncResult
 
 from cloudmanager.testing.cloud.gce import Emulation
 from tests.checkout import ROOT
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
+from tests.waiting import eventually
 
 EXAMPLE = ROOT / "docs" / "examples" / "openrelik-worker-cloud-disk"
 QUEUE = "openrelik-worker-cloud-disk"
@@ -123,7 +124,7 @@ def test_a_disk_that_is_lost_in_the_middle_is_listed_by_another_attempt(
     slow.write_text(FLS_THAT_WAITS_ONCE.format(fls=shutil.which("fls")))
     slow.chmod(0o755)
     asked = begin(worker, tmp_path / "again", [gcp_disk])
-    eventually((tmp_path / "worker/begun").exists, RESULT_SECONDS)
+    eventually((tmp_path / "worker/begun").exists, seconds=RESULT_SECONDS)
     [first] = live(daemon)
     daemon.release(first)
     eventually(lambda: daemon.state_of(first) == "closed")

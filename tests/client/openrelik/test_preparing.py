@@ -24,8 +24,9 @@ from cloudmanager.client.openrelik import (
 )
 from cloudmanager.client.openrelik.naming import disk_id
 from cloudmanager.testing.cloud.gce import Emulation
-from tests.client.daemon import Daemon, eventually
+from tests.client.daemon import Daemon
 from tests.client.openrelik.conftest import Describe
+from tests.waiting import eventually
 
 REGION = "europe-west4"
 

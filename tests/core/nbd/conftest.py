@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.core.nbd.exporter import Exporter, MiB
+from tests.loop_devices import loop_device
 
 
 @pytest.fixture
@@ -42,6 +42,5 @@ def raw(tmp_path: Path) -> Path:
 @pytest.fixture
 def loop(raw: Path) -> Iterator[Path]:
     """A block device."""
-    made = subprocess.run(["losetup", "--find", "--show", raw], check=True, capture_output=True, text=True)
-    yield Path(made.stdout.strip())
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with loop_device(raw) as device:
+        yield device

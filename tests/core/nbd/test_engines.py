@@ -25,9 +25,10 @@ from cloudmanager.core.records import new_export_name
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.libnbd import Connection, Failure, Patience
 from tests.bad_sector import damaged
-from tests.core.bench import eventually
 from tests.core.nbd.client import Client
 from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, device, read_back
+from tests.loop_devices import attached, detach
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
 MakeExporter = Callable[..., Exporter]
@@ -228,13 +229,12 @@ def test_a_device_that_is_detached_by_hand_does_not_give_its_number_away(
 ) -> None:
     other = tmp_path / "other"
     other.write_bytes(b"S" * 4 * MiB)
-    made = subprocess.run(["losetup", "--find", "--show", raw], check=True, capture_output=True, text=True)
-    loop = made.stdout.strip()
-    served = serving.export(stable(Path(loop)))
+    loop = attached(raw)
+    served = serving.export(stable(loop))
     assert program(served) == engine
     with served.connect() as client:
         assert client.read(0, 512) == raw.read_bytes()[:512]
-    subprocess.run(["losetup", "--detach", loop], check=True)  # it goes when nobody has it open
+    detach(loop)  # it goes when nobody has it open
     assert subprocess.run(["losetup", loop, other], capture_output=True, check=False).returncode != 0
     with served.connect() as client:
         assert client.read(0, 512) == raw.read_bytes()[:512]

@@ -19,9 +19,10 @@ from cloudmanager.core.nbd import hang_detection
 from cloudmanager.core.nbd.adoption import server_process
 from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hang, HangDetector, Sample
 from cloudmanager.core.nbd.running import Running
-from tests.core.bench import eventually
 from tests.core.nbd.client import READ
 from tests.core.nbd.exporter import Exporter, MiB, device, has_ended, read_back, status
+from tests.loop_devices import loop_device
+from tests.waiting import eventually
 
 PLACES = 8
 LATER = 100.0
@@ -232,8 +233,5 @@ def _disk_of(kind: str, file: Path) -> Iterator[Path]:
     if kind == "file":
         yield file
         return
-    made = subprocess.run(["losetup", "--find", "--show", file], check=True, capture_output=True, text=True)
-    try:
-        yield Path(made.stdout.strip())
-    finally:
-        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with loop_device(file) as device:
+        yield device

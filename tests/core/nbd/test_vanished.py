@@ -16,9 +16,9 @@ import pytest
 
 from cloudmanager.core.nbd import listener
 from tests.checkout import ROOT
-from tests.core.bench import eventually
 from tests.core.nbd.client import Client
 from tests.core.nbd.exporter import Exporter, MiB, Served, device
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are made by root")
 GONE_SECONDS = 2

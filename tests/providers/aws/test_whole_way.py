@@ -8,8 +8,9 @@ import pytest
 
 from cloudmanager.providers import aws
 from cloudmanager.testing.cloud.ec2 import Emulation
-from tests.api.service import Service, eventually, running, settings_for
+from tests.api.service import Service, running, settings_for
 from tests.providers.aws.clients import QUICK, changes
+from tests.waiting import eventually
 
 HOLDERS = ("anna", "ben", "clara")
 WAITS = {**QUICK, "attach_timeout_seconds": 10, "detach_timeout_seconds": 10, "device_timeout_seconds": 10}

@@ -14,6 +14,7 @@ import pytest
 from cloudmanager.core.model import Disk, DiskId, Query
 from cloudmanager.providers.local import LocalProvider
 from cloudmanager.providers.local.settings import LocalSettings
+from tests.loop_devices import loop_device
 
 MiB = 1024 * 1024
 
@@ -83,9 +84,7 @@ def loop(undo: ExitStack) -> Callable[..., str]:
     """Makes a loop device of a file and gives its kernel name."""
 
     def attach(path: Path, *options: str) -> str:
-        node = run_patiently("losetup", *options, "--find", "--show", path)
-        undo.callback(run, "losetup", "-d", node)
-        return Path(node).name
+        return undo.enter_context(loop_device(path, *options)).name
 
     return attach
 

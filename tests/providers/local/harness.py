@@ -15,6 +15,7 @@ from cloudmanager.providers import local
 from cloudmanager.providers.local.listing import PAGE_SIZE
 from cloudmanager.testing.cloud.calls import Call, CallLog
 from cloudmanager.testing.conformance import ErrorCase, Harness, Trouble
+from tests.loop_devices import attached, detach
 
 ALWAYS_HERE = "a local disk is here already: nothing is ever attached or detached"
 NO_CLOUD = "there is no cloud that could hang, be late, lie or be out of date"
@@ -199,15 +200,14 @@ class LoopDeviceHarness(ImageHarness):
 
     def __exit__(self, *_: object) -> None:
         for node in self._nodes():
-            subprocess.run(["losetup", "--detach", node], check=True)
+            detach(Path(node))
 
     def table(self) -> dict[str, Any]:
         return {"type": "local", "devices": True}
 
     def make_disk(self, name: str = "", *, location: str = "", is_shared: bool = False) -> str:  # noqa: ARG002 - as above
         image = self.images / super().make_disk(name)
-        made = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
-        return made.stdout.strip()
+        return str(attached(image))
 
     def content(self, disk: str) -> bytes:
         return self._image(disk).read_bytes()[:4096]
@@ -219,12 +219,12 @@ class LoopDeviceHarness(ImageHarness):
         return (disk.replace("/dev/", "/dev/./"),)
 
     def delete_disk(self, disk: str) -> None:
-        subprocess.run(["losetup", "--detach", disk], check=True)
+        detach(Path(disk))
 
     def replace_disk(self, disk: str) -> None:
         """Another file behind the same loop device."""
         image = self._image(disk)
-        subprocess.run(["losetup", "--detach", disk], check=True)
+        detach(Path(disk))
         image.unlink()
         made = self.images / ImageHarness.make_disk(self, image.name.removesuffix(".raw"))
         _attach_to(disk, made)

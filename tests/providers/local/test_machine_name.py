@@ -19,8 +19,8 @@ from cloudmanager.core.wiring import open_manager
 from cloudmanager.providers.local import LocalProvider
 from cloudmanager.providers.local.roots import Roots
 from cloudmanager.providers.local.settings import LocalSettings
-from tests.core.bench import BOUND, eventually
 from tests.providers.local.conftest import disk_id
+from tests.waiting import BOUND, eventually
 
 ID = "0123456789abcdef0123456789abcdef\n"
 
