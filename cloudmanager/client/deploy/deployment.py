@@ -21,7 +21,7 @@ from cloudmanager.client.deploy.journal import Journal, JournalHeader, Ledger, d
 from cloudmanager.client.deploy.local_target import LocalTarget
 from cloudmanager.client.deploy.nbd_ends import NbdTarget
 from cloudmanager.client.deploy.options import BadRange, DeployOptions, Meter, Options, Phase, Progress, Result, Route
-from cloudmanager.client.deploy.route import RouteChoice
+from cloudmanager.client.deploy.route import COMPARISON, RouteChoice
 from cloudmanager.client.deploy.run import (
     EDGE_BYTES,
     Run,
@@ -186,7 +186,7 @@ def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: H
 def _routes(run: Run) -> RouteChoice | None:
     if run.through is None or not isinstance(run.target, NbdTarget):
         return None
-    return RouteChoice(run.target, run.through)
+    return RouteChoice(run.target, run.through, COMPARISON)
 
 
 def _route(run: Run, routes: RouteChoice | None) -> Route:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from cloudmanager.client.deploy.ends import Writer
 from cloudmanager.client.deploy.errors import ConnectionLost
@@ -87,20 +88,27 @@ class Pace:
         return self.bytes / max(self.seconds, 1e-6)
 
 
-_WIRE_STEP_BYTES = 8 * MIB
-"""Of one request while it is measured: each has to begin and to end, and later ones are longer. With 4 MiB, 136 MiB/s
-were measured where 189 followed."""
-_LEAST_BYTES = MIB // 2
-"""Of a thread."""
-_LEAST_SECONDS = 0.2
-_LONGEST_SECONDS = 1.0
-_FAST_ENOUGH = 400 * MIB
-"""Bytes per second over NBD that compression would not reach."""
-_WORTH_A_TRY = 1.3
-"""What compression promises has to be so much more than NBD's rate: it is the most that can be hoped for."""
-_MARGIN = 1.0
-"""How much faster the other way has to be. It is a little faster than it is measured to be, but takes more of the
-processors."""
+@dataclass(frozen=True)
+class Comparison:
+    """How long each way is measured, and what decides between them."""
+
+    wire_step_bytes: int = 8 * MIB
+    """Of one request while it is measured: each has to begin and to end, and later ones are longer. With 4 MiB, 136
+    MiB/s were measured where 189 followed."""
+    least_bytes: int = MIB // 2
+    """Of a thread."""
+    least_seconds: float = 0.2
+    longest_seconds: float = 1.0
+    fast_enough: float = 400 * MIB
+    """Bytes per second over NBD that compression would not reach."""
+    worth_a_try: float = 1.3
+    """What compression promises has to be so much more than NBD's rate: it is the most that can be hoped for."""
+    margin: float = 1.0
+    """How much faster the other way has to be. It is a little faster than it is measured to be, but takes more of the
+    processors."""
+
+
+COMPARISON = Comparison()
 _SLOW = 60 * MIB
 """Bytes per second over NBD up to which there is time to compress better. Beyond level 3 little is gained."""
 _SLOW_LEVEL, _FAST_LEVEL = 3, 1
@@ -109,7 +117,8 @@ _SLOW_LEVEL, _FAST_LEVEL = 3, 1
 class RouteChoice:
     """Shared by the threads that write. All of them go the way that is measured, NBD first, until one is chosen."""
 
-    def __init__(self, target: NbdTarget, through: UploadEndpoint) -> None:
+    def __init__(self, target: NbdTarget, through: UploadEndpoint, comparison: Comparison = COMPARISON) -> None:
+        self.comparison = comparison
         self._target = target
         self._through = through
         self._lock = threading.RLock()
@@ -162,15 +171,20 @@ class RouteChoice:
                 return
             self._heard.add(writer)
             rate = self._rate()
-            if self.current is Route.NBD and pace.bytes >= _LEAST_BYTES and rate >= _FAST_ENOUGH:
+            if (
+                self.current is Route.NBD
+                and pace.bytes >= self.comparison.least_bytes
+                and rate >= self.comparison.fast_enough
+            ):
                 self.choose(Route.NBD)
             elif self._is_over(pace):
                 self._judge(rate)
 
     def _is_over(self, pace: Pace) -> bool:
-        if pace.seconds >= _LONGEST_SECONDS:
+        if pace.seconds >= self.comparison.longest_seconds:
             return True
-        is_long = pace.bytes >= _LEAST_BYTES and pace.seconds >= _LEAST_SECONDS
+        least = self.comparison
+        is_long = pace.bytes >= least.least_bytes and pace.seconds >= least.least_seconds
         return is_long and self._measuring <= self._heard
 
     def _rate(self) -> float:
@@ -185,7 +199,7 @@ class RouteChoice:
             self._after_nbd()
             return
         rates = f"{rate / MIB:.0f} MiB/s compressed, {self._nbd_rate / MIB:.0f} over NBD"
-        if rate > _MARGIN * self._nbd_rate:
+        if rate > self.comparison.margin * self._nbd_rate:
             self.choose(Route.COMPRESSED, f"Content goes compressed to the service: {rates}.")
         else:
             self.choose(Route.NBD, f"Content goes over NBD: {rates}.")
@@ -198,7 +212,7 @@ class RouteChoice:
             remark = "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
             self.choose(Route.NBD, remark)
             return
-        if promised < _WORTH_A_TRY * self._nbd_rate:
+        if promised < self.comparison.worth_a_try * self._nbd_rate:
             self.choose(
                 Route.NBD, f"Content goes over NBD, {self._nbd_rate / MIB:.0f} MiB/s: compression gains nothing."
             )
@@ -276,7 +290,7 @@ class _ChangingWriter:
         route = self._routes.current
         self._writer = self._nbd if route is Route.NBD else self._begun_wire()
         self.route = Route.NBD if self._writer is self._nbd else route
-        self.pace = Pace(STEP_BYTES if route is Route.NBD else _WIRE_STEP_BYTES)
+        self.pace = Pace(STEP_BYTES if route is Route.NBD else self._routes.comparison.wire_step_bytes)
         self._has_joined = False
 
     def _begun_wire(self) -> NbdWriter | WireWriter:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ import pytest
 
 from cloudmanager.client import CloudManager, ExportedDisk
 from cloudmanager.client.address import Credentials, NbdAddress
-from cloudmanager.client.deploy import Progress, Route, route, upload
+from cloudmanager.client.deploy import Progress, Route, deployment, route, upload
 from cloudmanager.client.deploy.ends import Unit
 from cloudmanager.client.deploy.errors import Cancelled, DifferenceFound, TargetError
 from cloudmanager.client.deploy.journal import Ledger
-from cloudmanager.client.deploy.route import Pace
+from cloudmanager.client.deploy.route import Comparison, Pace
 from cloudmanager.client.deploy.upload import Packer
 from cloudmanager.client.service import Service, UploadEndpoint
 from cloudmanager.core.model import CLAIMING_STATES
@@ -40,9 +41,10 @@ SIZE = 5 * 64 * MIB
 
 ALWAYS = """
 import math
-from cloudmanager.client.deploy import journal, route
-route._FAST_ENOUGH, route._LEAST_SECONDS, route._MARGIN, route._LEAST_BYTES = math.inf, 0.0, 0.0, 1
-route._WORTH_A_TRY, route._WIRE_STEP_BYTES = 0.0, 1
+from cloudmanager.client.deploy import deployment, journal, route
+deployment.COMPARISON = route.Comparison(
+    fast_enough=math.inf, least_seconds=0.0, least_bytes=1, margin=0.0, worth_a_try=0.0, wire_step_bytes=1
+)
 journal.COMMIT_SECONDS = 0.0
 """
 KILLED = (
@@ -104,15 +106,15 @@ def _empty(path: Path) -> Path:
     return path
 
 
+COMPRESSED_AT_ONCE = Comparison(
+    fast_enough=math.inf, least_seconds=0.0, least_bytes=1, margin=0.0, worth_a_try=0.0, wire_step_bytes=1
+)
+
+
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compressed way is found to be the faster one, at once."""
-    monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
-    monkeypatch.setattr(route, "_LEAST_SECONDS", 0.0)
-    monkeypatch.setattr(route, "_LEAST_BYTES", 1)
-    monkeypatch.setattr(route, "_MARGIN", 0.0)
-    monkeypatch.setattr(route, "_WORTH_A_TRY", 0.0)
-    monkeypatch.setattr(route, "_WIRE_STEP_BYTES", 1)
+    monkeypatch.setattr(deployment, "COMPARISON", COMPRESSED_AT_ONCE)
 
 
 @pytest.mark.usefixtures("always")
@@ -184,7 +186,7 @@ def test_what_the_target_held_is_replaced(image: Path, disk: Path, exported: Exp
 def test_on_a_fast_link_nothing_is_compressed(
     image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route, "_FAST_ENOUGH", 0.0)
+    monkeypatch.setattr(deployment, "COMPARISON", Comparison(fast_enough=0.0))
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
@@ -192,9 +194,9 @@ def test_on_a_fast_link_nothing_is_compressed(
 
 
 def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(
-    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch, always: None
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(route, "_MARGIN", math.inf)
+    monkeypatch.setattr(deployment, "COMPARISON", replace(COMPRESSED_AT_ONCE, margin=math.inf))
     result = put(image, exported.address, through=exported.through)
     assert images.same(image, disk)
     assert result.route is Route.NBD
@@ -218,8 +220,7 @@ def test_what_compression_would_not_shorten_is_not_tried(
 ) -> None:
     image = tmp_path / "noise.raw"
     image.write_bytes(os.urandom(32 * MIB))
-    monkeypatch.setattr(route, "_FAST_ENOUGH", math.inf)
-    monkeypatch.setattr(route, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(deployment, "COMPARISON", Comparison(fast_enough=math.inf, least_seconds=0.0))
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
     result = put(image, exported.address, through=exported.through, progress=told.append)
     assert result.route is Route.NBD
