@@ -8,6 +8,16 @@ CONSTRAINTS := requirements/constraints.txt
 WORKERS ?= 3
 CODE := cloudmanager tests benchmarks scripts
 
+# Tests of single modules: they start no service and attach no device.
+FAST := tests/images tests/linux \
+	$(addprefix tests/core/test_,$(addsuffix .py,backoff disk_locks errors fingerprint groupcommit model plugins \
+	private_directory settings statedir store store_check workqueue)) \
+	$(addprefix tests/api/test_,$(addsuffix .py,bad_input documentation guard listener openapi problems)) \
+	$(addprefix tests/client/test_,$(addsuffix .py,answers claim mirror network)) \
+	$(addprefix tests/client/deploy/test_,$(addsuffix .py,journal progress sample)) \
+	$(addprefix tests/testing/test_,$(addsuffix .py,control faults wire)) \
+	tests/providers/local tests/docs/test_architecture.py tests/docs/test_promises.py tests/benchmarks/test_page.py
+
 # Anything more for pytest: make test ARGS="-k qemu -x"
 ARGS ?=
 
@@ -28,6 +38,10 @@ setup: packages-run packages-test .venv/.made ## installs the Debian packages th
 .PHONY: test
 test: setup ## the tests (ARGS="-k name" for some of them)
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+.PHONY: test-fast
+test-fast: .venv/.made ## the inner loop, under a minute: what needs no service, no device and no cloud
+	@$(BIN)/pytest -n $(WORKERS) $(FAST) $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup packages-slow packages-bench ## the proofs that take minutes: the container is built and the demo runs in it

@@ -6,24 +6,24 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 from cloudmanager import hookimpl
-from tests.faults.file_cloud import Depot, DepotProvider
+from tests.faults.file_cloud import FileCloud, FileCloudProvider
 
-VARIABLE = "HANGING_DEPOT"
+VARIABLE = "HANGING_CLOUD"
 
 
-class HangingDepotProvider(DepotProvider):
-    """Of the depot that the environment names."""
+class HangingProvider(FileCloudProvider):
+    """Of the cloud that the environment names."""
 
     type = "hanging"
 
     def __init__(self, name: str, settings: object) -> None:
         super().__init__(name, settings)  # type: ignore[arg-type]  # it has none
-        self.depot = Depot(Path(os.environ[VARIABLE]))
+        self.file_cloud = FileCloud(Path(os.environ[VARIABLE]))
 
 
 @hookimpl
 def register_providers() -> list[type]:
-    return [HangingDepotProvider]
+    return [HangingProvider]
 
 
 def _hanging(hook: str) -> Callable[[], Generator[None, object, object]]:

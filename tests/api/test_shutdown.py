@@ -17,7 +17,7 @@ import pytest
 from tests.api.hanging import VARIABLE, Hook
 from tests.api.process import Process, process
 from tests.core.nbd.client import Client
-from tests.faults.file_cloud import Depot
+from tests.faults.file_cloud import FileCloud
 from tests.waiting import eventually
 
 PATIENCE = 40.0
@@ -40,17 +40,17 @@ class Site:
     directory: Path
 
     def __post_init__(self) -> None:
-        self.depot = Depot(self.directory / "depot")
+        self.file_cloud = FileCloud(self.directory / "files")
         for name in ("a.img", "b.img"):
-            (self.depot.disks / name).write_bytes(name.encode().ljust(16) * (SIZE // 16))
+            (self.file_cloud.disks / name).write_bytes(name.encode().ljust(16) * (SIZE // 16))
         metadata = self.directory / "site" / "hanging-1.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: hanging\nVersion: 1\n")
         (metadata / "entry_points.txt").write_text("[cloudmanager.plugins]\nhanging = tests.api.hanging\n")
-        self.environment = {"PYTHONPATH": str(metadata.parent), VARIABLE: str(self.directory / "depot")}
+        self.environment = {"PYTHONPATH": str(metadata.parent), VARIABLE: str(self.directory / "files")}
 
     def hook(self, name: str) -> Hook:
-        return Hook(self.directory / "depot", name)
+        return Hook(self.directory / "files", name)
 
     @contextmanager
     def serving(
@@ -146,13 +146,13 @@ def test_an_attach_that_hangs_is_left_to_the_next_start_which_takes_it_up(site: 
         eventually(lambda: site.hook("attach").is_called, "it is not attached")
         run.stop()
         assert run.ended() == 0
-        assert "left to the next start: depot:a.img" in run.log()
+        assert "left to the next start: files:a.img" in run.log()
     site.hook("attach").go_on()
     with site.serving() as run:
         answer = run.client.get(f"/v1/exports/{export['id']}", headers={"Prefer": "wait=20"})
         assert answer.json()["state"] == "ready"
         run.release_all()
-    assert not site.depot.tenures()
+    assert not site.file_cloud.holders()
 
 
 def test_a_server_that_does_not_answer_is_left_to_the_next_start(site: Site, tmp_path: Path) -> None:
@@ -193,11 +193,11 @@ def test_closing_ends_every_export_and_detaches_every_disk_even_one_that_lingers
         lingering = run.ready("slow:b.img")
         run.client.delete(f"/v1/exports/{lingering['id']}")
         export = run.ready()
-        assert site.depot.tenures().keys() == {"a.img", "b.img"}
+        assert site.file_cloud.holders().keys() == {"a.img", "b.img"}
         run.stop()
         assert run.ended() == 0
         assert "left to the next start" not in run.log()
-    assert not site.depot.tenures()
+    assert not site.file_cloud.holders()
     with site.serving() as run:
         assert run.get(f"/v1/exports/{export['id']}")["state"] == "closed"
 
@@ -214,7 +214,7 @@ def test_closing_lets_clients_finish_and_takes_no_new_ones(site: Site) -> None:
             assert run.client.get("/readyz").status_code == 503
             assert client.read(0, 16) == b"a.img".ljust(16)
         assert run.ended() == 0
-    assert not site.depot.tenures()
+    assert not site.file_cloud.holders()
 
 
 def test_what_cannot_be_closed_in_time_is_named_and_left_to_the_next_start(site: Site) -> None:
@@ -229,7 +229,7 @@ def test_what_cannot_be_closed_in_time_is_named_and_left_to_the_next_start(site:
         assert f"left to the next start: export {used['id']} of slow:b.img is closing" in run.log()
     site.hook("detach").go_on()
     with site.serving() as run:
-        eventually(lambda: not site.depot.tenures(), "disks stay attached", PATIENCE)
+        eventually(lambda: not site.file_cloud.holders(), "disks stay attached", PATIENCE)
         assert {run.get(f"/v1/exports/{each['id']}")["state"] for each in (gone, used)} == {"closed"}
 
 

@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that each test runs with either: that of the asynchronous one."""
+"""The blocking client with the interface of the asynchronous one, so that each test runs with both."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
@@ -7,8 +7,8 @@ from typing import Any
 from cloudmanager.client import CloudManager, ExportedDisk
 
 
-class Blocking:
-    """CloudManager in the clothes of AsyncCloudManager: each call blocks the event loop."""
+class AsyncAdapter:
+    """CloudManager with the interface of AsyncCloudManager: each call blocks the event loop."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._manager = CloudManager(*arguments, **options)
@@ -19,7 +19,7 @@ class Blocking:
     def export(self, *arguments: Any, **options: Any) -> "_Entered":
         return _Entered(self._manager.export(*arguments, **options))
 
-    async def __aenter__(self) -> "Blocking":
+    async def __aenter__(self) -> "AsyncAdapter":
         self._manager.__enter__()
         return self
 

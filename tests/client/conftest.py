@@ -9,15 +9,15 @@ import pytest
 
 from cloudmanager.client import AsyncCloudManager
 from cloudmanager.client.service import HOLDER_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
+from tests.client.async_adapter import AsyncAdapter
 from tests.client.daemon import Daemon
-from tests.client.faces import Blocking
 from tests.client.proxy import Swallowing
 from tests.waiting import BOUND
 
 MakeClient = Callable[..., AsyncCloudManager]
 MakeProxy = Callable[..., Swallowing]
 Eventually = Callable[[Callable[[], object]], Awaitable[None]]
-CLIENTS: dict[str, MakeClient] = {"threads": Blocking, "coroutines": AsyncCloudManager}  # type: ignore[dict-item] # it behaves as one
+CLIENTS: dict[str, MakeClient] = {"threads": AsyncAdapter, "coroutines": AsyncCloudManager}  # type: ignore[dict-item] # it behaves as one
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from cloudmanager.client.exchange import Reply
 from cloudmanager.client.model import Access, Export, ExportState
 
 MADE = datetime(2026, 1, 31, 12, tzinfo=UTC)
-LIFE = 600.0
+TTL_SECONDS = 600.0
 LOOK = 10.0
 EXPORT = Export(
     *("7", "prod:a", Access.READ_ONLY, "me", ExportState.READY, "nbd://h:1/n", 512, "raw"),
-    *(MADE, MADE + timedelta(seconds=LIFE), "here", "", None, None),
+    *(MADE, MADE + timedelta(seconds=TTL_SECONDS), "here", "", None, None),
 )
 
 
@@ -49,13 +49,13 @@ def answer(clock: BootClock, **changes: object) -> Reply:
 
 def test_it_is_looked_at_often_and_renewed_after_a_third_of_its_life(claim: Claim, clock: BootClock) -> None:
     methods = []
-    while clock() < 1000 + LIFE:
+    while clock() < 1000 + TTL_SECONDS:
         step = claim.next_step()
         clock.seconds += step.after
         methods.append(step.request.method)
         claim.heard(step, answer(clock))
     renewals = [at for at, method in enumerate(methods) if method == "POST"]
-    assert renewals[0] == LIFE / 3 / LOOK - 1
+    assert renewals[0] == TTL_SECONDS / 3 / LOOK - 1
     assert len(renewals) == 3
     assert claim.lost is None
 
@@ -69,7 +69,7 @@ def test_attempts_are_made_up_to_the_end_whatever_pause_the_service_asks_for(cla
         claim.missed(Throttled("Later.", retry_after=10_000))
         assert attempts < 100
     assert attempts > 10
-    assert clock() == pytest.approx(1000 + LIFE)
+    assert clock() == pytest.approx(1000 + TTL_SECONDS)
     assert claim.lost.reason is LostReason.EXPIRED
 
 
@@ -79,29 +79,29 @@ def test_a_pause_that_the_service_asks_for_is_made(claim: Claim) -> None:
 
 
 def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim: Claim, clock: BootClock) -> None:
-    clock.seconds += LIFE - 1
+    clock.seconds += TTL_SECONDS - 1
     claim.missed(Unreachable("Away."))
     step = claim.next_step()
     assert step.request.method == "POST"
     claim.heard(step, answer(clock))
-    clock.seconds += LIFE - 1
+    clock.seconds += TTL_SECONDS - 1
     claim.expire()
     assert claim.lost is None
 
 
 def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim: Claim, clock: BootClock) -> None:
-    clock.seconds += LIFE / 2
+    clock.seconds += TTL_SECONDS / 2
     step, answered = claim.next_step(), answer(clock)
     assert step.request.method == "POST"
     clock.seconds += 30
     claim.heard(step, answered)
-    clock.seconds += LIFE - 30
+    clock.seconds += TTL_SECONDS - 30
     claim.expire()
     assert claim.lost is not None
 
 
 def test_one_that_may_have_been_made_by_an_earlier_attempt_is_renewed_at_once(clock: BootClock) -> None:
-    clock.seconds += LIFE
+    clock.seconds += TTL_SECONDS
     step = Claim(EXPORT, None, 1000.0, clock(), LOOK).next_step()
     assert (step.request.method, step.after) == ("POST", 0)
 

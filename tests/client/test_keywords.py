@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mypy import api as mypy
 
 from cloudmanager.cli.client.waiting import exported
-from cloudmanager.client import Access, AsyncCloudManager, CloudManager
+from cloudmanager.client import Access, AsyncCloudManager, CloudManager, ExportOptions
 from cloudmanager.client.deploy import deploy
 from cloudmanager.client.openrelik import preprocess
 
@@ -37,21 +36,11 @@ def test_it_says_what_may_have_been_meant() -> None:
         CloudManager().export("local:a.img", ttl_secnds=60)  # type: ignore[call-arg] # what is wrong
 
 
-def test_type_checkers_say_it_too(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text("""
-from cloudmanager.client import AsyncCloudManager, CloudManager, ExportOptions
-from cloudmanager.client.deploy import deploy
-
-CloudManager().export("prod:a", "read-write", ttl_seconds=60, note="right")
-CloudManager().export("prod:a", acess="read-write")
-AsyncCloudManager().export("prod:a", acess="read-write")
-CloudManager().claim("prod:a", acess="read-write")
-kept: ExportOptions = {"acess": "read-write"}
-deploy("a.img", "nbd://host/disk", overwrit=True)
-""")
-    said, trouble, status = mypy.run(["--strict", "--cache-dir", str(tmp_path / "cache"), str(program)])
-    found = [line for line in said.splitlines() if ": error:" in line]
-    assert (status, trouble) == (1, "")
-    assert [int(line.split(":")[1]) for line in found] == [6, 7, 8, 9, 10]
-    assert all("acess" in line or "overwrit" in line for line in found)
+def _type_checkers_say_it_too() -> None:
+    """Nothing runs this. `make types` fails when a line with a remark has no such error, or another one has."""
+    CloudManager().export("prod:a", "read-write", ttl_seconds=60, note="right")
+    CloudManager().export("prod:a", acess="read-write")  # type: ignore[call-arg]
+    AsyncCloudManager().export("prod:a", acess="read-write")  # type: ignore[call-arg]
+    CloudManager().claim("prod:a", acess="read-write")  # type: ignore[call-arg]
+    _kept: ExportOptions = {"acess": "read-write"}  # type: ignore[typeddict-unknown-key]
+    deploy("a.img", "nbd://host/disk", overwrit=True)  # type: ignore[call-arg]

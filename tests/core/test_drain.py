@@ -84,7 +84,7 @@ def test_a_client_that_does_not_finish_is_cut_when_its_time_is_over(bench: Bench
 def test_an_export_that_has_expired_drains_like_one_that_was_released(bench: Bench) -> None:
     export = bench.ready()
     with client(export) as connected:
-        bench.clock.ahead = 3700  # the default life is an hour
+        bench.clock.ahead = 3700  # the default lifetime is an hour
         eventually(lambda: bench.manager.get(export.id).state is ExportState.CLOSING)
         eventually(lambda: is_refused(export))
         assert len(connected.read(0, 512)) == 512

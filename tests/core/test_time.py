@@ -1,4 +1,4 @@
-"""How long an export lives: by the boot clock, whatever the wall clock does, and across reboots."""
+"""How long an export lasts: by the boot clock, whatever the wall clock does, and across reboots."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TimeBench:
         return ready
 
     def left(self, export: Export) -> float:
-        """Hours of its life."""
+        """Hours until it expires."""
         record = self.manager._store.exports.get(export.id)
         assert record.boot_id == self.clock.boot_id
         return (record.expires_boottime - self.clock.boottime()) / HOUR

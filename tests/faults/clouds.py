@@ -1,4 +1,4 @@
-"""Where the disk of a life is: in the depot, among this machine's images, or in an emulated cloud."""
+"""Where the disk of a scenario is: in a cloud of files, among this machine's images, or in an emulated cloud."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 from cloudmanager.testing.cloud.manual_actions import GIB
 from tests.faults.console import MACHINES, RemoteConsole
-from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
+from tests.faults.file_cloud import SOMEBODY, FileCloud, FileCloudPlugin
 
 MiB = 1 << 20
 KINDS = {"gce": "gce", "aws": "ec2", "azure": "azure"}
@@ -77,29 +77,29 @@ class Cloud(ABC):
         yield from ()
 
 
-class DepotCloud(Cloud):
+class CloudOfFiles(Cloud):
     """Files that are attached and detached in two steps."""
 
     size = 3 * MiB
-    disk = "depot:disk.img"
+    disk = "files:disk.img"
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._depot = Depot(directory)
+        self._file_cloud = FileCloud(directory)
 
     def set_up(self, *, by_hand: bool) -> None:
-        write_content(self._depot.disks / "disk.img", self.size)
+        write_content(self._file_cloud.disks / "disk.img", self.size)
         if by_hand:
-            self._depot.attach("disk.img", SOMEBODY)
+            self._file_cloud.attach("disk.img", SOMEBODY)
 
     def table(self) -> dict[str, object]:
-        return {"type": "depot"}
+        return {"type": "files"}
 
     def plugin(self, on_step: Callable[[str], None] | None) -> object:
-        return DepotPlugin(Depot(self._directory, on_step) if on_step else self._depot)
+        return FileCloudPlugin(FileCloud(self._directory, on_step) if on_step else self._file_cloud)
 
     def attached(self) -> dict[str, bool]:
-        return {name: tenure.owner == SOMEBODY for name, tenure in self._depot.tenures().items()}
+        return {name: holder.owner == SOMEBODY for name, holder in self._file_cloud.holders().items()}
 
 
 class LocalCloud(Cloud):
@@ -127,12 +127,12 @@ class LocalCloud(Cloud):
 
 
 class EmulatedCloud(Cloud):
-    """A machine of an emulated cloud, which many lives use one after the other: each has a disk of its own."""
+    """A machine of an emulated cloud, which many runs use one after the other: each has a disk of its own."""
 
     size = GIB
 
     def __init__(self, provider: str, address: Path, machine: str, note: Path) -> None:
-        """`note` keeps what the disk of this life is called."""
+        """`note` keeps what the disk of this scenario is called."""
         self._provider = provider
         self._console = RemoteConsole(address)
         self._machine = machine
@@ -186,8 +186,8 @@ def provider_module(provider: str) -> ModuleType:
 
 def make_cloud(provider: str, directory: Path, address: str = "", number: int = 0) -> Cloud:
     """`address` and `number` choose a machine of an emulated cloud."""
-    if provider == "depot":
-        return DepotCloud(directory / "depot")
+    if provider == "files":
+        return CloudOfFiles(directory / "files")
     if provider == "local":
         return LocalCloud(directory / "images")
     return EmulatedCloud(provider, Path(address), MACHINES[number], directory / "disk")

@@ -16,13 +16,13 @@ from cloudmanager.core.manager import Manager
 from tests.checkout import ROOT
 from tests.faults import invariants
 from tests.faults.away import Away, Gone
-from tests.faults.world import Weather, World, kill
+from tests.faults.world import HookFaults, World, kill
 
 _STARTS = 20
 """A service that is killed at its start is started again; this often something is wrong with it."""
 
 
-class Cradle:
+class ServiceForker:
     """A process that forks services."""
 
     def __init__(self, directory: Path) -> None:
@@ -65,26 +65,26 @@ class _Tireless:
                 return getattr(self._away, name)(*arguments, **named)
             except Gone:
                 self._start()
-        raise AssertionError(f"no service lives long enough for {name}")
+        raise AssertionError(f"no service runs long enough for {name}")
 
 
 class CrashingWorld(World):
     """As `World`, and its service can crash."""
 
-    def __init__(self, directory: Path, disks: dict[str, bytes], cradle: Cradle) -> None:
-        self._cradle = cradle
+    def __init__(self, directory: Path, disks: dict[str, bytes], forker: ServiceForker) -> None:
+        self._forker = forker
         self._address = directory / "daemon"
         self._daemon: Any = Away(self._address)
         self._crashes: list[int] = []
         self._pid = 0
         super().__init__(directory, disks)
-        self.weather = cast(Weather, _Tireless(Away(self._address, "weather"), self.open))
+        self.hook_faults = cast(HookFaults, _Tireless(Away(self._address, "hook_faults"), self.open))
 
     def open(self) -> Manager:
         """Starts services until one serves. Each is killed at the next of the points that were asked for."""
         for _ in range(_STARTS):
             crash_after = self._crashes.pop(0) if self._crashes else None
-            self._pid = self._cradle.fork(self._directory, self._address, crash_after)
+            self._pid = self._forker.fork(self._directory, self._address, crash_after)
             if self._pid or crash_after is None:
                 break
         assert self._pid, f"the service does not start: {(self._directory / 'log').read_text()[-3000:]}"
@@ -116,7 +116,7 @@ class CrashingWorld(World):
         self.open()
 
     def abandon(self) -> None:
-        """Nothing goes on of a life that has failed."""
+        """Ends what a sequence that failed has left."""
         if self._pid:
             kill(self._pid)
         with suppress(sqlite3.Error), invariants.reading(self.state) as store:

@@ -28,7 +28,7 @@ class Daemon:
         self._points.watch_this_process()
         self._world = World(directory, {}, self._points)
         self.manager = self._world.manager
-        self.weather = self._world.weather
+        self.hook_faults = self._world.hook_faults
 
     def crash_after(self, points: int) -> None:
         self._points.left = points

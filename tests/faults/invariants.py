@@ -30,7 +30,7 @@ _EXPORT_STORY = {
 _NO_CHANGE = ("renewed", "rebased", "force-released")
 """Events of an export that leave its state as it is."""
 _REBASED = "after a reboot"
-"""The life that is left is what counts then, not the moment that was promised."""
+"""The time that is left is what counts then, not the moment that was promised."""
 _EXPORT_STATES = {
     "claimed": {ExportState.PENDING, ExportState.ATTACHING},
     "ready": {ExportState.READY, ExportState.ATTACHING},

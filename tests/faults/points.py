@@ -115,7 +115,7 @@ class CrashingDatabase(Database):
 
 
 def _is_a_look() -> bool:
-    """At what is being served: it comes by the clock, changes nothing, and how often it comes is no part of a life."""
+    """It looks at what is served, by the clock; it changes nothing, and how often it comes is no part of a scenario."""
     return threading.current_thread().name.startswith("drift-")
 
 
@@ -124,7 +124,7 @@ def _is_the_clients() -> bool:
 
 
 def _is_the_clouds(arguments: tuple[Any, ...]) -> bool:
-    return "/depot/" in str(arguments[0])
+    return "/file_cloud/" in str(arguments[0])
 
 
 def crashing_database(points: Points) -> type[CrashingDatabase]:

@@ -1,4 +1,4 @@
-"""The full life of one export, as a client sees it; and what must be true when it was cut and taken up again."""
+"""The full scenario of one export, as a client sees it; and what must be true when it was cut and taken up again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOUND = 60.0
 
 
 @dataclass(frozen=True)
-class Life:
+class Scenario:
     """Which disk is exported, and how."""
 
     provider: str
@@ -50,37 +50,37 @@ class Life:
         return self.access is not Access.READ_ONLY
 
 
-LIVES = {
-    "read-only": Life("depot", Access.READ_ONLY),
-    "scratch": Life("depot", Access.SCRATCH),
-    "read-write": Life("depot", Access.READ_WRITE),
-    "attached by hand": Life("depot", Access.READ_ONLY, by_hand=True),
-    "shared": Life("depot", Access.READ_ONLY, shared=True),
-    "tls": Life("depot", Access.READ_ONLY, tls=True),
-    "local": Life("local", Access.SCRATCH),
-    "gce": Life("gce", Access.READ_ONLY),
-    "aws": Life("aws", Access.SCRATCH),
-    "azure": Life("azure", Access.READ_WRITE),
-    "gce, by hand": Life("gce", Access.READ_ONLY, by_hand=True),
-    "aws, by hand": Life("aws", Access.READ_ONLY, by_hand=True),
-    "azure, by hand": Life("azure", Access.READ_ONLY, by_hand=True),
+SCENARIOS = {
+    "read-only": Scenario("files", Access.READ_ONLY),
+    "scratch": Scenario("files", Access.SCRATCH),
+    "read-write": Scenario("files", Access.READ_WRITE),
+    "attached by hand": Scenario("files", Access.READ_ONLY, by_hand=True),
+    "shared": Scenario("files", Access.READ_ONLY, shared=True),
+    "tls": Scenario("files", Access.READ_ONLY, tls=True),
+    "local": Scenario("local", Access.SCRATCH),
+    "gce": Scenario("gce", Access.READ_ONLY),
+    "aws": Scenario("aws", Access.SCRATCH),
+    "azure": Scenario("azure", Access.READ_WRITE),
+    "gce, by hand": Scenario("gce", Access.READ_ONLY, by_hand=True),
+    "aws, by hand": Scenario("aws", Access.READ_ONLY, by_hand=True),
+    "azure, by hand": Scenario("azure", Access.READ_ONLY, by_hand=True),
 }
 
 
 class Stage:
     """A directory with everything that outlives a service: its state, the cloud, and what its client was told."""
 
-    def __init__(self, directory: Path, life: Life, address: str = "", number: int = 0) -> None:
+    def __init__(self, directory: Path, scenario: Scenario, address: str = "", number: int = 0) -> None:
         """`address` and `number` name a machine of an emulated cloud."""
         self.directory = directory
-        self.life = life
-        self.cloud = make_cloud(life.provider, directory, address, number)
+        self.scenario = scenario
+        self.cloud = make_cloud(scenario.provider, directory, address, number)
         self.state = directory / "state"
         self._told = directory / "told"
 
     def set_up(self, schema: Path | None) -> None:
         """`schema` is an empty store of this version, so that not every service has to migrate its own."""
-        self.cloud.set_up(by_hand=self.life.by_hand)
+        self.cloud.set_up(by_hand=self.scenario.by_hand)
         if schema:
             self.state.mkdir()
             shutil.copy(schema, self.state / "cloudmanager.sqlite")
@@ -90,7 +90,7 @@ class Stage:
             {
                 "server": {"state_dir": str(self.state), "node": "here"},
                 "exports": {"drain_seconds": 0, "reconcile_seconds": 0.1},
-                "nbd": {"ports": "27000-28999", "tls": "psk" if self.life.tls else "off"},
+                "nbd": {"ports": "27000-28999", "tls": "psk" if self.scenario.tls else "off"},
             }
         )
         return on_a_machine_of_its_own(settings)
@@ -108,8 +108,8 @@ class Stage:
         """A service that converges; with points, one that can be killed at them."""
         plugin = self.cloud.plugin(points.reach if points else None)
         others: list[tuple[str, object]] = [("points", CrashingHooks(points))] if points else []
-        plugins = Plugins([(self.life.provider, plugin), *others])
-        plugins.configure({self.life.provider: self.cloud.table()})
+        plugins = Plugins([(self.scenario.provider, plugin), *others])
+        plugins.configure({self.scenario.provider: self.cloud.table()})
         settings, clock = self.settings(), Clock()
         state = StateDirectory.open(settings.server.state_dir)
         database = (crashing_database(points) if points else Database).open(settings.store_url)
@@ -119,7 +119,7 @@ class Stage:
 
     def wrongly_attached(self, manager: Manager) -> list[str]:
         attached = self.cloud.attached()
-        by_hand = self.cloud.by_hand() if self.life.by_hand else ()
+        by_hand = self.cloud.by_hand() if self.scenario.by_hand else ()
         return [*invariants.wrongly_attached(manager, attached, by_hand)]
 
 
@@ -140,14 +140,14 @@ def postlude(stage: Stage) -> list[str]:
             eventually(lambda: not manager.attachments())
         wrong = stage.wrongly_attached(manager)
         over = [export.id for export in invariants.exports(manager) if export.state.is_over]
-        if len(over) != 1 + stage.life.shared:
+        if len(over) != 1 + stage.scenario.shared:
             wrong.append(f"{len(over)} exports are over")
     finally:
         manager.close()
     return [*wrong, *invariants.left_over(stage.state), *stage.cloud.tear_down()]
 
 
-def live(stage: Stage, manager: Manager) -> None:
+def use_export(stage: Stage, manager: Manager) -> None:
     """One export from the request to the end. A client that was cut says it all again, and gets the same answers."""
     export = _requested(stage, manager)
     if export.state is ExportState.READY:
@@ -159,12 +159,12 @@ def live(stage: Stage, manager: Manager) -> None:
         manager.release(export.id)
         stage.tell(released=True)
     eventually(lambda: manager.get(export.id).state.is_over)
-    if not stage.life.shared:
+    if not stage.scenario.shared:
         eventually(lambda: not manager.attachments())
 
 
 def _requested(stage: Stage, manager: Manager) -> Export:
-    export = manager.export(stage.cloud.disk, stage.life.access, "client", idempotency_key="key")
+    export = manager.export(stage.cloud.disk, stage.scenario.access, "client", idempotency_key="key")
     stage.tell(export=export.id)
     export = manager.wait(export.id, BOUND)
     if export.uri:
@@ -173,7 +173,7 @@ def _requested(stage: Stage, manager: Manager) -> Export:
 
 
 def _write(stage: Stage, export: Export) -> None:
-    if stage.life.writes and export.port:
+    if stage.scenario.writes and export.port:
         with Client.greeted(export.port, export.name) as client:
             client.write(MARK_AT, MARK)
             client.flush()
@@ -190,7 +190,7 @@ def take_up(stage: Stage) -> list[str]:
     manager = stage.open()
     try:
         wrong = [*_converged(stage, manager)]
-        live(stage, manager)
+        use_export(stage, manager)
         wrong += stage.wrongly_attached(manager)
         wrong += [*invariants.contradictions(manager)]
         wrong += [*invariants.not_owned(manager, stage.state, os.getpid())]
@@ -247,7 +247,7 @@ def _untold(told: dict[str, object], manager: Manager) -> Iterator[str]:
 
 
 def _wrong_bytes(stage: Stage, export: Export, told: dict[str, object]) -> Iterator[str]:
-    if stage.life.writes and "uri" in told and not told.get("flushed"):
+    if stage.scenario.writes and "uri" in told and not told.get("flushed"):
         return  # it was killed while it was being written to
     path = stage.directory / "expected"
     write_content(path, stage.cloud.size)
@@ -264,5 +264,5 @@ def play(stage: Stage, kill_at: str | None) -> None:
     points = Points(stage.directory, kill_at)
     points.watch_this_process()
     manager = stage.open(points)
-    live(stage, manager)
+    use_export(stage, manager)
     manager.close()

@@ -1,8 +1,8 @@
 """Forks services from a process that has imported everything and has no threads; adopts and counts what they leave.
 
-Run as `python -m tests.faults.scenario_runner`. A line of JSON, `{"directory": …, "life": …, "kills": […], "schema":
-…}`, asks for one run of a scenario (`address` and `number` name a machine of an emulated cloud). The answer is a line
-with what is wrong, after a last service has taken up what the killed ones left.
+Run as `python -m tests.faults.scenario_runner`. A line of JSON, `{"directory": …, "scenario": …, "kills": […],
+"schema": …}`, asks for one run of a scenario (`address` and `number` name a machine of an emulated cloud). The answer
+is a line with what is wrong, after a last service has taken up what the killed ones left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cloudmanager.core.nbd import process
 from tests.core.nbd.client import Client
 from tests.core.nbd.exporter import children
 from tests.faults.clouds import MiB
-from tests.faults.scenario import LIVES, Stage, play, postlude, prelude, take_up
+from tests.faults.scenario import SCENARIOS, Stage, play, postlude, prelude, take_up
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CHILD_SECONDS = 300
@@ -41,20 +41,20 @@ _SDKS = {
 def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for line in sys.stdin:
-        answer = _life(**json.loads(line))
+        answer = _run(**json.loads(line))
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
 
-def _life(
-    directory: str, life: str, kills: list[str | None], schema: str | None, address: str = "", number: int = 0
+def _run(
+    directory: str, scenario: str, kills: list[str | None], schema: str | None, address: str = "", number: int = 0
 ) -> dict[str, object]:
-    """One life, whose services are killed one after the other; the last one is not."""
+    """One run of a scenario, whose services are killed one after the other; the last one is not."""
     place = Path(directory)
     place.mkdir()
-    stage = Stage(place, LIVES[life], address, number)
+    stage = Stage(place, SCENARIOS[scenario], address, number)
     os.environ |= stage.cloud.environment()  # before anything is imported: some SDKs read the environment then
-    _warm_up(stage.life.provider)
+    _warm_up(stage.scenario.provider)
     stage.set_up(Path(schema) if schema else None)
     wrong: list[str] = []
     with _other_client(stage, wrong):
@@ -78,7 +78,7 @@ def _warm_up(provider: str) -> None:
 @contextmanager
 def _other_client(stage: Stage, wrong: list[str]) -> Iterator[None]:
     """Where the disk is shared: its connection is never cut."""
-    if not stage.life.shared:
+    if not stage.scenario.shared:
         yield
         return
     wrong += _service(stage.directory / "prelude.log", partial(prelude, stage))

@@ -1,4 +1,4 @@
-"""Nurseries, which let services live and die, and the emulated clouds that outlive them."""
+"""Processes that run scenarios, and the emulated clouds that outlive the services there."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ AT_ONCE = 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of a life."""
+    """Of a scenario."""
 
     points: Sequence[str]
     """Where its services could have been killed, in the order in which they were there."""
     wrong: Sequence[str]
 
 
-class Nursery:
-    """A process that forks services, one life at a time."""
+class ScenarioRunner:
+    """A process that forks services, one scenario at a time."""
 
     def __init__(self, directory: Path, number: int, address: str) -> None:
-        """Where `address` is that of an emulated cloud, its lives are lived on the `number`-th machine there."""
+        """Where `address` is that of an emulated cloud, its scenarios run on the `number`-th machine there."""
         self._place = {"address": address, "number": number}
-        with (directory / f"nursery-{number}.log").open("a") as errors:
+        with (directory / f"runner-{number}.log").open("a") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.scenario_runner"],
                 cwd=ROOT,
@@ -45,55 +45,55 @@ class Nursery:
                 text=True,
             )
 
-    def live(self, directory: Path, life: str, kills: Sequence[str | None], schema: Path | None) -> Outcome:
+    def run(self, directory: Path, scenario: str, kills: Sequence[str | None], schema: Path | None) -> Outcome:
         assert self._process.stdin
         assert self._process.stdout
-        request = {"directory": str(directory), "life": life, "kills": kills, "schema": schema and str(schema)}
+        request = {"directory": str(directory), "scenario": scenario, "kills": kills, "schema": schema and str(schema)}
         self._process.stdin.write(json.dumps(request | self._place) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
-        assert answer, "the nursery ended"
+        assert answer, "the runner ended"
         return Outcome(**json.loads(answer))
 
     def close(self) -> None:
         self._process.communicate()
 
 
-class Nurseries:
-    """Several, for lives of which nothing depends on another."""
+class ScenarioRunners:
+    """Several processes, for scenarios of which none depends on another."""
 
     def __init__(self, directory: Path, schema: Path, address: str = "") -> None:
         """`schema` is an empty store of this version."""
         self._directory = directory
         self._schema = schema
-        self._all = [Nursery(directory, number, address) for number in range(AT_ONCE)]
-        self._lives = 0
+        self._all = [ScenarioRunner(directory, number, address) for number in range(AT_ONCE)]
+        self._runs = 0
 
-    def undisturbed(self, life: str) -> list[str]:
-        """The points of a life to which nothing happens."""
-        outcome = self._all[0].live(self._directory / "undisturbed", life, [None], None)
+    def undisturbed(self, scenario: str) -> list[str]:
+        """The points of a scenario to which nothing happens."""
+        outcome = self._all[0].run(self._directory / "undisturbed", scenario, [None], None)
         assert not outcome.wrong, "\n".join(outcome.wrong)
         return list(outcome.points)
 
-    def killed(self, life: str, kills: Sequence[Sequence[str]]) -> list[Outcome]:
-        """A life for each list of points to kill its services at."""
+    def killed(self, scenario: str, kills: Sequence[Sequence[str]]) -> list[Outcome]:
+        """A scenario for each list of points to kill its services at."""
 
-        def lived(nursery: Nursery, number: int) -> Outcome:
+        def lived(runner: ScenarioRunner, number: int) -> Outcome:
             migrates = any("migrate" in point for point in kills[number])
-            place = self._directory / f"life-{self._lives + number}"
-            return nursery.live(place, life, kills[number], None if migrates else self._schema)
+            place = self._directory / f"scenario-{self._runs + number}"
+            return runner.run(place, scenario, kills[number], None if migrates else self._schema)
 
         def share(which: int) -> dict[int, Outcome]:
             return {number: lived(self._all[which], number) for number in range(which, len(kills), AT_ONCE)}
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
             outcomes = {number: each for part in pool.map(share, range(AT_ONCE)) for number, each in part.items()}
-        self._lives += len(kills)
+        self._runs += len(kills)
         return [outcomes[number] for number in range(len(kills))]
 
     def close(self) -> None:
-        for nursery in self._all:
-            nursery.close()
+        for runner in self._all:
+            runner.close()
 
 
 @contextmanager

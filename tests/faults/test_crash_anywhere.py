@@ -1,4 +1,4 @@
-"""A service that is killed at any point of an export's life is taken up by the next one as if nothing had happened.
+"""A service that is killed at any point of an export's lifetime is taken up by the next one as if nothing had happened.
 
 The points are before and after each write to the store, each call of a provider and each start of a process, and before
 each request to a cloud and each change that is made to the files of an export.
@@ -17,8 +17,8 @@ import pytest
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.store import Store
 from tests.faults.clouds import KINDS
-from tests.faults.scenario import LIVES
-from tests.faults.scenario_runners import Nurseries, Outcome, emulated
+from tests.faults.scenario import SCENARIOS
+from tests.faults.scenario_runners import Outcome, ScenarioRunners, emulated
 
 pytestmark = pytest.mark.timeout(1800)
 """On a quiet machine they take a minute or two; on a busy one they have to wait."""
@@ -26,7 +26,7 @@ RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 HERE = ("read-only", "local")
 IN_CLOUDS = ("gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in ("aws", "azure")))
 SAMPLE = 10
-"""So many points of a life in a cloud are tried in every run of the tests."""
+"""So many points of a scenario in a cloud are tried in every run of the tests."""
 WHOLE_LIFE = {
     "before claims.add #1",
     "after describe #1",
@@ -55,62 +55,64 @@ def schema(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def life(request: pytest.FixtureRequest) -> str:
+def scenario(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-def nurseries(life: str, schema: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nurseries]:
-    provider = LIVES[life].provider
+def runners(
+    scenario: str, schema: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ScenarioRunners]:
+    provider = SCENARIOS[scenario].provider
     short = tmp_path_factory.getbasetemp()  # enough for the name of a socket
     with emulated(KINDS[provider], short) if provider in KINDS else nullcontext("") as address:
-        nurseries = Nurseries(tmp_path, schema, address)
+        runners = ScenarioRunners(tmp_path, schema, address)
         try:
-            yield nurseries
+            yield runners
         finally:
-            nurseries.close()
+            runners.close()
 
 
-def lives(names: Sequence[object]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("life", names, indirect=True)
+def scenarios(names: Sequence[object]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("scenario", names, indirect=True)
 
 
 @pytest.mark.slow
-@lives(HERE)
-def test_a_service_can_be_killed_at_every_point(life: str, nurseries: Nurseries) -> None:
-    points = _points(life, nurseries)
-    if life != "read-only":
+@scenarios(HERE)
+def test_a_service_can_be_killed_at_every_point(scenario: str, runners: ScenarioRunners) -> None:
+    points = _points(scenario, runners)
+    if scenario != "read-only":
         points = _after_the_start(points)
-    _kill_at_each(life, points, nurseries)
+    _kill_at_each(scenario, points, runners)
 
 
 @pytest.mark.longest
-@lives(IN_CLOUDS)
-def test_a_service_in_a_cloud_can_be_killed_at_points_of_every_kind(life: str, nurseries: Nurseries) -> None:
-    points = _after_the_start(_points(life, nurseries))
+@scenarios(IN_CLOUDS)
+def test_a_service_in_a_cloud_can_be_killed_at_points_of_every_kind(scenario: str, runners: ScenarioRunners) -> None:
+    points = _after_the_start(_points(scenario, runners))
     chance = random.Random(RUNS)  # noqa: S311 - no secret
-    _kill_at_each(life, chance.sample(points, SAMPLE), nurseries)
+    _kill_at_each(scenario, chance.sample(points, SAMPLE), runners)
 
 
 @pytest.mark.slow
-@lives([name for name in LIVES if name not in ("read-only", "local")])
-def test_a_service_elsewhere_can_be_killed_at_every_point(life: str, nurseries: Nurseries) -> None:
-    _kill_at_each(life, _after_the_start(_points(life, nurseries)), nurseries)
+@scenarios([name for name in SCENARIOS if name not in ("read-only", "local")])
+def test_a_service_elsewhere_can_be_killed_at_every_point(scenario: str, runners: ScenarioRunners) -> None:
+    _kill_at_each(scenario, _after_the_start(_points(scenario, runners)), runners)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1 + RUNS // 20))
-@lives(["read-write"])
-def test_services_can_be_killed_one_after_the_other(life: str, seed: int, nurseries: Nurseries) -> None:
-    points = _points(life, nurseries)
+@scenarios(["read-write"])
+def test_services_can_be_killed_one_after_the_other(scenario: str, seed: int, runners: ScenarioRunners) -> None:
+    points = _points(scenario, runners)
     chance = random.Random(seed)  # noqa: S311 - no secret
     kills = [LOST_ANSWERS, *(chance.sample(points, 3) for _ in range(20))]
-    assert _faults(kills, nurseries.killed(life, kills)) == ""
+    assert _faults(kills, runners.killed(scenario, kills)) == ""
 
 
-def _points(life: str, nurseries: Nurseries) -> list[str]:
-    points = nurseries.undisturbed(life)
-    played = LIVES[life]
+def _points(scenario: str, runners: ScenarioRunners) -> list[str]:
+    points = runners.undisturbed(scenario)
+    played = SCENARIOS[scenario]
     is_ours = not played.by_hand and not played.shared and played.provider != "local"
     assert set(points) >= WHOLE_LIFE | (OURS if is_ours else set())
     return points
@@ -121,10 +123,10 @@ def _after_the_start(points: list[str]) -> list[str]:
     return points[points.index("before describe #1") :]
 
 
-def _kill_at_each(life: str, points: Sequence[str], nurseries: Nurseries) -> None:
+def _kill_at_each(scenario: str, points: Sequence[str], runners: ScenarioRunners) -> None:
     for _ in range(TRIES):
         kills = [[point] for point in points]
-        outcomes = nurseries.killed(life, kills)
+        outcomes = runners.killed(scenario, kills)
         assert _faults(kills, outcomes) == ""
         points = [point for point, outcome in zip(points, outcomes, strict=True) if point not in outcome.points]
     assert points == []

@@ -1,4 +1,4 @@
-"""Races that the random lives meet too rarely to prove anything of them."""
+"""Races that the random operations meet too rarely to prove anything of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_an_export_that_is_renewed_while_it_is_found_expired_lives_on(world: World) -> None:
-    export = world.manager.export(f"depot:{DISK}", Access.READ_ONLY, "client")
+    export = world.manager.export(f"files:{DISK}", Access.READ_ONLY, "client")
     world.settle()
     store = world.manager._store
     read_before = store.exports.get(export.id)
@@ -63,10 +63,10 @@ def test_what_was_planned_and_not_begun_is_forgotten_without_a_detach(world: Wor
     world.manager.close()
     world.plugins.append(("detaches", detaches))
     world.open()
-    provider = world.manager._plugins["depot"]
-    plan = provider.plan_attach(provider.describe(DiskId("depot", DISK)), Access.READ_ONLY)
+    provider = world.manager._plugins["files"]
+    plan = provider.plan_attach(provider.describe(DiskId("files", DISK)), Access.READ_ONLY)
     world.manager._store.attachments.plan("here", plan, AttachmentState.PLANNED)
-    world.depot.attach(DISK, SOMEBODY)
+    world.file_cloud.attach(DISK, SOMEBODY)
     eventually(lambda: not world.manager.attachments())
     assert detaches.count == 0
 
@@ -93,7 +93,7 @@ class CutDatabase(Database):
 def test_a_scratch_export_is_lost_by_a_reboot_also_when_the_first_start_after_it_is_cut(
     world: World, writes: int
 ) -> None:
-    export = world.manager.export(f"depot:{DISK}", Access.SCRATCH, "client")
+    export = world.manager.export(f"files:{DISK}", Access.SCRATCH, "client")
     world.settle()
     world.shut_down()
     database = CutDatabase.open(world.settings.store_url)
@@ -110,7 +110,7 @@ def test_a_scratch_export_is_lost_by_a_reboot_also_when_the_first_start_after_it
 
 
 def test_starts_that_were_cut_are_waited_for_together(world: World) -> None:
-    exports = [world.manager.export(f"depot:{DISK}", Access.READ_ONLY, "client") for _ in range(4)]
+    exports = [world.manager.export(f"files:{DISK}", Access.READ_ONLY, "client") for _ in range(4)]
     world.settle()
     world.shut_down()
     with ExitStack() as stuck:

@@ -1,9 +1,9 @@
 """Whatever clients, operators, clouds and clocks do, and in whatever order, the manager does what a simple model says.
 
-The service is a process of its own that is killed at random points. Every run makes the same few lives, and CI the same
-thousands of steps besides (`make test-crashes`), so that neither fails by chance; `FAULT_RUNS` asks for more, and for
-others each time (`make test-faults-long`). A life that fails there is made as short as possible, is lived first by the
-next long run until it succeeds, and is printed as Python: keep it in test_kept_lives.py.
+The service is a process of its own that is killed at random points. Every run makes the same few sequences, and CI the
+same thousands of steps besides (`make test-crashes`), so that neither fails by chance; `FAULT_RUNS` asks for more, and
+for others each time (`make test-faults-long`). A sequence that fails there is made as short as possible, is run first
+by the next long run until it succeeds, and is printed as Python: keep it in test_kept_operations.py.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from tests.checkout import ROOT
 from tests.core.nbd.client import Client
 from tests.faults import invariants
 from tests.faults.clouds import MiB
-from tests.faults.crashing_world import Cradle, CrashingWorld
+from tests.faults.crashing_world import CrashingWorld, ServiceForker
 from tests.faults.file_cloud import SOMEBODY
 from tests.faults.world import HOOKS_THAT_FAIL
 
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 STEPS = 30
 FEW, MANY = 24, 70
-"""Lives: of every run of the tests, and of each seed besides in CI."""
+"""Operations: of every run of the tests, and of each seed besides in CI."""
 LEAST_SHARE = 0.85
-"""Of the steps that they could have: a life may end early."""
+"""Of the steps that they could have: a sequence may end early."""
 SEEDS = range(1, 3)
-FAILED = ROOT / ".hypothesis" / "lives"
+FAILED = ROOT / ".hypothesis" / "failed"
 DISKS = {name: random.Random(name).randbytes(2 * MiB) for name in ("a.img", "b.img")}  # noqa: S311 - any bytes will do
 BLOCK = 4096
 CLOSE_TO_EXPIRY = 60.0
 """Seconds in which the model does not know whether an export has expired: time passes while the manager settles."""
 SOON = st.none() | st.integers(1, 40)
-"""At which point a service is killed that is about to do what it is asked for; None: it lives on."""
+"""At which point a service is killed that is about to do what it is asked for; None: it goes on."""
 ERRORS = {
     "unavailable": CloudUnavailable("Not now."),
     "denied": AccessDenied("No."),
@@ -90,7 +90,7 @@ EVERY_TIME = settings(
     print_blob=True,
     suppress_health_check=list(HealthCheck),
 )
-"""The same lives each time. One that fails is not made shorter: that takes minutes."""
+"""The same sequences each time. One that fails is not made shorter: that takes minutes."""
 OTHERS = settings(EVERY_TIME, max_examples=MANY, derandomize=False)
 """Of another seed: the same each time too."""
 LONG = settings(
@@ -121,19 +121,19 @@ class Claim:
         return self.disk == disk and Access.READ_WRITE in (self.access, access)
 
 
-class Lives(RuleBasedStateMachine):
+class Operations(RuleBasedStateMachine):
     """Requests, faults and restarts; now and then everything has to settle, and is compared with the model."""
 
     requests = Bundle("requests")
     """By number, also those that were refused: which rules can apply must not depend on what the service did."""
-    cradle: ClassVar[Cradle]
+    forker: ClassVar[ServiceForker]
     steps: ClassVar[int] = 0
-    """Of all lives together."""
+    """Of all sequences together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(prefix="lives-", dir=self.cradle.directory))
-        self.world = CrashingWorld(self.directory, DISKS, self.cradle)
+        self.directory = Path(tempfile.mkdtemp(prefix="operations-", dir=self.forker.directory))
+        self.world = CrashingWorld(self.directory, DISKS, self.forker)
         self.made: list[str | None] = []
         """For each request the id of its export."""
         self.claims: dict[str, Claim] = {}
@@ -163,7 +163,7 @@ class Lives(RuleBasedStateMachine):
         in_the_way = [claim for claim in self.claims.values() if claim.excludes(disk, access)]
         key = str(len(self.made))  # so that a client that got no answer can ask again
         try:
-            export = self.world.manager.export(f"depot:{disk}", access, "client", ttl=ttl, idempotency_key=key)
+            export = self.world.manager.export(f"files:{disk}", access, "client", ttl=ttl, idempotency_key=key)
         except AccessConflict:
             assert in_the_way
             return None
@@ -251,7 +251,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(request=requests)
     def stop_server(self, request: int) -> None:
-        """As with SIGSTOP: the process lives on and does nothing."""
+        """As with SIGSTOP: the process exists and does nothing."""
         if (export_id := self.made[request]) is not None:
             self.world.stop_server(self.world.manager.get(export_id))
 
@@ -273,18 +273,18 @@ class Lives(RuleBasedStateMachine):
     )
     def let_the_cloud_fail(self, hook: str, error: str, is_late: bool) -> None:
         self.has_failed_calls = True
-        self.world.weather.spoil(hook, ERRORS[error], is_late=is_late)
+        self.world.hook_faults.spoil(hook, ERRORS[error], is_late=is_late)
 
     @rule(disk=st.sampled_from(sorted(DISKS)))
     def detach_by_hand(self, disk: str) -> None:
-        self.world.depot.take_away(disk)
+        self.world.file_cloud.take_away(disk)
         self.by_hand.discard(disk)
         for claim in self.claims.values():
             claim.may_be_lost |= claim.disk == disk and claim.access is Access.SCRATCH
 
     @rule(disk=st.sampled_from(sorted(DISKS)))
     def attach_by_hand(self, disk: str) -> None:
-        if self.world.depot.attach(disk, SOMEBODY) == SOMEBODY:
+        if self.world.file_cloud.attach(disk, SOMEBODY) == SOMEBODY:
             self.by_hand.add(disk)
 
     @rule(request=consumes(requests))
@@ -297,13 +297,13 @@ class Lives(RuleBasedStateMachine):
     def order(self, order: Order) -> None:
         self.orders.add(order)
         if order is Order.PAUSE:
-            self.world.manager.maintenance.pause("depot", "operator")
+            self.world.manager.maintenance.pause("files", "operator")
         else:
             self.world.manager.maintenance.drain("here", "operator")
 
     def _relent(self) -> None:
         self.orders.clear()
-        self.world.manager.maintenance.resume("depot")
+        self.world.manager.maintenance.resume("files")
         self.world.manager.maintenance.undrain("here")
 
     # What must be true
@@ -325,7 +325,7 @@ class Lives(RuleBasedStateMachine):
                 del self.claims[export_id]
         assert {e.id for e in found.values() if not e.state.is_over} == set(self.claims)
         self.has_failed_calls = False
-        self.world.weather.clear()
+        self.world.hook_faults.clear()
         assert [*invariants.wrongly_attached(self.world.manager, self.world.attached(), self.by_hand)] == []
         assert [*invariants.contradictions(self.world.manager)] == []
         told = Counter((event.event, event.export_id) for event in invariants.events(self.world.manager))
@@ -368,29 +368,29 @@ class Lives(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def cradle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cradle]:
-    cradle = Cradle(tmp_path_factory.getbasetemp())
-    yield cradle
-    cradle.close()
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceForker]:
+    forker = ServiceForker(tmp_path_factory.getbasetemp())
+    yield forker
+    forker.close()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0 if RUNS else 1800)
-def test_the_manager_does_what_the_model_says(cradle: Cradle) -> None:
-    _live(_lives(cradle), LONG if RUNS else EVERY_TIME)
+def test_the_manager_does_what_the_model_says(forker: ServiceForker) -> None:
+    _run(_operations(forker), LONG if RUNS else EVERY_TIME)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", SEEDS)
-def test_the_manager_does_what_the_model_says_in_other_lives(cradle: Cradle, number: int) -> None:
-    _live(seed(number)(_lives(cradle)), OTHERS)
+def test_the_manager_does_what_the_model_says_in_other_runs(forker: ServiceForker, number: int) -> None:
+    _run(seed(number)(_operations(forker)), OTHERS)
 
 
-def _lives(cradle: Cradle) -> type[Lives]:
-    return type("Lives", (Lives,), {"cradle": cradle})
+def _operations(forker: ServiceForker) -> type[Operations]:
+    return type("Operations", (Operations,), {"forker": forker})
 
 
-def _live(lives: type[Lives], asked: settings) -> None:
-    run_state_machine_as_test(lives, settings=asked)
-    assert lives.steps >= LEAST_SHARE * asked.max_examples * STEPS
+def _run(operations: type[Operations], asked: settings) -> None:
+    run_state_machine_as_test(operations, settings=asked)
+    assert operations.steps >= LEAST_SHARE * asked.max_examples * STEPS

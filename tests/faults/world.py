@@ -1,4 +1,4 @@
-"""A manager on a depot, in this process, with clocks that jump, a cloud that fails, and an operator who interferes."""
+"""A manager with a cloud of files, in this process; clocks that jump, a cloud that fails, an operator at work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cloudmanager.core.store import Store
 from cloudmanager.core.store.database import Database
 from cloudmanager.core.wiring import assemble
 from tests.faults import invariants
-from tests.faults.file_cloud import SOMEBODY, Depot, DepotPlugin
+from tests.faults.file_cloud import SOMEBODY, FileCloud, FileCloudPlugin
 from tests.faults.points import CrashingHooks, Points, crashing_database, on_a_machine_of_its_own
 
 _READY = ExportState.READY
@@ -88,7 +88,7 @@ class JumpingClock(Clock):
         self.boot_id = f"{self._machine}-{self._boots}"
 
 
-class Weather:
+class HookFaults:
     """A plugin that lets the hooks of every provider fail, before they act or after (so that the answer is lost)."""
 
     def __init__(self) -> None:
@@ -114,16 +114,16 @@ def _raise_first(errors: list[CloudManagerError]) -> None:
         raise errors.pop(0)
 
 
-def _wrapper(hook: str) -> Callable[[Weather], Generator[None, object, object]]:
+def _wrapper(hook: str) -> Callable[[HookFaults], Generator[None, object, object]]:
     @hookimpl(wrapper=True)
-    def wrapper(self: Weather) -> Generator[None, object, object]:
+    def wrapper(self: HookFaults) -> Generator[None, object, object]:
         return (yield from self.around(hook))
 
     return wrapper
 
 
 for _hook in HOOKS_THAT_FAIL:
-    setattr(Weather, _hook, _wrapper(_hook))
+    setattr(HookFaults, _hook, _wrapper(_hook))
 
 
 class World:
@@ -131,13 +131,13 @@ class World:
 
     def __init__(self, directory: Path, disks: dict[str, bytes], points: Points | None = None) -> None:
         """`points`: where its services can be killed."""
-        self.depot = Depot(directory / "depot")
+        self.file_cloud = FileCloud(directory / "files")
         for name, content in disks.items():
-            (self.depot.disks / name).write_bytes(content)
+            (self.file_cloud.disks / name).write_bytes(content)
         self._directory = directory
         self.state = directory / "state"
         self.clock = JumpingClock(directory / "clock")
-        self.weather = Weather()
+        self.hook_faults = HookFaults()
         settings = from_tables(
             {
                 "server": {"state_dir": str(self.state), "node": "here"},
@@ -147,8 +147,8 @@ class World:
             }
         )
         self.settings = on_a_machine_of_its_own(settings)
-        self.plugins: list[tuple[str, object]] = [("weather", self.weather)]
-        """Of the next service that is opened, besides the depot's."""
+        self.plugins: list[tuple[str, object]] = [("hook_faults", self.hook_faults)]
+        """Of the next service that is opened, besides the cloud's."""
         self._points = points
         if points:
             self.plugins.append(("points", CrashingHooks(points)))
@@ -166,9 +166,9 @@ class World:
         self.manager.close()
 
     def loaded(self) -> Plugins:
-        depot = Depot(self._directory / "depot", self._points.reach) if self._points else self.depot
-        plugins = Plugins([("depot", DepotPlugin(depot)), *self.plugins])
-        plugins.configure({"depot": {"type": "depot"}})
+        file_cloud = FileCloud(self._directory / "files", self._points.reach) if self._points else self.file_cloud
+        plugins = Plugins([("files", FileCloudPlugin(file_cloud)), *self.plugins])
+        plugins.configure({"files": {"type": "files"}})
         return plugins
 
     def restart(self) -> None:
@@ -220,7 +220,7 @@ class World:
 
     def end(self) -> None:
         """Releases everything, and stops. Raises AssertionError when something is left."""
-        self.weather.clear()
+        self.hook_faults.clear()
         for export in invariants.exports(self.manager):
             self.manager.release(export.id)
         self.settle()
@@ -231,11 +231,11 @@ class World:
 
     def attached(self) -> dict[str, bool]:
         """The disks that this machine has → whether they were attached by hand."""
-        return {name: tenure.owner == SOMEBODY for name, tenure in self.depot.tenures().items()}
+        return {name: holder.owner == SOMEBODY for name, holder in self.file_cloud.holders().items()}
 
     def _unnoticed(self, exports: Sequence[Export]) -> Iterator[str]:
         """A detach by hand, or a jump of the wall clock, which is noted so that a reboot makes no difference."""
-        attached = self.depot.tenures()
+        attached = self.file_cloud.holders()
         for export in exports:
             if export.state is _READY and export.disk.id.native not in attached:
                 yield f"{export.id} is ready, and its disk is not attached"

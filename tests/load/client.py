@@ -79,7 +79,7 @@ class Client(threading.Thread):
         if disk.is_private and disk in self.exports.values():
             return  # it would be in its own way
         access = "read-write" if disk.is_private else self._chance.choice(["read-only", "scratch"])
-        body = {"disk": f"depot:{disk.name}", "access": access, "holder": self.name, "ttl_seconds": 3600}
+        body = {"disk": f"files:{disk.name}", "access": access, "holder": self.name, "ttl_seconds": 3600}
         key = f"{self.name}-{self.made}"
         self.made += 1
         export = self._ask("POST", "/v1/exports", 201, body, {"Idempotency-Key": key})

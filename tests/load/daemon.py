@@ -1,4 +1,4 @@
-"""`cloudmanager serve` as a process, with a depot's plugin installed beside it."""
+"""`cloudmanager serve` as a process, with the plugin of a cloud of files installed beside it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ drain_seconds = 0
 linger_seconds = 0
 [nbd]
 ports = "25000-26999"
-[providers.depot]
-type = "depot"
+[providers.files]
+type = "files"
 """
 _ENTRY_POINT = """\
 [cloudmanager.plugins]
-depot = tests.load.plugin
+file_cloud = tests.load.plugin
 """
 
 
@@ -41,7 +41,7 @@ class Daemon:
 
     def __init__(self, directory: Path) -> None:
         self.state = directory / "state"
-        self.depot = directory / "depot"
+        self.file_cloud = directory / "files"
         self.port = free_port()
         self.log = directory / "log"
         self._configuration = directory / "cloudmanager.toml"
@@ -53,7 +53,7 @@ class Daemon:
     def start(self) -> None:
         """Returns when it is ready for requests."""
         path = f"{self._site}:{ROOT}"
-        luck = {"LOAD_DEPOT": str(self.depot), "LOAD_BAD_LUCK": str(BAD_LUCK), "PYTHONPATH": path}
+        luck = {"LOAD_CLOUD": str(self.file_cloud), "LOAD_BAD_LUCK": str(BAD_LUCK), "PYTHONPATH": path}
         command = [sys.executable, "-m", "cloudmanager", "serve", "--config", str(self._configuration)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=os.environ | luck, stdout=log, stderr=log, cwd=ROOT)

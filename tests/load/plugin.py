@@ -1,6 +1,6 @@
-"""A third-party plugin: a provider whose cloud is a depot of files, and bad luck for all of its hooks.
+"""A third-party plugin: a provider of a cloud of files, and random failures of all of its hooks.
 
-It finds the depot at LOAD_DEPOT. One call in LOAD_BAD_LUCK fails; a number is kept of those that did.
+It finds the cloud at LOAD_CLOUD. One call in LOAD_BAD_LUCK fails; a number is kept of those that did.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from pathlib import Path
 
 from cloudmanager import hookimpl
 from cloudmanager.core.errors import CloudUnavailable
-from tests.faults.file_cloud import Depot, DepotPlugin
+from tests.faults.file_cloud import FileCloud, FileCloudPlugin
 
 HOOKS = ("plan_attach", "attach", "locate", "detach")
 FAILURES = "failures"
-"""A file beside the depot's, of one byte for each injected error."""
+"""A file beside the cloud's, of one byte for each injected error."""
 
 
 @hookimpl
 def register_providers() -> list[type]:
-    return DepotPlugin(Depot(Path(os.environ["LOAD_DEPOT"]))).register_providers()
+    return FileCloudPlugin(FileCloud(Path(os.environ["LOAD_CLOUD"]))).register_providers()
 
 
 def _unlucky(_hook: str) -> Callable[[], Generator[None, object, object]]:
@@ -39,7 +39,7 @@ def _unlucky(_hook: str) -> Callable[[], Generator[None, object, object]]:
 def _maybe_fail() -> None:
     """Before the provider acts, or after it, so that its answer is lost."""
     if _chance.random() * float(os.environ["LOAD_BAD_LUCK"]) < 1:
-        with _lock, (Path(os.environ["LOAD_DEPOT"]) / FAILURES).open("ab") as failures:
+        with _lock, (Path(os.environ["LOAD_CLOUD"]) / FAILURES).open("ab") as failures:
             failures.write(b".")
         raise CloudUnavailable("The cloud is not in the mood.")
 

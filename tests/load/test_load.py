@@ -18,7 +18,7 @@ from statistics import fmean
 import pytest
 
 from tests.faults import invariants
-from tests.faults.file_cloud import Depot
+from tests.faults.file_cloud import FileCloud
 from tests.faults.world import kill
 from tests.load.client import BLOCK, Client, Disk
 from tests.load.daemon import Daemon
@@ -82,7 +82,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 @pytest.mark.timeout(0)
 def test_load_and_faults_leave_the_service_quick_flat_and_clean(daemon: Daemon) -> None:
     scale = _scale()
-    disks = _make_disks(daemon.depot, scale)
+    disks = _make_disks(daemon.file_cloud, scale)
     daemon.start()
     times, stop = Latencies(), threading.Event()
     clients = [_client(number, daemon, disks, scale, stop, times) for number in range(scale.clients)]
@@ -103,8 +103,8 @@ def test_load_and_faults_leave_the_service_quick_flat_and_clean(daemon: Daemon) 
     assert times.summaries()[-1].p99 < scale.p99_seconds
 
 
-def _make_disks(depot: Path, scale: Scale) -> list[Disk]:
-    made = Depot(depot)
+def _make_disks(file_cloud: Path, scale: Scale) -> list[Disk]:
+    made = FileCloud(file_cloud)
     chance = random.Random(0)  # noqa: S311 - any bytes will do
     disks = []
     for number in range(scale.disks):
@@ -166,7 +166,7 @@ def _served(state: Path) -> dict[str, int]:
 def _end(daemon: Daemon) -> None:
     """Returns when every export is over and every disk is back."""
     deadline = time.monotonic() + END_SECONDS
-    while left := [*_served(daemon.state), *Depot(daemon.depot).tenures(), *_attached(daemon.state)]:
+    while left := [*_served(daemon.state), *FileCloud(daemon.file_cloud).holders(), *_attached(daemon.state)]:
         assert time.monotonic() < deadline, f"after {END_SECONDS:.0f} s there are still {left}"
         time.sleep(0.1)
     daemon.stop()
@@ -192,7 +192,7 @@ def _thirds(course: Course, scale: Scale) -> tuple[float, float]:
 
 def _report(scale: Scale, course: Course, clients: list[Client], times: Latencies, daemon: Daemon) -> None:
     second, last = _thirds(course, scale)
-    injected = (daemon.depot / FAILURES).stat().st_size
+    injected = (daemon.file_cloud / FAILURES).stat().st_size
     lines = [
         f"{scale.exports} exports of {scale.disks} disks by {scale.clients} clients for {scale.seconds:.0f} s: "
         f"{sum(client.made for client in clients)} exports made, {course.kills} servers killed, "

@@ -13,6 +13,8 @@ from tests.providers.gce.harness import GceHarness
 from tests.testing.broken import ALL, Broken
 
 CASES = [(provider, check) for provider in ALL for check in provider.fails]
+EVERY = 4
+"""One in so many cases runs in every run of the tests, the others with the slow ones."""
 ABOUT_HARNESSES: dict[str, dict[str, Any]] = {
     "test_exceptions_are_declared_for_checks_that_exist": {"does_not_apply": {"test_that_was_renamed": "no cloud"}},
     "test_the_errors_of_the_cloud_are_listed_or_declared_to_be_none": {"error_cases": ()},
@@ -48,7 +50,13 @@ def run(check: str, harness: Harness) -> None:
     getattr(ProviderConformance(), check.partition("[")[0])(harness, **parameters_of(check))
 
 
-@pytest.mark.parametrize(("provider", "check"), CASES, ids=[f"{p.__name__}-{c[5:]}" for p, c in CASES])
+@pytest.mark.parametrize(
+    ("provider", "check"),
+    [
+        pytest.param(*case, id=f"{case[0].__name__}-{case[1][5:]}", marks=[pytest.mark.slow] * bool(number % EVERY))
+        for number, case in enumerate(CASES)
+    ],
+)
 def test_a_broken_provider_fails_its_check(provider: type[Broken], check: str, tmp_path: Path) -> None:
     failures = (AssertionError, pytest.fail.Exception, CloudManagerError)
     with harness_of(provider)(tmp_path) as harness, pytest.raises(failures) as caught:

@@ -313,7 +313,7 @@ def test_after_a_killed_worker_cleanup_disconnects_everything(
     worker.kill()
     assert guest.agent.run(f"mountpoint {said['files']}").status == 0
     assert said["files"] in cloudmanager(guest, environment, "cleanup")
-    daemon.release(said["export"])  # or its life ends by itself
+    daemon.release(said["export"])  # or it expires by itself
 
 
 @pytest.fixture(scope="module")

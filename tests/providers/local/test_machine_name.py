@@ -1,4 +1,4 @@
-"""A disk has one canonical id for as long as a service's state directory lives, whatever becomes of /etc/machine-id."""
+"""A disk has one canonical id while a service's state directory exists, whatever becomes of /etc/machine-id."""
 
 from __future__ import annotations
 
