@@ -52,7 +52,7 @@ test-vm: setup packages-slow ## of those, the one in which providers find disks 
 	@$(BIN)/pytest -m slow tests/vm $(ARGS)
 
 .PHONY: test-faults-long
-test-faults-long: setup ## random lives and crashes for hours: FAULT_RUNS=1000 of them
+test-faults-long: setup ## random operations and crashes for hours: FAULT_RUNS=1000 sequences
 	@FAULT_RUNS=$${FAULT_RUNS:-1000} $(BIN)/pytest tests/faults --timeout 0 $(ARGS)
 
 .PHONY: test-crashes
