@@ -1,6 +1,7 @@
 """Runs the command line as a person would: as a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -67,6 +68,12 @@ def authorize(request): ...
 def locate(provider):
     return (yield)
 '''
+
+
+def worked_seconds() -> float:
+    """Processor time of processes that have ended, whatever else the processors had to do meanwhile."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class CommandLine:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from cloudmanager.cli.block_devices import loop_devices
 from cloudmanager.cli.demo.leftovers import processes
+from tests.cli.conftest import worked_seconds
 
 COMMAND = (sys.executable, "-m", "cloudmanager", "demo", "--cloud")
 CLOUDS = {"gce": "instances.attachDisk", "aws": "AttachVolume", "azure": "VirtualMachines_AttachDetachDataDisks/attach"}
@@ -42,12 +42,6 @@ def _environment(temporary: Path) -> Mapping[str, str]:
     return {**kept, **CREDENTIALS_OF_REAL_CLOUDS, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
 
 
-def _worked_seconds() -> float:
-    """By processes that have ended, whatever else the processors had to do meanwhile."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 @pytest.mark.parametrize(
     ("cloud", "attach"),
     [pytest.param(*item, marks=[pytest.mark.slow] if item[0] != "gce" else []) for item in CLOUDS.items()],
@@ -57,12 +51,12 @@ def test_it_goes_the_whole_way(temporary: Path, cloud: str, attach: str) -> None
 
     It must take less than 30 seconds on a machine that has nothing else to do: what it works, and five that it waits.
     """
-    worked_before = _worked_seconds()
+    worked_before = worked_seconds()
     answer = subprocess.run(
         [*COMMAND, cloud], env=_environment(temporary), capture_output=True, text=True, timeout=100, check=False
     )
     assert (answer.returncode, answer.stderr) == (0, ""), answer.stdout
-    assert _worked_seconds() - worked_before < 25
+    assert worked_seconds() - worked_before < 25
     assert len(re.findall(r"ready after \d+ ms: nbd://127\.0\.0\.1:\d+/", answer.stdout)) == 3
     assert f"✓ the cloud was asked once ({attach}): evidence-7 is attached to worker-1" in answer.stdout
     assert "✓ SHA-256 is the same" in answer.stdout

@@ -6,13 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from cloudmanager.cli.demo.leftovers import processes
+from tests.cli.conftest import worked_seconds
 
 COMMAND = (sys.executable, "-m", "cloudmanager", "demo")
 
@@ -39,10 +39,11 @@ def _run(temporary: Path, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_goes_the_whole_way_in_under_20_seconds(temporary: Path) -> None:
-    began = time.monotonic()
+    """On a machine that has nothing else to do: what it works, and what it waits."""
+    before = worked_seconds()
     answer = _run(temporary)
     assert (answer.returncode, answer.stderr) == (0, "")
-    assert time.monotonic() - began < 20
+    assert worked_seconds() - before < 15
     assert re.search(r"ready after \d+ ms: nbd://127\.0\.0\.1:\d+/", answer.stdout)
     assert "✓ SHA-256 is the same" in answer.stdout
     assert "✓ This line was read from a file system" in answer.stdout

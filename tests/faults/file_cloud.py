@@ -164,7 +164,7 @@ class FileCloudPlugin:
     """Offers a provider type whose providers share one cloud of files."""
 
     def __init__(self, file_cloud: FileCloud) -> None:
-        self._type = type("BoundFileCloudProvider", (FileCloudProvider,), {"files": file_cloud})
+        self._type = type("BoundFileCloudProvider", (FileCloudProvider,), {"file_cloud": file_cloud})
 
     @hookimpl
     def register_providers(self) -> list[type]:
