@@ -58,7 +58,7 @@ def test_every_permission_of_a_role_is_needed(harness: GceHarness, name: str, pe
 
 
 def test_every_setting_is_in_the_table() -> None:
-    table = PAGE.partition("## Settings")[2].partition("## What")[0]
+    table = PAGE.partition("## Settings")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert documented == set(GceSettings.model_fields)
