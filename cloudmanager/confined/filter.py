@@ -1,8 +1,8 @@
 """Which system calls a confined program may make: an allow-list, for programs that read and serve disk images.
 
-qemu-nbd, qemu-img and nbdkit run under it, and the shell that sets their limits. What is not on the list is said not
-to exist (ENOSYS), and does nothing: libraries and programs are written for older kernels, and go another way. So a
-newer library that tries a newer call first costs nobody an export, as it would if the program were killed.
+qemu-nbd, qemu-img and nbdkit run under it, and the shell that sets their limits. A call that is not on the list fails
+with ENOSYS and does nothing: libraries and programs are written for older kernels, too, and fall back. So a newer
+library that tries a newer call first costs nobody an export, as it would if the program were killed.
 
 A call in a foreign convention of the processor (32 bits, x32) kills: no program of the system makes one.
 """

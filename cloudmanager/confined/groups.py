@@ -18,7 +18,7 @@ PREFIX = "confined-"
 _PROCESSES = "cgroup.procs"
 _CONTROLLERS = ("pids", "cpu")
 _WEIGHT_OF_SHARES = 1024 / 100
-"""A group that was told nothing has 1,024 shares in version 1, and the weight 100 in version 2."""
+"""A group has by default 1,024 shares in version 1, and the weight 100 in version 2."""
 
 
 @dataclass(frozen=True)

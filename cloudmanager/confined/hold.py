@@ -1,4 +1,4 @@
-"""A server that has opened everything, and stands still until somebody has looked at what that is.
+"""A server that has opened everything, and is stopped until somebody has checked what that is.
 
 qemu-nbd calls chdir("/") once: after it has opened its images and its keys, and before it accepts its first client
 (main() in qemu-nbd.c, since 2011: "initialization is (almost) complete"). A filter (`filter.HELD_CALL`) gives that
@@ -70,7 +70,7 @@ class Hold:
             raise Ended from None
 
     def give_up(self) -> None:
-        """Of an ended process: its parent is told only after its tracer. Does nothing after a release."""
+        """Of an ended process: its parent gets the exit status only after its tracer. Does nothing after a release."""
         if not self._is_over:
             self._is_over = True
             with suppress(ChildProcessError):

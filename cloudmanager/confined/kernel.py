@@ -100,7 +100,7 @@ def pidfd_getfd(pidfd: int, number: int) -> int:
 
 
 def ptrace(request: int, pid: int, data: int = 0) -> None:
-    """A tracer is a thread: what one has seized only the same one can let go on."""
+    """A tracer is a thread: what one has seized only the same one can continue."""
     _checked(_libc.ptrace(request, pid, None, data or None))
 
 

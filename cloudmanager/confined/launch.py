@@ -54,7 +54,7 @@ class Stderr:
         return os.pread(self.fd, _LIMIT_BYTES, 0).rstrip(b"\0").decode(errors="replace")
 
     def clear(self) -> None:
-        """Forgets what an attempt has said that is made again."""
+        """Forgets the output of an attempt that is made again."""
         os.pwrite(self.fd, bytes(os.lseek(self.fd, 0, os.SEEK_CUR)), 0)
         os.lseek(self.fd, 0, os.SEEK_SET)
 
@@ -117,7 +117,7 @@ class Launch:
     limits: Limits = field(default_factory=Limits)
 
     def start(self, spawner: Spawner, deadline: float) -> Launched:
-        """Returns when it runs, with what it is shown in its place. Raises Ended, NoAnswer, Unconfinable, OSError."""
+        """Returns when it runs, with all that it is shown. Raises Ended, NoAnswer, Unconfinable, OSError."""
         for _ in range(_ATTEMPTS):
             try:
                 return self._attempt(spawner, deadline)
@@ -135,12 +135,12 @@ class Launch:
         with ExitStack() as ends:
             report, report_end = _pipe(ends)
             gate_end, gate = _pipe(ends)
-            things = ends.enter_context(self.confinement.things())
+            exposures = ends.enter_context(self.confinement.exposures())
             given = self._given(ends, report_end, gate_end)
             command = self.confinement.wrap(self._shelled(), self.command[0])
             environment = self.confinement.environment | {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
-            pid = spawner.spawn(command, environment, Descriptors(given, self.confinement.passed), things)
-            ends.callback(spawner.forget, things)
+            pid = spawner.spawn(command, environment, Descriptors(given, self.confinement.passed), exposures)
+            ends.callback(spawner.forget, exposures)
             report_end.close()
             gate_end.close()
             launched = self._found(pid, report, deadline)

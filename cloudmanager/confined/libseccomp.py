@@ -31,7 +31,7 @@ def fail(number: int) -> int:
 
 
 def trace(message: int) -> int:
-    """A tracer is asked; without one the call is said not to exist."""
+    """A tracer decides; without one the call fails with ENOSYS."""
     return _TRACE | message
 
 

@@ -1,4 +1,4 @@
-"""Where a privileged spawner puts what its programs are shown: mounts of open files, in a mount namespace of its own.
+"""How a privileged spawner shows files to its programs: mounts of open files, in a mount namespace of its own.
 
 A path is looked up again by whoever uses it, and may lead elsewhere by then. A mount that is made of a descriptor
 (open_tree(2), Linux 5.2) is the open file; in a namespace that only the spawner's thread is in, nobody can exchange it
@@ -19,9 +19,9 @@ from cloudmanager.confined.errors import Unconfinable
 from cloudmanager.confined.kernel import MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE
 from cloudmanager.linux.mounts import mounts
 
-PLACE = "/sys"
+DIRECTORY = "/sys"
 """A directory that every machine has, and nothing here needs: a tmpfs of the namespace's own covers it."""
-NULL_DEVICE = f"{PLACE}/null"
+NULL_DEVICE = f"{DIRECTORY}/null"
 _NULL = os.makedev(1, 3)
 _NOBODY = 65534
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/dev")
@@ -66,7 +66,7 @@ class Tree:
         finally:
             os.close(tree)
 
-    def place(self) -> None:
+    def expose(self) -> None:
         """Raises Unconfinable, OSError."""
         if self.is_directory:
             os.mkdir(self.path, 0o700)  # noqa: PTH102 - this thread's paths are text, as the kernel takes them
@@ -78,7 +78,7 @@ class Tree:
             raise _not_mountable(self.title, "it was deleted") from error
 
     def remove(self) -> None:
-        with suppress(OSError):  # it was never placed
+        with suppress(OSError):  # it was never exposed
             kernel.unmount(self.path)
         with suppress(OSError):
             (os.rmdir if self.is_directory else os.unlink)(self.path)
@@ -96,7 +96,7 @@ class Node:
     device: int
     is_writable: bool
 
-    def place(self) -> None:
+    def expose(self) -> None:
         _make_node(self.path, stat.S_IFBLK, self.device, 0o060 if self.is_writable else 0o040)
 
     def remove(self) -> None:
@@ -105,7 +105,7 @@ class Node:
 
 
 def new_path() -> str:
-    return f"{PLACE}/{next(_numbers)}"
+    return f"{DIRECTORY}/{next(_numbers)}"
 
 
 def set_up() -> Abilities:
@@ -114,7 +114,7 @@ def set_up() -> Abilities:
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount(None, "/", MS_REC | MS_SLAVE)
     _leave_others()
-    kernel.mount("tmpfs", PLACE, MS_NOSUID | MS_NOEXEC, "mode=0700,size=16m")
+    kernel.mount("tmpfs", DIRECTORY, MS_NOSUID | MS_NOEXEC, "mode=0700,size=16m")
     try:
         _make_node(NULL_DEVICE, stat.S_IFCHR, _NULL, 0o666)
     except PermissionError:
@@ -124,13 +124,13 @@ def set_up() -> Abilities:
 
 def _has_trees() -> bool:
     """Not before Linux 5.2, in a user namespace, nor where a container's own filter forbids it."""
-    place = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.close(kernel.open_tree(place))
+        os.close(kernel.open_tree(root))
     except OSError:
         return False
     finally:
-        os.close(place)
+        os.close(root)
     return True
 
 
@@ -138,7 +138,7 @@ def can_make_node(device: int) -> bool:
     """Not in a user namespace, nor without CAP_MKNOD, nor where a cgroup forbids that device."""
     node = Node(new_path(), device, is_writable=False)
     try:
-        node.place()
+        node.expose()
     except PermissionError:
         return False
     finally:
@@ -146,19 +146,19 @@ def can_make_node(device: int) -> bool:
     return True
 
 
-def place(things: Sequence[Tree | Node]) -> None:
+def expose(exposures: Sequence[Tree | Node]) -> None:
     """All of them, or none. Raises Unconfinable, OSError."""
     try:
-        for thing in things:
-            thing.place()
+        for each in exposures:
+            each.expose()
     except BaseException:
-        remove(things)
+        remove(exposures)
         raise
 
 
-def remove(things: Sequence[Tree | Node]) -> None:
-    for thing in things:
-        thing.remove()
+def remove(exposures: Sequence[Tree | Node]) -> None:
+    for each in exposures:
+        each.remove()
 
 
 def _not_mountable(title: str, reason: str) -> Unconfinable:

@@ -59,7 +59,7 @@ class Shown:
 
 
 class Confinement(ABC):
-    """How one program is started. Each `show` makes something visible and tells its name in there.
+    """How one program is started. Each `show` makes something visible and returns its name in the sandbox.
 
     It has duplicates of the descriptors, until it is closed.
     """
@@ -71,7 +71,7 @@ class Confinement(ABC):
         self.is_held = is_held
         """It stands still when it has opened everything (`hold`)."""
         self.aliases: dict[str, str] = {}
-        """What things are called in there → what a person calls them."""
+        """What exposures are called in there → what a person calls them."""
         self.inherited: list[int] = []
         """Descriptors that the program has under the same numbers: they say nothing of what it has opened."""
         self.environment: dict[str, str] = {}
@@ -115,7 +115,7 @@ class Confinement(ABC):
         """The filter of system calls that the launcher is given. Raises Unconfinable."""
 
     @contextmanager
-    def things(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
+    def exposures(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
         """What the spawner has to put where `wrap` says that it is. Raises Unconfinable."""
         yield []
 
@@ -254,7 +254,7 @@ class PrivilegedBubblewrap(Bubblewrap):
         super().__init__(is_held=is_held)
         self._abilities = abilities
         self._can_make_node = can_make_node
-        self._placed: list[tuple[Shown, str]] = []
+        self._exposed: list[tuple[Shown, str]] = []
         self._guarded: list[Shown] = []
         """Read-only devices that the mode of their nodes guards."""
         self._overrides = False
@@ -262,13 +262,13 @@ class PrivilegedBubblewrap(Bubblewrap):
             self._null_device = mounts.NULL_DEVICE
 
     @contextmanager
-    def things(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
+    def exposures(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
         with ExitStack() as trees:
             yield [
                 mounts.Node(path, shown.status.st_rdev, shown.is_writable)
                 if shown.is_device
                 else trees.enter_context(mounts.Tree.of(shown.fd, path, shown.title, is_writable=shown.is_writable))
-                for shown, path in self._placed
+                for shown, path in self._exposed
             ]
 
     def filter(self) -> bytes | None:
@@ -280,7 +280,7 @@ class PrivilegedBubblewrap(Bubblewrap):
     def _show_file(self, shown: Shown) -> None:
         self._overrides |= not _owner_may_open(shown)
         if self._abilities.has_trees:
-            self._place(shown, "--bind" if shown.is_writable else "--ro-bind")
+            self._expose(shown, "--bind" if shown.is_writable else "--ro-bind")
         else:
             super()._show_file(shown)
 
@@ -288,13 +288,13 @@ class PrivilegedBubblewrap(Bubblewrap):
         if not self._can_make_node(shown.status.st_rdev):
             super()._show_device(shown)
             return
-        self._place(shown, "--dev-bind")
+        self._expose(shown, "--dev-bind")
         if not shown.is_writable:
             self._guarded.append(shown)
 
-    def _place(self, shown: Shown, option: str) -> None:
+    def _expose(self, shown: Shown, option: str) -> None:
         path = mounts.new_path()
-        self._placed.append((shown, path))
+        self._exposed.append((shown, path))
         self._mounts += [option, path, shown.target]
 
     def _namespaces(self) -> list[str]:
@@ -320,23 +320,23 @@ def _found(name: str, path: str) -> str | None:
 @cache
 def system_mounts(program: str) -> tuple[str, ...]:
     """Where programs and their libraries are, as bubblewrap's options."""
-    words = ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    options = ["--ro-bind", "/usr", "/usr", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for path in map(Path, _LIBRARIES):
         if path.is_symlink():
-            words += ["--symlink", str(path.readlink()), str(path)]
+            options += ["--symlink", str(path.readlink()), str(path)]
         elif path.is_dir():
-            words += ["--ro-bind", str(path), str(path)]
+            options += ["--ro-bind", str(path), str(path)]
     directory = str(Path(program).parent)
     if not directory.startswith(("/usr/", *_LIBRARIES)):
-        words += ["--ro-bind", directory, directory]
-    return tuple(words)
+        options += ["--ro-bind", directory, directory]
+    return tuple(options)
 
 
 @lru_cache
 def _require_binds_of_descriptors(bubblewrap: str) -> None:
-    """By what it says of itself: distributions have added it to older versions."""
-    told = subprocess.run([bubblewrap, "--help"], capture_output=True, text=True, check=False).stdout
-    if "--ro-bind-fd" not in told:
+    """By its own help: distributions have added it to older versions."""
+    help_text = subprocess.run([bubblewrap, "--help"], capture_output=True, text=True, check=False).stdout
+    if "--ro-bind-fd" not in help_text:
         raise Unconfinable(
             "This bubblewrap cannot show open files (--ro-bind-fd): install version 0.10 or an update of this "
             "distribution's, or run the service as root."

@@ -65,7 +65,7 @@ class Spawner:
         self.groups = Groups.find()
         self._thread = ThreadPoolExecutor(1, "spawn")
         self._cleaner = ThreadPoolExecutor(1, "unmount")
-        self._abilities = self._thread.submit(self._live_apart)
+        self._abilities = self._thread.submit(self._enter_namespaces)
         wait([self._abilities])
 
     def confinement(self, *, is_held: bool = True) -> Confinement:
@@ -75,18 +75,18 @@ class Spawner:
             return Bare(is_held=is_held)
         if not self._is_privileged:
             return UserBubblewrap(is_held=is_held)
-        return PrivilegedBubblewrap(self._live(), self.can_make_node, is_held=is_held)
+        return PrivilegedBubblewrap(self._namespaces_entered(), self.can_make_node, is_held=is_held)
 
     def spawn(
         self,
         command: Sequence[str],
         environment: Mapping[str, str],
         descriptors: Descriptors,
-        things: Sequence[mounts.Tree | mounts.Node] = (),
+        exposures: Sequence[mounts.Tree | mounts.Node] = (),
     ) -> int:
-        """Returns its pid; it finds the `things` where they are to be until `forget`. Raises Unconfinable."""
+        """Returns its pid; it finds the `exposures` where they are to be until `forget`. Raises Unconfinable."""
         try:
-            return self._run(_spawn, command, environment, descriptors, things)
+            return self._run(_spawn, command, environment, descriptors, exposures)
         except OSError as error:
             raise Unconfinable(
                 f"{command[0]} cannot be started: {error.strerror}.", is_passing=error.errno in _PASSING
@@ -107,11 +107,11 @@ class Spawner:
             return None
         return group
 
-    def forget(self, things: Sequence[mounts.Tree | mounts.Node]) -> None:
+    def forget(self, exposures: Sequence[mounts.Tree | mounts.Node]) -> None:
         """Whoever was to find them has. To take mounts away takes the kernel a while, in which others are started."""
-        if things:
+        if exposures:
             with suppress(RuntimeError):  # closed: the namespace goes with its threads
-                self._cleaner.submit(mounts.remove, things)
+                self._cleaner.submit(mounts.remove, exposures)
 
     def settle(self) -> None:
         """Waits until what was to be forgotten is gone."""
@@ -131,7 +131,7 @@ class Spawner:
     ) -> None:
         self.close()
 
-    def _live_apart(self) -> mounts.Abilities:
+    def _enter_namespaces(self) -> mounts.Abilities:
         """Raises OSError, Unconfinable."""
         kernel.unshare(kernel.CLONE_FS | (kernel.CLONE_NEWNET if self._is_privileged else 0))
         abilities = mounts.set_up() if self._is_privileged else _NONE
@@ -141,8 +141,8 @@ class Spawner:
             kernel.filter_system_calls(system_calls.hold_only())
         return abilities
 
-    def _live(self) -> mounts.Abilities:
-        """What `_live_apart` has said. Raises Unconfinable."""
+    def _namespaces_entered(self) -> mounts.Abilities:
+        """What `_enter_namespaces` has found. Raises Unconfinable."""
         try:
             return self._abilities.result()
         except CancelledError as error:
@@ -162,7 +162,7 @@ class Spawner:
 
     def _run(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:
         """In the thread. Raises Unconfinable, and what the function raises."""
-        self._live()
+        self._namespaces_entered()
         try:
             return self._thread.submit(function, *arguments, **options).result()
         except (CancelledError, RuntimeError) as error:
@@ -189,9 +189,9 @@ def _spawn(
     command: Sequence[str],
     environment: Mapping[str, str],
     descriptors: Descriptors,
-    things: Sequence[mounts.Tree | mounts.Node],
+    exposures: Sequence[mounts.Tree | mounts.Node],
 ) -> int:
-    mounts.place(things)
+    mounts.expose(exposures)
     # Python opens nothing that is inherited; a library might.
     kernel.close_on_exec_from(_FIRST_AFTER_STANDARD)
     try:
@@ -204,5 +204,5 @@ def _spawn(
             setsigdef=_IGNORED_BY_PYTHON,
         )
     except BaseException:
-        mounts.remove(things)
+        mounts.remove(exposures)
         raise

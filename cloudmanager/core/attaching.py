@@ -1,4 +1,4 @@
-"""Attaches a disk to this node, locates it, and lets it go: always by a plan that was committed first."""
+"""Attaches a disk to this node, locates and detaches it: always by a plan that was committed first."""
 
 import logging
 from collections.abc import Sequence
@@ -61,9 +61,10 @@ class Attachments:
         self._locks = locks
         self._is_ending = False
         self._never_located: set[str] = set()
+        """Disks that were attached here without being located yet: nothing can have been written to them."""
 
     def stop_lingering(self) -> None:
-        """From now on a disk is let go of when its last export has ended."""
+        """From now on a disk is detached when its last export has ended."""
         self._is_ending = True
 
     def ensure(self, live: Sequence[ExportRecord]) -> None:
@@ -128,7 +129,7 @@ class Attachments:
         if record and not _is_of_another(record, disk):
             self._disown(record)
 
-    def let_go(self, canonical_id: str) -> float | None:
+    def detach_unused(self, canonical_id: str) -> float | None:
         """Ends the attachment of a disk without exports, if it is ours. Returns until when it lingers.
 
         Raises what the provider raises, after keeping it on the attachment.
@@ -176,13 +177,13 @@ class Attachments:
             self._store.attachments.set_state(record, AttachmentState.ATTACHING, Problem.of(error))
             raise
         if attachment.request_id != record.plan.request_id:
-            self._leave_to_others(record, attachment)
+            self._leave_foreign(record, attachment)
             return
         if not record.plan.proof:
             keep(CONFIRMED)
         self._store.attachments.set_state(record, AttachmentState.ATTACHED)
 
-    def _leave_to_others(self, record: AttachmentRecord, attachment: Attachment) -> None:
+    def _leave_foreign(self, record: AttachmentRecord, attachment: Attachment) -> None:
         """The disk is exported as it is, and never detached."""
         problem = _unproved(record, attachment.reason)
         log.warning("%s is not taken for ours: %s", record.plan.disk.id, problem.detail)

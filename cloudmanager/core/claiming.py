@@ -1,4 +1,4 @@
-"""What a client asks for becomes a claim: checked by itself, by policies, and against everybody else's claims."""
+"""Turns a client's request into a claim: checked by itself, by policies, and against all other claims."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ from cloudmanager.core.store import Store
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """What a client asks for."""
+    """A client's request for a disk."""
 
     disk: str
     access: Access
@@ -49,8 +49,8 @@ class ClaimRequest:
     def digest(self) -> str:
         """The same for the same request, whatever its key."""
         seconds = None if self.ttl is None else self.ttl.total_seconds()
-        words = [self.disk, self.access, self.holder, seconds, self.note]
-        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
+        fields = [self.disk, self.access, self.holder, seconds, self.note]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
 
 
 class Claiming:
@@ -73,45 +73,45 @@ class Claiming:
         self._clock = clock
         self._is_ending = is_ending
 
-    def claim(self, export_id: str, wanted: ClaimRequest) -> ExportRecord:
+    def claim(self, export_id: str, request: ClaimRequest) -> ExportRecord:
         """The export, under that id unless the idempotency key has given it another one before."""
-        disk_id = DiskId.parse(wanted.disk)
+        disk_id = DiskId.parse(request.disk)
         provider = self._plugins[disk_id.provider]
-        wanted.check()
-        life = self.life(wanted.ttl)
-        key, digest = wanted.idempotency_key, wanted.digest
+        request.check()
+        life = self.life(request.ttl)
+        key, digest = request.idempotency_key, request.digest
         if key is not None and (earlier := self._store.claims.replayed(key, digest)):
             return earlier
-        self._refuse_at_the_end()
-        self._store.maintenance.refuse(disk_id.provider, self._node)  # before a cloud is asked that may be why
+        self._refuse_when_ending()
+        # First: a cloud that is down may be why it is paused.
+        self._store.maintenance.refuse(disk_id.provider, self._node, self._clock.boottime())
         disk = provider.describe(disk_id)
-        record = self._record(export_id, disk, wanted, life)
-        if wanted.access not in disk.access:
+        record = self._record(export_id, disk, request, life)
+        if request.access not in disk.access:
             self._store.claims.refuse_conflict(record)  # if an export holds the disk, its holder is named
-            raise _unsupported(disk, wanted.access)
+            raise _unsupported(disk, request.access)
         if self._plugins.have_policies:
-            request = ExportRequest(disk, wanted.access, wanted.holder, self._is_attached(disk))
-            self._plugins.authorize(request)
-        self._refuse_at_the_end()  # what was asked may have taken its time
+            self._plugins.authorize(ExportRequest(disk, request.access, request.holder, self._is_attached(disk)))
+        self._refuse_when_ending()  # the calls above may have taken long
         return self._store.claims.add(record, key, digest)
 
     def life(self, ttl: timedelta | None) -> timedelta:
-        """How long an export lives that is asked for with that. Raises InvalidRequest."""
+        """How long an export with that request lives. Raises InvalidRequest."""
         limits = self._settings
         life = timedelta(seconds=limits.default_ttl_seconds) if ttl is None else ttl
         if not timedelta(seconds=1) <= life <= timedelta(seconds=limits.max_ttl_seconds):
             raise InvalidRequest(f"ttl_seconds must be from 1 to {limits.max_ttl_seconds}.")
         return life
 
-    def _record(self, export_id: str, disk: Disk, wanted: ClaimRequest, life: timedelta) -> ExportRecord:
+    def _record(self, export_id: str, disk: Disk, request: ClaimRequest, life: timedelta) -> ExportRecord:
         now, boottime = self._clock.now(), self._clock.boottime()
         return ExportRecord(
             id=export_id,
             node=self._node,
             disk=disk,
-            access=wanted.access,
-            holder=wanted.holder,
-            note=wanted.note,
+            access=request.access,
+            holder=request.holder,
+            note=request.note,
             state=ExportState.PENDING,
             name=new_export_name(),
             created_at=now,
@@ -125,7 +125,7 @@ class Claiming:
         record = self._store.attachments.get(self._node, disk.canonical_id)
         return record is not None and record.state in (AttachmentState.ATTACHED, AttachmentState.FOREIGN)
 
-    def _refuse_at_the_end(self) -> None:
+    def _refuse_when_ending(self) -> None:
         if self._is_ending.is_set():
             raise ShuttingDown("The service is being stopped and takes no new exports. Ask again when it runs.")
 

@@ -1,4 +1,4 @@
-"""When this node was last seen alive, by both of its clocks: what a reboot leaves of an export's life is told by it.
+"""When this node was last seen alive, by both of its clocks: it says how much of an export's life a reboot has left.
 
 The boot clock starts again at a reboot, so only the wall clock can tell how long the machine was away, and the wall
 clock jumps. With a reading of both at the same moment, what was left by then is known from the boot clock alone, and a
@@ -51,7 +51,7 @@ class ClockReadings:
     def note(self, *, is_last: bool = False) -> None:
         """Call it every few seconds; it writes now and then, and whenever the wall clock has jumped."""
         now = Reading.now(self._clock)
-        if not is_last and self._noted is not None and not _tells_more(now, self._noted):
+        if not is_last and self._noted is not None and not _is_worth_noting(now, self._noted):
             return
         try:
             write_whole(self._path, json.dumps(asdict(now)))
@@ -62,7 +62,7 @@ class ClockReadings:
     def life_left(self, record: ExportRecord, longest: timedelta) -> timedelta:
         """Of an export that was claimed in an earlier boot: negative when it has expired.
 
-        `longest` bounds it where nothing is known of that boot but the wall clock's word.
+        `longest` bounds it where only the wall clock is known of that boot.
         """
         seen, now = self.read(), self._clock.now()
         if seen is None or seen.boot_id != record.boot_id:
@@ -78,7 +78,7 @@ class ClockReadings:
             return None
 
 
-def _tells_more(now: Reading, noted: Reading) -> bool:
+def _is_worth_noting(now: Reading, noted: Reading) -> bool:
     return (
         now.boot_id != noted.boot_id
         or now.boottime - noted.boottime >= EVERY_SECONDS

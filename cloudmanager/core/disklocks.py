@@ -40,7 +40,7 @@ class DiskLocks:
 
     @classmethod
     def open(cls, path: Path, owner: str) -> Self:
-        """Makes the directory where it is missing. `owner` is what others are told of this service.
+        """Makes the directory where it is missing. `owner` is how others name this service in their messages.
 
         Raises ConfigurationError for one in which anybody else could put or remove something.
         """
@@ -85,7 +85,7 @@ class DiskLocks:
     def held(self, claims: Mapping[str, bool]) -> Iterator[tuple[int, ...]]:
         """Locks disks: canonical id, or `kernel_name` → whether exclusively.
 
-        At the end we let go; who has inherited them goes on.
+        At the end they are released here, but not by a process that has inherited them.
 
         Raises AccessConflict where another service serves one in a way that excludes this, DiskInUse (retriable) while
         another service detaches one.

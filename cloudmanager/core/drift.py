@@ -100,7 +100,7 @@ class Drift:
         self._poke: Callable[[str], None] = lambda _: None
         self._served: dict[str, _Served] = {}
         self._found: dict[str, dict[str, tuple[_Served, Sighting]]] = defaultdict(dict)
-        self._silent: dict[str, tuple[_Served, Sighting]] = {}
+        self._unresponsive: dict[str, tuple[_Served, Sighting]] = {}
         """Those whose servers do not answer."""
         self._shown: dict[str, Problem | None] = {}
         """What an export shows, where that is known."""
@@ -131,7 +131,7 @@ class Drift:
     def ended(self, export_id: str) -> None:
         with self._lock:
             self._served.pop(export_id, None)
-            self._silent.pop(export_id, None)
+            self._unresponsive.pop(export_id, None)
             self._shown.pop(export_id, None)
 
     def findings(self, canonical_id: str) -> list[Sighting]:
@@ -164,11 +164,11 @@ class Drift:
                 continue
             with self._lock:
                 if now.problem and self._served.get(served.export_id) is served:
-                    self._silent[served.export_id] = (served, now)
+                    self._unresponsive[served.export_id] = (served, now)
                 else:
-                    self._silent.pop(served.export_id, None)
-            words = now.problem.detail if now.problem else "Its server answers again."
-            log.warning("export %s of %s: %s", served.export_id, served.disk.id, words)
+                    self._unresponsive.pop(served.export_id, None)
+            message = now.problem.detail if now.problem else "Its server answers again."
+            log.warning("export %s of %s: %s", served.export_id, served.disk.id, message)
             self._report(served, now)
 
     def look(self, provider: Provider) -> float:
@@ -227,16 +227,16 @@ class Drift:
 
     def _hear(self, served: _Served) -> Sighting:
         """Whether its server answers, which is seen to as far as that harms nobody."""
-        words = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
-        if words is None:
+        message = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
+        if message is None:
             return Sighting(served.export_id)
-        return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(words, retriable=True)))
+        return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(message, retriable=True)))
 
     def _heard(self, served: _Served) -> Sighting:
         """When it was last listened for."""
         with self._lock:
-            silent, finding = self._silent.get(served.export_id, (None, None))
-            return finding if finding and silent is served else Sighting(served.export_id)
+            unresponsive, finding = self._unresponsive.get(served.export_id, (None, None))
+            return finding if finding and unresponsive is served else Sighting(served.export_id)
 
     def _locate(self, provider: Provider, disks: Mapping[DiskId, Disk]) -> tuple[Mapping[DiskId, Located], float]:
         """Where they are, and for how many seconds the provider does not want to be asked again."""

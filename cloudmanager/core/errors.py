@@ -3,7 +3,7 @@
 CloudManagerError
 ├── InvalidRequest              the caller must change the request
 │   ├── InvalidDiskId
-│   ├── AmbiguousDisk           several disks have that name: the candidates are told
+│   ├── AmbiguousDisk           several disks have that name: the message lists the candidates
 │   ├── UnsupportedAccess       the disk cannot be exported that way
 │   ├── IdempotencyMismatch     the key was used for another request
 │   └── InvalidContent          what was sent for a disk is not made as it should be
@@ -12,7 +12,7 @@ CloudManagerError
 │   ├── NodeNotFound
 │   ├── DiskNotFound
 │   └── ExportNotFound
-├── Refused                     a policy plugin said no
+├── Refused                     a policy plugin refuses it
 ├── ProviderPaused              an operator lets it make no new exports
 ├── NodeDraining                an operator lets it take no new exports
 ├── NodeDisplaced               another service has taken this one's name over
@@ -63,7 +63,7 @@ CloudManagerError
 from typing import ClassVar
 
 _RESTART_SECONDS = 10.0
-"""When a client that was told that the service ends may expect the next one."""
+"""When a client may expect the next service after one that ends."""
 
 
 class CloudManagerError(Exception):

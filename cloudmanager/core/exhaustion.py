@@ -23,7 +23,7 @@ _NO_PROCESS = (
     "in its unit, `ulimit -u`, pids.max), or the machine is out of memory."
 )
 _NO_THREAD = "can't start new thread"
-"""Python's words; it has no type of its own for that."""
+"""Python's message; it has no exception type for that."""
 
 
 def exhausted(error: BaseException, *, is_start: bool = False) -> ResourcesExhausted | None:

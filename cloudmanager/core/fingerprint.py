@@ -1,4 +1,4 @@
-"""What the kernel says of a device while a server has it open. It costs a few system calls, and nobody is asked.
+"""What the kernel says of a device while a server has it open. It costs a few system calls, and no request to a cloud.
 
 An image is looked at by its name, for as long as that leads to the very file that the server has open.
 
@@ -55,7 +55,7 @@ class Fingerprint:
         return bool(self.sequence and self.sizes)
 
     def change(self, pid: Callable[[], int | None]) -> Change:
-        """`pid` gives the server's that has it open, where it lives. It is asked only where names do not tell.
+        """`pid` gives the server's that has it open, where it lives. It is used only where names are not enough.
 
         Raises ResourcesExhausted.
         """

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 def is_replaced(claimed: Disk, incarnation: str, created_at: datetime | None = None) -> bool:
     """Whether what has the disk's name now is another disk, for certain.
 
-    What an older version has stored has no incarnation; its source's time of creation tells as much. Where neither
-    is known, nothing is certain.
+    What an older version has stored has no incarnation; its source's time of creation identifies it as well.
+    Where neither is known, nothing is certain.
     """
     if claimed.incarnation and incarnation:
         return claimed.incarnation != incarnation
@@ -45,7 +45,7 @@ def learned(claimed: Disk, device: Device) -> Disk:
     if claimed.incarnation or not device.incarnation:
         return claimed
     if claimed.created_at is None:
-        log.warning("%s was claimed by an older version: whether it was replaced since cannot be told", claimed.id)
+        log.warning("%s was claimed by an older version: it is not known whether it was replaced since", claimed.id)
         return claimed
     return replace(claimed, incarnation=device.incarnation)
 
@@ -64,7 +64,7 @@ def refuse_other(provider: "Provider", claimed: Disk) -> None:
 
 
 def refuse_device_of_other(provider: "Provider", claimed: Disk, device: Device) -> None:
-    """As `refuse_other`, for a device that was just located: nobody is asked where `locate` itself has looked."""
+    """As `refuse_other`, for a device that was just located: no provider is asked where `locate` itself has looked."""
     if device.incarnation:
         refuse_replaced(claimed, device.incarnation)
     elif claimed.incarnation:

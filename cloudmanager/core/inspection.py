@@ -54,14 +54,14 @@ def is_container(file: BinaryIO) -> bool:
 class Turns:
     """So many inspections at a time: one may take seconds, and threads that wait for it are missing elsewhere."""
 
-    def __init__(self, at_once: int = 2, patience_seconds: float = 2.0) -> None:
+    def __init__(self, at_once: int = 2, wait_seconds: float = 2.0) -> None:
         self._free = BoundedSemaphore(at_once)
-        self._patience_seconds = patience_seconds
+        self._wait_seconds = wait_seconds
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Raises DeviceNotReady when none was free for so long."""
-        if not self._free.acquire(timeout=self._patience_seconds):
+        if not self._free.acquire(timeout=self._wait_seconds):
             raise DeviceNotReady("Other images are being inspected, which takes long. Ask again.", retry_after=5)
         try:
             yield
@@ -78,7 +78,7 @@ def _translated() -> Iterator[None]:
 
 
 def translated(problem: images.ImageProblem) -> CloudManagerError:
-    """The same in the core's words."""
+    """The same as an error of the core."""
     kind = next(ours for theirs, ours in _TRANSLATIONS if isinstance(problem, theirs))
     return kind(problem.detail + _advice(problem))
 

@@ -1,4 +1,4 @@
-"""The words of the domain, as frozen data."""
+"""The terms of the domain, as frozen data."""
 
 import re
 from collections.abc import Mapping
@@ -99,7 +99,7 @@ class Disk:
 
     id: DiskId
     canonical_id: str
-    """Names the disk world-wide, however it was spelled and whichever provider is asked; a partition has its disk's."""
+    """Names the disk world-wide, however it was spelled and whichever provider answers; a partition has its disk's."""
     size_bytes: int
     """What a client will see: the virtual size of an image."""
     format: str = "raw"
@@ -144,7 +144,7 @@ class Device:
     format: str = "raw"
     """QEMU's name of the format. Decided by us, never probed."""
     driver_options: Mapping[str, str] = field(default_factory=dict)
-    """What QEMU's driver of the format must be told, by its own names, to read the image as it was inspected."""
+    """Options of QEMU's driver of the format, by its own names, with which it reads the image as it was inspected."""
     is_block: bool = False
     """A block device, not a file."""
     logical_sector_bytes: int = 512
@@ -179,8 +179,8 @@ class AttachPlan:
     is_present: bool = False
     """The disk was attached here when the plan was made, so the attachment is not ours and is never detached."""
     proof: str = ""
-    """What `attach` has kept of its request, in the provider's own words: by it the attachment is known as the plan's
-    after a crash. Empty until something was kept."""
+    """What `attach` has kept of its request, in a form of its own: by it the attachment is known as the plan's after a
+    crash. Empty until something was kept."""
 
     def attachment(self) -> "Attachment":
         """What the plan makes when it is carried out."""
@@ -333,14 +333,14 @@ class Export:
 
 @dataclass(frozen=True)
 class Query:
-    """Which disks `find` is asked for. An empty field does not restrict."""
+    """Which disks `find` looks for. An empty field does not restrict."""
 
     text: str = ""
     """A part of the name, in any letter case."""
     location: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     state: str = ""
-    """The cloud's own word for a disk's state."""
+    """A disk's state as the cloud calls it."""
 
 
 @dataclass(frozen=True)

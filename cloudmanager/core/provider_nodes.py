@@ -10,14 +10,14 @@ from cloudmanager.core.errors import CloudManagerError, CloudUnavailable
 from cloudmanager.core.model import Finding, Node, Problem, Severity
 from cloudmanager.core.plugins import Plugins, Provider
 
-PATIENCE_SECONDS = 15.0
+START_TIMEOUT_SECONDS = 15.0
 """How long the start waits for answers. A machine's own cloud answers at once, unless there is an outage."""
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ProviderNode:
-    """What one provider says: this machine, or why it cannot say."""
+    """What one provider answers: this machine, or the error."""
 
     node: Node | None = None
     error: CloudManagerError | None = None
@@ -26,9 +26,9 @@ class ProviderNode:
 class ProviderNodes:
     """Asks every provider at once, and again those that cannot say for now: one cloud's outage is not another's."""
 
-    def __init__(self, plugins: Plugins, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, plugins: Plugins, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         self._plugins = plugins
-        self._patience_seconds = patience_seconds
+        self._timeout_seconds = timeout_seconds
         self._known: dict[str, ProviderNode] = {}
         self._answered = threading.Condition()
         self._closing = threading.Event()
@@ -37,7 +37,7 @@ class ProviderNodes:
         """Returns when each provider has answered, or has had its time. Raises what is final: the setup is wrong."""
         for provider in self._plugins:
             threading.Thread(target=self._ask, args=(provider,), name=f"ask {provider.name}", daemon=True).start()
-        deadline = time.monotonic() + self._patience_seconds
+        deadline = time.monotonic() + self._timeout_seconds
         for provider in self._plugins:
             error = self._first_answer(provider.name, deadline).error
             if error is None:
@@ -49,7 +49,7 @@ class ProviderNodes:
     def of(self, provider: str) -> ProviderNode:
         """What is known now. Asks nobody."""
         with self._answered:
-            return self._known.get(provider) or _silent(provider)
+            return self._known.get(provider) or _not_answered(provider)
 
     def findings(self) -> list[Finding]:
         """One for each provider that cannot say."""
@@ -61,7 +61,7 @@ class ProviderNodes:
         ]
 
     def close(self) -> None:
-        """Nobody is asked again. A question that hangs is left to hang."""
+        """Asks no provider again. A call that hangs is left alone."""
         self._closing.set()
 
     def _first_answer(self, provider: str, deadline: float) -> ProviderNode:
@@ -84,8 +84,8 @@ class ProviderNodes:
             self._closing.wait(again - now)
 
 
-def problem_of(whereabout: ProviderNode) -> Problem | None:
-    return None if whereabout.error is None else Problem.of(whereabout.error)
+def problem_of(answer: ProviderNode) -> Problem | None:
+    return None if answer.error is None else Problem.of(answer.error)
 
 
 def _answer(provider: Provider) -> ProviderNode:
@@ -95,5 +95,5 @@ def _answer(provider: Provider) -> ProviderNode:
         return ProviderNode(error=error)
 
 
-def _silent(provider: str) -> ProviderNode:
-    return ProviderNode(error=CloudUnavailable(f"Provider {provider} has not said yet who this machine is."))
+def _not_answered(provider: str) -> ProviderNode:
+    return ProviderNode(error=CloudUnavailable(f"Provider {provider} has not answered yet who this machine is."))

@@ -46,7 +46,7 @@ class Readiness:
         )
 
     def _store_finding(self) -> Finding:
-        """It is read now. The last write tells whether it can be written: it is half a minute old at the most, and one
+        """It is read now. The last write shows whether it can be written: it is half a minute old at the most, and one
         that failed is tried again with every resync.
         """
         try:

@@ -135,7 +135,7 @@ class Reconciler:
         if live:
             due += [min(record.expires_boottime for record in live), *self._serve(canonical_id, live)]
         elif not due:
-            due += self._let_go(canonical_id)
+            due += self._detach_unused(canonical_id)
         return min(due, default=None)
 
     # Exports
@@ -291,7 +291,7 @@ class Reconciler:
     def _start_servers(self, exports: Sequence[ExportRecord], device: Device) -> list[float]:
         ports: dict[str, int] = {}
         due: list[float] = []
-        if self._stopping.is_set():  # an attach may have hung until the servers were let go
+        if self._stopping.is_set():  # an attach may have hung until the servers were closed
             return due
         for record in exports:
             try:
@@ -368,15 +368,15 @@ class Reconciler:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
         left = self._clock_readings.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
-        self._store.exports.rebase(record, left)  # last: from here on nothing tells that there was a reboot
+        self._store.exports.rebase(record, left)  # last: from here on nothing shows that there was a reboot
 
-    def _let_go(self, canonical_id: str) -> list[float]:
+    def _detach_unused(self, canonical_id: str) -> list[float]:
         """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
         now = self._clock.boottime()
         if (not_before := self._backoff.until(canonical_id)) > now:
             return [not_before]
         try:
-            lingers_until = self._attachments.let_go(canonical_id)
+            lingers_until = self._attachments.detach_unused(canonical_id)
         except CloudManagerError as error:
             return [self._backoff.strike(canonical_id, now, at_least=error.retry_after)]
         self._backoff.forgive(canonical_id)
@@ -413,7 +413,7 @@ class Reconciler:
                 self._look_at_all()
                 self._clock_readings.note()
                 now = self._clock.boottime()
-                if now >= next_heartbeat or self._store.write_failure:  # who asks is told when it takes writes again
+                if now >= next_heartbeat or self._store.write_failure:  # readiness notices when it takes writes again
                     self._store.nodes.seen(self._node)
                     self._store.exports.prune(self._node, self._settings.keep_closed_seconds)
                     next_heartbeat = now + HEARTBEAT_SECONDS
@@ -423,7 +423,7 @@ class Reconciler:
     def _look_at_all(self) -> None:
         """At every disk that wants work, one after the other: requests would have to wait for all at once."""
         now = self._clock.boottime()
-        disks = sorted(self._store.unsettled_disks(self._node, now, self._servers.is_alive))
+        disks = sorted(self._store.disks_with_work(self._node, now, self._servers.is_alive))
         for number, canonical_id in enumerate(disks):
             self._queue.put(canonical_id, now + self._settings.reconcile_seconds * number / len(disks))
 

@@ -155,8 +155,8 @@ class NbdSettings(Table):
         120,
         ge=1,
         le=86400,
-        description="A client that cannot be reached for this long, or takes in nothing of what it asked for, has "
-        "vanished: its connection is ended, and another client can have its place.",
+        description="A client that cannot be reached for this long, or takes in no answer, has "
+        "vanished: its connection is ended, and another client can have its connection slot.",
     )
     tls: Literal["off", "psk", "x509"] = Field(
         "off",
@@ -226,8 +226,8 @@ class NbdSettings(Table):
     @model_validator(mode="after")
     def _safe_beyond_loopback(self) -> Self:
         if not is_loopback(self.listen) and self.tls == "off" and not self.insecure:
-            ways = 'tls = "psk" or "x509", or insecure = true'
-            raise ValueError(f'listen = "{self.listen}" is beyond loopback: set {ways}')
+            options = 'tls = "psk" or "x509", or insecure = true'
+            raise ValueError(f'listen = "{self.listen}" is beyond loopback: set {options}')
         return self
 
 
@@ -249,7 +249,7 @@ class ExportSettings(Table):
         description="Size that a scratch export's overlay may reach; then writes get ENOSPC.",
     )
     keep_closed_seconds: int = Field(
-        86400, ge=0, description="How long a closed or failed export can still be asked for."
+        86400, ge=0, description="How long a closed or failed export can still be looked up."
     )
     reconcile_seconds: float = Field(
         5, gt=0, description="How often every disk is compared with the store even when nothing happened."
@@ -340,9 +340,9 @@ def explain(error: ValidationError, prefix: str = "", hints: Mapping[str, str] |
     return lines
 
 
-def near_miss(word: str, known: Iterable[str]) -> str:
+def near_miss(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'listen'?"`, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

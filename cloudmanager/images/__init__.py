@@ -1,7 +1,7 @@
 """What is in an image file: its format, its size, and what it refers to. Shared by the service and its clients.
 
-QEMU never probes a format here: `inspect` decides it, and the server is told. The order of the decision is what makes
-it safe:
+QEMU never probes a format here: `inspect` decides it, and the server gets it as an option. The order of the
+decision makes it safe:
 
 1. A container's magic where that container has it, at the start of the file, wins over everything further back: a
    cluster of a qcow2 image may well hold something that looks like an ISO, a VHD footer or a dmg trailer, and QEMU's

@@ -34,7 +34,7 @@ class DamagedImage(ImageProblem):
 
 
 class TruncatedImage(DamagedImage):
-    """Its end is missing. QEMU would read zeros there, without a word."""
+    """Its end is missing. QEMU would read zeros there, without an error."""
 
 
 class UnsafeImage(ImageProblem):

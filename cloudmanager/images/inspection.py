@@ -33,7 +33,7 @@ def inspect(
 
     With its `path` a piece of a disk is known by its name and its neighbours. With `allow_backing` an image may name a
     backing file, which the caller has to check; any other reference stays refused. Without `check_tables` whatever can
-    be told by headers is told in a moment; whether the image is whole is not. Raises ImageProblem.
+    be known from headers takes a moment; whether the image is whole is not. Raises ImageProblem.
     """
     source = Source(file, has_tables=check_tables)
     _refuse_empty(source)
@@ -76,7 +76,7 @@ def _read(source: Source) -> Image:
         return _READERS[kind.name](source) if kind.name in _READERS else _refuse_format(kind)
     image = _by_footer(source)
     if kind and image is None:
-        raise NotADisk(f"This is {kind.words}, not a disk. {_ADVICE[kind.group]}", kind.words)
+        raise NotADisk(f"This is {kind.description}, not a disk. {_ADVICE[kind.group]}", kind.description)
     return image or _raw(source)
 
 
@@ -121,6 +121,6 @@ def _by_footer(source: Source) -> Image | None:
 
 def _refuse_format(kind: FileKind) -> Image:
     raise UnsupportedImage(
-        f"This is {kind.words}, a format that is not read here. Convert it to qcow2 or raw with its own program, or "
-        "with `qemu-img convert -O qcow2` where QEMU reads it."
+        f"This is {kind.description}, a format that is not read here. Convert it to qcow2 or raw with its own "
+        "program, or with `qemu-img convert -O qcow2` where QEMU reads it."
     )

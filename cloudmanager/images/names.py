@@ -64,7 +64,7 @@ def _belongs(path: Path, other: Path) -> bool:
 
 
 def has_footer(name: str) -> bool:
-    """Whether the format that the name promises may be told by a file's end only: of a fixed VHD, a dmg."""
+    """Whether the format that the name promises shows only at a file's end: of a fixed VHD, a dmg."""
     return name.lower().endswith((".vhd", ".dmg"))
 
 
@@ -90,29 +90,29 @@ def _neighbours(name: str, path: Path) -> Iterator[str]:
         match = pattern.fullmatch(name)
         if match is None:
             continue
-        stem, place = match[1], match[2]
-        is_numbered = place.isdigit()
-        if is_numbered and not place.startswith("0") and path.with_name(stem.rstrip(".")).exists():
+        stem, position = match[1], match[2]
+        is_numbered = position.isdigit()
+        if is_numbered and not position.startswith("0") and path.with_name(stem.rstrip(".")).exists():
             return  # disk.img beside disk.img.10: copies of it
-        for other in _around_number(place) if is_numbered else _around_letters(place):
+        for other in _around_number(position) if is_numbered else _around_letters(position):
             yield stem + other
         return
 
 
-def _around_number(place: str) -> Iterator[str]:
-    number = int(place)
+def _around_number(position: str) -> Iterator[str]:
+    number = int(position)
     if number:
-        yield str(number - 1).zfill(len(place))
-    yield str(number + 1).zfill(len(place))
+        yield str(number - 1).zfill(len(position))
+    yield str(number + 1).zfill(len(position))
 
 
-def _around_letters(place: str) -> Iterator[str]:
+def _around_letters(position: str) -> Iterator[str]:
     """aa, ab … az, ba."""
-    first = "a" if place.islower() else "A"
+    first = "a" if position.islower() else "A"
     number = 0
-    for letter in place:
+    for letter in position:
         number = number * 26 + ord(letter) - ord(first)
     for other in (number - 1, number + 1):
-        if 0 <= other < 26 ** len(place):
-            digits = [other // 26**power % 26 for power in reversed(range(len(place)))]
+        if 0 <= other < 26 ** len(position):
+            digits = [other // 26**power % 26 for power in reversed(range(len(position)))]
             yield "".join(chr(ord(first) + digit) for digit in digits)

@@ -179,10 +179,10 @@ def _extensions(source: Source, header: _Header) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_not_truncated(source: Source, header: _Header) -> None:
-    """QEMU reads zeros where a truncated image ends, without a word: that must not pass as the disk's content.
+    """QEMU reads zeros where a truncated image ends, without an error: that must not pass as the disk's content.
 
     Every mapped cluster must be inside the file. Where there are too many to look at them all, the reference counts
-    tell at once how far the file should reach; but a count can also be left over from a crash, and while the image is
+    show at once how far the file should reach; but a count can also be left over from a crash, and while the image is
     dirty the counts say nothing.
     """
     is_counted_within = not header.features & _DIRTY and _last_counted_cluster(source, header) < source.size

@@ -36,7 +36,7 @@ class FileKind:
 
     name: str
     """Short, for programs: gzip, tar, ova, ewf, qcow2…"""
-    words: str
+    description: str
     """For people, with an article: "a gzip file"."""
     group: Group
 
@@ -44,7 +44,7 @@ class FileKind:
 def recognise(head: bytes, size_bytes: int | None = None) -> FileKind | None:
     """The kind of a file whose first HEAD_BYTES, or all that there are, are `head`; None for a raw disk.
 
-    Without its size a text, which is only told from a disk by not having whole sectors, is not known.
+    Without its size a text, which differs from a disk only in not having whole sectors, is not recognised.
     """
     return _image(head) or _marked(head) or _structured(head) or _document(head, size_bytes)
 
@@ -61,7 +61,9 @@ def _marked(head: bytes) -> FileKind | None:
 
 
 def _first(head: bytes, group: Group, rows: "_Rows") -> FileKind | None:
-    return next((FileKind(name, words, group) for at, mark, name, words in rows if head[at:].startswith(mark)), None)
+    return next(
+        (FileKind(name, description, group) for at, mark, name, description in rows if head[at:].startswith(mark)), None
+    )
 
 
 def _structured(head: bytes) -> FileKind | None:
@@ -102,7 +104,7 @@ def _tar(head: bytes) -> FileKind | None:
 
 
 def _lzma(head: bytes) -> FileKind | None:
-    """As xz(1) tells one: the properties, a dictionary of 2^n or 3 * 2^n bytes, a size that is known or not."""
+    """As xz(1) recognises one: the properties, a dictionary of 2^n or 3 * 2^n bytes, a size that is known or not."""
     if len(head) < 14 or head[0] >= 9 * 5 * 5:
         return None
     dictionary, size = struct.unpack_from("<IQ", head, 1)
@@ -140,9 +142,9 @@ def _document(head: bytes, size_bytes: int | None) -> FileKind | None:
     (pe_at,) = struct.unpack_from("<I", head, 60) if head.startswith(b"MZ") and len(head) >= 64 else (0,)
     if pe_at and head[pe_at:].startswith(b"PE\0\0"):
         return FileKind("program", "a Windows program", Group.OTHER)
-    for at, mark, words in _DOCUMENTS:
+    for at, mark, description in _DOCUMENTS:
         if head[at:].startswith(mark):
-            return FileKind("document", words, Group.OTHER)
+            return FileKind("document", description, Group.OTHER)
     return None
 
 
@@ -163,7 +165,7 @@ def _decodes(head: bytes, encoding: str) -> bool:
 
 
 _Rows: TypeAlias = tuple[tuple[int, bytes, str, str], ...]
-"""Offset, mark, name, words."""
+"""Offset, mark, name, description."""
 _IMAGES: _Rows = (
     (0, b"QFI\xfb", "qcow2", "a qcow2 image"),
     (0, b"KDMV", "vmdk", "a VMDK"),

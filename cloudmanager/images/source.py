@@ -36,7 +36,7 @@ class TimeIsUp(Exception):
 
 
 class Source:
-    """The bytes of an open file. Reads past the end are the image's fault, and said so. Moves the file's position."""
+    """The bytes of an open file. Reads past the end are faults of the image. Moves the file's position."""
 
     def __init__(self, file: ImageFile, *, has_tables: bool = True) -> None:
         """Without tables `pieces` finds nothing. Raises UnreadableImage."""
@@ -184,6 +184,6 @@ class Image:
     read_only_because: str = ""
     """Why QEMU cannot write to it, as a sentence; empty where it can."""
     driver_options: Mapping[str, str] = field(default_factory=dict)
-    """What QEMU's driver must be told in its block options so that it reads the image as it was read here."""
+    """Block options with which QEMU's driver reads the image as it was read here."""
     logical_sector_bytes: int | None = None
     """What the image says of its sectors (VHDX does); None where its format does not say."""

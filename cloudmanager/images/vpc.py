@@ -20,7 +20,7 @@ _LARGEST_GEOMETRY = 65535 * 16 * 255
 _SIZED_BY_GEOMETRY = (b"vpc ", b"qemu")
 """Virtual PC, and QEMU without force_size, which imitates it: their guests saw a disk of the geometry's size. Every
 other creator means the size field (Hyper-V, Azure, VirtualBox, VMware, Xen, Disk2vhd). QEMU 7.2 knows that of five
-creators and takes the geometry for the rest, so it has to be told: force_size_calc in its block/vpc.c. The field is
+creators and takes the geometry for the rest, so it needs an option: force_size_calc in its block/vpc.c. The field is
 "Current Size" in the Virtual Hard Disk Image Format Specification."""
 
 

@@ -180,10 +180,10 @@ def test_what_is_not_as_it_should_be_is_looked_at(tmp_path: Path) -> None:
         dead = bench.ready("one:b.img")
         store, clock = bench.manager._store, bench.clock
         served = bench.manager._exports._servers.is_alive
-        assert store.unsettled_disks("here", clock.boottime(), served) == set()
-        assert store.unsettled_disks("here", clock.boottime(), lambda id: id != dead.id) == {"shelf:b.img"}
-        assert store.unsettled_disks("here", clock.boottime() + 86400, served) == {"shelf:a.img", "shelf:b.img"}
-        assert store.unsettled_disks("there", clock.boottime(), served) == set()
+        assert store.disks_with_work("here", clock.boottime(), served) == set()
+        assert store.disks_with_work("here", clock.boottime(), lambda id: id != dead.id) == {"shelf:b.img"}
+        assert store.disks_with_work("here", clock.boottime() + 86400, served) == {"shelf:a.img", "shelf:b.img"}
+        assert store.disks_with_work("there", clock.boottime(), served) == set()
 
 
 def test_images_are_forgotten_that_are_not_asked_for_any_more(bench: LocalBench) -> None:

@@ -437,7 +437,7 @@ def test_disks_are_looked_at_one_after_the_other(tmp_path: Path, monkeypatch: py
             return converge(canonical_id)
 
         store = bench.manager._store
-        monkeypatch.setattr(store, "unsettled_disks", lambda *_: store.active_disks("here"))  # as if all wanted work
+        monkeypatch.setattr(store, "disks_with_work", lambda *_: store.active_disks("here"))  # as if all wanted work
         monkeypatch.setattr(bench.manager._reconciler, "converge", noting)
         assert all_were.wait(BOUND)
     moments = sorted(looked_at.values())

@@ -95,7 +95,7 @@ def test_a_provider_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     outage = Outage("one", None)
     plugins = Plugins([("shelf", ShelfPlugin(Shelf(tmp_path))), ("outage", outage)])
     plugins.configure({"one": {"type": "shelf"}, "two": {"type": "shelf"}})
-    provider_nodes = ProviderNodes(plugins, patience_seconds=0.1)
+    provider_nodes = ProviderNodes(plugins, timeout_seconds=0.1)
     provider_nodes.learn()
     assert provider_nodes.of("two").node == Node("librarian")
     error = provider_nodes.of("one").error

@@ -81,7 +81,7 @@ def test_what_compresses_and_archives_is_known(name: str) -> None:
     found = kind_of(bytes(data))
     assert found is not None
     assert found.name == name
-    with pytest.raises(NotADisk, match=found.words):
+    with pytest.raises(NotADisk, match=found.description):
         inspect(io.BytesIO(data))
 
 
@@ -140,7 +140,7 @@ def test_what_is_no_disk_is_refused_by_its_kind(name: str) -> None:
     found = kind_of(bytes(data))
     assert found is not None
     assert found.group is group
-    with pytest.raises(NotADisk, match=f"This is {found.words.split('(', maxsplit=1)[0]}"):
+    with pytest.raises(NotADisk, match=f"This is {found.description.split('(', maxsplit=1)[0]}"):
         inspect(io.BytesIO(data))
     assert inspect_raw(io.BytesIO(data)).size_bytes == MiB
 

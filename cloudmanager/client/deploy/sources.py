@@ -307,7 +307,7 @@ def _read_so_far(file: OpenFile) -> Callable[[], float | None]:
 
 
 def _no_disk(kind: FileKind) -> UnsupportedSource:
-    return UnsupportedSource(f"This is {kind.words}, which is no disk and cannot be unpacked here. {_ON_PURPOSE}")
+    return UnsupportedSource(f"This is {kind.description}, which is no disk and cannot be unpacked here. {_ON_PURPOSE}")
 
 
 @contextmanager

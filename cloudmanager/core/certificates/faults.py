@@ -34,7 +34,7 @@ class Fault:
     is_of_time: bool = False
     """It came by itself: nobody has changed a file."""
     is_of_some: bool = False
-    """Servers start with it, and serve clients that know more than they are told."""
+    """Servers start with it, and serve clients that verify less."""
 
     def __str__(self) -> str:
         return f"{self.seen}. {self.advice}"
@@ -50,7 +50,7 @@ def check(directory: Path, host: str) -> tuple[Certificates | None, list[Fault]]
 
 
 def faults(certificates: Certificates, host: str, now: datetime | None = None) -> Iterator[Fault]:
-    """`host` is what clients are told to connect to."""
+    """`host` is what clients connect to."""
     now = now or datetime.now(UTC)
     yield from _of_key(certificates)
     yield from _of_authority(certificates)

@@ -1,4 +1,4 @@
-"""What is told of certificates: at the start, by the doctor, and by a service that runs."""
+"""Findings on certificates: at the start, by the doctor, and by a service that runs."""
 
 import logging
 from datetime import UTC, datetime, timedelta

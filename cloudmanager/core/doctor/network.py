@@ -99,7 +99,7 @@ def _check_advertised(nbd: NbdSettings) -> Finding:
 
 
 def _obstacle(host: str, port: int) -> OSError | None:
-    """What keeps the service from binding there. Binds as the service does, and lets go at once."""
+    """What keeps the service from binding there. Binds as the service does, and closes the socket at once."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -54,7 +54,7 @@ def _check_nbd() -> Finding:
         return Finding(subject, Severity.PROBLEM, f"{path} does not run: {error}", "Reinstall qemu-utils.")
     version = re.search(r"\b(\d+)\.(\d+)[.\d]*", answer.stdout)
     if not version:
-        return Finding(subject, Severity.WARNING, f"{path} tells no version", "Make sure that it is QEMU's.")
+        return Finding(subject, Severity.WARNING, f"{path} prints no version", "Make sure that it is QEMU's.")
     seen = f"{version[0]} at {path}"
     if (int(version[1]), int(version[2])) < OLDEST:
         wanted = ".".join(map(str, OLDEST))

@@ -53,7 +53,7 @@ def _try(spawner: Spawner) -> Finding:
             return _judge(launched)
     except Unconfinable as error:
         return Finding(SUBJECT, Severity.PROBLEM, "cannot confine a process", f"{error} Otherwise {NO_SANDBOX}.")
-    except _Complaint as error:
+    except _NotStarted as error:
         return Finding(
             SUBJECT, Severity.PROBLEM, f"cannot confine a process: {error}", f"{_remedy()}, or {NO_SANDBOX}."
         )
@@ -63,17 +63,17 @@ def _try_to_hold(spawner: Spawner) -> Finding:
     try:
         with _held(spawner):
             return Finding(HOLDING, Severity.OK, "a server answers nobody before its open files are proved")
-    except (Unconfinable, _Complaint) as error:
+    except (Unconfinable, _NotStarted) as error:
         return Finding(HOLDING, Severity.PROBLEM, "does not work: no export can be served", str(error))
 
 
-class _Complaint(Exception):
-    """What was said by what did not start."""
+class _NotStarted(Exception):
+    """The output of a program that did not start."""
 
 
 @contextmanager
 def _held(spawner: Spawner) -> Iterator[Launched]:
-    """A process that is started as a server is, and stands still. Raises Unconfinable, _Complaint."""
+    """A process that is started as a server is, and stands still. Raises Unconfinable, _NotStarted."""
     stderr = Stderr()
     deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
@@ -86,7 +86,7 @@ def _held(spawner: Spawner) -> Iterator[Launched]:
         finally:
             launched.finish()
     except (Ended, NoAnswer, OSError) as error:
-        raise _Complaint(stderr.read().strip() or str(error) or "it does not answer") from error
+        raise _NotStarted(stderr.read().strip() or str(error) or "it does not answer") from error
     finally:
         stderr.close()
 

@@ -64,7 +64,7 @@ def by_name(name: str, port: int) -> tuple[Process, ServerProcess] | None:
         if time.monotonic() > settled:
             end_by_name(name)
             return None
-        time.sleep(_LOOK_SECONDS)  # nothing tells when another process executes a program
+        time.sleep(_LOOK_SECONDS)  # there is no event for when another process executes a program
 
 
 def end_by_name(name: str, grace_seconds: float = 0) -> None:
@@ -122,9 +122,9 @@ def _give_up(server: Process, error: OSError) -> None:
 def _is_ours(pid: int, name: str) -> bool:
     """Names can be read in /proc, so that anybody can carry one: the user and the program count too."""
     try:
-        words = process.command_line(pid)
-        has_name = any(engine.name_option(name) in words for engine in ENGINES)
-        return has_name and program_of(words) in _BEGINNINGS and process.owner(pid) == os.geteuid()
+        command_line = process.command_line(pid)
+        has_name = any(engine.name_option(name) in command_line for engine in ENGINES)
+        return has_name and program_of(command_line) in _BEGINNINGS and process.owner(pid) == os.geteuid()
     except OSError as error:
         raise_exhausted(error)
         return False

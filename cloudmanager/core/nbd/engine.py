@@ -9,7 +9,7 @@ from typing import ClassVar
 from cloudmanager.confined.qemu_nbd import Node
 from cloudmanager.core.model import Access, Device
 from cloudmanager.core.settings import NbdSettings
-from cloudmanager.linux.block import whole_sectors
+from cloudmanager.linux.block import SECTOR_BYTES
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ServerSpec:
     access: Access
     device: Device
     advertised_size_bytes: int | None = None
-    """The size that clients were told before. It stays so, however much the device has grown."""
+    """The size that was advertised to clients before. It stays so, however much the device has grown."""
     claims: Mapping[str, bool] = field(default_factory=dict)
     """Canonical ids of its disk and of what that reads through → whether exclusively."""
 
@@ -35,7 +35,7 @@ class ServerSpec:
     @property
     def served_bytes(self) -> int:
         """The size in whole sectors: QEMU counts in these."""
-        return whole_sectors(self.size_bytes)
+        return -(-self.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def scratch_file(directory: Path) -> Path:
@@ -52,21 +52,21 @@ class Engine(ABC):
     can_be_held: ClassVar[bool]
     """It opens the disk before it accepts anybody, and says when (`confined.hold`)."""
     queues: ClassVar[bool]
-    """A client for whom there is no place may stay in the listener's queue."""
+    """A client that finds no free connection slot may stay in the listener's queue."""
     end_seconds: ClassVar[float]
-    """What it is given to end by itself, for what it has still to write."""
+    """The grace period in which it ends by itself and writes what it still has to write."""
 
     @abstractmethod
     def name_option(self, name: str) -> str:
-        """The word of its command line that carries the export's name."""
+        """The argument of its command line that carries the export's name."""
 
     @abstractmethod
-    def places(self, command_line: Sequence[str]) -> int:
+    def connection_slots(self, command_line: Sequence[str]) -> int:
         """How many clients it serves at the same time, if it was started like this: settings may have changed."""
 
     @abstractmethod
-    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:
-        """A client for whom there is no place is accepted, and greeted when there is one."""
+    def accepts_beyond_slots(self, command_line: Sequence[str]) -> bool:
+        """A client beyond the connection slots is accepted, and greeted when one is free."""
 
     @abstractmethod
     def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
@@ -83,7 +83,7 @@ class Engine(ABC):
 
 def number_after(option: str, command_line: Sequence[str]) -> int:
     """0 where it is not given."""
-    return next((int(word[len(option) :]) for word in command_line if word.startswith(option)), 0)
+    return next((int(argument[len(option) :]) for argument in command_line if argument.startswith(option)), 0)
 
 
 def program_of(command_line: Sequence[str]) -> str:

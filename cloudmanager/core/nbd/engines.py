@@ -3,9 +3,9 @@
 nbdkit answers with an error where a disk has a bad sector, to every client. qemu-nbd 7.2 hangs up on clients that take
 an answer in several chunks, as those built on libnbd do. What nbdkit does otherwise:
 
-- It turns away who comes when all its places are taken; it can let nobody wait. Programs that make several connections
-  fail where one is refused. So "auto" leaves it to qemu-nbd to keep a limit that a few clients would meet. With one
-  place it serves its clients in turn, and they wait.
+- It refuses clients when all its connection slots are taken, and queues none. Programs that make several connections
+  fail where one is refused. So "auto" leaves a limit that a few clients would reach to qemu-nbd. With one connection
+  slot it serves its clients in turn, and they wait.
 - It announces no block sizes and no FUA, and reads through the page cache.
 - It takes no TLS priority, but GnuTLS reads one from a file.
 - It opens the disk for each client anew. In the sandbox that is the very file or device that was checked, for it sees
@@ -27,7 +27,7 @@ from cloudmanager.core.nbd.engine import Engine, ServerSpec, number_after
 from cloudmanager.core.nbd.images import Image
 from cloudmanager.core.settings import NbdSettings
 
-_ENOUGH_PLACES = 32
+_ENOUGH_SLOTS = 32
 """For so many connections that hardly anybody is turned away: a worker with nbdfuse or nbdcopy makes four."""
 _MOST_THREADS = 16
 """Of one connection; nbdkit's own choice."""
@@ -48,10 +48,10 @@ class QemuNbd(Engine):
     queues = True
     end_seconds = 10.0
 
-    def places(self, command_line: Sequence[str]) -> int:
+    def connection_slots(self, command_line: Sequence[str]) -> int:
         return number_after(qemu_nbd.SHARED, command_line)
 
-    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:  # noqa: ARG002 - it never does
+    def accepts_beyond_slots(self, command_line: Sequence[str]) -> bool:  # noqa: ARG002 - it never does
         return False
 
     def name_option(self, name: str) -> str:
@@ -75,7 +75,7 @@ class Nbdkit(Engine):
     can_be_held = False
     queues = False
     end_seconds = 0.0
-    """Told to end, it waits for its clients; it has nothing to write."""
+    """At SIGTERM it waits for its clients; it has nothing to write."""
 
     def name_option(self, name: str) -> str:
         return f"exportname={name}"
@@ -83,7 +83,7 @@ class Nbdkit(Engine):
     def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
         """The outermost filter comes first. `offset` shows so many bytes, and opens nothing that has become shorter.
 
-        A client that needs no key is not told the name.
+        Without keys the name is not listed to clients.
         """
         each = min(_MOST_THREADS, max(1, _NBDKIT_THREADS // settings.connections - 1))
         bound, value = ("limit", f"{_LIMIT}{settings.connections}")
@@ -102,10 +102,10 @@ class Nbdkit(Engine):
             *("offset=0", f"range={spec.served_bytes}"),
         ]
 
-    def places(self, command_line: Sequence[str]) -> int:
-        return 1 if self.accepts_who_waits(command_line) else number_after(_LIMIT, command_line)
+    def connection_slots(self, command_line: Sequence[str]) -> int:
+        return 1 if self.accepts_beyond_slots(command_line) else number_after(_LIMIT, command_line)
 
-    def accepts_who_waits(self, command_line: Sequence[str]) -> bool:
+    def accepts_beyond_slots(self, command_line: Sequence[str]) -> bool:
         return _IN_TURN in command_line
 
     def environment(self, keys: str) -> Mapping[str, str]:
@@ -172,7 +172,7 @@ def can_be_used(settings: NbdSettings) -> bool:
     """Whether nbdkit is configured to serve anything, and may."""
     return (
         settings.engine != QEMU_NBD.program
-        and (settings.engine != "auto" or settings.connections >= _ENOUGH_PLACES)
+        and (settings.engine != "auto" or settings.connections >= _ENOUGH_SLOTS)
         and settings.sandbox != "none"
         and settings.memory_limit_bytes >= _LEAST_MEMORY_BYTES
     )

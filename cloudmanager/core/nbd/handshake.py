@@ -12,11 +12,11 @@ from cloudmanager.confined.process import Process, remaining
 from cloudmanager.transfer import negotiation
 from cloudmanager.transfer.negotiation import LONGEST_REPLY_BYTES, ProtocolError, Served
 
-_LEAVE_SECONDS = 1.0
-_LOOK_AROUND_SECONDS = 0.25
+_DISCONNECT_SECONDS = 1.0
+_CHECK_SECONDS = 0.25
 """How often a server that has not answered is looked at: it may be serving others."""
-_AGAIN_SECONDS = 0.02
-"""After we were turned away."""
+_RETRY_SECONDS = 0.02
+"""After we were refused."""
 
 
 class WrongSize(Exception):
@@ -28,11 +28,11 @@ class WrongSize(Exception):
 
 
 class _Occupied(Exception):
-    """Other clients have taken every place."""
+    """Other clients have taken every connection slot."""
 
 
-class _TurnedAway(Exception):
-    """The server hung up before it greeted us, as one does that has no place for us."""
+class _Refused(Exception):
+    """The server hung up before it greeted us, as it does when no connection slot is free."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,32 @@ class Readiness:
     deadline: float
     """On the monotonic clock."""
     is_occupied: Callable[[], bool]
-    """Whether clients hold every place. They were accepted, so the disk is open; our own turn would not come."""
+    """Whether clients hold every connection slot. They were accepted, so the disk is open; we would not be served."""
 
 
 def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
-    """Returns when the server serves the export. The listener queues, so one connection is enough, unless we are turned
-    away because others have the places.
+    """Returns when the server serves the export. The listener queues, so one connection is enough, unless the
+    server refuses us because others have the connection slots.
 
     Raises Ended, NoAnswer, ProtocolError, WrongSize. A server that requires TLS says no size.
     """
-    while _is_turned_away(address, readiness):
+    while _is_refused(address, readiness):
         if readiness.is_occupied():
             return
-        if readiness.server.wait(min(_AGAIN_SECONDS, remaining(readiness.deadline))):
+        if readiness.server.wait(min(_RETRY_SECONDS, remaining(readiness.deadline))):
             raise Ended
         if not remaining(readiness.deadline):
             raise NoAnswer
 
 
-def _is_turned_away(address: tuple[str, int], readiness: Readiness) -> bool:
+def _is_refused(address: tuple[str, int], readiness: Readiness) -> bool:
     """Whether the server has hung up before it greeted us. Raises as `await_ready`."""
     try:
         with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
             _Conversation(connection, readiness).negotiate()
     except _Occupied:
         return False
-    except _TurnedAway:
+    except _Refused:
         return True
     except TimeoutError as error:
         raise NoAnswer from error
@@ -96,7 +96,7 @@ class _Conversation:
         try:
             greeting = self._receive(negotiation.GREETING_BYTES)
         except ConnectionResetError:
-            raise _TurnedAway from None
+            raise _Refused from None
         negotiation.server_flags(greeting)
         self._connection.sendall(negotiation.client_flags() + negotiation.go(self._readiness.name))
         reply = negotiation.read_reply(self._receive)
@@ -111,7 +111,7 @@ class _Conversation:
         """Waits a moment for the server to hang up: from then on we are not one of its clients that are counted."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_WR)
-            self._connection.settimeout(_LEAVE_SECONDS)
+            self._connection.settimeout(_DISCONNECT_SECONDS)
             while self._connection.recv(LONGEST_REPLY_BYTES):
                 pass
 
@@ -134,7 +134,7 @@ class _Conversation:
     def _await_bytes(self) -> None:
         while True:
             left = remaining(self._readiness.deadline)
-            ready = {fd for fd, _ in self._poll.poll(min(left, _LOOK_AROUND_SECONDS) * 1000)}
+            ready = {fd for fd, _ in self._poll.poll(min(left, _CHECK_SECONDS) * 1000)}
             if self._connection.fileno() in ready:
                 return
             if ready:

@@ -1,8 +1,8 @@
 """Whether a server that lives also works: one that was stopped, or that hangs, ends no connection and answers nobody.
 
-It is not connected to: that would take a place from its clients, and a connection that waits proves nothing while all
-places are taken. The kernel tells enough. A server hangs when clients wait in its queue and its main loop, which
-accepts them, has not run once from one look to a later one. A slow disk keeps others of its threads waiting.
+It is not connected to: that would take a connection slot from its clients, and a connection that waits proves nothing
+while all slots are taken. The kernel knows enough. A server hangs when clients wait in its queue and its main loop,
+which accepts them, has not run once from one look to a later one. A slow disk keeps others of its threads waiting.
 """
 
 import re
@@ -36,7 +36,7 @@ _QUEUE_LENGTH = 12
 
 @dataclass(frozen=True)
 class Sample:
-    """What the kernel tells of a server at one moment."""
+    """What the kernel says of a server at one moment."""
 
     state: str
     turns: int
@@ -44,7 +44,7 @@ class Sample:
     queue: int
     """Clients that it could accept, and has not."""
     seconds: float = field(default_factory=time.monotonic)
-    """When."""
+    """When it was taken, by the monotonic clock."""
 
     @classmethod
     def take(cls, server: Process, queue: int) -> "Sample":
@@ -87,15 +87,15 @@ class HangDetector:
         self._first: Sample | None = None
         """The earliest since when it has not run while clients waited."""
 
-    def judge(self, pulse: Sample) -> Hang | None:
-        """None: nothing speaks against it."""
-        if pulse.state == STOPPED:
+    def judge(self, sample: Sample) -> Hang | None:
+        """None: it does not hang."""
+        if sample.state == STOPPED:
             return Hang(STOPPED, 0.0)
-        if self._first is None or not pulse.queue or pulse.turns != self._first.turns:
-            self._first = pulse if pulse.queue else None
+        if self._first is None or not sample.queue or sample.turns != self._first.turns:
+            self._first = sample if sample.queue else None
             return None
-        passed = pulse.seconds - self._first.seconds
-        return Hang(pulse.state, passed) if passed >= HANGS_SECONDS else None
+        passed = sample.seconds - self._first.seconds
+        return Hang(sample.state, passed) if passed >= HANGS_SECONDS else None
 
 
 def queue_length(listener: socket.socket) -> int:

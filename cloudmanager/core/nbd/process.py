@@ -1,4 +1,4 @@
-"""What /proc tells of a process."""
+"""What /proc says of a process."""
 
 import os
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from cloudmanager.confined import Launched, Process, Stderr
 from cloudmanager.core.nbd import process
 from cloudmanager.core.nbd.engine import program_of
 from cloudmanager.core.nbd.engines import of_program
-from cloudmanager.core.nbd.failure import last_said
+from cloudmanager.core.nbd.failure import last_output
 from cloudmanager.core.nbd.hang_detection import Hang, HangDetector, Sample, queue_length
 from cloudmanager.core.records import ServerProcess
 
@@ -53,22 +53,22 @@ class Running:
     def client_count(self) -> int:
         return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
 
-    def places(self) -> int | None:
+    def connection_slots(self) -> int | None:
         """So many clients keep others in the queue. None: no number does, or it has ended."""
         with suppress(OSError):
-            words = process.command_line(self.record.pid)
-            if (engine := of_program(program_of(words))) and engine.queues:
-                return engine.places(words)
+            command_line = process.command_line(self.record.pid)
+            if (engine := of_program(program_of(command_line))) and engine.queues:
+                return engine.connection_slots(command_line)
         return None
 
-    def silence(self, listener: socket.socket | None, places: int | None) -> Hang | None:
-        """How it is, where it answers nobody; `places`: as above.
+    def detect_hang(self, listener: socket.socket | None, slots: int | None) -> Hang | None:
+        """How it hangs, or None; `slots`: as above.
 
         Without its listener only one that was stopped is noticed.
         """
-        with suppress(OSError):  # it has ended, or was just let go of
+        with suppress(OSError):  # it has ended, or was just closed
             queue = queue_length(listener) if listener is not None else 0
-            if queue and places is not None and self.client_count() >= places:
+            if queue and slots is not None and self.client_count() >= slots:
                 queue = 0  # they have to wait
             return self._detector.judge(Sample.take(self.server, queue))
         return None
@@ -92,10 +92,10 @@ class Running:
                 return ""
             self._is_reaped = True
             self._launched.reap()
-            return last_said(self._stderr.read()) if self._stderr else ""
+            return last_output(self._stderr.read()) if self._stderr else ""
 
     def close(self) -> None:
-        """Lets go of it; it goes on if it has not ended."""
+        """Releases what we hold of it; the server goes on if it has not ended."""
         with self._lock:
             if self._is_closed:
                 return

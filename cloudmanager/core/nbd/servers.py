@@ -41,7 +41,7 @@ _STOP_SECONDS = 10.0
 
 
 @dataclass
-class _Place:
+class _Entry:
     """An export's listener and server."""
 
     port: int = 0
@@ -55,7 +55,7 @@ class _Place:
     def is_empty(self) -> bool:
         return self.listener is None and self.running is None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         if self.running is not None:
             self.running.close()
         if self.listener is not None:
@@ -88,7 +88,7 @@ class Servers:
         self._on_exit = on_exit
         self._locks = locks
         self._ports = Ports(settings.ports)
-        self._places: dict[str, _Place] = {}
+        self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
         self._admission = threading.Lock()
         self._watcher = Watcher()
@@ -104,29 +104,28 @@ class Servers:
         An export that has its listener keeps it. Clients queue from now on.
         Raises PortsExhausted, ResourcesExhausted, ServerFailed.
         """
-        with self._place(export_id) as place:
-            if place.running is None or not place.running.is_alive:
-                self._listen(place, port)
-            return place.port
+        with self._entry(export_id) as entry:
+            if entry.running is None or not entry.running.is_alive:
+                self._listen(entry, port)
+            return entry.port
 
     def start(self, spec: ServerSpec) -> ServerProcess:
         """Returns when an NBD handshake has succeeded and the open files are the right ones.
 
         A server that is alive and proven is left as it is; one that was found without a record proves itself now, or is
-        replaced. May be called again after the server died: the port is the
-        same, and so is the content of a scratch export.
+        replaced. May be called again after the server died: the port and the content of a scratch export stay the same.
         Raises ServerFailed, PortsExhausted, DeviceMismatch, DeviceError, DiskInUse, ImageError.
         """
-        with self._place(spec.export_id) as place:
-            if place.running is not None and place.running.is_alive:
-                if place.running.is_proven or self._proves(spec, place, place.running):
-                    return place.running.record
-                self._end(spec.export_id, place, place.running)
-                place.running = None
-            self._retire(place)
+        with self._entry(spec.export_id) as entry:
+            if entry.running is not None and entry.running.is_alive:
+                if entry.running.is_proven or self._proves(spec, entry, entry.running):
+                    return entry.running.record
+                self._end(spec.export_id, entry, entry.running)
+                entry.running = None
+            self._retire(entry)
             with self._locks.held(_locks(spec)) if self._locks else nullcontext(()) as locks:
-                running = self._startup(spec, self._listen(place, spec.port), locks).run()
-            self._keep(spec.export_id, place, running)
+                running = self._startup(spec, self._listen(entry, spec.port), locks).run()
+            self._keep(spec.export_id, entry, running)
             return running.record
 
     def adopt(
@@ -146,22 +145,22 @@ class Servers:
         """
         if port is None:
             return None  # the port is stored before a server is started
-        with self._place(export_id) as place:
-            if place.running is not None and place.running.is_alive:
-                return place.running.record
+        with self._entry(export_id) as entry:
+            if entry.running is not None and entry.running.is_alive:
+                return entry.running.record
             found = _find(name, port, process)
             if found is None:
                 return None
             server, adopted = found
-            self._retire(place)
-            place.port = port
-            place.listener = place.listener or listener.take_back(server, adopted.listener_inode)
-            if place.listener is not None:  # an earlier version, or other settings, may have made it
-                listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
+            self._retire(entry)
+            entry.port = port
+            entry.listener = entry.listener or listener.take_back(server, adopted.listener_inode)
+            if entry.listener is not None:  # an earlier version, or other settings, may have made it
+                listener.give_up_vanished(entry.listener, self._settings.client_timeout_seconds)
             launched = Launched(server, adoption.launcher_of(server))
             is_proven = adopted is process
             locks = self._locks.held_again(claims) if self._locks and claims else ()
-            self._keep(export_id, place, Running(adopted, launched, stderr=None, claims=locks, is_proven=is_proven))
+            self._keep(export_id, entry, Running(adopted, launched, stderr=None, claims=locks, is_proven=is_proven))
             return adopted
 
     def is_alive(self, export_id: str) -> bool:
@@ -175,9 +174,9 @@ class Servers:
 
     def refuse_clients(self, export_id: str) -> None:
         """New clients are refused from now on; the connected ones go on."""
-        place = self._places.get(export_id)
-        if place is not None and place.listener is not None:
-            listener.refuse_clients(place.listener)
+        entry = self._entries.get(export_id)
+        if entry is not None and entry.listener is not None:
+            listener.refuse_clients(entry.listener)
 
     def client_count(self, export_id: str) -> int:
         """Connections that the server has accepted. One client may have several."""
@@ -187,38 +186,38 @@ class Servers:
     def check_responsive(self, export_id: str, *, has_device: bool) -> str | None:
         """What is wrong with a living server that answers nobody, for a person; None when nothing is.
 
-        One that was stopped is told to go on, which costs no client anything. One that hangs for
-        `start_timeout_seconds` is killed, and so replaced, if it can be no disk that it waits for: that is known of a
-        block device (`has_device`), and not of a file, which may be anywhere.
+        A stopped server is sent SIGCONT, which costs no client anything. One that hangs for
+        `start_timeout_seconds` is killed, and so replaced, if it cannot be waiting for its disk: that is known of a
+        block device (`has_device`), and not of a file, which may be on any file system.
         """
-        place = self._places.get(export_id)
-        running = place and place.running
-        if not place or not running:
+        entry = self._entries.get(export_id)
+        running = entry and entry.running
+        if not entry or not running:
             return None
-        silence = running.silence(place.listener, running.places())
-        if silence is None:
+        hang = running.detect_hang(entry.listener, running.connection_slots())
+        if hang is None:
             return None
         who = f"The export's server (process {running.record.pid})"
-        if silence.is_stopped:
+        if hang.is_stopped:
             running.send(signal.SIGCONT)
-            words = f"{who} was stopped by a signal, and is told to go on."
-        elif not (has_device and silence.is_asleep):
-            words = f"{who} answers nobody: {silence.reason}. It is left alone; if it is killed it is replaced."
+            message = f"{who} was stopped by a signal. It was sent SIGCONT."
+        elif not (has_device and hang.is_asleep):
+            message = f"{who} answers nobody: {hang.reason}. It is left alone; if it is killed it is replaced."
         else:
-            words = f"{who} answers nobody: {silence.reason}. It is replaced if that goes on."
-            if silence.seconds >= self._settings.start_timeout_seconds:
+            message = f"{who} answers nobody: {hang.reason}. It is replaced if that goes on."
+            if hang.seconds >= self._settings.start_timeout_seconds:
                 running.send(signal.SIGKILL)
-        return words
+        return message
 
     def halt(self, export_id: str) -> None:
         """Kills the server at once, whatever it is writing. The export keeps what it has, and can be started again.
 
         Raises ServerFailed as `stop` does.
         """
-        with self._place(export_id) as place:
-            running, place.running = place.running, None
+        with self._entry(export_id) as entry:
+            running, entry.running = entry.running, None
             if running is not None:
-                self._end(export_id, place, running, grace_seconds=0)
+                self._end(export_id, entry, running, grace_seconds=0)
 
     def stop(self, export_id: str) -> None:
         """Ends the server and deletes what the export had: port, overlay, key. Idempotent.
@@ -226,15 +225,15 @@ class Servers:
         Raises ServerFailed (retriable) when the server cannot be killed, because it waits for a dead device, and when
         something cannot be deleted.
         """
-        with self._place(export_id) as place:
-            running, place.running = place.running, None
+        with self._entry(export_id) as entry:
+            running, entry.running = entry.running, None
             if running is not None:
-                self._end(export_id, place, running)
-            place.let_go()
+                self._end(export_id, entry, running)
+            entry.release()
             _delete(self._directory / export_id)
 
     def sweep(self, export_id: str) -> None:
-        """As `stop`, for an export that nobody knows any more: its server is found by what its directory tells."""
+        """As `stop`, for an export that nobody knows any more: its server is found by the name in its directory."""
         if name := adoption.left_name(self._directory / export_id):
             adoption.end_by_name(name, _STOP_SECONDS)
         self.stop(export_id)
@@ -267,47 +266,47 @@ class Servers:
         self._watcher.close()
         self._spawner.close()
         with self._lock:
-            places = list(self._places.values())
-            self._places.clear()
-        for place in places:
-            place.let_go()
+            entries = list(self._entries.values())
+            self._entries.clear()
+        for entry in entries:
+            entry.release()
 
     @contextmanager
-    def _place(self, export_id: str) -> Iterator[_Place]:
-        """The export's place, for this thread alone; one that is left empty is forgotten."""
+    def _entry(self, export_id: str) -> Iterator[_Entry]:
+        """The export's entry, for this thread alone; one that is left empty is forgotten."""
         while True:
             with self._lock:
-                place = self._places.setdefault(export_id, _Place())
-            with place.turn:
-                if self._places.get(export_id) is not place:
+                entry = self._entries.setdefault(export_id, _Entry())
+            with entry.turn:
+                if self._entries.get(export_id) is not entry:
                     continue
                 try:
-                    yield place
+                    yield entry
                 finally:
                     with self._lock:
-                        if place.is_empty:
-                            self._places.pop(export_id, None)
+                        if entry.is_empty:
+                            self._entries.pop(export_id, None)
                 return
 
     def _running(self, export_id: str) -> Running | None:
-        place = self._places.get(export_id)
-        return None if place is None else place.running
+        entry = self._entries.get(export_id)
+        return None if entry is None else entry.running
 
-    def _listen(self, place: _Place, port: int | None) -> socket.socket:
-        if place.listener is not None:
-            return place.listener
+    def _listen(self, entry: _Entry, port: int | None) -> socket.socket:
+        if entry.listener is not None:
+            return entry.listener
         with self._admission:
-            self._refuse_beyond_limit(place)
-            place.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
-            listener.give_up_vanished(place.listener, self._settings.client_timeout_seconds)
-            place.port = place.listener.getsockname()[1]
-        return place.listener
+            self._refuse_beyond_limit(entry)
+            entry.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
+            listener.give_up_vanished(entry.listener, self._settings.client_timeout_seconds)
+            entry.port = entry.listener.getsockname()[1]
+        return entry.listener
 
-    def _refuse_beyond_limit(self, wanting: _Place) -> None:
+    def _refuse_beyond_limit(self, wanting: _Entry) -> None:
         """Before files run out: then nothing could be looked at, and nobody be answered. Raises ResourcesExhausted."""
         capacity = self.capacity
         with self._lock:
-            others = sum(not place.is_empty for place in self._places.values() if place is not wanting)
+            others = sum(not entry.is_empty for entry in self._entries.values() if entry is not wanting)
         if others >= capacity.within_files:
             raise ResourcesExhausted(
                 f"The service has {others} exports, and {capacity}. Release exports, or make room for more. "
@@ -319,9 +318,9 @@ class Servers:
         directory = self._directory / spec.export_id
         return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner, locks)
 
-    def _proves(self, spec: ServerSpec, place: _Place, running: Running) -> bool:
+    def _proves(self, spec: ServerSpec, entry: _Entry, running: Running) -> bool:
         """Whether a server that was found serves what it should."""
-        address = listener.reachable(Endpoint.resolve(self._settings.listen).host, place.port)
+        address = listener.reachable(Endpoint.resolve(self._settings.listen).host, entry.port)
         directory = self._directory / spec.export_id
         proof = Proof(spec, self._settings, directory, address, running.record.listener_inode)
         deadline = time.monotonic() + self._settings.start_timeout_seconds
@@ -334,35 +333,35 @@ class Servers:
         running.is_proven = True
         return True
 
-    def _keep(self, export_id: str, place: _Place, running: Running) -> None:
-        place.running = running
-        self._watcher.watch(running.server.fd, partial(self._died, export_id, place, running))
+    def _keep(self, export_id: str, entry: _Entry, running: Running) -> None:
+        entry.running = running
+        self._watcher.watch(running.server.fd, partial(self._died, export_id, entry, running))
 
-    def _retire(self, place: _Place) -> None:
+    def _retire(self, entry: _Entry) -> None:
         """Forgets a dead server."""
-        if place.running is not None:
-            self._watcher.forget(place.running.server.fd)
-            place.running.reap()
-            place.running.close()
-            place.running = None
+        if entry.running is not None:
+            self._watcher.forget(entry.running.server.fd)
+            entry.running.reap()
+            entry.running.close()
+            entry.running = None
 
-    def _end(self, export_id: str, place: _Place, running: Running, *, grace_seconds: float = _STOP_SECONDS) -> None:
+    def _end(self, export_id: str, entry: _Entry, running: Running, *, grace_seconds: float = _STOP_SECONDS) -> None:
         self._watcher.forget(running.server.fd)
         if not running.end(grace_seconds):
-            self._keep(export_id, place, running)
+            self._keep(export_id, entry, running)
             raise ServerFailed(
                 "The export's server does not end: its disk does not answer. It is tried again.", retriable=True
             )
         running.reap()
         running.close()
 
-    def _died(self, export_id: str, place: _Place, running: Running) -> None:
-        if place.running is not running:
+    def _died(self, export_id: str, entry: _Entry, running: Running) -> None:
+        if entry.running is not running:
             return
-        words = running.reap()
-        if limit := limit_reached(words, self._settings.memory_limit_bytes):
-            words = f"{words} {limit}"
-        log.warning("the server of export %s ended%s", export_id, f": {words}" if words else "")
+        output = running.reap()
+        if limit := limit_reached(output, self._settings.memory_limit_bytes):
+            output = f"{output} {limit}"
+        log.warning("the server of export %s ended%s", export_id, f": {output}" if output else "")
         self._on_exit(export_id)
 
 

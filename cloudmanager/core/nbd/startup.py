@@ -29,7 +29,7 @@ from cloudmanager.core.nbd import handshake, images, listener, process, scratch,
 from cloudmanager.core.nbd.adoption import end_by_name, leave_name, server_process
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
-from cloudmanager.core.nbd.failure import failure
+from cloudmanager.core.nbd.failure import explain_exit
 from cloudmanager.core.nbd.handshake import Readiness, WrongSize
 from cloudmanager.core.nbd.images import Image, image_name
 from cloudmanager.core.nbd.running import Running, client_count
@@ -82,10 +82,10 @@ class Proof:
 
     def _is_occupied(self, server: Process) -> bool:
         """Not counting ourselves, if we were accepted and wait."""
-        words = process.command_line(server.pid)
-        engine = of_program(program_of(words)) or QEMU_NBD
-        others = client_count(server.pid, self.listener_inode) - engine.accepts_who_waits(words)
-        return others >= engine.places(words)
+        command_line = process.command_line(server.pid)
+        engine = of_program(program_of(command_line)) or QEMU_NBD
+        others = client_count(server.pid, self.listener_inode) - engine.accepts_beyond_slots(command_line)
+        return others >= engine.connection_slots(command_line)
 
     def _overlay(self) -> list[FileIdentity]:
         if self.spec.access is not Access.SCRATCH:
@@ -173,7 +173,7 @@ class Startup:
         return [program, *engine.arguments(self.spec, self.settings, nodes, keys)]
 
     def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[qemu_nbd.Node]:
-        """The disk itself has the size that clients are told; what it reads through may have any."""
+        """The disk itself has the advertised size; its backing images may have any."""
         top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
 
@@ -195,7 +195,7 @@ class Startup:
         return [qemu_nbd.Node(name, "qcow2", is_writable=True, is_disposable=True)]
 
     def _has_overlay(self) -> bool:
-        """One that no client was told of may be from before the disk has grown. Raises ServerFailed if one is gone."""
+        """One that was not advertised yet may be from before the disk has grown. Raises ServerFailed if one is gone."""
         if self.spec.advertised_size_bytes is None:
             return self._scratch.exists() and scratch.fits(self._scratch, self.spec.size_bytes)
         if not self._scratch.exists():
@@ -253,9 +253,9 @@ class Startup:
         if isinstance(error, ProtocolError):
             return ServerFailed(f"{program} did not offer the export: it {error}.", retriable=True)
         known = error.status if isinstance(error, Ended) and error.status is not None else status
-        said = launch.stderr.read()
+        output = launch.stderr.read()
         limit, aliases = self.settings.memory_limit_bytes, launch.confinement.aliases
-        return failure(said, known, self.spec.device.path, aliases, limit, program)
+        return explain_exit(output, known, self.spec.device.path, aliases, limit, program)
 
     @property
     def _is_scratch(self) -> bool:

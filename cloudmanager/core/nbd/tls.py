@@ -1,6 +1,6 @@
 """How the connections of one export are encrypted: what its server is given, and which kind it was given.
 
-The settings may have changed since a server was started; its directory tells how it serves.
+The settings may have changed since a server was started; its directory shows how it serves.
 """
 
 import importlib.resources

@@ -1,6 +1,6 @@
 """Bytes that the service itself moves, through an export's own qemu-nbd, for a client at the end of a slow link.
 
-As a client of the server it has no way around its sandbox, cache mode, exclusive claims and end.
+As a client of the server it cannot bypass its sandbox, cache mode, exclusive claims or end.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 5.0
-"""All places of the server may be taken; then nobody should wait long to be told."""
+"""All connection slots of the server may be taken; then the caller gets the error soon."""
 _STALL_SECONDS = 60.0
 
 

@@ -1,4 +1,4 @@
-"""Tells when a process ends, at once and without polling."""
+"""Notices the end of a process at once, without polling."""
 
 import logging
 import os

@@ -45,7 +45,7 @@ def back_up(url: str, target: Path) -> None:
         raise InvalidRequest(f"{target} exists. Name a file that does not, or delete it first.")
     with _new_file(target.parent, target.name) as copy:
         _copy(source, copy)
-        _demand_order(copy, f"{source} is not in order, and so no backup was made")
+        _require_consistent(copy, f"{source} is damaged, and so no backup was made")
         _put(copy, target)
 
 
@@ -60,7 +60,7 @@ def restore(settings: Settings, source: Path) -> Restored:
         raise InvalidRequest(f"{source} is not a file. Name one that `cloudmanager store backup` wrote.")
     state = StateDirectory.open(settings.server.state_dir, _owner(settings.server.state_dir))
     try:
-        _demand_order(source, f"{source} is not in order, and nothing was changed")
+        _require_consistent(source, f"{source} is damaged, and nothing was changed")
         with _new_file(path.parent, path.name) as copy:
             _copy(source, copy)
             disowned = _disown(copy, settings.server.node, f"restored from {source.absolute()}")
@@ -81,11 +81,11 @@ def _file_of(url: str) -> Path:
     made = parsed(url)
     path = sqlite_file.path_of(made)
     if path is None:
-        raise UnsupportedStore(_other_way(made))
+        raise UnsupportedStore(_advice_for(made))
     return path
 
 
-def _other_way(url: URL) -> str:
+def _advice_for(url: URL) -> str:
     if url.get_backend_name() == "sqlite":
         return "The store is in the memory of its service: there is no file to copy."
     server = URL.create("postgresql", url.username, None, url.host, url.port, url.database).render_as_string()
@@ -102,7 +102,7 @@ def _new_file(directory: Path, name: str) -> Iterator[Path]:
     try:
         descriptor, made = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
     except OSError as error:
-        raise InvalidRequest(f"{directory} cannot be written: {error.strerror}. Name another place.") from error
+        raise InvalidRequest(f"{directory} cannot be written: {error.strerror}. Name another directory.") from error
     os.close(descriptor)
     try:
         yield Path(made)
@@ -125,10 +125,10 @@ def _copy_fault(error: sqlite3.Error, source: Path, copy: Path) -> StoreUnavaila
     return faults.of_sqlite(error, source) if isinstance(fault, StoreDamaged | StoreLocked) else fault
 
 
-def _demand_order(path: Path, complaint: str) -> None:
+def _require_consistent(path: Path, message: str) -> None:
     problems = [finding for finding in check(sqlite_file.url_of(path)) if finding.severity is Severity.PROBLEM]
     if problems:
-        raise StoreDamaged(f"{complaint}: {_first(problems)} `cloudmanager store check` shows everything.")
+        raise StoreDamaged(f"{message}: {_first(problems)} `cloudmanager store check` shows everything.")
 
 
 def _first(problems: list[Finding]) -> str:
@@ -168,7 +168,7 @@ def _set_aside(path: Path) -> Path | None:
         return None
     kept = path.with_name(f"{path.name}.kept-{_stamp()}")
     try:
-        sqlite_file.demand_readable(path)  # SQLite would throw away the log of what it cannot read
+        sqlite_file.require_readable(path)  # SQLite would throw away the log of what it cannot read
         sqlite_file.make_single(path)
     except sqlite3.Error as error:
         fault = faults.of_sqlite(error, path)

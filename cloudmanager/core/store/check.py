@@ -20,7 +20,7 @@ from cloudmanager.core.store.store import Store
 SHOWN = 10
 """Of many mistakes of one kind."""
 _RESTORE = "Stop the service, and bring a backup back with `cloudmanager store restore`."
-_DEFECT = "This is a defect: report it, with a copy of the store. A backup that is in order can be restored."
+_DEFECT = "This is a defect: report it, with a copy of the store. An intact backup can be restored."
 _STATES_AFTER = {
     "export.claimed": {ExportState.PENDING, ExportState.ATTACHING},
     "export.ready": {ExportState.READY, ExportState.ATTACHING},
@@ -97,7 +97,9 @@ def _check_file(connection: Connection) -> Iterator[Finding]:
 
 def _damage(connection: Connection, pragma: str) -> list[str]:
     try:
-        lines = [str(words).splitlines()[-1] for (words,) in connection.exec_driver_sql(f"PRAGMA {pragma}({SHOWN})")]
+        lines = [
+            str(message).splitlines()[-1] for (message,) in connection.exec_driver_sql(f"PRAGMA {pragma}({SHOWN})")
+        ]
     except DatabaseError as error:
         return [str(error.orig)]
     return [] if lines == ["ok"] else lines
@@ -141,13 +143,13 @@ def contradictions(contents: Contents) -> Iterator[Finding]:
     ports = _shared_ports(contents.exports)
     claimed = [mistake for record in contents.exports for mistake in _claim_mistakes(record, claims[record.id])]
     owned = [mistake for record in contents.attachments for mistake in _attachment_mistakes(record)]
-    told = [mistake for record in contents.exports for mistake in _story_mistakes(record, contents.last_events)]
+    mistakes = [mistake for record in contents.exports for mistake in _trail_mistakes(record, contents.last_events)]
     live = sum(not record.state.is_over for record in contents.exports)
     seen = f"{len(contents.exports)}, of which {live} are not over"
     yield from _finding("exports", seen, [*contents.misfiled, *exports, *ports], _DEFECT)
     yield from _finding("claims", str(len(contents.claims)), [*claimed, *_broken_into(contents.claims)], _DEFECT)
     yield from _finding("attachments", str(len(contents.attachments)), owned, _DEFECT)
-    yield from _finding("audit trail", "tells of every export what its state is", told, _DEFECT)
+    yield from _finding("audit trail", "has the last state of every export", mistakes, _DEFECT)
 
 
 def _export_mistakes(record: ExportRecord) -> Iterator[str]:
@@ -195,7 +197,7 @@ def _attachment_mistakes(record: AttachmentRecord) -> Iterator[str]:
         yield f"{record.plan.disk.id} was attached before it was planned, and is {record.state} instead of foreign"
 
 
-def _story_mistakes(record: ExportRecord, last_events: Mapping[str, str]) -> Iterator[str]:
+def _trail_mistakes(record: ExportRecord, last_events: Mapping[str, str]) -> Iterator[str]:
     event = last_events.get(record.id)
     if event is None or record.state not in _STATES_AFTER[event]:
         yield f"export {record.id} is {record.state}, and the last that happened to it is {event or 'nothing'}"

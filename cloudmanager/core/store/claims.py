@@ -1,4 +1,4 @@
-"""Claims: who may use a disk, decided when an export is asked for.
+"""Claims: who may use a disk, decided when an export is requested.
 
 A claim is committed in one transaction with the export that holds it, and goes with the one that ends it.
 """

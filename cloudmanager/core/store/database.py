@@ -95,7 +95,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Committed at the end, rolled back on an error. On SQLite it begins as the only writer."""
-        self._refuse_moved()  # no failure of a write: whoever reads is told, too
+        self._refuse_moved()  # no failure of a write: a reader gets the error, too
         try:
             with (
                 self._translated(),
@@ -125,8 +125,8 @@ class Database:
         except SQLAlchemyError as error:
             raise faults.fault(error, self._engine.url) from error
         except ValueError as error:  # a row that was read is not one that we wrote
-            words = str(error).splitlines()[0]
-            raise faults.damaged(self._engine.url.render_as_string(hide_password=True), words) from error
+            message = str(error).splitlines()[0]
+            raise faults.damaged(self._engine.url.render_as_string(hide_password=True), message) from error
 
     def _keep_identity(self) -> None:
         if self._path:
@@ -142,9 +142,9 @@ class Database:
         if not self._is_sqlite:
             return
         with self.read() as connection:
-            words = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if words != "ok":
-            raise faults.damaged(self._engine.url.database, words.splitlines()[-1])
+            message = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if message != "ok":
+            raise faults.damaged(self._engine.url.database, message.splitlines()[-1])
 
     def _migrate(self) -> None:
         config = migrations()

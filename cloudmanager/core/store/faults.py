@@ -18,15 +18,15 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 def fault(error: SQLAlchemyError, url: URL) -> StoreUnavailable:
     """The error in our words, with what to do about it."""
     cause = getattr(error, "orig", None) or error
-    words = str(cause).strip().splitlines()[0]
+    message = str(cause).strip().splitlines()[0]
     if isinstance(cause, sqlite3.Error) and url.database:
         return of_sqlite(cause, Path(url.database))
-    return _of_server(getattr(cause, "sqlstate", None) or "", words)
+    return _of_server(getattr(cause, "sqlstate", None) or "", message)
 
 
-def damaged(path: object, words: str) -> StoreDamaged:
+def damaged(path: object, message: str) -> StoreDamaged:
     return StoreDamaged(
-        f"{path} is damaged: {words}. Stop the service, look with `cloudmanager store check`, "
+        f"{path} is damaged: {message}. Stop the service, look with `cloudmanager store check`, "
         "and bring a backup back with `cloudmanager store restore`."
     )
 
@@ -52,7 +52,7 @@ def _read_only(directory: Path) -> StoreReadOnly:
 
 def of_sqlite(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     """What went wrong with the store in that file."""
-    words = str(error)
+    message = str(error)
     match getattr(error, "sqlite_errorcode", 0) & _PRIMARY:
         case sqlite3.SQLITE_FULL:
             return _full(path.parent)
@@ -61,15 +61,15 @@ def of_sqlite(error: sqlite3.Error, path: Path) -> StoreUnavailable:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreLocked(f"Another program keeps {path} locked. Close it; `fuser {path}` names what has it open.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return damaged(path, words)
+            return damaged(path, message)
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN:
-            return _of_file_system(words, path)
+            return _of_file_system(message, path)
         case _:
-            return StoreUnavailable(f"The store did not answer: {words}.")
+            return StoreUnavailable(f"The store did not answer: {message}.")
 
 
-def _of_file_system(words: str, path: Path) -> StoreUnavailable:
-    """SQLite does not say why a file operation failed. Another one in the same place does."""
+def _of_file_system(message: str, path: Path) -> StoreUnavailable:
+    """SQLite does not say why a file operation failed. Another operation in the same directory does."""
     try:
         with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
             file.write(bytes(4096))
@@ -78,21 +78,21 @@ def _of_file_system(words: str, path: Path) -> StoreUnavailable:
             return _full(path.parent)
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             return _read_only(path.parent)
-        words = f"{words} ({error.strerror})"
-    return StoreUnavailable(f"{path} cannot be used: {words}. The kernel's log may say more.")
+        message = f"{message} ({error.strerror})"
+    return StoreUnavailable(f"{path} cannot be used: {message}. The kernel's log may say more.")
 
 
-def _of_server(state: str, words: str) -> StoreUnavailable:
+def _of_server(state: str, message: str) -> StoreUnavailable:
     """By SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html"""
-    said = f"The database server says: {words}."
+    answer = f"The database server says: {message}."
     match state:
         case "53100":
-            return StoreFull(f"{said} Make room on it; the service goes on by itself.")
+            return StoreFull(f"{answer} Make room on it; the service goes on by itself.")
         case "25006":
-            return StoreReadOnly(f"{said} Is it a standby? The store needs the primary server.")
+            return StoreReadOnly(f"{answer} Is it a standby? The store needs the primary server.")
         case "55P03":
-            return StoreLocked(f"{said} pg_locks shows who holds the lock.")
+            return StoreLocked(f"{answer} pg_locks shows who holds the lock.")
         case "XX001" | "XX002":
-            return StoreDamaged(f"{said} Restore its backup with pg_restore.")
+            return StoreDamaged(f"{answer} Restore its backup with pg_restore.")
         case _:
-            return StoreUnavailable(f"The store did not answer: {words}.")
+            return StoreUnavailable(f"The store did not answer: {message}.")

@@ -2,7 +2,7 @@
 
 SQLite has one writer at a time, and a commit that a power cut cannot undo waits for the disk: a millisecond, or a
 hundred on a busy one. Whoever has written while others wait for their turn leaves the commit to them, and the last of
-the row commits for all. Nobody is told of a success before that.
+the row commits for all. Nobody gets a success before that.
 """
 
 import sqlite3

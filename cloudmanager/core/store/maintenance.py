@@ -2,7 +2,6 @@
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import NodeDraining, NodeNotFound, ProviderPaused
 from cloudmanager.core.records import MaintenanceAction
 from cloudmanager.core.store import schema, trail
@@ -17,19 +16,17 @@ _UNHINDERED_SECONDS = 1.0
 class MaintenanceTable:
     """Every method is one transaction."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._read = database.read
         self._write = database.write
-        self._clock = clock
         self._unhindered_until: dict[tuple[str, str], float] = {}
 
-    def refuse(self, provider: str, node: str) -> None:
+    def refuse(self, provider: str, node: str, now: float) -> None:
         """Raises ProviderPaused or NodeDraining if a claim is refused by an operator's action.
 
-        That there is none is good for a second: the claim itself looks again.
+        That there is none is remembered for a second from `now` (boot clock): the claim itself looks again.
         """
-        now = self._clock.boottime()
         if now < self._unhindered_until.get((provider, node), 0.0):
             return
         with self._read() as connection:

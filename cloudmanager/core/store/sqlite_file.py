@@ -39,7 +39,7 @@ def open_to_read(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, uri=True, timeout=_LOCKED_SECONDS, isolation_level=None, check_same_thread=False)
 
 
-def demand_readable(path: Path) -> None:
+def require_readable(path: Path) -> None:
     """Raises sqlite3.Error."""
     with closing(open_to_read(path)) as connection:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -36,7 +36,7 @@ _ATTACHED = select(schema.attachments.c.canonical_id).where(schema.attachments.c
 
 
 class Store:
-    """The one place that reads and writes the database."""
+    """All that reads and writes the database."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class Store:
         self.claims = ClaimTable(database)
         self.attachments = AttachmentTable(database, clock)
         self.nodes = NodeTable(database, clock)
-        self.maintenance = MaintenanceTable(database, clock)
+        self.maintenance = MaintenanceTable(database)
         self.trail = AuditTrail(database)
 
     @classmethod
@@ -74,8 +74,8 @@ class Store:
             exported = {row.canonical_id for row in connection.execute(_CLAIMING, {"on_node": node})}
             return exported.union(connection.execute(_ATTACHED, {"on_node": node}).scalars())
 
-    def unsettled_disks(self, node: str, boottime: float, is_served: Callable[[str], bool]) -> set[str]:
-        """Those of the active disks that want work: an export is not as it should be, or nobody needs the disk.
+    def disks_with_work(self, node: str, boottime: float, is_served: Callable[[str], bool]) -> set[str]:
+        """Those of the active disks that need work: an export is not as it should be, or nobody needs the disk.
 
         An export is as it should be that is ready, has not expired and is served. Of those, which may be a thousand, a
         few columns are read and no record is made.

@@ -1,4 +1,4 @@
-"""The audit trail. An event is added in the transaction of what it tells of."""
+"""The audit trail. An event is added in the transaction that it describes."""
 
 from datetime import datetime
 

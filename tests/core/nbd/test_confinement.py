@@ -270,7 +270,7 @@ def test_what_stands_in_for_qemu_nbd_gets_nowhere(
         served = exporter.export(device(raw if kind == "file" else loop))
         with served.connect() as client:
             assert client.read(0, 512) == raw.read_bytes()[:512]
-        said = os.pread(exporter.servers._places[served.id].running._stderr.fd, 4096, 0).rstrip(b"\0").decode()
+        said = os.pread(exporter.servers._entries[served.id].running._stderr.fd, 4096, 0).rstrip(b"\0").decode()
         service.settimeout(0)
         with pytest.raises(BlockingIOError):
             service.accept()

@@ -91,27 +91,27 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
     exporter = make_exporter(connections=1, engine="qemu-nbd")
     served = exporter.export(device(raw))
     running = exporter.servers._running(served.id)
-    listener = exporter.servers._places[served.id].listener
+    listener = exporter.servers._entries[served.id].listener
     assert running
     assert listener
     with served.connect(), served.queue_up():
         eventually(lambda: hang_detection.queue_length(listener))
-        assert running.silence(listener, places=1) is None
+        assert running.detect_hang(listener, slots=1) is None
         assert running._detector._first is None
-        assert running.silence(listener, places=2) is None
+        assert running.detect_hang(listener, slots=2) is None
         assert running._detector._first is not None  # else the look above would prove nothing
 
 
 def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pytest.MonkeyPatch, raw: Path) -> None:
     monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     with _hanging() as (running, listener):
-        assert [running.silence(listener, PLACES) for _ in range(3)] == [None] * 3
+        assert [running.detect_hang(listener, PLACES) for _ in range(3)] == [None] * 3
         with socket.create_connection(listener.getsockname()):
             eventually(lambda: hang_detection.queue_length(listener))
-            found = eventually(lambda: running.silence(listener, PLACES))
+            found = eventually(lambda: running.detect_hang(listener, PLACES))
             assert (found.is_asleep, found.is_stopped) == (True, False)
         os.kill(running.record.pid, signal.SIGSTOP)
-        eventually(lambda: (told := running.silence(listener, PLACES)) and told.is_stopped)
+        eventually(lambda: (told := running.detect_hang(listener, PLACES)) and told.is_stopped)
 
 
 @pytest.mark.parametrize(("has_device", "is_replaced"), [(True, True), (False, False)])
@@ -125,7 +125,7 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
     monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     exporter = make_exporter(start_timeout_seconds=1)
     served = exporter.export(device(raw))
-    place = exporter.servers._places[served.id]
+    place = exporter.servers._entries[served.id]
     with _hanging() as (running, listener), socket.create_connection(listener.getsockname()):
         with monkeypatch.context() as patched:
             patched.setattr(place, "running", running)

@@ -11,7 +11,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.confined import Stderr
 from cloudmanager.confined.qemu_nbd import without_graphs
-from cloudmanager.core.nbd.failure import clean, last_said
+from cloudmanager.core.nbd.failure import clean, last_output
 
 NAME = "0f3b6c8e-unguessable"
 GRAPH = "json:" + json.dumps(
@@ -45,8 +45,8 @@ def test_a_servers_last_words_have_no_piece_of_a_graph() -> None:
     try:
         with open(stderr.fd, "wb", closefd=False) as file:
             file.write(f"qemu-nbd: Failed to blk_new_open '{GRAPH}': Broken\n".encode() * 3)
-        assert last_said(stderr.read()).endswith("Broken")
-        assert NAME not in last_said(stderr.read())
+        assert last_output(stderr.read()).endswith("Broken")
+        assert NAME not in last_output(stderr.read())
         assert clean(stderr.read(), {}) == "Broken; Broken; Broken"
     finally:
         stderr.close()

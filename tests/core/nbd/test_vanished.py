@@ -116,13 +116,13 @@ def test_a_listener_that_an_earlier_version_made_is_given_the_bound(
     exporter: Exporter, make_exporter: Callable[..., Exporter], raw: Path
 ) -> None:
     served = exporter.export(device(raw))
-    mine = exporter.servers._places[served.id].listener
+    mine = exporter.servers._entries[served.id].listener
     assert mine is not None
     mine.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
     exporter.end()
     later = make_exporter(client_timeout_seconds=77)
     later.adopt(served, served.process)
-    taken = later.servers._places[served.id].listener
+    taken = later.servers._entries[served.id].listener
     assert taken is not None
     assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 77_000
 

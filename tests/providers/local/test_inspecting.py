@@ -69,7 +69,7 @@ def test_a_list_reads_headers_only(provider: LocalProvider, raw: Path, directory
 
 
 def test_only_so_many_inspections_go_on_at_a_time() -> None:
-    turns = Turns(at_once=2, patience_seconds=0.01)
+    turns = Turns(at_once=2, wait_seconds=0.01)
     with turns.taken(), turns.taken():
         with pytest.raises(DeviceNotReady) as refused, turns.taken():
             pass
@@ -80,7 +80,7 @@ def test_only_so_many_inspections_go_on_at_a_time() -> None:
 
 
 def test_a_turn_that_becomes_free_is_taken() -> None:
-    turns = Turns(at_once=1, patience_seconds=60)
+    turns = Turns(at_once=1, wait_seconds=60)
     has_begun, may_end = threading.Event(), threading.Event()
 
     def inspect() -> None:
