@@ -103,7 +103,7 @@ def test_a_service_with_too_few_files_for_its_exports_does_not_start_and_they_go
         made = [ready(client) for _ in range(3)]
     try:
         with process(tmp_path, files=files_for(2), exports=kept) as started:
-            assert started.popen.wait(20) == 1
+            assert started.popen.wait(60) == 1
             assert "3 exports" in "".join(started.lines)
             assert "LimitNOFILE" in "".join(started.lines)
         for each in made:

@@ -318,7 +318,7 @@ def test_a_look_at_the_disk_does_not_take_back_what_is_said_of_the_server(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     export = bench.ready()
-    monkeypatch.setattr(bench.manager._exports._servers, "revive", lambda *_, **__: "It hangs.")
+    monkeypatch.setattr(bench.manager._exports._servers, "check_responsive", lambda *_, **__: "It hangs.")
     assert shown(bench, export).detail == "It hangs."
     seen = len(bench.shelf.calls)
     while len(bench.shelf.calls) < seen + 5:
