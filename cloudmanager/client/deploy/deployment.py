@@ -16,6 +16,7 @@ from cloudmanager.client.deploy.errors import (
     DeployError,
     DifferenceFound,
     TargetError,
+    UnsupportedSource,
 )
 from cloudmanager.client.deploy.journal import Journal, JournalHeader, Ledger, default_directory
 from cloudmanager.client.deploy.local_target import LocalTarget
@@ -40,6 +41,10 @@ from cloudmanager.transfer.reading import digest
 
 _LAST_WORDS = Patience(connect_seconds=5.0, stall_seconds=10.0)
 """To note what was done when a run has failed."""
+_NO_WAY_AROUND = (
+    "This image is read from its start to its end only, because it is packed or comes as a stream: what follows a bad "
+    "sector cannot be reached, so --skip-bad does not apply. Copy it with ddrescue, unpack the copy, and deploy that."
+)
 
 
 @dataclass(frozen=True)
@@ -89,18 +94,18 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
     pool = WorkerPool(options.cancelled)
     patience = Patience(check=pool.check)
     try:
-        with (
-            sources.opened(source, patience, options, pool.on_stop) as image,
-            sources.opened_target(target, patience, options.target_id) as disk,
-        ):
-            if isinstance(disk, LocalTarget):
-                refuse_overlap(source, disk)
-            name = sources.identity(target, options.target_id)
-            heading = JournalHeader(image.identity, name, image.size_bytes, unit_bytes_of(image))
-            with Journal(options.journal_directory or default_directory(), heading) as journal:
-                bad = BadRanges()
-                read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
-                return write(Run(read, disk, journal, options, pool, patience, bad))
+        with sources.opened(source, patience, options, pool.on_stop) as image:
+            if image.size_bytes is None and options.skip_bad:
+                raise UnsupportedSource(_NO_WAY_AROUND)
+            with sources.opened_target(target, patience, options.target_id) as disk:
+                if isinstance(disk, LocalTarget):
+                    refuse_overlap(source, disk)
+                name = sources.identity(target, options.target_id)
+                heading = JournalHeader(image.identity, name, image.size_bytes, unit_bytes_of(image))
+                with Journal(options.journal_directory or default_directory(), heading) as journal:
+                    bad = BadRanges()
+                    read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
+                    return write(Run(read, disk, journal, options, pool, patience, bad))
     except Stopped:
         raise Cancelled("The deployment was cancelled.") from None
 

@@ -14,7 +14,7 @@ import pytest
 
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy import BadRange, Progress
-from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange
+from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange, UnsupportedSource
 from tests.bad_sector import damaged
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
@@ -170,3 +170,12 @@ def test_that_of_a_target_is_the_targets_and_is_named(raw: Path, put: Put, tmp_p
         finally:
             server.stop()
     assert (caught.value.offset, caught.value.length >= SECTOR) == (at, True)
+
+
+def test_what_comes_as_a_stream_has_no_way_around_and_is_refused(image: Path, put: Put, tmp_path: Path) -> None:
+    packed = images.compressed(image, "gzip")
+    with pytest.raises(UnsupportedSource, match="start to its end") as refused:
+        put(packed, tmp_path / "disk", skip_bad=True)
+    assert not refused.value.is_resumable
+    assert not (tmp_path / "disk").exists()
+    assert put(packed, tmp_path / "disk").bad_ranges == ()
