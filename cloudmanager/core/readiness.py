@@ -1,5 +1,6 @@
 """Whether a service can serve requests now."""
 
+import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -39,6 +40,7 @@ class Readiness:
         return (
             self._store_finding(),
             self._reconciler_finding(),
+            *self._program_findings(),
             *self._provider_nodes.findings(),
             *self._certificate_findings(),
             *self._maintenance_findings(),
@@ -56,6 +58,16 @@ class Readiness:
         if failure := self._store.write_failure:
             return Finding("store", Severity.PROBLEM, failure.detail)
         return Finding("store", Severity.OK, "answers")
+
+    def _program_findings(self) -> Iterator[Finding]:
+        """Whether a server can be started at all. `doctor` tries it."""
+        needed = {"qemu-nbd": "qemu-utils"}
+        if self._settings.sandbox == "bubblewrap":
+            needed["bwrap"] = "bubblewrap"
+        for program, package in needed.items():
+            if shutil.which(program) is None:
+                seen = "not found on the PATH of the service: exports cannot be served"
+                yield Finding(program, Severity.PROBLEM, seen, f"apt-get install {package}")
 
     def _certificate_findings(self) -> Iterable[Finding]:
         """They keep new servers from starting at the most: exports that are served are renewed all the same."""

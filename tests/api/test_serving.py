@@ -39,6 +39,18 @@ def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path, signal_
     assert [line for line in started.lines if "listening on" in line or "stopped" in line] == started.lines
 
 
+def test_a_service_that_cannot_start_a_server_is_not_ready(
+    tmp_path: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(settings_for(directory, nbd={"sandbox": "bubblewrap"})) as service:
+        assert service.client.get("/readyz").status_code == 200
+        monkeypatch.setenv("PATH", str(tmp_path))
+        answer = service.client.get("/readyz")
+    assert answer.status_code == 503
+    missing = {each["subject"] for each in answer.json()["findings"] if each["severity"] == "problem"}
+    assert missing == {"qemu-nbd", "bwrap"}
+
+
 def test_it_ends_in_good_order_while_a_client_keeps_its_connection(tmp_path: Path) -> None:
     with process(tmp_path) as started, httpx.Client(base_url=started.address()) as client:
         client.get("/healthz")

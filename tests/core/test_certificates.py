@@ -67,6 +67,15 @@ def _a_locked_key(authority: Authority, directory: Path) -> None:
     path.write_bytes(locked.stdout)
 
 
+def _a_link_to_an_open_place(authority: Authority, directory: Path) -> None:
+    del authority
+    elsewhere = directory.parent / "elsewhere"
+    elsewhere.mkdir()
+    elsewhere.chmod(0o777)
+    (directory / "server-cert.pem").rename(elsewhere / "server-cert.pem")
+    (directory / "server-cert.pem").symlink_to(elsewhere / "server-cert.pem")
+
+
 def _a_foreign_list(authority: Authority, directory: Path) -> None:
     (directory / "ca-crl.pem").write_bytes(Authority("lab").revoke())
 
@@ -77,6 +86,9 @@ BROKEN: dict[str, tuple[Breaking, str]] = {
     "no PEM": (lambda _, path: (path / "server-cert.pem").write_text("hello"), "is not what its name says"),
     "an empty authority": (lambda _, path: (path / "ca-cert.pem").write_text(""), "is not what its name says"),
     "an open key": (lambda _, path: (path / "server-key.pem").chmod(0o644), "everybody on this machine. chmod 600"),
+    "an open directory": (lambda _, path: path.chmod(0o777), "can be written by everybody on this machine. chmod o-w"),
+    "an open authority": (lambda _, path: (path / "ca-cert.pem").chmod(0o666), r"ca-cert\.pem can be written by every"),
+    "a link to an open place": (_a_link_to_an_open_place, "elsewhere can be written by everybody"),
     "no key in it": (lambda _, path: (path / "server-key.pem").write_text("hello"), "is no private key"),
     "a key with a password": (_a_locked_key, "wants a password"),
     "another key": (_another_key, r"is not the key of server-cert\.pem"),

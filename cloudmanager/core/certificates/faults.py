@@ -1,5 +1,7 @@
 """What keeps servers from using a set of certificates, or clients from trusting it."""
 
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from cloudmanager.core.certificates.files import (
     Unreadable,
     extension,
 )
+from cloudmanager.core.private_directory import ancestor_flaws
 
 _FOR_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 _RECIPE = "docs/tls.md shows how the files are made."
@@ -52,11 +55,22 @@ def check(directory: Path, host: str) -> tuple[Certificates | None, list[Fault]]
 def faults(certificates: Certificates, host: str, now: datetime | None = None) -> Iterator[Fault]:
     """`host` is what clients connect to."""
     now = now or datetime.now(UTC)
+    yield from _of_places(certificates)
     yield from _of_key(certificates)
     yield from _of_authority(certificates)
     yield from _of_purpose(certificates)
     yield from _of_name(certificates, host)
     yield from _of_time(certificates, now)
+
+
+def _of_places(certificates: Certificates) -> Iterator[Fault]:
+    """Whoever can put other files there decides whom the service trusts. A file may be a link, as certbot's are."""
+    files = [certificates.directory / name for name in certificates.contents]
+    leading = {parent for file in files for parent in (file.parent.resolve(), file.resolve().parent)}
+    places = {flaw.path for each in leading for flaw in ancestor_flaws(each, each, os.geteuid())}
+    for path in (*sorted(places), *files):
+        if path.stat().st_mode & stat.S_IWOTH:
+            yield Fault(f"{path} can be written by everybody on this machine", f"chmod o-w {path}")
 
 
 def _of_key(certificates: Certificates) -> Iterator[Fault]:
