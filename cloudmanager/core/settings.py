@@ -93,35 +93,36 @@ class ServerSettings(Table):
 
     listen: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8600",
-        description='Address of the HTTP interface: "host:port", or "unix:/run/cloudmanager.sock". '
-        "Anything but loopback or a unix socket needs a token.",
+        description='Address of the HTTP interface: "host:port", or "unix:/run/cloudmanager.sock". Anything except '
+        "loopback and a unix socket requires a token.",
     )
     state_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         Path("/var/lib/cloudmanager"),
-        description="Directory of the store and of what running exports need. One service per directory.",
+        description="Directory of the store and of the files of running exports. One service per directory.",
     )
     node: str = Field(
         default_factory=socket.gethostname,
-        description="Name of this machine in a fleet. Default: its host name. One live service has a name at a time.",
+        description="Name of this machine in a fleet. Default: its host name. Only one live service can have a name.",
         json_schema_extra={"example": "worker-1"},
     )
     token_sha256: tuple[Annotated[str, Field(pattern="^[0-9a-f]{64}$")], ...] = Field(
         (),
-        description="SHA-256 of each bearer token that is let in. `cloudmanager token` makes a token and this line.",
+        description="SHA-256 of each accepted bearer token. `cloudmanager token` makes a token and this line.",
     )
     lock_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_directory,
-        description="Directory of the locks by which the services of this machine keep from detaching or writing what "
-        "another one serves. All have the same; containers mount it from the host. Default: /run/lock/cloudmanager for "
-        "root, cloudmanager/lock in $XDG_RUNTIME_DIR for other users.",
+        description="Directory of the locks that keep the services of this machine from detaching or writing disks "
+        "that another one serves. All services use the same directory; containers mount it from the host. "
+        "Default: /run/lock/cloudmanager for root, cloudmanager/lock in $XDG_RUNTIME_DIR for other users.",
         json_schema_extra={"example": "/run/lock/cloudmanager"},
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe messages that are logged."
+    )
     shutdown_seconds: float = Field(
         25,
         gt=0,
-        description="The service ends this long after SIGTERM at the latest, whatever hangs. A second signal ends it "
-        "at once.",
+        description="Time limit for ending after SIGTERM, whatever hangs. A second signal ends the service at once.",
     )
 
 
@@ -142,60 +143,60 @@ class NbdSettings(Table):
         "127.0.0.1",
         description='Address that the exports listen on. Beyond loopback: tls = "psk" or "x509", or insecure = true.',
     )
-    advertise: str = Field("", description="Host name or address that clients are given. Default: listen.")
+    advertise: str = Field("", description="Host name or address in the addresses that clients get. Default: listen.")
     ports: Annotated[str, AfterValidator(_ports)] = Field("10900-11899", description="Ports, one per export.")
     connections: int = Field(
         32,
         ge=1,
         le=64,
         description="Connections that one export serves at the same time. Others wait with qemu-nbd; nbdkit (see "
-        "engine) turns them away.",
+        "engine) disconnects them.",
     )
     client_timeout_seconds: int = Field(
         120,
         ge=1,
         le=86400,
-        description="A client that cannot be reached for this long, or takes in no answer, has "
-        "vanished: its connection is ended, and another client can have its connection slot.",
+        description="A client that cannot be reached for this long, or takes in no answer, has vanished: its "
+        "connection is ended, and another client can have its connection slot.",
     )
     tls: Literal["off", "psk", "x509"] = Field(
         "off",
-        description='"psk": every export gets a key of its own, handed out in its credentials. "x509": clients and '
-        "servers show each other certificates of one authority.",
+        description='"psk": every export has its own key, in its credentials. "x509": clients and servers '
+        "authenticate with certificates of one authority.",
     )
     tls_certificates: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         Path("/etc/cloudmanager/tls"),
-        description="Directory with ca-cert.pem, server-cert.pem, server-key.pem and, if there is one, ca-crl.pem, "
-        'for tls = "x509".',
+        description="Directory with ca-cert.pem, server-cert.pem, server-key.pem and optionally ca-crl.pem, for tls = "
+        '"x509".',
     )
     insecure: bool = Field(
         False, description="Export beyond loopback in the clear: anyone on the network can read and change the bytes."
     )
     engine: Literal["auto", "qemu-nbd", "nbdkit"] = Field(
         "auto",
-        description="What serves raw disks that are only read and that nobody changes, in a sandbox. With nbdkit a bad "
-        "sector is an error of that sector for every client; qemu-nbd 7.2 hangs up on those built on libnbd. "
-        '"auto": nbdkit if it is installed and connections are 32 or more, so that hardly any client is turned away, '
-        "else qemu-nbd. All else is qemu-nbd's.",
+        description="The server for raw disks that are exported read-only and that nobody changes, in a sandbox. With "
+        "nbdkit a bad sector is an error of that sector for every client; qemu-nbd 7.2 disconnects those "
+        'built on libnbd. "auto": nbdkit if it is installed and connections is 32 or more, so that few '
+        "clients are refused, else qemu-nbd. qemu-nbd serves everything else.",
     )
     sandbox: Literal["bubblewrap", "none"] = Field(
         "bubblewrap",
-        description='How qemu-nbd is confined. "none" lets it see this machine\'s files and network.',
+        description='How servers are confined. "none" lets them see this machine\'s files and network.',
     )
     memory_limit_bytes: int = Field(
         2**30,
         ge=2**26,
-        description="What one NBD server may allocate. An image that needs more is not served; a server that comes to "
-        "need more ends, and is replaced.",
+        description="Memory that one NBD server may allocate. An image that needs more is not served; a server that "
+        "needs more later ends and is replaced.",
     )
     cpu_weight: int = Field(
         100,
         ge=1,
         le=10000,
-        description="An NBD server's part of busy processors, where control groups can be made; a group that nobody "
-        "has set has 100.",
+        description="An NBD server's priority when the processors are busy, where control groups can be made. The "
+        "default of every control group is 100.",
     )
-    start_timeout_seconds: float = Field(30, gt=0, description="How long an NBD server may take to answer.")
+    start_timeout_seconds: float = Field(30, gt=0, description="Time limit for an NBD server to answer.")
 
     @property
     def advertised(self) -> str:
@@ -234,8 +235,8 @@ class NbdSettings(Table):
 class ExportSettings(Table):
     """How long claims and attachments last."""
 
-    default_ttl_seconds: int = Field(3600, ge=1, description="Life of an export whose request names none.")
-    max_ttl_seconds: int = Field(86400, ge=1, description="The longest life that a request or a renewal may ask for.")
+    default_ttl_seconds: int = Field(3600, ge=1, description="Lifetime of an export whose request sets none.")
+    max_ttl_seconds: int = Field(86400, ge=1, description="The longest lifetime that a request or a renewal may set.")
     linger_seconds: int = Field(0, ge=0, description="Keep a disk attached this long after its last export.")
     drain_seconds: float = Field(
         10, ge=0, description="Time that connected clients have to finish once an export is released or has expired."
@@ -246,19 +247,19 @@ class ExportSettings(Table):
     scratch_limit_bytes: int = Field(
         10 * 1024**3,
         ge=1024**2,
-        description="Size that a scratch export's overlay may reach; then writes get ENOSPC.",
+        description="Maximum size of a scratch export's overlay; further writes get ENOSPC.",
     )
     keep_closed_seconds: int = Field(
         86400, ge=0, description="How long a closed or failed export can still be looked up."
     )
     reconcile_seconds: float = Field(
-        5, gt=0, description="How often every disk is compared with the store even when nothing happened."
+        5, gt=0, description="Interval at which every disk is compared with the store even if nothing happened."
     )
     on_shutdown: Literal["keep", "close"] = Field(
         "keep",
-        description='What becomes of exports when the service is stopped. "keep": they are served on, and the next '
-        'start takes them over. "close": they are released, and their disks are detached, as far as '
-        "server.shutdown_seconds allow.",
+        description='What happens to exports when the service stops. "keep": they are served without it, and the next '
+        'start takes them over. "close": they are released, and their disks are detached, within '
+        "server.shutdown_seconds.",
     )
 
     @model_validator(mode="after")
