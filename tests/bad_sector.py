@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Address, Connection, Failure, Patience
+from cloudmanager.transfer.libnbd import Address, Connection, Failure, Timeouts
 
 _PREAD = (
     'if [ "$4" -lt {end} ] && [ $(($4 + $3)) -gt {start} ]; then echo "EIO a bad sector" >&2; exit 1; fi; '
@@ -55,7 +55,7 @@ def read_around(address: Address, content: bytes, bad: int, *, in_one_piece: boo
     `in_one_piece`: it asks for that, as our own clients do, and not for what other programs built on libnbd ask for.
     """
     piece = 64 * 1024
-    with Connection(address, Patience()) as connection:
+    with Connection(address, Timeouts()) as connection:
         if not in_one_piece:
             connection._read_flags = 0
         buffer = Buffer()

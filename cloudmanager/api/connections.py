@@ -50,19 +50,19 @@ def most_connections() -> int:
     return MOST if soft == resource.RLIM_INFINITY else max(8, min(MOST, soft // _FILES_SHARE))
 
 
-class Connections:
+class HttpConnections:
     """Those that are open. A new one that is too many takes the place of the least useful one."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._most_strangers = max(2, most // STRANGERS_SHARE)
-        self._open: dict[Connection, None] = {}
-        self._told_at = -_SILENT_SECONDS
+        self._open: dict[HttpConnection, None] = {}
+        self._reported_at = -_SILENT_SECONDS
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def enter(self, new: "Connection") -> bool:
+    def enter(self, new: "HttpConnection") -> bool:
         """False: all the others are in use by those who may call, and the new one is to be closed."""
         strangers = [each for each in self._open if not each.is_known]
         if len(strangers) < self._most_strangers and len(self._open) < self._most:
@@ -77,29 +77,29 @@ class Connections:
         self._open[new] = None
         return True
 
-    def leave(self, connection: "Connection") -> None:
+    def leave(self, connection: "HttpConnection") -> None:
         self._open.pop(connection, None)
 
     def _tell(self) -> None:
-        if time.monotonic() - self._told_at >= _SILENT_SECONDS:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._reported_at >= _SILENT_SECONDS:
+            self._reported_at = time.monotonic()
             log.warning("too many connections: those that are idle, or have sent no valid request, are closed")
 
 
-def _least_useful(strangers: "list[Connection]") -> "Connection | None":
+def _least_useful(strangers: "list[HttpConnection]") -> "HttpConnection | None":
     """The oldest that is not being answered: who means to call does so at once, and is known then."""
     return next((each for each in strangers if not each.is_answered), strangers[0] if strangers else None)
 
 
-def _longest_idle(connections: "dict[Connection, None]") -> "Connection | None":
+def _longest_idle(connections: "dict[HttpConnection, None]") -> "HttpConnection | None":
     idle = [each for each in connections if each.idle_since is not None]
     return min(idle, key=lambda each: each.idle_since or 0.0, default=None)
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """One of them."""
 
-    others: Connections
+    others: HttpConnections
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -208,10 +208,10 @@ class Connection(H11Protocol):
             self.transport.abort()
 
 
-def protocol(connections: Connections) -> type[Connection]:
+def protocol(connections: HttpConnections) -> type[HttpConnection]:
     """For uvicorn: the class of the connections that are counted there."""
 
-    class Counted(Connection):
+    class Counted(HttpConnection):
         others = connections
 
     return Counted

@@ -37,8 +37,8 @@ def explain(request: Request, error: RequestValidationError) -> CloudManagerErro
 
 
 def _mistake(detail: Mapping[str, Any], known: Iterable[str]) -> Mistake:
-    place, *path = detail["loc"]
-    if place == "body":
+    part, *path = detail["loc"]
+    if part == "body":
         pointer = "".join(f"/{_escaped(step)}" for step in path)
         return Mistake(_sentence(detail, known), pointer=f"#{pointer}")
     return Mistake(_sentence(detail, known), parameter=str(path[0]) if path else None)

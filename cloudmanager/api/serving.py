@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from cloudmanager.api.app import create_app
 from cloudmanager.api.async_manager import AsyncManager
-from cloudmanager.api.connections import Connections, most_connections, protocol
+from cloudmanager.api.connections import HttpConnections, most_connections, protocol
 from cloudmanager.api.listener import Acceptor, address_of, listening
 from cloudmanager.api.stopping import Stop
 from cloudmanager.core import openfiles
@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
                 app,
                 loop="asyncio",
                 # httptools takes 0.15 ms less per request than h11, and any amount of headers from anybody
-                http=protocol(Connections(most_connections())),
+                http=protocol(HttpConnections(most_connections())),
                 headers=[("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff")],
                 log_config=None,
                 access_log=log.isEnabledFor(logging.DEBUG),

@@ -46,7 +46,10 @@ def _run() -> None:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
-        _fail(f"{type(error).__name__}: {error} ({_place(error)}). This is a defect of cloudmanager: report it.", error)
+        _fail(
+            f"{type(error).__name__}: {error} ({_raised_at(error)}). This is a defect of cloudmanager: report it.",
+            error,
+        )
 
 
 def _write_the_rest() -> None:
@@ -58,12 +61,12 @@ def _write_the_rest() -> None:
 
 def _fail(why: str, error: BaseException) -> NoReturn:
     lines = [line.strip() for text in (why, *getattr(error, "__notes__", ())) for line in text.splitlines()]
-    if said := "; ".join(filter(None, lines)).replace(":; ", ": "):
-        print(f"cloudmanager: {streams.printable(said)}", file=sys.stderr)
+    if message := "; ".join(filter(None, lines)).replace(":; ", ": "):
+        print(f"cloudmanager: {streams.printable(message)}", file=sys.stderr)
     sys.exit(Exit.ERROR)
 
 
-def _place(error: BaseException) -> str:
+def _raised_at(error: BaseException) -> str:
     """Where it was raised, for whoever looks into it."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

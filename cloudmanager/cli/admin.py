@@ -1,4 +1,4 @@
-"""cloudmanager admin: an operator's actions on a running service."""
+"""cloudmanager admin: maintenance actions on a running service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from cloudmanager.client import CloudManager, Node, Provider
     from cloudmanager.client.model import MaintenanceAction
 
-app = typer.Typer(help="Orders to a running service: cut off, pause, drain.", no_args_is_help=True)
+app = typer.Typer(help="Maintain a running service: end exports, pause providers, drain nodes.", no_args_is_help=True)
 
 ByOption = Annotated[
-    str, typer.Option(metavar="NAME", help="Who does it. Otherwise $CLOUDMANAGER_HOLDER, or user and host.")
+    str, typer.Option(metavar="NAME", help="Who does it. Default: $CLOUDMANAGER_HOLDER, or user and host.")
 ]
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the audit trail, and shown to whom it meets.")]
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="May be left out where there is only one.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the audit trail, and shown to users.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Optional if there is only one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
 
@@ -30,10 +30,10 @@ def force_release(
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> None:
-    """End an export at once, also one that is closing: its clients are cut off and get no time to finish."""
+    """End an export immediately, even while it is closing. Its clients are disconnected without time to finish."""
     with _service() as service:
         export = service.force_release(export_id, by=named(by), reason=reason)
-    _tell(export, f"{export.id} of {export.disk} is {export.state}; its clients are cut off", as_json=json)
+    _print(export, f"{export.id} of {export.disk} is {export.state}; its clients are disconnected", as_json=json)
 
 
 @app.command()
@@ -43,10 +43,10 @@ def pause(
     reason: ReasonOption = "",
     json: JsonOption = False,
 ) -> None:
-    """Let a provider make no new exports, on every node of the store. Those that it has go on."""
+    """Stop a provider from making new exports, on every node of the store. Its existing exports continue."""
     with _service() as service:
         paused = service.pause(provider, by=named(by), reason=reason)
-    _tell(paused, _of_provider(paused), as_json=json)
+    _print(paused, _describe_provider(paused), as_json=json)
 
 
 @app.command()
@@ -59,15 +59,15 @@ def resume(
     """End a pause."""
     with _service() as service:
         resumed = service.resume(provider, by=named(by), reason=reason)
-    _tell(resumed, _of_provider(resumed), as_json=json)
+    _print(resumed, _describe_provider(resumed), as_json=json)
 
 
 @app.command()
 def drain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "", json: JsonOption = False) -> None:
-    """Let a node take no new exports. Those that it has go on until they end; `admin status` says what is left."""
+    """Stop a node from taking new exports. Its existing exports continue until they end; see `admin status`."""
     with _service() as service:
         draining = service.drain(node or _only_node(service), by=named(by), reason=reason)
-    _tell(draining, _of_node(draining), as_json=json)
+    _print(draining, _describe_node(draining), as_json=json)
 
 
 @app.command()
@@ -75,12 +75,12 @@ def undrain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "
     """End a drain."""
     with _service() as service:
         active = service.undrain(node or _only_node(service), by=named(by), reason=reason)
-    _tell(active, _of_node(active), as_json=json)
+    _print(active, _describe_node(active), as_json=json)
 
 
 @app.command()
 def status(json: JsonOption = False) -> None:
-    """Show the nodes and the providers, and which of them are paused or draining."""
+    """Show the nodes and providers, and which of them are drained or paused."""
     from cloudmanager.cli.client import output
 
     with _service() as service:
@@ -88,7 +88,7 @@ def status(json: JsonOption = False) -> None:
     if json:
         output.print_json({"nodes": nodes, "providers": providers})
         return
-    for line in (*map(_of_node, nodes), *map(_of_provider, providers)):
+    for line in (*map(_describe_node, nodes), *map(_describe_provider, providers)):
         print(line)
 
 
@@ -103,33 +103,33 @@ def _service() -> "Iterator[CloudManager]":
 def _only_node(service: "CloudManager") -> str:
     names = [node.name for node in service.nodes()]
     if len(names) != 1:
-        _refuse(f"there are {len(names)} nodes: name one of {', '.join(names)}")
+        _usage_error(f"there are {len(names)} nodes: name one of {', '.join(names)}")
     return names[0]
 
 
-def _refuse(why: str) -> NoReturn:
+def _usage_error(why: str) -> NoReturn:
     typer.echo(f"cloudmanager: {why}", err=True)
     raise typer.Exit(Exit.USAGE)
 
 
-def _of_provider(provider: "Provider") -> str:
-    said = [*_described("paused", provider.pause), *([provider.error.detail] if provider.error else [])]
-    return f"provider {provider.name}: {'; '.join(said) or 'in use'}"
+def _describe_provider(provider: "Provider") -> str:
+    facts = [*_facts("paused", provider.pause), *([provider.error.detail] if provider.error else [])]
+    return f"provider {provider.name}: {'; '.join(facts) or 'in use'}"
 
 
-def _of_node(node: "Node") -> str:
-    said = _described(node.state, node.drain) or [node.state]
-    return f"node {node.name}: {'; '.join(said)}; {node.exports} exports, {node.attachments} disks attached"
+def _describe_node(node: "Node") -> str:
+    facts = _facts(node.state, node.drain) or [node.state]
+    return f"node {node.name}: {'; '.join(facts)}; {node.exports} exports, {node.attachments} disks attached"
 
 
-def _described(what: str, action: "MaintenanceAction | None") -> list[str]:
+def _facts(what: str, action: "MaintenanceAction | None") -> list[str]:
     if action is None:
         return []
     by = f" by {action.by}" if action.by else ""
     return [f"{what}{by}", *([action.reason] if action.reason else [])]
 
 
-def _tell(answer: object, sentence: str, *, as_json: bool) -> None:
+def _print(answer: object, sentence: str, *, as_json: bool) -> None:
     from cloudmanager.cli.client import output
 
     if as_json:

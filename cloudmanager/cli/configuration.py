@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cloudmanager.core.settings import Settings
 
 VARIABLE = "CLOUDMANAGER_CONFIG"
-PLACES = (Path("cloudmanager.toml"), Path("/etc/cloudmanager/cloudmanager.toml"))
+SEARCH_PATHS = (Path("cloudmanager.toml"), Path("/etc/cloudmanager/cloudmanager.toml"))
 _LONGEST_BYTES = 1024 * 1024
 _LISTEN = "CLOUDMANAGER_SERVER__LISTEN"
 _SERVER = "CLOUDMANAGER_SERVER"
@@ -24,17 +24,17 @@ _ADVICE = "Say where the service listens by --url or $CLOUDMANAGER_URL."
 
 
 def find(option: Path | None) -> Path | None:
-    """--config, else $CLOUDMANAGER_CONFIG, else the first of PLACES that is there, else None: the defaults."""
+    """--config, else $CLOUDMANAGER_CONFIG, else the first of SEARCH_PATHS that exists, else None: the defaults."""
     if option:
         return option
     if named := os.environ.get(VARIABLE):
         return Path(named)
-    return next((place for place in PLACES if _is_there(place)), None)
+    return next((path for path in SEARCH_PATHS if _is_there(path)), None)
 
 
-def _is_there(place: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
-        place.lstat()
+        path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
@@ -98,7 +98,7 @@ def _listen_of_file(path: Path | None) -> object:
 def _require_trusted(path: Path) -> None:
     """A file that somebody else has left in this directory must not say where a token is sent."""
     found = path.stat()
-    if path in PLACES and (found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002):
+    if path in SEARCH_PATHS and (found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002):
         raise ConfigurationError(f"{path.absolute()} is another user's, or everybody may write it. {_ADVICE}")
 
 

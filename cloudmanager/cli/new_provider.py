@@ -20,8 +20,8 @@ NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 def run(name: str, directory: Path | None, *, as_json: bool) -> None:
     """Writes a package that passes its own tests. Raises InvalidRequest, SetupError; overwrites nothing."""
     _refuse(name)
-    words = _words(name)
-    directory = directory or Path(words["distribution"])
+    names = _names(name)
+    directory = directory or Path(names["distribution"])
     if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
         raise SetupError(f"{directory} is there already, and nothing is overwritten: name another directory.")
     for path, content in package(name).items():
@@ -38,9 +38,9 @@ def run(name: str, directory: Path | None, *, as_json: bool) -> None:
 
 def package(name: str) -> dict[Path, str]:
     """The files of the package, by their paths in it."""
-    words = _words(name)
+    names = _names(name)
     found = _templates(files("cloudmanager.cli") / TEMPLATES, Path())
-    return {Path(Template(str(path)).substitute(words)): Template(text).substitute(words) for path, text in found}
+    return {Path(Template(str(path)).substitute(names)): Template(text).substitute(names) for path, text in found}
 
 
 def _refuse(name: str) -> None:
@@ -54,7 +54,7 @@ def _refuse(name: str) -> None:
             raise SetupError(f"A plugin {name} is installed already, from {owner}: choose another name.")
 
 
-def _words(name: str) -> dict[str, str]:
+def _names(name: str) -> dict[str, str]:
     parts = re.split(r"[_-]", name)
     return {
         "name": name,

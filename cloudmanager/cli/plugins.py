@@ -89,5 +89,5 @@ def _add(table: Table, *cells: str) -> None:
     table.add_row(*map(Text, cells))
 
 
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words) or "-"
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "-"

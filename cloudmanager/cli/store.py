@@ -42,7 +42,7 @@ def run_restore(config: Path | None, file: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_answer(restored)))
     else:
-        _tell(restored, file)
+        _report(restored, file)
 
 
 def _answer(restored: "Restored") -> dict[str, object]:
@@ -51,7 +51,7 @@ def _answer(restored: "Restored") -> dict[str, object]:
     return {"store": str(restored.path), "kept": kept, "disowned": disowned}
 
 
-def _tell(restored: "Restored", file: Path) -> None:
+def _report(restored: "Restored", file: Path) -> None:
     print(f"{restored.path} is what {file} was.")
     if restored.kept:
         print(f"The store of before is kept as {restored.kept}.")

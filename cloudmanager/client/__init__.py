@@ -11,7 +11,7 @@
 ExportLost once the export is over, as `.check()` and the end of the block do. `.id .disk .access .export .expires_at
 .lost` can always be asked. The keywords of `export` are in ExportOptions.
 
-CloudManager(url=None, token=None, patience_seconds=60, certificates=None) has besides:
+CloudManager(url=None, token=None, retry_seconds=60, certificates=None) has besides:
 
     claim(disk, access) wait(id) get(id) renew(id) release(id)     an export that you look after yourself
     exports() disks(text) attachments() providers() nodes() audit()     iterate over pages

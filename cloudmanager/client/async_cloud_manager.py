@@ -10,9 +10,9 @@ from cloudmanager.client import claim as claiming
 from cloudmanager.client.async_exported_disk import AsyncExportedDisk
 from cloudmanager.client.calls import ListRequest
 from cloudmanager.client.claim import OnProgress
-from cloudmanager.client.connection import AsyncConnection
-from cloudmanager.client.exchange import PATIENCE_SECONDS
-from cloudmanager.client.kept_disk import ExportOptions, terms_of, wanted_by
+from cloudmanager.client.connection import AsyncServiceConnection
+from cloudmanager.client.exchange import RETRY_SECONDS, retry_budget
+from cloudmanager.client.kept_disk import ExportOptions, claim_request, terms_of
 from cloudmanager.client.model import (
     Access,
     Attachment,
@@ -42,11 +42,12 @@ class AsyncCloudManager:
         url: str | None = None,
         token: str | None = None,
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
         certificates: Path | str | None = None,
+        patience_seconds: float | None = None,
     ) -> None:
-        self._connection = AsyncConnection(Service.of(url, token, certificates))
-        self._patience_seconds = patience_seconds
+        self._connection = AsyncServiceConnection(Service.of(url, token, certificates))
+        self._retry_seconds = retry_budget(retry_seconds, patience_seconds)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.service.url!r})"
@@ -69,8 +70,8 @@ class AsyncCloudManager:
 
         It is renewed however long that is. The keywords are those of ExportOptions.
         """
-        terms = terms_of(options, self._patience_seconds, interrupt=True)
-        return AsyncExportedDisk(self._connection, wanted_by(disk, access, options), terms)
+        terms = terms_of(options, self._retry_seconds, interrupt=True)
+        return AsyncExportedDisk(self._connection, claim_request(disk, access, options), terms)
 
     async def claim(
         self,
@@ -88,16 +89,16 @@ class AsyncCloudManager:
         the attempts of this call.
         """
         options: ExportOptions = {"ttl_seconds": ttl_seconds, "holder": holder, "note": note}
-        wanted = wanted_by(disk, access, options, idempotency_key or calls.new_key())
-        return await self._connection.run(calls.claim(wanted, self._patience_seconds))
+        wanted = claim_request(disk, access, options, idempotency_key or calls.new_key())
+        return await self._connection.run(calls.claim(wanted, self._retry_seconds))
 
     async def wait(self, export_id: str, timeout: float | None = None, on_progress: OnProgress | None = None) -> Export:
         """The export once it is ready. Raises NotReadyInTime after `timeout` seconds, and why it failed or ended."""
         export = await self.get(export_id)
-        return await self._connection.run(claiming.until_ready(export, self._patience_seconds, timeout, on_progress))
+        return await self._connection.run(claiming.until_ready(export, self._retry_seconds, timeout, on_progress))
 
     async def get(self, export_id: str) -> Export:
-        return await self._connection.run(calls.get(export_id, self._patience_seconds))
+        return await self._connection.run(calls.get(export_id, self._retry_seconds))
 
     def exports(
         self,
@@ -113,31 +114,31 @@ class AsyncCloudManager:
 
     async def renew(self, export_id: str, ttl_seconds: int | None = None) -> Export:
         """Its life begins anew now. Raises ExportOver."""
-        return await self._connection.run(calls.renew(export_id, ttl_seconds, self._patience_seconds))
+        return await self._connection.run(calls.renew(export_id, ttl_seconds, self._retry_seconds))
 
     async def release(self, export_id: str) -> Export:
         """Releasing again changes nothing. Raises ExportNotFound once it is forgotten."""
-        return await self._connection.run(calls.release(export_id, self._patience_seconds))
+        return await self._connection.run(calls.release(export_id, self._retry_seconds))
 
     # An operator's orders: who gives them and why is kept in the audit trail
 
     async def force_release(self, export_id: str, *, by: str = "", reason: str = "") -> Export:
         """Ends the export at once: its clients are cut off."""
-        return await self._connection.run(calls.force_release(export_id, by, reason, self._patience_seconds))
+        return await self._connection.run(calls.force_release(export_id, by, reason, self._retry_seconds))
 
     async def pause(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
         """It makes no new exports (ProviderPaused). Those that it has go on."""
-        return await self._connection.run(calls.order_provider("pause", provider, by, reason, self._patience_seconds))
+        return await self._connection.run(calls.act_on_provider("pause", provider, by, reason, self._retry_seconds))
 
     async def resume(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
-        return await self._connection.run(calls.order_provider("resume", provider, by, reason, self._patience_seconds))
+        return await self._connection.run(calls.act_on_provider("resume", provider, by, reason, self._retry_seconds))
 
     async def drain(self, node: str, *, by: str = "", reason: str = "") -> Node:
         """It takes no new exports (NodeDraining). When nothing is left on it, its state is drained."""
-        return await self._connection.run(calls.order_node("drain", node, by, reason, self._patience_seconds))
+        return await self._connection.run(calls.act_on_node("drain", node, by, reason, self._retry_seconds))
 
     async def undrain(self, node: str, *, by: str = "", reason: str = "") -> Node:
-        return await self._connection.run(calls.order_node("undrain", node, by, reason, self._patience_seconds))
+        return await self._connection.run(calls.act_on_node("undrain", node, by, reason, self._retry_seconds))
 
     # What there is
 
@@ -155,7 +156,7 @@ class AsyncCloudManager:
 
     async def disk(self, disk: str) -> Disk:
         """What its provider says about it now."""
-        return await self._connection.run(calls.disk(disk, self._patience_seconds))
+        return await self._connection.run(calls.disk(disk, self._retry_seconds))
 
     def attachments(self) -> AsyncIterator[Attachment]:
         return self._all(calls.attachments())
@@ -178,7 +179,7 @@ class AsyncCloudManager:
         """Asks for a page when the one before has been read."""
         token = None
         while True:
-            page = await self._connection.run(calls.page(wanted, token, self._patience_seconds))
+            page = await self._connection.run(calls.page(wanted, token, self._retry_seconds))
             for item in page.items:
                 yield item
             token = page.next_page

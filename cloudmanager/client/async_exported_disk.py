@@ -10,7 +10,7 @@ from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
 from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import Claim
-from cloudmanager.client.connection import AsyncConnection
+from cloudmanager.client.connection import AsyncServiceConnection
 from cloudmanager.client.errors import ClientError, InvalidSetup
 from cloudmanager.client.kept_disk import KeptDisk, Terms
 from cloudmanager.client.model import Export
@@ -54,7 +54,7 @@ class AsyncExportedDisk(KeptDisk):
     block the event loop for the moment in which they connect.
     """
 
-    def __init__(self, connection: AsyncConnection, wanted: ClaimRequest, terms: Terms) -> None:
+    def __init__(self, connection: AsyncServiceConnection, wanted: ClaimRequest, terms: Terms) -> None:
         super().__init__(connection.service, wanted, terms)
         self._connection = connection
         self._undo = AsyncExitStack()
@@ -89,7 +89,7 @@ class AsyncExportedDisk(KeptDisk):
         wanted = self._wanted if takes_over else replace(self._wanted, key=calls.new_key())
         begin = claiming.take_over if takes_over else claiming.begin
         try:
-            return await self._connection.run(begin(wanted, terms.patience_seconds, terms.look_seconds))
+            return await self._connection.run(begin(wanted, terms.retry_seconds, terms.look_seconds))
         except Exception:
             raise
         except BaseException:  # cancelled while nobody knows whether the service has made it
@@ -99,12 +99,12 @@ class AsyncExportedDisk(KeptDisk):
 
     async def _await(self, claim: Claim) -> Export:
         terms = self._terms
-        waiting = claiming.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
+        waiting = claiming.until_ready(claim.export, terms.retry_seconds, terms.ready_seconds, terms.on_progress)
         return await self._connection.run(waiting)
 
     async def _keep(self, claim: Claim) -> None:
         lost = await self._connection.run(claiming.keep(claim))
-        if self._tell_lost(lost) and self._interrupt is not None:
+        if self._report_lost(lost) and self._interrupt is not None:
             self._interrupt.fire()
 
     async def _give_back(self, claim: Claim, keeper: asyncio.Task[None], error: BaseException | None) -> None:
@@ -113,4 +113,4 @@ class AsyncExportedDisk(KeptDisk):
         look = error is None or isinstance(error, Exception)
         keeper.cancel()
         await asyncio.wait({keeper})
-        self._end(await self._connection.run(claiming.give_back(claim, self._terms.patience_seconds, look=look)))
+        self._end(await self._connection.run(claiming.give_back(claim, self._terms.retry_seconds, look=look)))

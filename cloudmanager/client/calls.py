@@ -8,7 +8,7 @@ from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from cloudmanager.client.errors import UnexpectedAnswer
-from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request, parse, patiently, read
+from cloudmanager.client.exchange import ANSWER_SECONDS, Call, Reply, Request, parse, read, with_retries
 from cloudmanager.client.model import (
     Access,
     Attachment,
@@ -80,54 +80,54 @@ class ListPage(Generic[Item]):
     next_page: str | None
 
 
-def claim(wanted: ClaimRequest, patience_seconds: float) -> Call[Export]:
-    return read_wanted((yield from patiently(wanted.request(), patience_seconds)), wanted)
+def claim(wanted: ClaimRequest, retry_seconds: float) -> Call[Export]:
+    return read_wanted((yield from with_retries(wanted.request(), retry_seconds)), wanted)
 
 
-def get(export_id: str, patience_seconds: float, wait_seconds: int = 0) -> Call[Export]:
-    return read_export((yield from patiently(look_request(export_id, wait_seconds), patience_seconds)), export_id)
+def get(export_id: str, retry_seconds: float, wait_seconds: int = 0) -> Call[Export]:
+    return read_export((yield from with_retries(look_request(export_id, wait_seconds), retry_seconds)), export_id)
 
 
-def renew(export_id: str, ttl_seconds: int | None, patience_seconds: float) -> Call[Export]:
-    return read_export((yield from patiently(renew_request(export_id, ttl_seconds), patience_seconds)), export_id)
+def renew(export_id: str, ttl_seconds: int | None, retry_seconds: float) -> Call[Export]:
+    return read_export((yield from with_retries(renew_request(export_id, ttl_seconds), retry_seconds)), export_id)
 
 
-def release(export_id: str, patience_seconds: float) -> Call[Export]:
-    return read_export((yield from patiently(release_request(export_id), patience_seconds)), export_id)
+def release(export_id: str, retry_seconds: float) -> Call[Export]:
+    return read_export((yield from with_retries(release_request(export_id), retry_seconds)), export_id)
 
 
-def force_release(export_id: str, by: str, reason: str, patience_seconds: float) -> Call[Export]:
-    reply = yield from _order(f"exports/{_segment(export_id)}/force-release", by, reason, patience_seconds)
+def force_release(export_id: str, by: str, reason: str, retry_seconds: float) -> Call[Export]:
+    reply = yield from _action(f"exports/{_segment(export_id)}/force-release", by, reason, retry_seconds)
     return read_export(reply, export_id)
 
 
-def order_provider(order: str, name: str, by: str, reason: str, patience_seconds: float) -> Call[Provider]:
+def act_on_provider(action: str, name: str, by: str, reason: str, retry_seconds: float) -> Call[Provider]:
     """`order`: pause or resume."""
-    reply = yield from _order(f"providers/{_segment(name)}/{order}", by, reason, patience_seconds)
+    reply = yield from _action(f"providers/{_segment(name)}/{action}", by, reason, retry_seconds)
     return read(Provider, parse(reply.body), "provider")
 
 
-def order_node(order: str, name: str, by: str, reason: str, patience_seconds: float) -> Call[Node]:
+def act_on_node(action: str, name: str, by: str, reason: str, retry_seconds: float) -> Call[Node]:
     """`order`: drain or undrain."""
-    reply = yield from _order(f"nodes/{_segment(name)}/{order}", by, reason, patience_seconds)
+    reply = yield from _action(f"nodes/{_segment(name)}/{action}", by, reason, retry_seconds)
     return read(Node, parse(reply.body), "node")
 
 
-def disk(disk_id: str, patience_seconds: float) -> Call[Disk]:
+def disk(disk_id: str, retry_seconds: float) -> Call[Disk]:
     provider, _, native_id = disk_id.partition(":")
     path = f"/v1/disks/{_segment(provider)}/{'/'.join(map(_segment, native_id.split('/')))}"
-    reply = yield from patiently(Request("GET", path), patience_seconds)
+    reply = yield from with_retries(Request("GET", path), retry_seconds)
     return read(Disk, parse(reply.body), "disk")
 
 
 def health() -> Call[Health]:
-    reply = yield from patiently(Request("GET", "/readyz", expected=frozenset({200, 503})), 0)
+    reply = yield from with_retries(Request("GET", "/readyz", expected=frozenset({200, 503})), 0)
     return read(Health, parse(reply.body), "health")
 
 
-def page(wanted: ListRequest[Item], token: str | None, patience_seconds: float) -> Call[ListPage[Item]]:
+def page(wanted: ListRequest[Item], token: str | None, retry_seconds: float) -> Call[ListPage[Item]]:
     query = wanted.query if token is None else (*wanted.query, ("page", token))
-    reply = yield from patiently(Request("GET", wanted.path, query), patience_seconds)
+    reply = yield from with_retries(Request("GET", wanted.path, query), retry_seconds)
     content = read(_Page, parse(reply.body), "list")
     items = tuple(read(wanted.kind, item, wanted.kind.__name__.lower()) for item in content.items)
     for item in items:
@@ -216,10 +216,10 @@ def release_request(export_id: str, answer_seconds: float = ANSWER_SECONDS) -> R
     return Request("DELETE", f"/v1/exports/{_segment(export_id)}", answer_seconds=answer_seconds)
 
 
-def _order(path: str, by: str, reason: str, patience_seconds: float) -> Call[Reply]:
+def _action(path: str, by: str, reason: str, retry_seconds: float) -> Call[Reply]:
     """An operator's. Given twice, it changes nothing more."""
     request = Request("POST", f"/v1/{path}", body=dict(_given(by=by, reason=reason)))
-    return (yield from patiently(request, patience_seconds))
+    return (yield from with_retries(request, retry_seconds))
 
 
 @dataclass(frozen=True)

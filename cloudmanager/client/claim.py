@@ -20,9 +20,9 @@ from cloudmanager.client.exchange import (
     error_of,
     error_of_export,
     now,
-    patiently,
     pauses,
     unreachable,
+    with_retries,
 )
 from cloudmanager.client.model import Export, ExportState
 
@@ -147,7 +147,7 @@ WATCHED_WAIT_SECONDS = 2
 """How long one request waits while somebody looks at the progress."""
 SHORTEST_ROUND_SECONDS = 0.2
 """A service that is being stopped answers at once whoever waits."""
-RELEASE_PATIENCE_SECONDS = 10.0
+RELEASE_RETRY_SECONDS = 10.0
 """An export that cannot be released ends by itself; nobody should wait long for that."""
 
 OnProgress = Callable[[Export], object]
@@ -155,19 +155,19 @@ OnLost = Callable[[ExportLost], object]
 log = logging.getLogger(__name__)
 
 
-def begin(wanted: ClaimRequest, patience_seconds: float, look_seconds: float) -> Call[Claim]:
+def begin(wanted: ClaimRequest, retry_seconds: float, look_seconds: float) -> Call[Claim]:
     """Asks for an export."""
     asked_at = now()
-    reply = yield from patiently(wanted.request(), patience_seconds)
+    reply = yield from with_retries(wanted.request(), retry_seconds)
     return Claim(calls.read_wanted(reply, wanted), wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds)
 
 
-def take_over(wanted: ClaimRequest, patience_seconds: float, look_seconds: float) -> Call[Claim]:
+def take_over(wanted: ClaimRequest, retry_seconds: float, look_seconds: float) -> Call[Claim]:
     """Asks for an export that an earlier process may have had, and lets it live anew. Raises ExportOver."""
-    claim = yield from begin(wanted, patience_seconds, look_seconds)
+    claim = yield from begin(wanted, retry_seconds, look_seconds)
     asked_at = now()
     request = calls.renew_request(claim.export.id, wanted.ttl_seconds)
-    reply = yield from patiently(request, patience_seconds)
+    reply = yield from with_retries(request, retry_seconds)
     export = calls.read_export(reply)
     return Claim(export, wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds, _life_left(export, reply))
 
@@ -182,7 +182,7 @@ def _life_left(export: Export, reply: Reply) -> float:
 
 
 def until_ready(
-    export: Export, patience_seconds: float, timeout: float | None = None, on_progress: OnProgress | None = None
+    export: Export, retry_seconds: float, timeout: float | None = None, on_progress: OnProgress | None = None
 ) -> Call[Export]:
     """The export once it is ready. Raises NotReadyInTime, and the error of an export that failed or was ended.
 
@@ -202,7 +202,7 @@ def until_ready(
         if (left := give_up_at - began) <= 0:
             raise _not_ready(export)
         seconds = max(1, math.floor(min(longest, left)))
-        reply = yield from patiently(calls.look_request(export.id, seconds), patience_seconds, after)
+        reply = yield from with_retries(calls.look_request(export.id, seconds), retry_seconds, after)
         export = calls.read_export(reply, export.id)
         after = max(0.0, SHORTEST_ROUND_SECONDS - (now() - began))
 
@@ -220,7 +220,7 @@ def keep(claim: Claim) -> Call[ExportLost]:
     return claim.lost
 
 
-def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[bool]:
+def give_back(claim: Claim, retry_seconds: float, *, look: bool) -> Call[bool]:
     """Releases the export. With `look`, it is seen first whether it has been there until now.
 
     Returns whether it is over: one that could not be released ends by itself.
@@ -234,9 +234,9 @@ def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[bool
             claim.heard(Step(claim.look()), reply)
     if claim.lost and claim.lost.reason is not LostReason.EXPIRED:
         return True
-    patience_seconds = 0 if claim.lost else min(patience_seconds, RELEASE_PATIENCE_SECONDS)
+    retry_seconds = 0 if claim.lost else min(retry_seconds, RELEASE_RETRY_SECONDS)
     try:
-        yield from patiently(calls.release_request(claim.export.id, ANSWER_SECONDS), patience_seconds)
+        yield from with_retries(calls.release_request(claim.export.id, ANSWER_SECONDS), retry_seconds)
     except ExportNotFound:
         pass
     except ClientError as error:
@@ -249,8 +249,8 @@ def give_back(claim: Claim, patience_seconds: float, *, look: bool) -> Call[bool
 
 def disown(wanted: ClaimRequest) -> Call[None]:
     """Releases what a request may have made whose answer was not awaited: its key tells which export that is."""
-    export = calls.read_export((yield from patiently(wanted.request(ANSWER_SECONDS), 0)))
-    yield from patiently(calls.release_request(export.id, ANSWER_SECONDS), 0)
+    export = calls.read_export((yield from with_retries(wanted.request(ANSWER_SECONDS), 0)))
+    yield from with_retries(calls.release_request(export.id, ANSWER_SECONDS), 0)
 
 
 def _not_ready(export: Export) -> NotReadyInTime:

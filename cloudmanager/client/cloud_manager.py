@@ -9,10 +9,10 @@ from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
 from cloudmanager.client.calls import ListRequest
 from cloudmanager.client.claim import OnProgress
-from cloudmanager.client.connection import Connection
-from cloudmanager.client.exchange import PATIENCE_SECONDS
+from cloudmanager.client.connection import ServiceConnection
+from cloudmanager.client.exchange import RETRY_SECONDS, retry_budget
 from cloudmanager.client.exported_disk import ExportedDisk
-from cloudmanager.client.kept_disk import ExportOptions, terms_of, wanted_by
+from cloudmanager.client.kept_disk import ExportOptions, claim_request, terms_of
 from cloudmanager.client.model import (
     Access,
     Attachment,
@@ -33,7 +33,7 @@ class CloudManager:
     """A cloudmanager service. Thread-safe.
 
     `url` is `http://host:8600`, `https://…` or `unix:/run/cloudmanager.sock`. What is not given comes from
-    CLOUDMANAGER_URL and CLOUDMANAGER_TOKEN; without those it is the service of this machine. `patience_seconds` bounds
+    CLOUDMANAGER_URL and CLOUDMANAGER_TOKEN; without those it is the service of this machine. `retry_seconds` bounds
     how long a call is tried again while the service is away or asks to wait. Every method may raise Unreachable,
     UnexpectedAnswer and ServiceError. `certificates` is a directory with ca-cert.pem, client-cert.pem and
     client-key.pem, for disks whose server asks for one; otherwise CLOUDMANAGER_CERTIFICATES names it.
@@ -46,11 +46,12 @@ class CloudManager:
         url: str | None = None,
         token: str | None = None,
         *,
-        patience_seconds: float = PATIENCE_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
         certificates: Path | str | None = None,
+        patience_seconds: float | None = None,
     ) -> None:
-        self._connection = Connection(Service.of(url, token, certificates))
-        self._patience_seconds = patience_seconds
+        self._connection = ServiceConnection(Service.of(url, token, certificates))
+        self._retry_seconds = retry_budget(retry_seconds, patience_seconds)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.service.url!r})"
@@ -73,8 +74,8 @@ class CloudManager:
 
         It is renewed however long that is. The keywords are those of ExportOptions.
         """
-        terms = terms_of(options, self._patience_seconds, interrupt=False)
-        return ExportedDisk(self._connection, wanted_by(disk, access, options), terms)
+        terms = terms_of(options, self._retry_seconds, interrupt=False)
+        return ExportedDisk(self._connection, claim_request(disk, access, options), terms)
 
     def claim(
         self,
@@ -92,16 +93,16 @@ class CloudManager:
         the attempts of this call.
         """
         options: ExportOptions = {"ttl_seconds": ttl_seconds, "holder": holder, "note": note}
-        wanted = wanted_by(disk, access, options, idempotency_key or calls.new_key())
-        return self._connection.run(calls.claim(wanted, self._patience_seconds))
+        wanted = claim_request(disk, access, options, idempotency_key or calls.new_key())
+        return self._connection.run(calls.claim(wanted, self._retry_seconds))
 
     def wait(self, export_id: str, timeout: float | None = None, on_progress: OnProgress | None = None) -> Export:
         """The export once it is ready. Raises NotReadyInTime after `timeout` seconds, and why it failed or ended."""
         export = self.get(export_id)
-        return self._connection.run(claiming.until_ready(export, self._patience_seconds, timeout, on_progress))
+        return self._connection.run(claiming.until_ready(export, self._retry_seconds, timeout, on_progress))
 
     def get(self, export_id: str) -> Export:
-        return self._connection.run(calls.get(export_id, self._patience_seconds))
+        return self._connection.run(calls.get(export_id, self._retry_seconds))
 
     def exports(
         self,
@@ -117,31 +118,31 @@ class CloudManager:
 
     def renew(self, export_id: str, ttl_seconds: int | None = None) -> Export:
         """Its life begins anew now. Raises ExportOver."""
-        return self._connection.run(calls.renew(export_id, ttl_seconds, self._patience_seconds))
+        return self._connection.run(calls.renew(export_id, ttl_seconds, self._retry_seconds))
 
     def release(self, export_id: str) -> Export:
         """Releasing again changes nothing. Raises ExportNotFound once it is forgotten."""
-        return self._connection.run(calls.release(export_id, self._patience_seconds))
+        return self._connection.run(calls.release(export_id, self._retry_seconds))
 
     # An operator's orders: who gives them and why is kept in the audit trail
 
     def force_release(self, export_id: str, *, by: str = "", reason: str = "") -> Export:
         """Ends the export at once: its clients are cut off."""
-        return self._connection.run(calls.force_release(export_id, by, reason, self._patience_seconds))
+        return self._connection.run(calls.force_release(export_id, by, reason, self._retry_seconds))
 
     def pause(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
         """It makes no new exports (ProviderPaused). Those that it has go on."""
-        return self._connection.run(calls.order_provider("pause", provider, by, reason, self._patience_seconds))
+        return self._connection.run(calls.act_on_provider("pause", provider, by, reason, self._retry_seconds))
 
     def resume(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
-        return self._connection.run(calls.order_provider("resume", provider, by, reason, self._patience_seconds))
+        return self._connection.run(calls.act_on_provider("resume", provider, by, reason, self._retry_seconds))
 
     def drain(self, node: str, *, by: str = "", reason: str = "") -> Node:
         """It takes no new exports (NodeDraining). When nothing is left on it, its state is drained."""
-        return self._connection.run(calls.order_node("drain", node, by, reason, self._patience_seconds))
+        return self._connection.run(calls.act_on_node("drain", node, by, reason, self._retry_seconds))
 
     def undrain(self, node: str, *, by: str = "", reason: str = "") -> Node:
-        return self._connection.run(calls.order_node("undrain", node, by, reason, self._patience_seconds))
+        return self._connection.run(calls.act_on_node("undrain", node, by, reason, self._retry_seconds))
 
     # What there is
 
@@ -159,7 +160,7 @@ class CloudManager:
 
     def disk(self, disk: str) -> Disk:
         """What its provider says about it now."""
-        return self._connection.run(calls.disk(disk, self._patience_seconds))
+        return self._connection.run(calls.disk(disk, self._retry_seconds))
 
     def attachments(self) -> Iterator[Attachment]:
         return self._all(calls.attachments())
@@ -182,7 +183,7 @@ class CloudManager:
         """Asks for a page when the one before has been read."""
         token = None
         while True:
-            page = self._connection.run(calls.page(wanted, token, self._patience_seconds))
+            page = self._connection.run(calls.page(wanted, token, self._retry_seconds))
             yield from page.items
             token = page.next_page
             if token is None:

@@ -1,6 +1,5 @@
 """Connections to a service, open while somebody uses them: for threads and for coroutines."""
 
-import asyncio
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Connection:
+class ServiceConnection:
     """Opened by the first who enters it and closed by the last who leaves. Thread-safe.
 
     A process that was forked has one of its own: two processes must not talk on the same.
@@ -73,7 +72,7 @@ class Connection:
             return self._transport
 
 
-class AsyncConnection:
+class AsyncServiceConnection:
     """Opened by the first who enters it and closed by the last who leaves. For one event loop at a time."""
 
     def __init__(self, service: Service) -> None:
@@ -95,6 +94,8 @@ class AsyncConnection:
 
     async def run(self, call: Call[Result]) -> Result:
         """Does what a call asks for."""
+        import asyncio  # noqa: PLC0415 - threads need none, and it takes a while to import
+
         async with self:
             try:
                 step = next(call)

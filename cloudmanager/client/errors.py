@@ -2,7 +2,7 @@
 
 ClientError
 ├── InvalidSetup                what this side was given cannot be used: an address, a token, certificates
-├── Unreachable                 the service gave no answer for as long as the client was patient
+├── Unreachable                 the service gave no answer within the retry budget (`retry_seconds`)
 ├── UnexpectedAnswer            what answered is no cloudmanager, or one that this client does not understand
 ├── NotReadyInTime              the export was not ready when the caller's time was over
 ├── ExportLost                  the export ended while it was in use: `reason` says how

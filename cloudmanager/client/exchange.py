@@ -9,6 +9,7 @@ import json
 import random
 import time
 import types
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
@@ -82,10 +83,18 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 """Longer than a restart of the service takes."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
+
+
+def retry_budget(retry_seconds: float, patience_seconds: float | None) -> float:
+    """`retry_seconds`, unless it was given by its deprecated name."""
+    if patience_seconds is None:
+        return retry_seconds
+    warnings.warn("the keyword `patience_seconds` is called `retry_seconds` now", DeprecationWarning, stacklevel=3)
+    return patience_seconds
 
 
 def pauses() -> Iterator[float]:
@@ -96,12 +105,12 @@ def pauses() -> Iterator[float]:
         longest = min(2 * longest, LONGEST_PAUSE_SECONDS)
 
 
-def patiently(request: Request, patience_seconds: float, after: float = 0.0) -> Call[Reply]:
+def with_retries(request: Request, retry_seconds: float, after: float = 0.0) -> Call[Reply]:
     """The first answer that is what the request expects. Raises ServiceError, Unreachable, UnexpectedAnswer.
 
-    The last error is raised when the next attempt would begin later than `patience_seconds` from now.
+    The last error is raised when the next attempt would begin later than `retry_seconds` from now.
     """
-    give_up_at = now() + patience_seconds
+    give_up_at = now() + retry_seconds
     longer = pauses()
     while True:
         try:

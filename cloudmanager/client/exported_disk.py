@@ -11,7 +11,7 @@ from cloudmanager.client import calls
 from cloudmanager.client import claim as claiming
 from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import ANSWER_SECONDS, Claim
-from cloudmanager.client.connection import Connection
+from cloudmanager.client.connection import ServiceConnection
 from cloudmanager.client.errors import ClientError, ExportLost
 from cloudmanager.client.kept_disk import KeptDisk, Terms
 from cloudmanager.client.model import Export
@@ -25,7 +25,7 @@ class ExportedDisk(KeptDisk):
     until then; what the block itself raised is its cause.
     """
 
-    def __init__(self, connection: Connection, wanted: ClaimRequest, terms: Terms) -> None:
+    def __init__(self, connection: ServiceConnection, wanted: ClaimRequest, terms: Terms) -> None:
         super().__init__(connection.service, wanted, terms)
         self._connection = connection
         self._undo = ExitStack()
@@ -63,7 +63,7 @@ class ExportedDisk(KeptDisk):
         wanted = self._wanted if takes_over else replace(self._wanted, key=calls.new_key())
         begin = claiming.take_over if takes_over else claiming.begin
         try:
-            return self._connection.run(begin(wanted, terms.patience_seconds, terms.look_seconds))
+            return self._connection.run(begin(wanted, terms.retry_seconds, terms.look_seconds))
         except Exception:
             raise
         except BaseException:  # Ctrl-C while nobody knows whether the service has made it
@@ -73,7 +73,7 @@ class ExportedDisk(KeptDisk):
 
     def _await(self, claim: Claim) -> Export:
         terms = self._terms
-        waiting = claiming.until_ready(claim.export, terms.patience_seconds, terms.ready_seconds, terms.on_progress)
+        waiting = claiming.until_ready(claim.export, terms.retry_seconds, terms.ready_seconds, terms.on_progress)
         return self._connection.run(waiting)
 
     def _give_back(self, claim: Claim, keeper: "_Keeper", error: BaseException | None) -> None:
@@ -81,12 +81,12 @@ class ExportedDisk(KeptDisk):
             return
         look = error is None or isinstance(error, Exception)
         keeper.stop()
-        self._end(self._connection.run(claiming.give_back(claim, self._terms.patience_seconds, look=look)))
+        self._end(self._connection.run(claiming.give_back(claim, self._terms.retry_seconds, look=look)))
         keeper.join(ANSWER_SECONDS)
 
     def _on_loss(self, lost: ExportLost) -> None:
         """In the keeper's thread."""
-        if self._tell_lost(lost) and self._interrupt is not None:
+        if self._report_lost(lost) and self._interrupt is not None:
             self._interrupt.fire()
 
 
@@ -97,7 +97,7 @@ class _Stopped(Exception):
 class _Keeper(threading.Thread):
     """Keeps a claim. A daemon: it does not hold up the end of the interpreter, which releases the export."""
 
-    def __init__(self, connection: Connection, claim: Claim, on_loss: Callable[[ExportLost], object]) -> None:
+    def __init__(self, connection: ServiceConnection, claim: Claim, on_loss: Callable[[ExportLost], object]) -> None:
         super().__init__(name=f"keep-{claim.export.id}", daemon=True)
         self._connection = connection
         self._claim = claim

@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,9 +16,9 @@ from cloudmanager.client import calls
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.calls import ClaimRequest
 from cloudmanager.client.claim import LOOK_SECONDS, Claim, OnLost, OnProgress
-from cloudmanager.client.connection import Connection
+from cloudmanager.client.connection import ServiceConnection
 from cloudmanager.client.errors import ClientError, ExportLost, InvalidRequest, InvalidSetup, UnexpectedAnswer
-from cloudmanager.client.exchange import patiently
+from cloudmanager.client.exchange import with_retries
 from cloudmanager.client.model import Access, Export
 from cloudmanager.client.service import Service, UploadEndpoint, default_holder
 
@@ -60,7 +61,7 @@ class ExportOptions(TypedDict, total=False):
 class Terms:
     """How it is awaited and kept."""
 
-    patience_seconds: float
+    retry_seconds: float
     ready_seconds: float | None = None
     look_seconds: float = LOOK_SECONDS
     on_progress: OnProgress | None = None
@@ -81,7 +82,7 @@ def check_keywords(given: Mapping[str, object], known: type, function: str) -> N
             raise TypeError(f"{function}() has no keyword {name!r}{advice}")
 
 
-def wanted_by(disk: str, access: Access | str, options: ExportOptions, key: str = "") -> ClaimRequest:
+def claim_request(disk: str, access: Access | str, options: ExportOptions, key: str = "") -> ClaimRequest:
     """Raises InvalidRequest, and TypeError for a keyword that is none of ExportOptions."""
     check_keywords(options, ExportOptions, "export")
     holder = options.get("holder") or default_holder()
@@ -96,10 +97,10 @@ def _access(access: Access | str) -> Access:
         raise InvalidRequest(f"{access!r} is no access: ask for {', '.join(Access)}.") from None
 
 
-def terms_of(options: ExportOptions, patience_seconds: float, *, interrupt: bool) -> Terms:
+def terms_of(options: ExportOptions, retry_seconds: float, *, interrupt: bool) -> Terms:
     """`interrupt` is what holds where the options do not say it."""
     return Terms(
-        patience_seconds,
+        retry_seconds,
         options.get("ready_seconds"),
         options.get("look_seconds", LOOK_SECONDS),
         options.get("on_progress"),
@@ -180,10 +181,16 @@ class KeptDisk:
         return self.address.uri
 
     @property
-    def through(self) -> UploadEndpoint:
-        """The service as a way to its bytes, for `deploy`."""
+    def upload_via(self) -> UploadEndpoint:
+        """The service as an endpoint that writes the disk's content, for the keyword of that name of `deploy`."""
         self.check()
         return UploadEndpoint(self._service, self.id)
+
+    @property
+    def through(self) -> UploadEndpoint:
+        """The deprecated name of `upload_via`."""
+        warnings.warn("ExportedDisk.through is called upload_via now", DeprecationWarning, stacklevel=2)
+        return self.upload_via
 
     @property
     def size_bytes(self) -> int:
@@ -255,7 +262,7 @@ class KeptDisk:
         """Whether this process began it, not one that it was forked from."""
         return self._pid == os.getpid()
 
-    def _tell_lost(self, lost: ExportLost) -> bool:
+    def _report_lost(self, lost: ExportLost) -> bool:
         """Tells whoever wants to know. False while it is awaited: then entering the block raises what happened."""
         if self._address is None:
             return False
@@ -329,7 +336,7 @@ def _release_everything() -> None:
         if known.pid != os.getpid():
             continue
         try:
-            Connection(known.service).run(patiently(calls.release_request(export_id, ANSWER_SECONDS), 0))
+            ServiceConnection(known.service).run(with_retries(calls.release_request(export_id, ANSWER_SECONDS), 0))
         except ClientError as error:
             log.warning("export %s was not released; it ends by itself: %s", export_id, error.detail)
             _forget(export_id, is_over=False)

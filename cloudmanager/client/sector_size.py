@@ -61,7 +61,7 @@ def laid_out_for(read: Read, size_bytes: int | None = None) -> frozenset[int]:
     return _gpt(read) or _mbr(read, size_bytes) or _whole_disk(read)
 
 
-def chosen(read: Read, said: int | None) -> int:
+def chosen(read: Read, declared: int | None) -> int:
     """With which size a disk is to be read: as its content is laid out; where that does not tell, as the disk says.
 
     Investigators get disks in a form that their own sector size was lost in: what the content shows is believed.
@@ -69,7 +69,7 @@ def chosen(read: Read, said: int | None) -> int:
     sizes = laid_out_for(read)
     if len(sizes) == 1:
         return next(iter(sizes))
-    return said or SMALL
+    return declared or SMALL
 
 
 def of_device(descriptor: int) -> int | None:
@@ -80,11 +80,11 @@ def of_device(descriptor: int) -> int | None:
         return None
 
 
-def of_path(path: Path, said: int | None = None) -> int:
+def of_path(path: Path, declared: int | None = None) -> int:
     """With which size a file or block device is to be read. `said`: what its server says. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return chosen(lambda offset, length: _some(descriptor, offset, length), said or of_device(descriptor))
+        return chosen(lambda offset, length: _some(descriptor, offset, length), declared or of_device(descriptor))
     finally:
         os.close(descriptor)
 

@@ -157,7 +157,7 @@ class Failure(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a silent server is waited for, and how a caller who has had enough is heard."""
 
     connect_seconds: float = CONNECT_SECONDS
@@ -173,13 +173,13 @@ class Connection:
     lost: ClassVar[type[Exception]] = Lost
     """What is raised: each end has errors of its own."""
 
-    def __init__(self, address: Address, patience: Patience) -> None:
-        """Raises `lost`, `missing`, and what `patience.check` raises."""
+    def __init__(self, address: Address, timeouts: Timeouts) -> None:
+        """Raises `lost`, `missing`, and what `timeouts.check` raises."""
         try:
             self._library = _library()
         except OSError:
             raise self.missing("libnbd is not installed: the package libnbd0, which libnbd-bin brings.") from None
-        self.patience = patience
+        self.timeouts = timeouts
         self._handle: int | None = self._library.nbd_create()
         self._ending = ExitStack()
         """What ends with the connection."""
@@ -251,7 +251,7 @@ class Connection:
 
     def wait(self, cookie: int, seconds: float | None = None) -> None:
         """Until that request is answered. Raises Failure, `lost`."""
-        deadline = time.monotonic() + (seconds or self.patience.stall_seconds)
+        deadline = time.monotonic() + (seconds or self.timeouts.stall_seconds)
         try:
             while not self._call("nbd_aio_command_completed", cookie):
                 self._poll(deadline)
@@ -262,7 +262,7 @@ class Connection:
 
     def wait_for_any(self) -> int:
         """The cookie of a request that was answered, whichever is first. Raises Failure, `lost`."""
-        deadline = time.monotonic() + self.patience.stall_seconds
+        deadline = time.monotonic() + self.timeouts.stall_seconds
         while (cookie := self._call("nbd_aio_peek_command_completed")) == 0:
             self._poll(deadline)
         self._call("nbd_aio_command_completed", cookie)
@@ -278,7 +278,7 @@ class Connection:
         return found or [Extent(offset, length)]
 
     def _connect(self, address: Address) -> None:
-        deadline = time.monotonic() + self.patience.connect_seconds
+        deadline = time.monotonic() + self.timeouts.connect_seconds
         self._call("nbd_set_pread_initialize", False)
         strict: int = self._library.nbd_get_strict_mode(self._handle)
         self._call("nbd_set_strict_mode", strict & ~_STRICT_FLAGS)  # or it refuses the flag of a plain read
@@ -309,7 +309,7 @@ class Connection:
             return
         self._call("nbd_set_export_name", endpoint.export_name.encode())
         if endpoint.is_tls and address.credentials is None:
-            self._start_through(TlsRelay(endpoint, certificates, self.patience.connect_seconds), deadline)
+            self._start_through(TlsRelay(endpoint, certificates, self.timeouts.connect_seconds), deadline)
         else:
             socket_address = _ipv6_socket_address(endpoint)
             self._call("nbd_aio_connect", socket_address, len(socket_address))
@@ -318,13 +318,13 @@ class Connection:
         """The certificate is compared with the address by us: libnbd compares it with nothing but a host's name."""
         self._ending.callback(relay.close)
         while (plain := relay.connected(_LOOK_AROUND_MILLISECONDS / 1000)) is None:
-            self.patience.check()
+            self.timeouts.check()
             if time.monotonic() > deadline:
                 raise self.lost("The NBD server stopped answering.")
         self._call("nbd_aio_connect_socket", plain)
 
     def _poll(self, deadline: float) -> None:
-        self.patience.check()
+        self.timeouts.check()
         if time.monotonic() > deadline:
             raise self.lost("The NBD server stopped answering.")
         self._call("nbd_poll", _LOOK_AROUND_MILLISECONDS)

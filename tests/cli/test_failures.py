@@ -75,10 +75,10 @@ def command(tmp_path: Path) -> Run:
     }
 
     def run(name: str, streams: str = "", *more: str, **environment: str | None) -> subprocess.CompletedProcess[bytes]:
-        words = [sys.executable, "-m", "cloudmanager", *name.split(), *ARGUMENTS.get(name, ()), *more]
+        format_duration = [sys.executable, "-m", "cloudmanager", *name.split(), *ARGUMENTS.get(name, ()), *more]
         changed = {key: value for key, value in {**base, **environment}.items() if value is not None}
         return subprocess.run(
-            ["bash", "-c", f'"$@" {streams}', "bash", *words],
+            ["bash", "-c", f'"$@" {streams}', "bash", *format_duration],
             cwd=here,
             env=changed,
             capture_output=True,

@@ -52,8 +52,8 @@ def test_a_store_in_order_is_said_to_be_so(cli: CommandLine, state: Path) -> Non
 
 def test_a_check_looks_while_the_service_runs_and_at_a_backup_as_well(cli: CommandLine, service: None) -> None:
     assert cli("store", "backup", "backup.sqlite").returncode == 0
-    for words in (("check",), ("check", "backup.sqlite")):
-        answer = cli("store", *words)
+    for format_duration in (("check",), ("check", "backup.sqlite")):
+        answer = cli("store", *format_duration)
         assert (answer.returncode, answer.stderr) == (0, "")
 
 
@@ -105,8 +105,8 @@ def test_a_file_that_is_there_is_not_overwritten(cli: CommandLine, state: Path) 
 
 def test_for_postgresql_its_own_tools_are_named(cli: CommandLine) -> None:
     url = {"CLOUDMANAGER_STORE__URL": "postgresql+psycopg://user@db.example/cloudmanager"}
-    for words in (("backup", "file"), ("restore", "cloudmanager.toml")):
-        answer = cli("store", *words, env=url)
+    for format_duration in (("backup", "file"), ("restore", "cloudmanager.toml")):
+        answer = cli("store", *format_duration, env=url)
         assert answer.returncode == 1
         assert "pg_dump --format=custom" in answer.stderr
         assert "pg_restore --clean" in answer.stderr

@@ -214,7 +214,7 @@ async def test_a_packed_answer_is_refused_unopened(make_client: MakeClient, serv
 async def test_an_endless_answer_is_left(make_client: MakeClient, service: Service, answer: Answer) -> None:
     service.answer = answer
     with pytest.raises((errors.UnexpectedAnswer, errors.Unreachable)):
-        await make_client(service.url, patience_seconds=0).get("e1")
+        await make_client(service.url, retry_seconds=0).get("e1")
     assert service.sent_bytes < 64 * 1024 * 1024
 
 
@@ -257,7 +257,7 @@ async def test_an_answer_that_drips_is_left(
     monkeypatch.setattr(calls, "release_request", shorter)
     try:
         with pytest.raises(errors.Unreachable, match="too slowly"):
-            await make_client(service.url, patience_seconds=0).release("e1")
+            await make_client(service.url, retry_seconds=0).release("e1")
     finally:
         is_over.set()
 
@@ -276,7 +276,7 @@ async def test_an_error_that_came_through_a_proxy_names_it(
     monkeypatch.setenv("http_proxy", f"http://user:secret@127.0.0.1:{service.server_port}")
     service.answer = as_bytes(b"<html>no</html>", status, Content_Type="text/html")
     with pytest.raises(kind) as caught:
-        await make_client("http://service.test:8600", patience_seconds=0).get("e1")
+        await make_client("http://service.test:8600", retry_seconds=0).get("e1")
     assert service.url in caught.value.detail
     assert "secret" not in caught.value.detail
 
@@ -286,5 +286,5 @@ async def test_a_proxy_that_does_not_answer_is_named(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with pytest.raises(errors.Unreachable, match="through the proxy http://127"):
-        await make_client("http://service.test:8600", patience_seconds=0).get("e1")
+        await make_client("http://service.test:8600", retry_seconds=0).get("e1")
     assert (await make_client(service.url).get("e1")).id == "e1", "loopback is reached without it"

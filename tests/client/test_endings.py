@@ -169,7 +169,7 @@ def test_a_forked_process_can_use_the_address_however_long_it_lives(daemon: Daem
 
 def test_a_service_that_is_away_does_not_hold_up_the_end(own_daemon: Daemon) -> None:
     own_daemon.started()
-    script = THREADS.replace("CloudManager()", "CloudManager(patience_seconds=0.2)")
+    script = THREADS.replace("CloudManager()", "CloudManager(retry_seconds=0.2)")
     with worker(own_daemon, script, "sys.stdin.read()", "{'look_seconds': 0.05}") as (process, _):
         own_daemon.stop()
         _, complaint = process.communicate("", timeout=BOUND)

@@ -8,7 +8,9 @@ import pytest
 from cloudmanager.cli.client.waiting import exported
 from cloudmanager.client import Access, AsyncCloudManager, CloudManager, ExportOptions
 from cloudmanager.client.deploy import deploy
+from cloudmanager.client.deploy.errors import SourceError
 from cloudmanager.client.openrelik import preprocess
+from cloudmanager.client.service import Service, UploadEndpoint
 
 CALLS = {
     "export": lambda keywords: CloudManager().export("local:a.img", **keywords),
@@ -44,3 +46,18 @@ def _type_checkers_say_it_too() -> None:
     CloudManager().claim("prod:a", acess="read-write")  # type: ignore[call-arg]
     _kept: ExportOptions = {"acess": "read-write"}  # type: ignore[typeddict-unknown-key]
     deploy("a.img", "nbd://host/disk", overwrit=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("kind", [CloudManager, AsyncCloudManager])
+def test_the_old_name_of_the_retry_budget_works_and_warns(kind: type[CloudManager] | type[AsyncCloudManager]) -> None:
+    with pytest.warns(DeprecationWarning, match="`retry_seconds`") as warned:
+        old = kind(patience_seconds=7)
+    assert vars(old)["_retry_seconds"] == vars(kind(retry_seconds=7))["_retry_seconds"] == 7
+    assert warned[0].filename == __file__
+
+
+def test_the_old_name_of_upload_via_works_and_warns(tmp_path: Path) -> None:
+    endpoint = UploadEndpoint(Service.of("http://127.0.0.1:1", None), "id")
+    with pytest.warns(DeprecationWarning, match="`upload_via`") as warned, pytest.raises(SourceError):
+        deploy(tmp_path / "no-such-image", tmp_path / "target", through=endpoint)
+    assert warned[0].filename == __file__

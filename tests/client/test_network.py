@@ -58,7 +58,7 @@ def answering(context: ssl.SSLContext | None = None) -> Iterator[tuple[int, list
 
 def by_httpx(url: str) -> str:
     try:
-        CloudManager(url, patience_seconds=0).disk("local:a")
+        CloudManager(url, retry_seconds=0).disk("local:a")
     except ClientError as error:
         return error.detail
     raise AssertionError("there is no such service")

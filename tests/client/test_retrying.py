@@ -10,7 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from cloudmanager.client import AsyncCloudManager, CloudManager, ExportState, errors, exchange
-from cloudmanager.client.exchange import LONGEST_PAUSE_SECONDS, Reply, Request, Step, TransportFailed, patiently, pauses
+from cloudmanager.client.exchange import (
+    LONGEST_PAUSE_SECONDS,
+    Reply,
+    Request,
+    Step,
+    TransportFailed,
+    pauses,
+    with_retries,
+)
 from tests.client.conftest import MakeClient, MakeProxy
 from tests.client.daemon import Daemon
 
@@ -29,7 +37,7 @@ def problem(code: str, status: int = 503, *, retriable: bool = True, **headers: 
 
 def answered(request: Request, seconds: float, *answers: Reply | TransportFailed) -> list[Step]:
     """The steps that the call takes while it is given these answers. Raises what it raises in the end."""
-    call = patiently(request, seconds)
+    call = with_retries(request, seconds)
     steps = [next(call)]
     for answer in answers:
         try:
@@ -77,7 +85,7 @@ def test_retry_after_is_honoured() -> None:
     assert steps[1].after == 17
 
 
-def test_a_pause_that_is_longer_than_the_patience_is_not_made() -> None:
+def test_a_pause_that_is_longer_than_the_retry_budget_is_not_made() -> None:
     with pytest.raises(errors.Throttled) as asked:
         answered(SAFE, 10, problem("throttled", retry_after="17"))
     assert asked.value.retry_after == 17

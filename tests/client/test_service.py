@@ -157,7 +157,7 @@ async def test_health_says_what_was_looked_at(client: AsyncCloudManager) -> None
 
 async def test_health_does_not_wait_for_a_service_that_is_away(make_client: MakeClient, tmp_path: Path) -> None:
     with pytest.raises(errors.Unreachable):
-        await make_client("http://127.0.0.1:9", patience_seconds=1000).health()
+        await make_client("http://127.0.0.1:9", retry_seconds=1000).health()
 
 
 async def test_its_connections_stay_open_while_it_is_entered(client: AsyncCloudManager) -> None:

@@ -18,7 +18,7 @@ from tests.load.latencies import Latencies
 BLOCK = 4096
 PAUSE_SECONDS = 0.25
 """Between two looks at what is not ready yet, or not there at the moment."""
-PATIENCE_SECONDS = 60.0
+RETRY_SECONDS = 60.0
 """For a service that is being started, a server that was killed, a cloud that is in no mood."""
 THINKING_SECONDS = 1.0
 """On average, between two deeds."""
@@ -169,10 +169,10 @@ class Client(threading.Thread):
         return answer
 
     def _until(self, happened: Callable[[], bool], otherwise: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + RETRY_SECONDS
         while not happened():
             if time.monotonic() > deadline:
-                raise Wrong(f"{otherwise} after {PATIENCE_SECONDS:.0f} s")
+                raise Wrong(f"{otherwise} after {RETRY_SECONDS:.0f} s")
             time.sleep(PAUSE_SECONDS)
 
 

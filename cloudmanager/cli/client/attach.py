@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from cloudmanager.cli.client import output
-from cloudmanager.cli.client.output import bytes_in_words, remark
+from cloudmanager.cli.client.output import format_bytes, remark
 from cloudmanager.cli.client.waiting import exported
 from cloudmanager.client import ExportedDisk, access_methods
 from cloudmanager.client.access_methods import AccessMethod, MountedDisk, Part
@@ -51,7 +51,7 @@ def _tell(mounted: MountedDisk) -> None:
 def _row(part: Part, mounted: MountedDisk) -> tuple[str, ...]:
     content = part.content.type if part.content else "-"
     label = (part.content.label if part.content else "") or part.label
-    return part.name, content, bytes_in_words(part.size_bytes), label, "mounted" * (part == mounted.part)
+    return part.name, content, format_bytes(part.size_bytes), label, "mounted" * (part == mounted.part)
 
 
 def cleanup(*, as_json: bool) -> int:

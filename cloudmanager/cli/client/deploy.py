@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudmanager.cli.client.output import bytes_in_words, is_watched, remark, words
+from cloudmanager.cli.client.output import format_bytes, format_duration, is_watched, remark
 from cloudmanager.client import ExportedDisk
 from cloudmanager.client.address import NbdAddress, address_of, is_nbd_uri
 from cloudmanager.client.errors import ClientError
@@ -32,12 +32,12 @@ _UNVERIFIED = "The target is written, and not verified. The same command goes on
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Endpoint:
     """A source or target, and what it is called in a journal where its address may change."""
 
     end: "Path | str | NbdAddress"
     name: str = ""
-    through: UploadEndpoint | None = None
+    upload_via: UploadEndpoint | None = None
 
 
 def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":
@@ -56,7 +56,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
             "cancelled": cancelled,
             "source_id": source.name,
             "target_id": disk.name,
-            "through": disk.through,
+            "upload_via": disk.upload_via,
         }
         try:
             result = deploy_image(source.end, disk.end, **told)
@@ -111,25 +111,25 @@ def _what_is_left(error: BaseException, phase: "Phase | None") -> str:
 
 
 @contextmanager
-def _source(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+def _source(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Endpoint]:
     if is_nbd_uri(text):
-        yield _Place(address_of(text))
+        yield _Endpoint(address_of(text))
     elif _is_disk(text):
         with _exported(text, Access.READ_ONLY, holder, cancelled) as disk:
-            yield _Place(disk.address, _name(text))
+            yield _Endpoint(disk.address, _journal_name(text))
     else:
-        yield _Place(text)
+        yield _Endpoint(text)
 
 
 @contextmanager
-def _target(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Place]:
+def _target(text: str, holder: str | None, cancelled: threading.Event) -> Iterator[_Endpoint]:
     if is_nbd_uri(text):
-        yield _Place(address_of(text, is_writable=True))
+        yield _Endpoint(address_of(text, is_writable=True))
     elif _is_disk(text):
         with _exported(text, Access.READ_WRITE, holder, cancelled) as disk:
-            yield _Place(disk.address, _name(text), disk.through)
+            yield _Endpoint(disk.address, _journal_name(text), disk.upload_via)
     else:
-        yield _Place(Path(text))
+        yield _Endpoint(Path(text))
 
 
 @contextmanager
@@ -146,11 +146,11 @@ def _is_disk(text: str) -> bool:
     return bool(_DISK.match(text)) and "://" not in text and not Path(text).exists()
 
 
-def _name(disk: str) -> str:
+def _journal_name(disk: str) -> str:
     return f"{disk} of {os.environ.get('CLOUDMANAGER_URL', 'this machine')}"
 
 
-class Told:
+class Messages:
     """Remarks and the end."""
 
     phase: "Phase | None" = None
@@ -172,7 +172,7 @@ class Told:
             remark(_growth(result.growth))
 
 
-class Shown(Told):
+class ProgressBar(Messages):
     """A bar, too."""
 
     def __init__(self, bars: "Bars") -> None:
@@ -192,10 +192,10 @@ class Shown(Told):
 
 
 @contextmanager
-def bar() -> Iterator[Told]:
+def bar() -> Iterator[Messages]:
     """On a terminal; elsewhere only remarks and the end are written."""
     if not is_watched():
-        yield Told()
+        yield Messages()
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -203,28 +203,28 @@ def bar() -> Iterator[Told]:
 
     console = Console(stderr=True, highlight=False)
     with Bars(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as bars:
-        yield Shown(bars)
+        yield ProgressBar(bars)
 
 
 def _line(progress: "Progress") -> str:
     parts = [progress.phase.value]
     if progress.done_bytes:
-        total = f" of {bytes_in_words(progress.total_bytes)}" if progress.total_bytes is not None else ""
-        parts.append(f"{bytes_in_words(progress.done_bytes)}{total}")
+        total = f" of {format_bytes(progress.total_bytes)}" if progress.total_bytes is not None else ""
+        parts.append(f"{format_bytes(progress.done_bytes)}{total}")
     if progress.bytes_per_second:
-        parts.append(f"{bytes_in_words(round(progress.bytes_per_second))}/s")
+        parts.append(f"{format_bytes(round(progress.bytes_per_second))}/s")
     if progress.seconds_left is not None:
-        parts.append(f"{words(round(progress.seconds_left))} left")
+        parts.append(f"{format_duration(round(progress.seconds_left))} left")
     return ", ".join(parts)
 
 
 def _summary(result: "Result") -> str:
     parts = [
-        f"{bytes_in_words(result.size_bytes)} deployed in {result.seconds:.1f} s",
-        f"{bytes_in_words(result.written_bytes)} of it sent",
+        f"{format_bytes(result.size_bytes)} deployed in {result.seconds:.1f} s",
+        f"{format_bytes(result.written_bytes)} of it sent",
     ]
     if result.resumed_bytes:
-        parts.append(f"{bytes_in_words(result.resumed_bytes)} were there from an earlier run")
+        parts.append(f"{format_bytes(result.resumed_bytes)} were there from an earlier run")
     if result.is_verified:
         parts.append("verified: the target holds what was read of the image")
     return "; ".join(parts) + "."
@@ -240,6 +240,4 @@ def _growth(growth: "Growth") -> str:
     system = f" with its {growth.file_system} file system" if growth.file_system else "; its content was left as it is"
     if growth.after_bytes == growth.before_bytes:
         return f"{what} fills the target{system}."
-    return (
-        f"{what} was grown from {bytes_in_words(growth.before_bytes)} to {bytes_in_words(growth.after_bytes)}{system}."
-    )
+    return f"{what} was grown from {format_bytes(growth.before_bytes)} to {format_bytes(growth.after_bytes)}{system}."

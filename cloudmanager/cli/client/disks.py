@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import typer
 
 from cloudmanager.cli.client import output, waiting
-from cloudmanager.cli.client.output import bytes_in_words
+from cloudmanager.cli.client.output import format_bytes
 from cloudmanager.cli.client.service import service
 from cloudmanager.client.model import Disk
 
@@ -15,7 +15,7 @@ _COLUMNS = ("disk", "size", "format", "location", "access", "held by")
 def disks(text: str, *, provider: str, labels: list[str], location: str, limit: int, as_json: bool) -> None:
     with service() as manager:
         found = manager.disks(text, provider=provider, labels=_parsed(labels), location=location)
-        with waiting.told("looking for disks"):
+        with waiting.status_line("looking for disks"):
             found = output.at_most(limit, output.begun(found))
         if as_json:
             output.print_items(found)
@@ -26,7 +26,7 @@ def disks(text: str, *, provider: str, labels: list[str], location: str, limit: 
 def _row(disk: Disk) -> Iterable[str]:
     access = ", ".join(disk.access) or "none"
     held_by = ", ".join(disk.held_by) or "-"
-    return disk.id, bytes_in_words(disk.size_bytes), disk.format, disk.location or "-", access, held_by
+    return disk.id, format_bytes(disk.size_bytes), disk.format, disk.location or "-", access, held_by
 
 
 def _parsed(labels: list[str]) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from rich.text import Text
 
 from cloudmanager.cli.client import output, waiting
-from cloudmanager.cli.client.output import bytes_in_words, remark
+from cloudmanager.cli.client.output import format_bytes, remark
 from cloudmanager.cli.client.service import named, service
 from cloudmanager.cli.streams import OutputFailed, flush
 from cloudmanager.client import address
@@ -23,7 +23,7 @@ def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, no
     with unwinding_on_sigterm(), service() as manager:
         made = manager.claim(disk, access, ttl_seconds=ttl, holder=named(holder), note=note)
         try:
-            with waiting.shown(disk) as show:
+            with waiting.export_status(disk) as show:
                 ready = manager.wait(made.id, on_progress=show)
             _tell(ready, as_json=as_json)
             flush()
@@ -39,7 +39,7 @@ def _tell(ready: Export, *, as_json: bool) -> None:
         return
     print(ready.uri)
     sectors = f" in sectors of {ready.logical_sector_bytes}" if ready.logical_sector_bytes not in (None, 512) else ""
-    remark(f"{ready.disk}, {ready.access}, {bytes_in_words(ready.size_bytes)}{sectors}; export {ready.id}")
+    remark(f"{ready.disk}, {ready.access}, {format_bytes(ready.size_bytes)}{sectors}; export {ready.id}")
     remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
     match ready.tls:
         case Tls.PSK:

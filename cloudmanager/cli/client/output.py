@@ -28,7 +28,7 @@ def seconds(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def words(left: float) -> str:
+def format_duration(left: float) -> str:
     """The two largest units: `2 h 5 min`."""
     minutes, rest = divmod(max(0, round(left)), 60)
     hours, minutes = divmod(minutes, 60)
@@ -132,10 +132,10 @@ def state_of(export: Export) -> Text:
 def time_left(export: Export) -> str:
     if not export.state.is_live:
         return "-"
-    return words((export.expires_at - datetime.now(UTC)).total_seconds())
+    return format_duration((export.expires_at - datetime.now(UTC)).total_seconds())
 
 
-def bytes_in_words(size: int | None) -> str:
+def format_bytes(size: int | None) -> str:
     if size is None:
         return "-"
     number, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]

@@ -19,7 +19,7 @@ from cloudmanager.client.address import as_written
 from cloudmanager.client.model import Access
 
 _END_SECONDS = 10
-_PLACES = re.compile(r"\{(disk|file|device|stub|uri)\}")
+_PLACEHOLDER = re.compile(r"\{(disk|file|device|stub|uri)\}")
 
 
 def run(disk: str, command: list[str], access: Access, holder: str | None, *, as_json: bool) -> int:
@@ -27,40 +27,40 @@ def run(disk: str, command: list[str], access: Access, holder: str | None, *, as
 
     Standard output is the command's. As JSON, a line on standard error tells what it ran on and how it ended.
     """
-    places = {place for word in command for place in _PLACES.findall(word)}
-    if not places:
+    placeholders = {placeholder for word in command for placeholder in _PLACEHOLDER.findall(word)}
+    if not placeholders:
         raise typer.BadParameter(
             "nothing in the command says where the disk is to be named: "
             "write {file}, {device}, {stub}, {uri}, or {disk} for the best that this machine allows."
         )
-    _refuse_what_is_not_there(command[0])
+    _check_program(command[0])
     with _Command() as running, exported(disk, access, holder=holder, on_lost=running.end) as ready:
-        with _named(ready, places) as names:
-            status = running.run([_PLACES.sub(lambda found: names[found[1]], word) for word in command])
+        with _named(ready, placeholders) as names:
+            status = running.run([_PLACEHOLDER.sub(lambda found: names[found[1]], word) for word in command])
     if as_json:
-        told = {"disk": disk, "export": ready.id, "places": names, "status": status}
-        print(json.dumps(told), file=sys.stderr)
+        report = {"disk": disk, "export": ready.id, "places": names, "status": status}
+        print(json.dumps(report), file=sys.stderr)
     return status
 
 
-def _refuse_what_is_not_there(program: str) -> None:
+def _check_program(program: str) -> None:
     """Before a disk is attached for it, which can take minutes."""
-    if not _PLACES.search(program) and shutil.which(program) is None:
+    if not _PLACEHOLDER.search(program) and shutil.which(program) is None:
         raise typer.BadParameter(f"{program} cannot be run: there is no such program.")
 
 
 @contextmanager
-def _named(ready: ExportedDisk, places: set[str]) -> Iterator[dict[str, str]]:
+def _named(ready: ExportedDisk, placeholders: set[str]) -> Iterator[dict[str, str]]:
     """The path or address for each place."""
     with ExitStack() as stack:
         names = {"uri": as_written(ready.address)}
-        if "disk" in places:
+        if "disk" in placeholders:
             names["disk"] = str(stack.enter_context(ready.open()))
-        if "file" in places:
+        if "file" in placeholders:
             names["file"] = str(stack.enter_context(ready.file()).path)
-        if "device" in places:
+        if "device" in placeholders:
             names["device"] = str(stack.enter_context(ready.device()).path)
-        if "stub" in places:
+        if "stub" in placeholders:
             names["stub"] = str(stack.enter_context(_stub(ready)))
         yield names
 

@@ -9,7 +9,7 @@ from cloudmanager.cli import configuration
 from cloudmanager.client import CloudManager
 from cloudmanager.client.service import URL_VARIABLE
 
-_PATIENCE_SECONDS = 3
+_RETRY_SECONDS = 3
 
 
 def _import_httpx() -> None:
@@ -27,7 +27,7 @@ def service() -> CloudManager:
     """For one answer: a person would rather hear soon that there is none."""
     _import_httpx()
     _choose()
-    return CloudManager(patience_seconds=_PATIENCE_SECONDS)
+    return CloudManager(retry_seconds=_RETRY_SECONDS)
 
 
 def lasting_service() -> CloudManager:

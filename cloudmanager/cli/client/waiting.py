@@ -17,7 +17,7 @@ logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # a 
 
 
 @contextmanager
-def told(what: str) -> Iterator[Callable[[str], None]]:
+def status_line(what: str) -> Iterator[Callable[[str], None]]:
     """A moving line around what takes a while, on a terminal. What is yielded is to be called with other words."""
     if not is_watched():
         yield lambda _words: None
@@ -29,9 +29,9 @@ def told(what: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def shown(disk: str) -> Iterator[Callable[[Export], None]]:
+def export_status(disk: str) -> Iterator[Callable[[Export], None]]:
     """Around the wait: what is yielded is to be called with the export now and then."""
-    with told(f"asking for {disk}") as say:
+    with status_line(f"asking for {disk}") as say:
 
         def show(export: Export) -> None:
             why = f" (tried again: {export.error.detail})" if export.error else ""
@@ -50,7 +50,7 @@ def exported(
     """
     holder = named(options.get("holder"))
     with ExitStack() as stack:
-        with shown(disk) as show:
+        with export_status(disk) as show:
             manager = lasting_service()
             wanted: ExportOptions = {**options, **_AT_A_SHELL, "holder": holder, "on_progress": show}
             if goes_on:

@@ -40,7 +40,7 @@ def run(tell: Callable[[Screen], None] | None = None) -> Exit:
     screen, began = Screen(), time.monotonic()
     try:
         with _terminated_as_interrupted():
-            (tell or _tell)(screen)
+            (tell or _report)(screen)
     except CloudManagerError as error:
         screen.failed(error.detail)
         return Exit.ERROR
@@ -74,7 +74,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tell(screen: Screen) -> None:
+def _report(screen: Screen) -> None:
     with ExitStack() as cleanup:
         directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-demo-")))
         cleanup.callback(end_processes, str(directory))

@@ -51,10 +51,10 @@ def run(cloud: str) -> Exit:
         from cloudmanager.testing.cloud import KINDS
 
         emulation = import_module(KINDS[EMULATORS[cloud]]).Emulation
-    return demo.run(partial(_tell, emulation))
+    return demo.run(partial(_report, emulation))
 
 
-def _tell(emulation: "type[Emulator[Any]]", screen: Screen) -> None:
+def _report(emulation: "type[Emulator[Any]]", screen: Screen) -> None:
     with ExitStack() as cleanup:
         directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-demo-")))
         image = demo.make_disk(screen, directory)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PATIENCE_SECONDS = 5
+RETRY_SECONDS = 5
 
 
 def processes(name: str) -> dict[int, str]:
@@ -17,7 +17,7 @@ def processes(name: str) -> dict[int, str]:
 def end_processes(name: str) -> None:
     """Asks them to end, and makes them. They may be ones that an interrupted service left."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + RETRY_SECONDS
         for pid in processes(name):
             _signal(pid, number)
         while processes(name) and time.monotonic() < deadline:

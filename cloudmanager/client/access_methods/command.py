@@ -35,6 +35,6 @@ def run(program: str, *arguments: str | os.PathLike[str], accept: tuple[int, ...
     except subprocess.TimeoutExpired as error:
         raise AccessFailed(f"{program} did not answer within {TIMEOUT_SECONDS:g} s") from error
     if done.returncode not in accept:
-        said = without_graphs(done.stderr.strip(), "the disk")
-        raise AccessFailed(f"{program}: {said or f'ended with status {done.returncode}'}")
+        message = without_graphs(done.stderr.strip(), "the disk")
+        raise AccessFailed(f"{program}: {message or f'ended with status {done.returncode}'}")
     return done.stdout

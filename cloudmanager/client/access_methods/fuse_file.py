@@ -153,9 +153,9 @@ def _start_with_several(
     record: Record, arguments: list[str], connections: int, ready_seconds: float
 ) -> subprocess.Popen[bytes]:
     """With one where that many are not to be had: a server lets the client that is too many wait."""
-    patience = min(_SEVERAL_SECONDS, ready_seconds / 2) if connections > 1 else 0.0
-    server = _start(record, ["-C", str(connections), *arguments], patience) if patience else None
-    server = server or _start(record, ["-C", "1", *arguments], ready_seconds - patience)
+    several_seconds = min(_SEVERAL_SECONDS, ready_seconds / 2) if connections > 1 else 0.0
+    server = _start(record, ["-C", str(connections), *arguments], several_seconds) if several_seconds else None
+    server = server or _start(record, ["-C", "1", *arguments], ready_seconds - several_seconds)
     if server is None:
         raise AccessFailed(
             f"the server did not answer nbdfuse within {ready_seconds:g} s; others may have all its connections"
@@ -221,5 +221,5 @@ def _log(record: Record) -> Path:
 
 
 def _said(record: Record) -> str:
-    said = without_graphs(_log(record).read_text(errors="replace").strip(), "the disk")
-    return said or "it said nothing"
+    message = without_graphs(_log(record).read_text(errors="replace").strip(), "the disk")
+    return message or "it said nothing"

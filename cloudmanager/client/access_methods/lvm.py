@@ -68,20 +68,20 @@ def _metadata(file: BinaryIO, start: int) -> tuple[str, str]:
     sectors = _read(file, start, _LABEL_SECTORS * SECTOR_BYTES)
     found = next(offset for offset in range(0, len(sectors), SECTOR_BYTES) if sectors[offset:].startswith(b"LABELONE"))
     *_, header, _ = _LABEL.unpack_from(sectors, found)
-    place = found + header
-    identity, _ = _PHYSICAL_VOLUME.unpack_from(sectors, place)
-    areas = list(_areas(sectors, place + _PHYSICAL_VOLUME.size))
+    position = found + header
+    identity, _ = _PHYSICAL_VOLUME.unpack_from(sectors, position)
+    areas = list(_areas(sectors, position + _PHYSICAL_VOLUME.size))
     _, metadata = areas[: areas.index((0, 0))], areas[areas.index((0, 0)) + 1 :]
     texts = (_text(file, start + offset, size) for offset, size in metadata if offset)
     return identity.decode("ascii"), next(filter(None, texts), "")
 
 
-def _areas(sectors: bytes, place: int) -> Iterator[tuple[int, int]]:
+def _areas(sectors: bytes, position: int) -> Iterator[tuple[int, int]]:
     """The data areas, (0, 0), and the metadata areas, up to the second (0, 0)."""
     ends = 0
     while ends < 2:
-        area = _AREA.unpack_from(sectors, place)
-        place += _AREA.size
+        area = _AREA.unpack_from(sectors, position)
+        position += _AREA.size
         ends += area == (0, 0)
         yield area
 
@@ -135,10 +135,10 @@ def _stripe(value: Value) -> tuple[str, int]:
 
 def _tokens(text: str) -> Iterator[Value | None]:
     """Values as they are, punctuation as a list of one character, None from the end on."""
-    place = 0
+    position = 0
     text = text.rstrip() + "\n"
-    while found := _TOKEN.match(text, place):
-        place = found.end()
+    while found := _TOKEN.match(text, position):
+        position = found.end()
         string, bare, punctuation = found.groups()
         if string is not None:
             yield re.sub(r"\\(.)", r"\1", string)
@@ -146,8 +146,8 @@ def _tokens(text: str) -> Iterator[Value | None]:
             yield int(bare) if re.fullmatch(r"-?\d+", bare) else bare
         else:
             yield [punctuation]
-    if text[place:].strip() and not text[place:].lstrip().startswith("#"):
-        raise ValueError(f"unexpected {text[place:].lstrip()[:20]!r}")
+    if text[position:].strip() and not text[position:].lstrip().startswith("#"):
+        raise ValueError(f"unexpected {text[position:].lstrip()[:20]!r}")
     yield from itertools.repeat(None)
 
 

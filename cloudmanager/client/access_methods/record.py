@@ -108,9 +108,9 @@ def recorded() -> Iterator[Record]:
             error.add_note(f"not undone: {outcome.what}: {outcome.error}")
         raise
     if failures := _failures(record.undo()):
-        said = "; ".join(f"{outcome.what}: {outcome.error}" for outcome in failures)
+        failed = "; ".join(f"{outcome.what}: {outcome.error}" for outcome in failures)
         raise NotUndone(
-            f"not everything could be undone ({said}); `cloudmanager cleanup` tries again", outcomes=failures
+            f"not everything could be undone ({failed}); `cloudmanager cleanup` tries again", outcomes=failures
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cloudmanager.client import calls
 from cloudmanager.client.access_methods.command import find, run
 from cloudmanager.client.access_methods.errors import AccessFailed
-from cloudmanager.client.connection import Connection
+from cloudmanager.client.connection import ServiceConnection
 from cloudmanager.client.errors import ExportNotFound
 from cloudmanager.client.service import Service
 from cloudmanager.confined.process import Process
@@ -124,9 +124,9 @@ class HeldExport(Step):
 
     def undo(self) -> None:
         """Raises ClientError: while its service is away, for example. Then it ends by itself, too."""
-        connection = Connection(Service.of(self.path, None))
+        connection = ServiceConnection(Service.of(self.path, None))
         with suppress(ExportNotFound):
-            connection.run(calls.release(self.export_id, patience_seconds=0))
+            connection.run(calls.release(self.export_id, retry_seconds=0))
 
 
 _KINDS = (MountPoint, BoundMount, FuseFile, MadeFile, HeldExport)

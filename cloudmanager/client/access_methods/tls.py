@@ -50,6 +50,6 @@ def _key_file(credentials: Credentials, directory: Path) -> Path:
 
 
 def _object(kind: str, fields: dict[str, str]) -> tuple[str, str]:
-    words = {"id": OBJECT, "endpoint": "client", **fields}
-    written = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in words.items())
+    properties = {"id": OBJECT, "endpoint": "client", **fields}
+    written = ",".join(f"{name}={value.replace(',', ',,')}" for name, value in properties.items())
     return "--object", f"{kind},{written}"

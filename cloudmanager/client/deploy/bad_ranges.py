@@ -9,7 +9,7 @@ from cloudmanager.client.deploy.ends import Source
 from cloudmanager.client.deploy.errors import UnreadableRange
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent, merged, pieces
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import Reader
 
 
@@ -48,16 +48,16 @@ class CarefulSource:
         return self.source.identity
 
     @property
-    def tells_changes(self) -> bool:
-        return self.source.tells_changes
+    def detects_changes(self) -> bool:
+        return self.source.detects_changes
 
     @property
     def readers(self) -> int:
         return self.source.readers
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator["CarefulReader"]:
-        with self.source.reader(patience) as reader:
+    def reader(self, timeouts: Timeouts) -> Iterator["CarefulReader"]:
+        with self.source.reader(timeouts) as reader:
             yield CarefulReader(reader, self.bad, self.skips)
 
     def check_unchanged(self) -> None:

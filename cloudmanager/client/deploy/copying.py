@@ -14,7 +14,7 @@ from cloudmanager.client.deploy.route import RouteChoice
 from cloudmanager.transfer.buffers import Buffer, parts
 from cloudmanager.transfer.digests import Digester
 from cloudmanager.transfer.extents import Extent, Zeros
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import Reader, digest, read_ahead
 
 _BUFFERS = 16
@@ -88,7 +88,7 @@ class CopyWorker:
             self.writer.zero(part)
 
 
-_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 
 
 class Stopped(Exception):
@@ -119,10 +119,10 @@ class WorkerPool:
         self._stop.wait(seconds)
         self.check()
 
-    def run(self, tasks: Iterable[Callable[[], None]], tell: Callable[[], None]) -> None:
-        """Returns when all have returned; `tell` is called a few times in each second, and once when all is done.
+    def run(self, tasks: Iterable[Callable[[], None]], report: Callable[[], None]) -> None:
+        """Returns when all have returned; `report` is called a few times in each second, and once when all is done.
 
-        Raises the first error of a thread, what `tell` raises, Cancelled; no thread is left then.
+        Raises the first error of a thread, what `report` raises, Cancelled; no thread is left then.
         """
         threads = [threading.Thread(target=self._guarded, args=(task,), name="deploy", daemon=True) for task in tasks]
         for thread in threads:
@@ -130,10 +130,10 @@ class WorkerPool:
         try:
             for thread in threads:
                 while thread.is_alive():
-                    thread.join(_TELL_SECONDS)
+                    thread.join(_REPORT_SECONDS)
                     if self.cancelled.is_set() or self._stop.is_set():
                         self._wake()
-                    tell()
+                    report()
         except BaseException:
             self._stop.set()
             self._wake()
@@ -147,7 +147,7 @@ class WorkerPool:
         if self.cancelled.is_set():
             raise Cancelled("The deployment was cancelled.")
         self._stop.clear()
-        tell()
+        report()
 
     def _wake(self) -> None:
         for wake in self._wakers:
@@ -177,7 +177,7 @@ class Copying:
     ledger: Ledger
     head: Head
     pool: WorkerPool
-    patience: Patience
+    timeouts: Timeouts
     connections: int
     reconnect_seconds: float
     is_blank: bool
@@ -189,10 +189,10 @@ class Copying:
     """Whether the last thread that asked got no unit."""
     _remark: str = ""
 
-    def run(self, tell: Callable[[], None]) -> None:
+    def run(self, report: Callable[[], None]) -> None:
         """Raises DeployError. Every unit was acknowledged by the target then, but need not be durable."""
         workers = max(1, min(self.connections, self.source.readers, self.target.writers))
-        self.pool.run([_Attempts(self, is_first=number == 0).run for number in range(workers)], tell)
+        self.pool.run([_Attempts(self, is_first=number == 0).run for number in range(workers)], report)
 
     def connection_lost(self, error: ConnectionLost) -> None:
         self._remark = f"{error.detail} Trying again."
@@ -203,8 +203,8 @@ class Copying:
         remark, self._remark = self._remark, ""
         return remark or (self.routes.take_remark() if self.routes else "")
 
-    def writer(self, patience: Patience) -> AbstractContextManager[Writer]:
-        return self.routes.writer(patience) if self.routes else self.target.writer(patience)
+    def writer(self, timeouts: Timeouts) -> AbstractContextManager[Writer]:
+        return self.routes.writer(timeouts) if self.routes else self.target.writer(timeouts)
 
 
 class _Attempts:
@@ -235,12 +235,12 @@ class _Attempts:
 
     def _open(self, stack: ExitStack, lasting: ExitStack) -> CopyWorker:
         copying = self._copying
-        patience = replace(copying.patience, check=self._check_while_connecting)
+        timeouts = replace(copying.timeouts, check=self._check_while_connecting)
         if self._reader is None or copying.source.size_bytes is not None:
             # What a stream's reader has in memory cannot be had again.
             keeper = lasting if copying.source.size_bytes is None else stack
-            self._reader = keeper.enter_context(copying.source.reader(patience))
-        writer = stack.enter_context(copying.writer(patience))
+            self._reader = keeper.enter_context(copying.source.reader(timeouts))
+        writer = stack.enter_context(copying.writer(timeouts))
         self._has_connected = True
         return CopyWorker(self._reader, writer, copying.head, is_blank=copying.is_blank, digests=copying.wants_digests)
 

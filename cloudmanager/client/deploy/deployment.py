@@ -1,6 +1,7 @@
 """Writes an image onto a target: see `deploy`."""
 
 import time
+import warnings
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,12 +35,13 @@ from cloudmanager.client.deploy.run import (
 )
 from cloudmanager.client.deploy.sources import SourceLike, TargetLike, refuse_overlap
 from cloudmanager.client.deploy.stream import StreamSource, StreamSupply
+from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer, parts
 from cloudmanager.transfer.extents import Extent, pieces
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import digest
 
-_LAST_WORDS = Patience(connect_seconds=5.0, stall_seconds=10.0)
+_CLOSING_TIMEOUTS = Timeouts(connect_seconds=5.0, stall_seconds=10.0)
 """To note what was done when a run has failed."""
 _NO_WAY_AROUND = (
     "This image is read from its start to its end only, because it is packed or comes as a stream: what follows a bad "
@@ -58,14 +60,24 @@ class Written:
     bad_ranges: tuple[Extent, ...] = ()
 
 
-def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOptions]) -> Result:
+def deploy(
+    source: SourceLike,
+    target: TargetLike,
+    *,
+    through: UploadEndpoint | None = None,
+    **keywords: Unpack[DeployOptions],
+) -> Result:
     """Makes the target hold what the image holds; returns when that is durable. The keywords are those of Options.
 
     An image in a format of its own (qcow2, vmdk, vdi, vhd, vhdx) is written as the disk that it stands for. The first
     MiB is written last. A run that was cut off leaves a journal; the same call goes on where it ended.
 
-    Raises DeployError and its kinds; `is_resumable` says whether the target was left incomplete.
+    Raises DeployError and its kinds; `is_resumable` says whether the target was left incomplete. `through` is the
+    deprecated name of `upload_via`.
     """
+    if through is not None:
+        warnings.warn("the keyword `through` of deploy() is called `upload_via` now", DeprecationWarning, stacklevel=2)
+        keywords["upload_via"] = through
     options = Options(**keywords)
     started = time.monotonic()
     options.progress(Progress(Phase.CHECKING))
@@ -92,12 +104,12 @@ def deploy(source: SourceLike, target: TargetLike, **keywords: Unpack[DeployOpti
 
 def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
     pool = WorkerPool(options.cancelled)
-    patience = Patience(check=pool.check)
+    timeouts = Timeouts(check=pool.check)
     try:
-        with sources.opened(source, patience, options, pool.on_stop) as image:
+        with sources.opened(source, timeouts, options, pool.on_stop) as image:
             if image.size_bytes is None and options.skip_bad:
                 raise UnsupportedSource(_NO_WAY_AROUND)
-            with sources.opened_target(target, patience, options.target_id) as disk:
+            with sources.opened_target(target, timeouts, options.target_id) as disk:
                 if isinstance(disk, LocalTarget):
                     refuse_overlap(source, disk)
                 name = sources.identity(target, options.target_id)
@@ -105,7 +117,7 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
                 with Journal(options.journal_directory or default_directory(), heading) as journal:
                     bad = BadRanges()
                     read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
-                    return write(Run(read, disk, journal, options, pool, patience, bad))
+                    return write(Run(read, disk, journal, options, pool, timeouts, bad))
     except Stopped:
         raise Cancelled("The deployment was cancelled.") from None
 
@@ -123,7 +135,7 @@ def write(run: Run) -> Written:
         run.journal.begin(run.target.likeness)
     if run.options.skip_bad:
         run.bad.add(run.journal.bad)
-    ledger = Ledger(run.journal, run.bad, believes_journal=run.source.tells_changes)
+    ledger = Ledger(run.journal, run.bad, believes_journal=run.source.detects_changes)
     run.say(Phase.WRITING)
     try:
         if not is_blank:
@@ -150,7 +162,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         ledger,
         head,
         run.pool,
-        run.patience,
+        run.timeouts,
         run.options.connections,
         run.options.reconnect_seconds,
         is_blank=is_blank,
@@ -160,7 +172,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
     meter = Meter(Phase.WRITING, None if run.is_stream else _content_of(run, todo))
     lost_at: float | None = None
     while True:
-        copying.run(lambda: _tell(run, copying, meter))
+        copying.run(lambda: _report(run, copying, meter))
         try:
             size_bytes = _finish(run, supply, ledger, head, is_blank=is_blank)
             return Written(
@@ -189,9 +201,9 @@ def _finish(run: Run, supply: DiskSupply | StreamSupply, ledger: Ledger, head: H
 
 
 def _routes(run: Run) -> RouteChoice | None:
-    if run.through is None or not isinstance(run.target, NbdTarget):
+    if run.upload_via is None or not isinstance(run.target, NbdTarget):
         return None
-    return RouteChoice(run.target, run.through, COMPARISON)
+    return RouteChoice(run.target, run.upload_via, COMPARISON)
 
 
 def _route(run: Run, routes: RouteChoice | None) -> Route:
@@ -223,12 +235,12 @@ def _supply(run: Run, todo: list[Unit]) -> DiskSupply | StreamSupply:
 
 
 def _content_of(run: Run, units: list[Unit]) -> int:
-    with run.source.reader(run.patience) as reader:
+    with run.source.reader(run.timeouts) as reader:
         extents = (extent for unit in units for extent in reader.extents(unit.extent))
         return sum(extent.length for extent in extents if not extent.is_zero)
 
 
-def _tell(run: Run, copying: Copying, meter: Meter) -> None:
+def _report(run: Run, copying: Copying, meter: Meter) -> None:
     fraction = run.source.fraction() if isinstance(run.source, StreamSource) else None
     run.options.progress(meter.read(copying.ledger.done_bytes, fraction, copying.take_remark()))
 
@@ -249,7 +261,7 @@ def _verify(run: Run, ledger: Ledger, size_bytes: int) -> None:
 def _leave(run: Run, ledger: Ledger, error: BaseException) -> None:
     """Notes what was written, so that the next run need not write it again."""
     if not isinstance(error, ConnectionLost):
-        with suppress(Exception), run.target.writer(_LAST_WORDS) as writer:
+        with suppress(Exception), run.target.writer(_CLOSING_TIMEOUTS) as writer:
             ledger.commit(writer.flush)
     if isinstance(error, DeployError):
         error.is_resumable = True
@@ -257,7 +269,7 @@ def _leave(run: Run, ledger: Ledger, error: BaseException) -> None:
 
 def erase_head(run: Run) -> None:
     """From now on the target is not taken for a system."""
-    with run.target.writer(run.patience) as writer:
+    with run.target.writer(run.timeouts) as writer:
         writer.zero(Extent(0, min(HEAD_BYTES, run.target.size_bytes)))
         writer.flush()
 
@@ -265,7 +277,7 @@ def erase_head(run: Run) -> None:
 def finish(run: Run, ledger: Ledger, head: Head, size_bytes: int, *, is_blank: bool) -> None:
     """Raises SourceChanged, ConnectionLost, TargetError."""
     run.source.check_unchanged()
-    with run.target.writer(run.patience) as writer:
+    with run.target.writer(run.timeouts) as writer:
         ledger.commit(writer.flush)
         ledger.count(0, _write_head(writer, head))
         if not is_blank:
@@ -278,7 +290,7 @@ def finish(run: Run, ledger: Ledger, head: Head, size_bytes: int, *, is_blank: b
 def look_at_doubtful(run: Run, supply: StreamSupply, ledger: Ledger) -> None:
     """What a server acknowledged before it went away should still be there. Raises TargetError."""
     free: deque[Buffer] = deque()
-    with run.target.reader(run.patience) as reader, reading_back(run.target):
+    with run.target.reader(run.timeouts) as reader, reading_back(run.target):
         for unit in supply.doubtful:
             if digest(reader, unit.extent, free) != ledger.digests[unit.index]:
                 raise TargetError(

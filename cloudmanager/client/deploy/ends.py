@@ -10,7 +10,7 @@ from typing import Protocol
 from cloudmanager.client.deploy.errors import TargetUnreadable, UnreadableRange
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import Reader
 
 
@@ -51,14 +51,14 @@ class Source(Protocol):
         """Changes when the content does, as far as can be known; empty when nothing is known."""
 
     @property
-    def tells_changes(self) -> bool:
+    def detects_changes(self) -> bool:
         """Whether a change would show, in the identity or in `check_unchanged`."""
 
     @property
     def readers(self) -> int:
         """As many may read beside each other."""
 
-    def reader(self, patience: Patience) -> AbstractContextManager[Reader]: ...
+    def reader(self, timeouts: Timeouts) -> AbstractContextManager[Reader]: ...
 
     def check_unchanged(self) -> None:
         """Raises SourceChanged."""
@@ -89,9 +89,9 @@ class Target(Protocol):
     def reserve(self, size_bytes: int) -> None:
         """Makes room where that is possible. Raises TargetTooSmall."""
 
-    def writer(self, patience: Patience) -> AbstractContextManager[Writer]: ...
+    def writer(self, timeouts: Timeouts) -> AbstractContextManager[Writer]: ...
 
-    def reader(self, patience: Patience) -> AbstractContextManager[Reader]: ...
+    def reader(self, timeouts: Timeouts) -> AbstractContextManager[Reader]: ...
 
 
 @contextmanager

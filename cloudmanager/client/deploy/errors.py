@@ -16,7 +16,7 @@ ClientError
     │   ├── TargetUnreadable        one range of it cannot be read back: `offset` and `length`
     │   ├── SectorSizeDiffers       the image is laid out for sectors of another size than the target's
     │   └── TargetReadOnly
-    ├── ConnectionLost          it could not be made again for as long as the caller was patient
+    ├── ConnectionLost          it could not be made again within `reconnect_seconds`
     ├── DifferenceFound         the target does not hold what the image holds: `offset` and `length` say where
     ├── GrowFailed              everything was written; the partition or its file system was not grown
     └── Cancelled
@@ -71,8 +71,8 @@ class UnreadableRange(SourceError):
 
     @classmethod
     def of(cls, offset: int, length: int, why: str) -> Self:
-        words = f"Bytes {offset} to {offset + length - 1} cannot be read: {why}."
-        return cls(words, offset=offset, length=length)
+        detail = f"Bytes {offset} to {offset + length - 1} cannot be read: {why}."
+        return cls(detail, offset=offset, length=length)
 
 
 class SourceChanged(SourceError):

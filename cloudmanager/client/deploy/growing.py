@@ -190,8 +190,8 @@ def _retried(*command: str) -> str:
 def _run(*command: str, given: str = "", allowed: tuple[int, ...] = (0,), name: str = "") -> str:
     answer = _answer(command, given)
     if answer.returncode not in allowed:
-        said = (answer.stderr or answer.stdout).strip()
-        raise GrowFailed(f"The image is deployed, but it was not grown: {name or command[0]}: {said}")
+        message = (answer.stderr or answer.stdout).strip()
+        raise GrowFailed(f"The image is deployed, but it was not grown: {name or command[0]}: {message}")
     return answer.stdout
 
 

@@ -42,11 +42,11 @@ def default_directory() -> Path:
 class Journal:
     """A file of JSON lines: a heading, then units as they become durable. One run at a time has it."""
 
-    def __init__(self, directory: Path, heading: JournalHeader) -> None:
+    def __init__(self, directory: Path, header: JournalHeader) -> None:
         """Raises TargetInUse when another run writes to the same target, DeployError if nothing can be kept there."""
-        name = hashlib.sha256(heading.target.encode()).hexdigest()[:32]
+        name = hashlib.sha256(header.target.encode()).hexdigest()[:32]
         self.path = directory / f"{name}.jsonl"
-        self._heading = heading
+        self._header = header
         self.written: dict[int, bytes] = {}
         """The units of earlier runs, with their checksums or without."""
         self.bad: list[Extent] = []
@@ -60,7 +60,7 @@ class Journal:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DeployError(f"The journal {self.path} cannot be kept: {error.strerror}.") from error
-        self._lock(heading.target)
+        self._lock(header.target)
         self._read()
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class Journal:
         """Forgets what was written, of this image or another one. `target` is what it may be known by again."""
         self.written, self.left_on, self.bad = {}, target, []
         os.ftruncate(self._descriptor, 0)
-        self._append(asdict(self._heading))
+        self._append(asdict(self._header))
         self._append({"left_on": target})
 
     def add(self, units: Mapping[int, bytes], bad: Iterable[Extent] = ()) -> None:
@@ -101,7 +101,7 @@ class Journal:
         os.ftruncate(self._descriptor, sum(map(len, whole)))  # what is added would continue a line that was cut off
         lines = list(map(json.loads, whole))
         self.left_on = next((str(line["left_on"]) for line in lines[1:2] if "left_on" in line), "")
-        self.is_begun = bool(lines) and lines[0] == asdict(self._heading)
+        self.is_begun = bool(lines) and lines[0] == asdict(self._header)
         if self.is_begun:
             for line in lines[1:]:
                 self.bad.extend(Extent(offset, length) for offset, length in line.get("bad", ()))

@@ -14,7 +14,7 @@ from cloudmanager.client.deploy.errors import SourceChanged, SourceError, Unread
 from cloudmanager.linux.block import whole_sectors
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, on_grains
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 _FLOCK = struct.Struct("hhqqi4x")
 """struct flock, 64 bit."""
@@ -167,7 +167,7 @@ class FileSource:
 
     file: OpenFile
     readers: int = _READERS
-    tells_changes: bool = True
+    detects_changes: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -177,8 +177,8 @@ class FileSource:
     def identity(self) -> str:
         return self.file.identity
 
-    def reader(self, patience: Patience) -> AbstractContextManager[FileReader]:
-        del patience  # a file does not go silent
+    def reader(self, timeouts: Timeouts) -> AbstractContextManager[FileReader]:
+        del timeouts  # a file does not go silent
         return opened_again(self.file.descriptor, self.file.length)
 
     def check_unchanged(self) -> None:

@@ -14,7 +14,7 @@ from cloudmanager.client.deploy.local_source import FileReader, lock_whole, open
 from cloudmanager.linux import block
 from cloudmanager.transfer.buffers import Buffer, zeros
 from cloudmanager.transfer.extents import Extent, pieces
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 _WRITERS = 64
 _KEEP_SIZE, _PUNCH_HOLE, _ZERO_RANGE = 0x01, 0x02, 0x10
@@ -73,8 +73,8 @@ class LocalTarget:
             command.run("partx", "--update", self.path)  # a kernel may understand no tables itself
 
     @contextmanager
-    def writer(self, patience: Patience) -> Iterator["LocalWriter"]:
-        del patience  # a device does not go silent
+    def writer(self, timeouts: Timeouts) -> Iterator["LocalWriter"]:
+        del timeouts  # a device does not go silent
         with opened_again(self.descriptor, self.size_bytes) as reader:
             own = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC | self._flags)
             try:
@@ -83,9 +83,9 @@ class LocalTarget:
                 os.close(own)
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator[FileReader]:
+    def reader(self, timeouts: Timeouts) -> Iterator[FileReader]:
         """What is on the disk, not what the kernel remembers."""
-        del patience
+        del timeouts
         os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         with opened_again(self.descriptor, self.size_bytes, self._flags) as reader:
             yield reader

@@ -25,10 +25,10 @@ from cloudmanager.client.deploy.errors import (
 from cloudmanager.transfer import libnbd, reading
 from cloudmanager.transfer.buffers import Buffer, zeros_address
 from cloudmanager.transfer.extents import Extent, on_grains, pieces
-from cloudmanager.transfer.libnbd import LONGEST_RANGE, Failure, Patience
+from cloudmanager.transfer.libnbd import LONGEST_RANGE, Failure, Timeouts
 
 
-class Connection(libnbd.Connection):
+class NbdConnection(libnbd.Connection):
     """Raises ConnectionLost, MissingTool, InvalidSetup."""
 
     missing = MissingTool
@@ -38,7 +38,7 @@ class Connection(libnbd.Connection):
         return directory_of(address)
 
 
-class Connections:
+class NbdConnections:
     """To one server, for threads. One that nobody uses is kept for who comes next: it takes several round trips to
     make one. No more than one, because servers count their clients.
     """
@@ -46,7 +46,7 @@ class Connections:
     def __init__(self, address: libnbd.Address) -> None:
         self._address = address
         self._lock = threading.Lock()
-        self._kept: Connection | None = None
+        self._kept: NbdConnection | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -55,12 +55,12 @@ class Connections:
         self._keep(None)
 
     @contextmanager
-    def one(self, patience: Patience) -> Iterator[Connection]:
+    def one(self, timeouts: Timeouts) -> Iterator[NbdConnection]:
         """Raises ConnectionLost, MissingTool, InvalidSetup. Every request that is begun in the block must end in it."""
         connection = self._take()
         if connection is None:
-            connection = Connection(self._address, patience)
-        connection.patience = patience
+            connection = NbdConnection(self._address, timeouts)
+        connection.timeouts = timeouts
         try:
             yield connection
         except BaseException as error:
@@ -69,12 +69,12 @@ class Connections:
             raise
         self._keep(connection)
 
-    def _take(self) -> Connection | None:
+    def _take(self) -> NbdConnection | None:
         with self._lock:
             taken, self._kept = self._kept, None
             return taken
 
-    def _keep(self, connection: Connection | None) -> None:
+    def _keep(self, connection: NbdConnection | None) -> None:
         """In place of the one that is kept, which ends."""
         with self._lock:
             ended, self._kept = self._kept, connection
@@ -89,7 +89,7 @@ _MOST_UNDER_WAY = 64
 class NbdReader(reading.NbdReader):
     """Raises SourceError, ConnectionLost."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: NbdConnection) -> None:
         super().__init__(connection)
         self._under_way: dict[int, Extent] = {}
 
@@ -110,7 +110,7 @@ class NbdReader(reading.NbdReader):
 class NbdWriter:
     """Has several requests under way."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: NbdConnection) -> None:
         self._connection = connection
         self._under_way: dict[int, Buffer | None] = {}
         self._written: deque[Buffer] = deque()
@@ -173,24 +173,24 @@ class NbdWriter:
 class NbdSource:
     """A disk that somebody exports."""
 
-    connections: Connections
+    connections: NbdConnections
     size_bytes: int
     readers: int
     identity: str
-    tells_changes: bool = False
+    detects_changes: bool = False
 
     @classmethod
     @contextmanager
-    def opened(cls, address: NbdAddress, patience: Patience, identity: str = "") -> Iterator["NbdSource"]:
+    def opened(cls, address: NbdAddress, timeouts: Timeouts, identity: str = "") -> Iterator["NbdSource"]:
         """Raises ConnectionLost."""
-        with Connections(address) as connections:
-            with connections.one(patience) as first:
+        with NbdConnections(address) as connections:
+            with connections.one(timeouts) as first:
                 size, several = first.size_bytes, first.has_several
             yield cls(connections, size, SEVERAL if several else 1, identity and f"{identity} {size}")
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator[NbdReader]:
-        with self.connections.one(patience) as connection:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
+        with self.connections.one(timeouts) as connection:
             yield NbdReader(connection)
 
     def check_unchanged(self) -> None:
@@ -202,7 +202,7 @@ class NbdTarget:
     """A disk that somebody exports writable."""
 
     address: NbdAddress
-    connections: Connections
+    connections: NbdConnections
     name: str
     size_bytes: int
     writers: int
@@ -210,10 +210,10 @@ class NbdTarget:
 
     @classmethod
     @contextmanager
-    def opened(cls, address: NbdAddress, patience: Patience, name: str) -> Iterator["NbdTarget"]:
+    def opened(cls, address: NbdAddress, timeouts: Timeouts, name: str) -> Iterator["NbdTarget"]:
         """Raises ConnectionLost, TargetReadOnly."""
-        with Connections(address) as connections:
-            with connections.one(patience) as first:
+        with NbdConnections(address) as connections:
+            with connections.one(timeouts) as first:
                 if first.is_read_only:
                     raise TargetReadOnly(f"{name} is exported read-only. Ask for read-write access.")
                 size, several = first.size_bytes, first.has_several
@@ -229,15 +229,15 @@ class NbdTarget:
             raise TargetTooSmall(f"{self.name} has {self.size_bytes} bytes; the image needs {size_bytes}.")
 
     @contextmanager
-    def writer(self, patience: Patience) -> Iterator[NbdWriter]:
-        with self.connections.one(patience) as connection:
+    def writer(self, timeouts: Timeouts) -> Iterator[NbdWriter]:
+        with self.connections.one(timeouts) as connection:
             writer = NbdWriter(connection)
             yield writer
             writer.settle()
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator[NbdReader]:
-        with self.connections.one(patience) as connection:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
+        with self.connections.one(timeouts) as connection:
             yield NbdReader(connection)
 
 

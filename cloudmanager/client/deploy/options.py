@@ -82,7 +82,7 @@ class Format(StrEnum):
     """As a disk, whatever they look like."""
 
 
-def _tell_nobody(progress: Progress) -> None:
+def _ignore(progress: Progress) -> None:
     del progress
 
 
@@ -108,7 +108,7 @@ class Options:
     """To the target and the source each; fewer where a server accepts fewer."""
     reconnect_seconds: float = 60.0
     """How long a lost connection is tried again without any success."""
-    progress: Listener = _tell_nobody
+    progress: Listener = _ignore
     """Called in the calling thread, a few times in each second. What it raises ends the deployment."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     """Set it from another thread or a signal handler to end the deployment."""
@@ -116,7 +116,7 @@ class Options:
     """What names the content of an NBD source, if its address does not."""
     target_id: str = ""
     """What names an NBD target, if its address does not: an address may change when the export is made anew."""
-    through: UploadEndpoint | None = None
+    upload_via: UploadEndpoint | None = None
     """The service that exports the target: content may go through it, compressed, and checksums come from it."""
     journal_directory: Path | None = None
     """Where is kept what was written. None: $XDG_STATE_HOME/cloudmanager/deployments."""
@@ -138,7 +138,7 @@ class DeployOptions(TypedDict, total=False):
     cancelled: threading.Event
     source_id: str
     target_id: str
-    through: UploadEndpoint | None
+    upload_via: UploadEndpoint | None
     journal_directory: Path | None
 
 

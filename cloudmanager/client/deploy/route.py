@@ -16,7 +16,7 @@ from cloudmanager.client.deploy.upload import NotOffered, Packer, ServiceLine, W
 from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 _PIECES = 8
 """As long as requests are; the threads that write add them, each from where it is."""
@@ -117,10 +117,10 @@ _SLOW_LEVEL, _FAST_LEVEL = 3, 1
 class RouteChoice:
     """Shared by the threads that write. All of them go the way that is measured, NBD first, until one is chosen."""
 
-    def __init__(self, target: NbdTarget, through: UploadEndpoint, comparison: Comparison = COMPARISON) -> None:
+    def __init__(self, target: NbdTarget, upload_via: UploadEndpoint, comparison: Comparison = COMPARISON) -> None:
         self.comparison = comparison
         self._target = target
-        self._through = through
+        self._upload_via = upload_via
         self._lock = threading.RLock()
         self._measuring: set[_ChangingWriter] = set()
         self._heard: set[_ChangingWriter] = set()
@@ -133,21 +133,21 @@ class RouteChoice:
         self.is_chosen = False
 
     @contextmanager
-    def writer(self, patience: Patience) -> Iterator[Writer]:
+    def writer(self, timeouts: Timeouts) -> Iterator[Writer]:
         """Raises ConnectionLost, NotOffered."""
         with ExitStack() as stack, self._falling_back():
             if self.is_chosen and self.current is Route.COMPRESSED:
-                yield self.wire(stack, patience)
+                yield self.wire(stack, timeouts)
                 return
-            writer = _ChangingWriter(self, stack.enter_context(self._target.writer(patience)), stack, patience)
+            writer = _ChangingWriter(self, stack.enter_context(self._target.writer(timeouts)), stack, timeouts)
             stack.callback(self._leave, writer)
             yield writer
 
-    def wire(self, stack: ExitStack, patience: Patience) -> WireWriter:
+    def wire(self, stack: ExitStack, timeouts: Timeouts) -> WireWriter:
         """Raises ModuleNotFoundError, ConnectionLost."""
-        line = stack.enter_context(ServiceLine(self._through, patience))
+        line = stack.enter_context(ServiceLine(self._upload_via, timeouts))
         line.connect()
-        return WireWriter(line, Packer(self.level), lambda: stack.enter_context(self._target.writer(patience)))
+        return WireWriter(line, Packer(self.level), lambda: stack.enter_context(self._target.writer(timeouts)))
 
     def choose(self, route: Route, remark: str = "") -> None:
         with self._lock:
@@ -242,11 +242,11 @@ class RouteChoice:
 class _ChangingWriter:
     """One thread's. It goes the current way, and until one is chosen it measures how fast that is."""
 
-    def __init__(self, routes: RouteChoice, nbd: NbdWriter, stack: ExitStack, patience: Patience) -> None:
+    def __init__(self, routes: RouteChoice, nbd: NbdWriter, stack: ExitStack, timeouts: Timeouts) -> None:
         self._routes = routes
         self._nbd = nbd
         self._stack = stack
-        self._patience = patience
+        self._timeouts = timeouts
         self._writer: NbdWriter | WireWriter = nbd
         self._free: list[Buffer] = []
         self._has_joined = False
@@ -295,7 +295,7 @@ class _ChangingWriter:
 
     def _begun_wire(self) -> NbdWriter | WireWriter:
         try:
-            return self._routes.wire(self._stack, self._patience)
+            return self._routes.wire(self._stack, self._timeouts)
         except ConnectionLost as error:
             self._routes.choose(Route.NBD, f"Content goes over NBD: {error.detail}")
             return self._nbd

@@ -32,7 +32,7 @@ from cloudmanager.client.deploy.verifying import Verification
 from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer, is_zero
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent, pieces
-from cloudmanager.transfer.libnbd import LONGEST_RANGE, Patience
+from cloudmanager.transfer.libnbd import LONGEST_RANGE, Timeouts
 from cloudmanager.transfer.reading import Reader
 
 AnyTarget: TypeAlias = NbdTarget | LocalTarget
@@ -69,7 +69,7 @@ class Run:
     journal: Journal
     options: Options
     pool: WorkerPool
-    patience: Patience
+    timeouts: Timeouts
     bad: BadRanges = field(default_factory=BadRanges)
 
     @property
@@ -82,12 +82,12 @@ class Run:
         return isinstance(self.target, LocalTarget) and not self.target.is_device
 
     @property
-    def through(self) -> UploadEndpoint | None:
+    def upload_via(self) -> UploadEndpoint | None:
         """The service, where it may be used for the target's bytes."""
-        through, target = self.options.through, self.target
-        if through is None or not isinstance(target, NbdTarget) or target.writers == 1:
+        upload_via, target = self.options.upload_via, self.target
+        if upload_via is None or not isinstance(target, NbdTarget) or target.writers == 1:
             return None
-        return through if through.protects_as_well_as(target.address) else None
+        return upload_via if upload_via.protects_as_well_as(target.address) else None
 
     def units(self, size_bytes: int) -> list[Unit]:
         """All units of an image of that size."""
@@ -100,9 +100,9 @@ class Run:
             units,
             known,
             pool=self.pool,
-            patience=self.patience,
+            timeouts=self.timeouts,
             connections=self.options.connections,
-            through=self.through,
+            upload_via=self.upload_via,
         )
 
     def say(self, phase: Phase, remark: str = "") -> None:
@@ -140,7 +140,7 @@ def refuse_content(run: Run) -> None:
     """Raises TargetNotEmpty, unless it may be overwritten."""
     if run.options.overwrite or not run.target.size_bytes:
         return
-    with run.target.reader(run.patience) as reader, reading_back(run.target):
+    with run.target.reader(run.timeouts) as reader, reading_back(run.target):
         content = content_of(reader, run.target.size_bytes)
         is_ours = run.journal.left_on == run.target.likeness and not content_of(reader, HEAD_BYTES)
     if is_ours:
@@ -204,7 +204,7 @@ def refuse_other_sectors(run: Run) -> None:
 
 def _reading(run: Run) -> sector_size.Read:
     if isinstance(run.source, StreamSource):
-        head = run.source.stream.peek(_STREAM_HEAD_BYTES, run.patience.check)
+        head = run.source.stream.peek(_STREAM_HEAD_BYTES, run.timeouts.check)
         return lambda offset, length: head[offset : offset + length]
     return lambda offset, length: _read(run, offset, length)
 
@@ -215,7 +215,7 @@ def _read(run: Run, offset: int, length: int) -> bytes:
     end = min(-(-(offset + length) // GRAIN_BYTES) * GRAIN_BYTES, run.source.size_bytes or 0)
     found, buffer = bytearray(), Buffer()
     try:
-        with run.source.reader(run.patience) as reader:
+        with run.source.reader(run.timeouts) as reader:
             for piece in pieces(Extent(start, max(0, end - start))):
                 reader.begin(buffer, piece)
                 reader.finish(buffer)
@@ -228,5 +228,5 @@ def _read(run: Run, offset: int, length: int) -> bytes:
 def has_blank_target(run: Run) -> bool:
     """Whether the target says that it reads as zero from end to end."""
     whole = Extent(0, run.target.size_bytes)
-    with run.target.writer(run.patience) as writer:
+    with run.target.writer(run.timeouts) as writer:
         return all(extent.is_zero for part in pieces(whole, LONGEST_RANGE) for extent in writer.extents(part))

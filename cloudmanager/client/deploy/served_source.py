@@ -12,7 +12,7 @@ from urllib.parse import quote
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, MissingTool, SourceError
 from cloudmanager.client.deploy.local_source import OpenFile
-from cloudmanager.client.deploy.nbd_ends import Connection, NbdReader
+from cloudmanager.client.deploy.nbd_ends import NbdConnection, NbdReader
 from cloudmanager.confined import (
     Confinement,
     Ended,
@@ -27,7 +27,7 @@ from cloudmanager.confined import (
 )
 from cloudmanager.confined.qemu_nbd import Node, arguments
 from cloudmanager.images import Image
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 READERS = 8
 _NAME = "image"
@@ -49,11 +49,11 @@ class Served:
 
     def explained(self, error: Exception) -> SourceError:
         """What the server itself says about it."""
-        said = self.stderr.read().strip().splitlines()
-        words = said[-1] if said else str(error)
+        lines = self.stderr.read().strip().splitlines()
+        line = lines[-1] if lines else str(error)
         for name, title in self.aliases.items():
-            words = words.replace(f"'{name}'", f"'{title}'")
-        return SourceError(f"The image cannot be read: {words}")
+            line = line.replace(f"'{name}'", f"'{title}'")
+        return SourceError(f"The image cannot be read: {line}")
 
 
 @contextmanager
@@ -112,14 +112,14 @@ class ServedSource:
     """One connection keeps the server alive."""
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator[NbdReader]:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
         with _explaining(self.server):
-            connection = Connection(self.server.address, patience)
+            connection = NbdConnection(self.server.address, timeouts)
         with connection:
             yield NbdReader(connection)
 
     @property
-    def tells_changes(self) -> bool:
+    def detects_changes(self) -> bool:
         return bool(self.identity)
 
     def check_unchanged(self) -> None:
@@ -127,11 +127,11 @@ class ServedSource:
 
 
 @contextmanager
-def served_source(image: Image, file: OpenFile, patience: Patience) -> Iterator[ServedSource]:
+def served_source(image: Image, file: OpenFile, timeouts: Timeouts) -> Iterator[ServedSource]:
     """Raises SourceError with QEMU's words, MissingTool."""
     with served(image, file.descriptor, str(file.path)) as server:
         with _explaining(server):
-            lasting = Connection(server.address, patience)
+            lasting = NbdConnection(server.address, timeouts)
         with lasting:
             if lasting.size_bytes != image.size_bytes:
                 raise DamagedSource(

@@ -28,7 +28,7 @@ from cloudmanager.client.deploy.stream import Compression, Pump, Stream, StreamS
 from cloudmanager.client.deploy.web import Received, WebFile, WebImage, WebSource
 from cloudmanager.client.deploy.web_server import WebServer
 from cloudmanager.images.recognition import FileKind, Group
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 STANDARD_INPUT = "-"
 _MOST_LAYERS = 4
@@ -45,7 +45,7 @@ SourceLike: TypeAlias = "Path | str | NbdAddress"
 @contextmanager
 def opened(
     source: SourceLike,
-    patience: Patience,
+    timeouts: Timeouts,
     options: Options | None = None,
     on_stop: Callable[[Callable[[], None]], None] = lambda _wake: None,
 ) -> Iterator[Source]:
@@ -54,7 +54,7 @@ def opened(
     Raises SourceError, MissingTool, ConnectionLost.
     """
     with ExitStack() as stack, _translated(source):
-        yield _Opening(patience, options or Options(), stack, on_stop).source(source)
+        yield _Opening(timeouts, options or Options(), stack, on_stop).source(source)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Origin:
 class _Opening:
     """What it takes to open a source."""
 
-    patience: Patience
+    timeouts: Timeouts
     options: Options
     stack: ExitStack
     on_stop: Callable[[Callable[[], None]], None]
@@ -98,7 +98,7 @@ class _Opening:
     def source(self, source: SourceLike) -> Source:
         if isinstance(source, NbdAddress):
             identity = self.options.source_id or source.uri
-            return self.stack.enter_context(NbdSource.opened(source, self.patience, identity))
+            return self.stack.enter_context(NbdSource.opened(source, self.timeouts, identity))
         text = str(source)
         if text == STANDARD_INPUT:
             return self._standard_input()
@@ -119,7 +119,7 @@ class _Opening:
         return self._stream(Stream(io.FileIO(descriptor, closefd=False)), _Origin())
 
     def _web(self, url: str) -> Source:
-        server = WebServer(url, self.patience.check, self.options.reconnect_seconds)
+        server = WebServer(url, self.timeouts.check, self.options.reconnect_seconds)
         self.stack.callback(server.close)
         self.on_stop(server.end)
         image = WebImage(server, server.look())
@@ -179,7 +179,7 @@ class _Opening:
         image = images.inspect(file.descriptor, path=file.path)
         if image.format == "raw":
             return FileSource(file)
-        return self.stack.enter_context(served_source(image, file, self.patience))
+        return self.stack.enter_context(served_source(image, file, self.timeouts))
 
     def _packed_file(self, file: OpenFile, compression: Compression | None, origin: _Origin) -> Source:
         """What is in it is read from the descriptor's position on."""
@@ -194,7 +194,7 @@ class _Opening:
 
     def _stream(self, stream: Stream, origin: _Origin) -> Source:
         """Bytes that come once."""
-        head = stream.peek(images.HEAD_BYTES, self.patience.check)
+        head = stream.peek(images.HEAD_BYTES, self.timeouts.check)
         if not head:
             raise DamagedSource("The image is empty. Check that whatever wrote it has finished.")
         kind = None if self._is_raw else images.recognise(head, origin.size_bytes)
@@ -205,7 +205,7 @@ class _Opening:
             return StreamSource(stream, origin.identity, origin.check_unchanged, origin.fraction, size_of)
         compression = compression_of(kind.name)
         if compression is not None:
-            pump = self._pumped(stream.chunks(self.patience.check))
+            pump = self._pumped(stream.chunks(self.timeouts.check))
             inner = self.stack.enter_context(decompressed(compression, pump.file, pump.check))
             return self._stream(inner, origin.unpacked())
         if kind.name in _TARS:
@@ -216,12 +216,12 @@ class _Opening:
 
     def _untarred(self, stream: Stream, origin: _Origin) -> Source:
         names: list[str] = []
-        pump = self._pumped(archives.tar_chunks(_Readable(stream, self.patience.check), names))
+        pump = self._pumped(archives.tar_chunks(_Readable(stream, self.timeouts.check), names))
         return self._stream(Stream(pump.file, at_end=pump.check), origin.member(lambda: names[0]))
 
     def _spooled(self, stream: Stream, origin: _Origin) -> Source:
         def fill(view: memoryview) -> int:
-            return stream.fill(view, self.patience.check)
+            return stream.fill(view, self.timeouts.check)
 
         made = spooled(fill, origin.size_bytes, self.options.progress)
         with named(self.stack.enter_context(made)) as descriptor:
@@ -382,10 +382,10 @@ TargetLike: TypeAlias = "Path | str | NbdAddress"
 
 
 @contextmanager
-def opened_target(target: TargetLike, patience: Patience, target_id: str = "") -> Iterator[NbdTarget | LocalTarget]:
+def opened_target(target: TargetLike, timeouts: Timeouts, target_id: str = "") -> Iterator[NbdTarget | LocalTarget]:
     """Raises TargetError, ConnectionLost, MissingTool."""
     if isinstance(target, NbdAddress):
-        with NbdTarget.opened(target, patience, target_id or _without_query(target.uri)) as remote:
+        with NbdTarget.opened(target, timeouts, target_id or _without_query(target.uri)) as remote:
             yield remote
         return
     with local_target.opened(Path(target)) as local:

@@ -12,7 +12,7 @@ from cloudmanager.client.deploy.errors import SourceError
 from cloudmanager.client.deploy.options import Listener, Meter, Phase
 from cloudmanager.transfer.buffers import Buffer, is_zero
 
-_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 _MOST_LEFT_BYTES = 1024**3
 _LARGE_FILES = "/var/tmp"  # noqa: S108 # where the Filesystem Hierarchy Standard wants large ones; this has no name there
 
@@ -85,7 +85,7 @@ def _write(fill: Callable[[memoryview], int], descriptor: int, length: int | Non
             while view:
                 view = view[os.pwrite(descriptor, view, done + count - len(view)) :]
         done += count
-        if time.monotonic() - told >= _TELL_SECONDS:
+        if time.monotonic() - told >= _REPORT_SECONDS:
             told = time.monotonic()
             progress(meter.read(done))
     os.ftruncate(descriptor, done)

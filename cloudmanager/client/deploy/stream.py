@@ -18,7 +18,7 @@ from cloudmanager.client.deploy.errors import DamagedSource, DeployError, Missin
 from cloudmanager.linux.block import SECTOR_BYTES
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import GRAIN_BYTES, Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import Reader
 
 
@@ -62,7 +62,7 @@ _READERS = 64
 _PIPE_BYTES = 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _LOOK_AROUND_SECONDS = 0.25
-_WORDS_BYTES = 4096
+_ERROR_BYTES = 4096
 
 
 def _nothing() -> None:
@@ -110,8 +110,8 @@ class Stream:
 class StreamReader:
     """The unit that its thread has in memory."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._check = patience.check
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._check = timeouts.check
         self._memory = memoryview(bytearray(UNIT_BYTES))
         self._start = 0
 
@@ -160,12 +160,12 @@ class StreamSource:
     """How large the disk is, by the number of bytes that came and the last sector of them. Raises SourceError."""
     readers: int = _READERS
     size_bytes: None = None
-    tells_changes: bool = True
+    detects_changes: bool = True
     """It is read again from its start, and compared."""
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator[StreamReader]:
-        yield StreamReader(patience)
+    def reader(self, timeouts: Timeouts) -> Iterator[StreamReader]:
+        yield StreamReader(timeouts)
 
 
 class Pump:
@@ -207,12 +207,12 @@ def decompressed(
     compression: Compression, compressed: io.FileIO, at_end: Callable[[], None] = _nothing
 ) -> Iterator[Stream]:
     """What a program makes of a file's bytes, from where they are read next. Raises MissingTool."""
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as standard_error:
         program = subprocess.Popen(
             compression.program(),
             stdin=compressed,
             stdout=subprocess.PIPE,
-            stderr=words,
+            stderr=standard_error,
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us
         )
@@ -220,8 +220,8 @@ def decompressed(
         def check_end() -> None:
             at_end()
             if program.wait():
-                words.seek(0)
-                raise _undecompressed(compression.name, words.read(_WORDS_BYTES).decode(errors="replace"))
+                standard_error.seek(0)
+                raise _undecompressed(compression.name, standard_error.read(_ERROR_BYTES).decode(errors="replace"))
 
         try:
             yield Stream(_widened(program), at_end=check_end)
@@ -233,9 +233,9 @@ def decompressed(
                 program.stdout.close()
 
 
-def _undecompressed(name: str, said: str) -> SourceError:
+def _undecompressed(name: str, text: str) -> SourceError:
     """By the first thing that the program says: advice follows it, of many lines (bzip2)."""
-    line = next((each for each in said.splitlines() if each.strip()), "it did not say why")
+    line = next((each for each in text.splitlines() if each.strip()), "it did not say why")
     line = re.sub(r"^(\S*stdin\S* ?: )", "", line.strip().rstrip(";."))
     if "too much memory" in line:
         return UnsupportedSource(

@@ -18,7 +18,7 @@ from cloudmanager.client.service import Service, UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import MEDIA_TYPE, MOST_BYTES, Encoding, Frame
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 _LOOK_AROUND_SECONDS = 0.25
 _IDLE_SECONDS = 2.0
@@ -35,9 +35,9 @@ class NotOffered(ConnectionLost):
 class ServiceLine:
     """One thread's connection to the service. Raises ConnectionLost, NotOffered, TargetError."""
 
-    def __init__(self, through: UploadEndpoint, patience: Patience) -> None:
-        self._through = through
-        self._patience = patience
+    def __init__(self, upload_via: UploadEndpoint, timeouts: Timeouts) -> None:
+        self._upload_via = upload_via
+        self._timeouts = timeouts
         self._http: http.client.HTTPConnection | None = None
         self._used_at = 0.0
         self._is_sending = False
@@ -74,16 +74,16 @@ class ServiceLine:
     def digests(self, extent: Extent) -> bytes:
         """The checksums of the range's blocks, taken by the service."""
         with self._guarded():
-            path = self._through.path("digests")
-            headers = self._through.service.headers
+            path = self._upload_via.path("digests")
+            headers = self._upload_via.service.headers
             self._connected().request("GET", f"{path}?offset={extent.offset}&length={extent.length}", headers=headers)
         return bytes.fromhex(str(self._answer().get("digests", "")))
 
     def _begin(self) -> None:
         with self._guarded():
             connection = self._connected()
-            connection.putrequest("POST", self._through.path("content"), skip_accept_encoding=True)
-            headers = {**self._through.service.headers, "Content-Type": MEDIA_TYPE, "Transfer-Encoding": "chunked"}
+            connection.putrequest("POST", self._upload_via.path("content"), skip_accept_encoding=True)
+            headers = {**self._upload_via.service.headers, "Content-Type": MEDIA_TYPE, "Transfer-Encoding": "chunked"}
             for name, value in headers.items():
                 connection.putheader(name, value)
             connection.endheaders()
@@ -91,13 +91,13 @@ class ServiceLine:
 
     def _send(self, *parts: bytes | memoryview) -> None:
         """As few packets as possible, and without putting the parts together first."""
-        deadline = time.monotonic() + self._patience.stall_seconds
+        deadline = time.monotonic() + self._timeouts.stall_seconds
         try:
             left = _as_sent(self._socket, parts)
             while left:
                 try:
                     left = _after(left, _sent(self._socket, left))
-                    deadline = time.monotonic() + self._patience.stall_seconds
+                    deadline = time.monotonic() + self._timeouts.stall_seconds
                 except TimeoutError:
                     self._look_around(deadline)
         except OSError as error:
@@ -113,7 +113,7 @@ class ServiceLine:
 
     def _answer(self) -> dict[str, object]:
         with self._guarded():
-            deadline = time.monotonic() + self._patience.stall_seconds
+            deadline = time.monotonic() + self._timeouts.stall_seconds
             while not select.select([self._socket], [], [], _LOOK_AROUND_SECONDS)[0]:
                 self._look_around(deadline)
             return self._received()
@@ -122,7 +122,7 @@ class ServiceLine:
         connection = self._http
         if connection is None:
             raise ConnectionResetError("The connection was closed")
-        self._socket.settimeout(self._patience.stall_seconds)
+        self._socket.settimeout(self._timeouts.stall_seconds)
         response = connection.getresponse()
         body = response.read()
         if response.will_close:
@@ -143,7 +143,7 @@ class ServiceLine:
         if self._http is not None and time.monotonic() - self._used_at > _IDLE_SECONDS:
             self._drop()
         if self._http is None:
-            self._http = _connection(self._through.service, self._patience.connect_seconds)
+            self._http = _connection(self._upload_via.service, self._timeouts.connect_seconds)
             self._http.connect()
             self._socket.settimeout(_LOOK_AROUND_SECONDS)
         return self._http
@@ -156,7 +156,7 @@ class ServiceLine:
         return made
 
     def _look_around(self, deadline: float) -> None:
-        self._patience.check()
+        self._timeouts.check()
         if time.monotonic() > deadline:
             raise ConnectionResetError("it stopped answering")
 
@@ -212,17 +212,17 @@ def _after(parts: Sequence[memoryview], count: int) -> list[memoryview]:
 def _understood(status: int, body: bytes) -> dict[str, object]:
     """Raises ConnectionLost for what may pass, NotOffered, TargetError."""
     try:
-        said = json.loads(body)
+        answer = json.loads(body)
     except ValueError:
-        said = {}
-    if not isinstance(said, dict):
-        said = {}
+        answer = {}
+    if not isinstance(answer, dict):
+        answer = {}
     if status == http.client.OK:
-        return said
-    detail = str(said.get("detail") or f"It answered {status}.")
-    if said.get("code") in _NOT_OFFERED or not said.get("code"):
+        return answer
+    detail = str(answer.get("detail") or f"It answered {status}.")
+    if answer.get("code") in _NOT_OFFERED or not answer.get("code"):
         raise NotOffered(detail)
-    if said.get("retriable"):
+    if answer.get("retriable"):
         raise ConnectionLost(detail)
     raise TargetError(f"The target cannot be written: {detail}")
 

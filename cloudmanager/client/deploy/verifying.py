@@ -14,7 +14,7 @@ from cloudmanager.client.service import UploadEndpoint
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.digests import BLOCK_BYTES, first_difference
 from cloudmanager.transfer.extents import Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from cloudmanager.transfer.reading import Reader, digest
 
 
@@ -29,26 +29,26 @@ class Verification:
         known: dict[int, bytes],
         *,
         pool: WorkerPool,
-        patience: Patience,
+        timeouts: Timeouts,
         connections: int,
-        through: UploadEndpoint | None = None,
+        upload_via: UploadEndpoint | None = None,
     ) -> None:
         """`known` has the checksums of units by their index. `through` reads the target, if it does that."""
-        self._through = through
+        self._upload_via = upload_via
         self._source = source
         self._target = target
         self._units = deque(units)
         self._known = known
         self._pool = pool
-        self._patience = patience
+        self._timeouts = timeouts
         self._workers = max(1, min(connections, source.readers, target.writers))
         self._lock = threading.Lock()
         self._differences: list[Extent] = []
         self.done_bytes = 0
 
-    def run(self, tell: Callable[[], None]) -> None:
+    def run(self, report: Callable[[], None]) -> None:
         """Raises DifferenceFound for the first range that differs, TargetUnreadable, ConnectionLost, DamagedSource."""
-        self._pool.run([self._worker(number == 0) for number in range(self._workers)], tell)
+        self._pool.run([self._worker(number == 0) for number in range(self._workers)], report)
         if self._differences:
             first = min(self._differences, key=lambda extent: extent.offset)
             raise DifferenceFound(
@@ -69,11 +69,11 @@ class Verification:
 
         def run() -> None:
             nonlocal has_connected
-            patience = replace(self._patience, check=check)
+            timeouts = replace(self._timeouts, check=check)
             with ExitStack() as stack:
                 try:
-                    target = self._digests_of_target(patience, stack)
-                    source = stack.enter_context(self._source.reader(patience))
+                    target = self._digests_of_target(timeouts, stack)
+                    source = stack.enter_context(self._source.reader(timeouts))
                 except ConnectionLost:
                     if is_first:
                         raise
@@ -83,16 +83,16 @@ class Verification:
 
         return run
 
-    def _digests_of_target(self, patience: Patience, stack: ExitStack) -> Callable[[Extent], bytes]:
-        if self._through is not None:
-            line = stack.enter_context(ServiceLine(self._through, patience))
+    def _digests_of_target(self, timeouts: Timeouts, stack: ExitStack) -> Callable[[Extent], bytes]:
+        if self._upload_via is not None:
+            line = stack.enter_context(ServiceLine(self._upload_via, timeouts))
             try:
                 line.digests(Extent(0, min(BLOCK_BYTES, self._target.size_bytes)))
             except ConnectionLost:  # it does not take them, or not in this moment
                 pass
             else:
                 return line.digests
-        reader = stack.enter_context(self._target.reader(patience))
+        reader = stack.enter_context(self._target.reader(timeouts))
         free: deque[Buffer] = deque()
         return lambda extent: digest(reader, extent, free)
 

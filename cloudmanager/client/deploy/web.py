@@ -10,7 +10,7 @@ from cloudmanager.client.deploy.web_server import Body, Resource, WebServer
 from cloudmanager.linux.block import SECTOR_BYTES, whole_sectors
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 
 _READERS = 8
 _CHUNK_BYTES = 256 * 1024
@@ -74,7 +74,7 @@ class WebSource:
     image: WebImage
     length: int
     readers: int = _READERS
-    tells_changes: bool = True
+    detects_changes: bool = True
 
     @property
     def size_bytes(self) -> int:
@@ -85,8 +85,8 @@ class WebSource:
         return self.image.identity
 
     @contextmanager
-    def reader(self, patience: Patience) -> Iterator["WebReader"]:
-        del patience  # the server's own is used
+    def reader(self, timeouts: Timeouts) -> Iterator["WebReader"]:
+        del timeouts  # the server's own is used
         reader = WebReader(self.image, self.length)
         try:
             yield reader

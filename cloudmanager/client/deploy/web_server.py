@@ -55,19 +55,19 @@ class Broken(Exception):
 
 
 class Busy(Broken):
-    """The server is there, and asks for patience."""
+    """The server asks for a pause before the next request."""
 
 
 class WebServer:
     """For threads. Raises SourceError and its kinds; no error shows a query or a password."""
 
-    def __init__(self, url: str, check: Callable[[], None], patience_seconds: float) -> None:
+    def __init__(self, url: str, check: Callable[[], None], retry_seconds: float) -> None:
         """`check` is called while it waits, and ends that by what it raises. Raises SourceError."""
         self.name = network.without_secrets(url)
         self._url = self._final = _checked(url)
         """`_final` is where redirections ended."""
         self._check = check
-        self._patience_seconds = patience_seconds
+        self._retry_seconds = retry_seconds
         self._guard = Guard(url)
         self._lock = threading.Lock()
         self._idle: list[tuple[str, http.client.HTTPConnection]] = []
@@ -136,7 +136,7 @@ class WebServer:
 
     def give_up(self, lost_at: float, error: Broken) -> None:
         """Raises SourceError when nothing has succeeded for too long."""
-        if time.monotonic() - lost_at >= self._patience_seconds:
+        if time.monotonic() - lost_at >= self._retry_seconds:
             raise self._unreadable(error) from error
 
     def end(self) -> None:
@@ -177,8 +177,8 @@ class WebServer:
         start, total = content_range(response)
         if response.status == 206 and start != 0:
             raise SourceError(f"{self.name} sends another range than it was asked for.")
-        said = response.headers.get("Content-Length", "")
-        length = total if response.status == 206 else _number(said)
+        header = response.headers.get("Content-Length", "")
+        length = total if response.status == 206 else _number(header)
         version = version_of(response)
         has_ranges = response.status == 206 and total is not None and bool(version)
         etag = response.headers.get("ETag", "")
@@ -419,8 +419,8 @@ def reading() -> Iterator[None]:
 
 def content_range(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:
     """Where the body begins, and how long the whole is; None for what is not said (RFC 9110, 14.4)."""
-    unit, _, said = response.headers.get("Content-Range", "").partition(" ")
-    extent, _, total = said.partition("/")
+    unit, _, header = response.headers.get("Content-Range", "").partition(" ")
+    extent, _, total = header.partition("/")
     start = extent.partition("-")[0].strip()
     if unit.strip().lower() != "bytes":
         return None, None
@@ -434,8 +434,8 @@ def _number(text: str) -> int | None:
 
 
 def version_of(response: http.client.HTTPResponse) -> str:
-    said = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
-    return " ".join(each for each in said if each)
+    header = (response.headers.get("ETag"), response.headers.get("Last-Modified"))
+    return " ".join(each for each in header if each)
 
 
 def _checked(url: str) -> str:

@@ -36,9 +36,9 @@ class Cloud:
 
     provider_type: str
     """Of the service's providers that can have the disk."""
-    words: frozenset[str]
+    names: frozenset[str]
     """That `provider` may call the cloud by."""
-    places: Mapping[str, str]
+    location: Mapping[str, str]
     """The keys that say where the disk is → the name of that fact."""
 
 
@@ -86,7 +86,7 @@ class Descriptor:
     access: Access
     provider: str = ""
     """The configured provider that must have it; empty: any of the type."""
-    places: Mapping[str, str] = field(default_factory=dict)
+    location: Mapping[str, str] = field(default_factory=dict)
     """Where the disk must be: `project`, `zone`, `region`, `subscription`, `resource_group` → its name."""
 
     @classmethod
@@ -103,7 +103,7 @@ class Descriptor:
             reading.refuse_other_provider(name.partition(":")[0])
             return cls(name, None, access)
         return cls(
-            reading.text("disk_name"), cloud.provider_type, access, reading.provider(cloud), reading.places(cloud)
+            reading.text("disk_name"), cloud.provider_type, access, reading.provider(cloud), reading.location(cloud)
         )
 
 
@@ -122,15 +122,15 @@ class _Reading:
         return value.strip()
 
     def refuse_unknown_keys(self, cloud: Cloud | None) -> None:
-        known = {"disk_name", *cloud.places} if cloud else {"disk"}
+        known = {"disk_name", *cloud.location} if cloud else {"disk"}
         known |= {"provider", "access", *_DESCRIPTIVE}
         if unknown := sorted(set(self.content) - known):
             raise DescriptorError(
                 f"{self.shown} says {_listed(unknown)}, which is not understood in a {self.data_type} and may tell "
                 f"which disk is meant. Understood are {_listed(sorted(known - _DESCRIPTIVE))}."
             )
-        if (said := self.content.get("data_type", self.data_type)) != self.data_type:
-            raise DescriptorError(f"{self.shown} is {self.data_type}, but says of itself that it is {said!r}.")
+        if (declared := self.content.get("data_type", self.data_type)) != self.data_type:
+            raise DescriptorError(f"{self.shown} is {self.data_type}, but says of itself that it is {declared!r}.")
 
     def access(self) -> Access:
         access = self.content.get("access", Access.READ_ONLY)
@@ -150,16 +150,16 @@ class _Reading:
         """Empty where it is the cloud that is named: else it can only be one of the service's providers."""
         if "provider" not in self.content:
             return ""
-        said = self.text("provider")
-        others = {word for data_type, other in CLOUDS.items() if data_type != self.data_type for word in other.words}
-        if said.casefold() in others:
-            raise DescriptorError(f"{self.shown} is {self.data_type}, but says that its provider is {said!r}.")
-        return "" if said.casefold() in cloud.words else said
+        declared = self.text("provider")
+        others = {word for data_type, other in CLOUDS.items() if data_type != self.data_type for word in other.names}
+        if declared.casefold() in others:
+            raise DescriptorError(f"{self.shown} is {self.data_type}, but says that its provider is {declared!r}.")
+        return "" if declared.casefold() in cloud.names else declared
 
-    def places(self, cloud: Cloud) -> dict[str, str]:
+    def location(self, cloud: Cloud) -> dict[str, str]:
         """A zone may be given as its link, of which the last part is the name. null is as good as nothing."""
         found: dict[str, str] = {}
-        for key, fact in cloud.places.items():
+        for key, fact in cloud.location.items():
             if self.content.get(key) is None:
                 continue
             value = self.text(key).rstrip("/").rpartition("/")[2]

@@ -46,16 +46,16 @@ def _candidates(manager: CloudManager, descriptor: Descriptor) -> Iterator[Disk]
 
 def _full_name(descriptor: Descriptor) -> str | None:
     """The name that means one disk at most, where the descriptor says enough for it: no list need be read."""
-    name, places = descriptor.name, descriptor.places
+    name, location = descriptor.name, descriptor.location
     if "/" in name:
         return name
-    if descriptor.provider_type == "gce" and "zone" in places:
-        disk = f"zones/{places['zone']}/disks/{name}"
-        return f"projects/{places['project']}/{disk}" if "project" in places else disk
-    if descriptor.provider_type == "azure" and "resource_group" in places:
-        return f"{places['resource_group']}/{name}"
+    if descriptor.provider_type == "gce" and "zone" in location:
+        disk = f"zones/{location['zone']}/disks/{name}"
+        return f"projects/{location['project']}/{disk}" if "project" in location else disk
+    if descriptor.provider_type == "azure" and "resource_group" in location:
+        return f"{location['resource_group']}/{name}"
     if descriptor.provider_type == "aws" and _VOLUME.fullmatch(name.casefold()):
-        return f"{places['region']}/{name}" if "region" in places else name
+        return f"{location['region']}/{name}" if "region" in location else name
     return None
 
 
@@ -93,7 +93,7 @@ def _searched(manager: CloudManager, provider: str, name: str) -> Iterator[Disk]
 def _is_there(disk: Disk, descriptor: Descriptor) -> bool:
     """Whether it is where the descriptor says."""
     facts = _FACTS[descriptor.provider_type or ""](disk)
-    return all(facts.get(fact, "").casefold() == value.casefold() for fact, value in descriptor.places.items())
+    return all(facts.get(fact, "").casefold() == value.casefold() for fact, value in descriptor.location.items())
 
 
 def _gce_facts(disk: Disk) -> dict[str, str]:
@@ -126,7 +126,7 @@ _FACTS: Mapping[str, Callable[[Disk], dict[str, str]]] = {"gce": _gce_facts, "aw
 
 
 def _where(descriptor: Descriptor) -> str:
-    return "".join(f", {fact} {value}" for fact, value in descriptor.places.items())
+    return "".join(f", {fact} {value}" for fact, value in descriptor.location.items())
 
 
 def _listed(disks: Iterable[Disk]) -> str:

@@ -16,7 +16,7 @@ from cloudmanager.core.model import Credentials
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import Encoding, Frame
-from cloudmanager.transfer.libnbd import Connection, Failure, Lost, Missing, Patience
+from cloudmanager.transfer.libnbd import Connection, Failure, Lost, Missing, Timeouts
 from cloudmanager.transfer.reading import NbdReader, digest
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Transfer:
         self.written_bytes = 0
         """That the server has acknowledged."""
         try:
-            self._connection = Connection(address, Patience(_CONNECT_SECONDS, _STALL_SECONDS, self._check))
+            self._connection = Connection(address, Timeouts(_CONNECT_SECONDS, _STALL_SECONDS, self._check))
         except Missing as error:
             raise TransferUnavailable(f"{error} Use the NBD address.") from error
         except Lost as error:

@@ -19,7 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if name.startswith("CLOUDMANAGER_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(configuration, "PLACES", (Path("cloudmanager.toml"),))
+    monkeypatch.setattr(configuration, "SEARCH_PATHS", (Path("cloudmanager.toml"),))
     return tmp_path
 
 

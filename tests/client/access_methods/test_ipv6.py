@@ -16,10 +16,10 @@ from cloudmanager.client.access_methods.endpoint import Endpoint
 from cloudmanager.client.address import NbdAddress, as_written
 from cloudmanager.client.deploy import deploy
 from cloudmanager.client.deploy.errors import ConnectionLost
-from cloudmanager.client.deploy.nbd_ends import Connection
+from cloudmanager.client.deploy.nbd_ends import NbdConnection
 from cloudmanager.core.model import Access
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Patience
+from cloudmanager.transfer.libnbd import Timeouts
 from tests.authority import Authority, CertificateRequest
 from tests.client.access_methods.serving import Serving
 
@@ -41,7 +41,7 @@ def six(
 
 
 def beginning(address: NbdAddress) -> bytes:
-    with Connection(address, Patience()) as connection:
+    with NbdConnection(address, Timeouts()) as connection:
         buffer = Buffer()
         connection.wait(connection.start_read(buffer.address, 4096, 0))
         return bytes(buffer.view[:4096])
@@ -115,7 +115,7 @@ def test_a_client_that_the_server_refuses_is_told_that_the_connection_ended(
 def test_a_server_that_dies_ends_the_connection(make_serving: MakeServing, tmp_path: Path, raw: Path) -> None:
     serving = six(make_serving, tmp_path, "x509")
     address = serving.address(raw)
-    with Connection(address, Patience()) as connection:
+    with NbdConnection(address, Timeouts()) as connection:
         serving.kill(address)
         with pytest.raises(ConnectionLost):
             connection.wait(connection.start_read(Buffer().address, 4096, 0))

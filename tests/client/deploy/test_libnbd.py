@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Connection, Failure, Patience
+from cloudmanager.transfer.libnbd import Connection, Failure, Timeouts
 from tests.client.deploy import images
 from tests.client.deploy.servers import serving
 
 
 def test_extents_are_those_of_the_file(raw: Path) -> None:
-    with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Patience()) as connection:
+    with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Timeouts()) as connection:
         extents = list(connection.extents(0, images.SIZE))
     assert sum(extent.length for extent in extents) == images.SIZE
     data = [extent for extent in extents if not extent.is_zero]
@@ -30,7 +30,7 @@ def test_extents_are_those_of_the_file(raw: Path) -> None:
 
 def test_a_refused_request_is_an_error_and_the_connection_lives_on(raw: Path) -> None:
     buffer = Buffer()
-    with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Patience()) as connection:
+    with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Timeouts()) as connection:
         with pytest.raises(Failure):
             connection.wait(connection.start_write(buffer.address, 4096, 0))
         connection.wait(connection.start_read(buffer.address, 4096, 0))

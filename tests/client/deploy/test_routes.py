@@ -61,7 +61,7 @@ def progress(told):
         os.kill(os.getpid(), signal.SIGKILL)
 
 with CloudManager(url).export(disk, "read-write") as exported:
-    deploy(source, exported.address, through=exported.through, target_id="the disk", connections=1,
+    deploy(source, exported.address, upload_via=exported.upload_via, target_id="the disk", connections=1,
            journal_directory=Path(journals), progress=progress)
 """
 )
@@ -122,7 +122,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compressed_content_arrives(
     verify: bool, image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress]
 ) -> None:
-    result = put(image, exported.address, through=exported.through, verify=verify, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, verify=verify, progress=told.append)
     assert images.same(image, disk)
     assert result.route is Route.COMPRESSED
     assert any("compressed to the service" in progress.remark for progress in told)
@@ -146,7 +146,7 @@ def test_what_the_connection_does_not_take_at_once_is_sent_then(
         return left[-1]
 
     monkeypatch.setattr(upload, "_after", noted)
-    put(image, exported.address, through=exported.through)
+    put(image, exported.address, upload_via=exported.upload_via)
     assert images.same(image, disk)
     assert any(left)
 
@@ -163,12 +163,12 @@ def test_a_service_that_has_written_less_than_was_sent_is_not_believed(
 
     monkeypatch.setattr(upload.ServiceLine, "send", send)
     with pytest.raises(TargetError, match=r"has written \d+ bytes of the \d+ that were sent"):
-        put(image, exported.address, through=exported.through)
+        put(image, exported.address, upload_via=exported.upload_via)
 
 
 @pytest.mark.usefixtures("always")
 def test_a_stream_goes_compressed_too(image: Path, disk: Path, exported: ExportedDisk, put: Put) -> None:
-    result = put(images.compressed(image, "zstd"), exported.address, through=exported.through, verify=True)
+    result = put(images.compressed(image, "zstd"), exported.address, upload_via=exported.upload_via, verify=True)
     assert images.same(image, disk)
     assert result.route is Route.COMPRESSED
 
@@ -179,7 +179,7 @@ def test_what_the_target_held_is_replaced(image: Path, disk: Path, exported: Exp
         for at in range(0, SIZE, 16 * MIB):
             file.seek(at)
             file.write(b"\xa5" * 3 * MIB)
-    put(image, exported.address, through=exported.through, overwrite=True, verify=True)
+    put(image, exported.address, upload_via=exported.upload_via, overwrite=True, verify=True)
     assert images.same(image, disk)
 
 
@@ -188,7 +188,7 @@ def test_on_a_fast_link_nothing_is_compressed(
 ) -> None:
     monkeypatch.setattr(deployment, "COMPARISON", Comparison(fast_enough=0.0))
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
-    result = put(image, exported.address, through=exported.through)
+    result = put(image, exported.address, upload_via=exported.upload_via)
     assert images.same(image, disk)
     assert result.route is Route.NBD
 
@@ -197,14 +197,14 @@ def test_a_way_that_is_not_faster_by_the_margin_is_not_gone(
     image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deployment, "COMPARISON", replace(COMPRESSED_AT_ONCE, margin=math.inf))
-    result = put(image, exported.address, through=exported.through)
+    result = put(image, exported.address, upload_via=exported.upload_via)
     assert images.same(image, disk)
     assert result.route is Route.NBD
 
 
 def test_who_has_left_counts_for_the_time_in_which_it_sent_something(exported: ExportedDisk) -> None:
     """Otherwise the others would be taken for all, or for faster than they are beside it."""
-    chosen = route.RouteChoice(None, exported.through)  # type: ignore[arg-type] # the target is not looked at
+    chosen = route.RouteChoice(None, exported.upload_via)  # type: ignore[arg-type] # the target is not looked at
     chosen._left.append(_pace(bytes_=6 * MIB, since=time.monotonic() - 2))
     assert chosen._rate() == pytest.approx(3 * MIB, rel=0.05)
 
@@ -222,7 +222,7 @@ def test_what_compression_would_not_shorten_is_not_tried(
     image.write_bytes(os.urandom(32 * MIB))
     monkeypatch.setattr(deployment, "COMPARISON", Comparison(fast_enough=math.inf, least_seconds=0.0))
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
-    result = put(image, exported.address, through=exported.through, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, progress=told.append)
     assert result.route is Route.NBD
     assert any("gains nothing" in progress.remark for progress in told)
 
@@ -232,7 +232,7 @@ def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(
     image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    result = put(image, exported.address, through=exported.through, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, progress=told.append)
     assert result.route is Route.NBD
     assert any("cloudmanager[deploy]" in progress.remark for progress in told)
     assert images.same(image, disk)
@@ -243,7 +243,7 @@ def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(
     image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(UploadEndpoint, "path", lambda _self, what: f"/v1/absent/{what}")
-    result = put(image, exported.address, through=exported.through, verify=True)
+    result = put(image, exported.address, upload_via=exported.upload_via, verify=True)
     assert result.route is Route.NBD
     assert images.same(image, disk)
 
@@ -267,7 +267,7 @@ def test_a_difference_is_found_by_checksums_of_the_service(
 
     monkeypatch.setattr(upload.ServiceLine, "digests", noted)
     with pytest.raises(DifferenceFound) as found:
-        put(image, exported.address, through=exported.through, verify=True, progress=spoil)
+        put(image, exported.address, upload_via=exported.upload_via, verify=True, progress=spoil)
     assert found.value.offset == 130 * MIB
     assert sum(extent.length for extent in read) > 64 * MIB
 
@@ -286,7 +286,7 @@ def test_a_cancelled_run_goes_on_where_it_ended(
             cancelled.set()
 
     monkeypatch.setattr(Ledger, "finish", cancel_then)
-    keywords = {"through": exported.through, "target_id": "the disk", "connections": 1}
+    keywords = {"upload_via": exported.upload_via, "target_id": "the disk", "connections": 1}
     with pytest.raises(Cancelled):
         put(image, exported.address, cancelled=cancelled, **keywords)
     monkeypatch.setattr(Ledger, "finish", add)
@@ -306,7 +306,7 @@ def test_after_sigkill_only_what_is_missing_is_written(
         service.manager.release(left.id)
     eventually(lambda: not service.manager.list(unfinished).items, "the export of who was killed does not end")
     with CloudManager(service.url).export(f"local:{disk.name}", "read-write") as exported:
-        result = put(image, exported.address, target_id="the disk", through=exported.through, verify=True)
+        result = put(image, exported.address, target_id="the disk", upload_via=exported.upload_via, verify=True)
     assert result.resumed_bytes >= 64 * MIB
     assert images.same(image, disk)
 
@@ -335,7 +335,7 @@ def test_a_daemon_that_is_killed_and_started_again_is_waited_for(
     try:
         daemon.started()
         with CloudManager(daemon.url).export("local:disk.raw", "read-write") as exported:
-            result = put(image, exported.address, through=exported.through, verify=True)
+            result = put(image, exported.address, upload_via=exported.upload_via, verify=True)
             restarting[0].join()
     finally:
         daemon.end()
@@ -356,8 +356,8 @@ def test_a_daemon_that_is_killed_and_started_again_is_waited_for(
     ],
 )
 def test_what_tls_hides_is_not_sent_in_the_clear(url: str, uri: str, is_allowed: bool) -> None:
-    through = UploadEndpoint(Service.of(url, None, environment={}), "id")
-    assert through.protects_as_well_as(NbdAddress(uri, Credentials("a", "b"))) is is_allowed
+    upload_via = UploadEndpoint(Service.of(url, None, environment={}), "id")
+    assert upload_via.protects_as_well_as(NbdAddress(uri, Credentials("a", "b"))) is is_allowed
 
 
 def test_random_data_is_not_compressed_in_vain() -> None:

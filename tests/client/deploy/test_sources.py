@@ -211,8 +211,8 @@ def test_a_server_of_ours_ends_when_its_process_is_killed(image_of: Callable[[st
     script = (
         "import sys\n"
         "from cloudmanager.client.deploy import sources\n"
-        "from cloudmanager.transfer.libnbd import Patience\n"
-        "with sources.opened(sys.argv[1], Patience()) as image:\n"
+        "from cloudmanager.transfer.libnbd import Timeouts\n"
+        "with sources.opened(sys.argv[1], Timeouts()) as image:\n"
         "    print(image.size_bytes, flush=True)\n"
         "    sys.stdin.read()\n"
     )

@@ -102,7 +102,7 @@ def test_several_disks_and_one_that_fails(
 
 
 def test_a_failure_says_whether_another_attempt_may_do_better(own_disk: dict[str, object], describe: Describe) -> None:
-    nobody = CloudManager("http://127.0.0.1:1", patience_seconds=0)
+    nobody = CloudManager("http://127.0.0.1:1", retry_seconds=0)
     with pytest.raises(PreparationFailed) as raised:
         preprocess([own_disk], manager=nobody)
     assert raised.value.retriable

@@ -23,7 +23,7 @@ from cloudmanager.core.nbd import ServerSpec, process
 from cloudmanager.core.nbd.transfer import LocalAddress
 from cloudmanager.core.records import new_export_name
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Connection, Failure, Patience
+from cloudmanager.transfer.libnbd import Connection, Failure, Timeouts
 from tests.bad_sector import damaged
 from tests.core.nbd.client import Client
 from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, device, read_back
@@ -161,7 +161,7 @@ def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
 ) -> None:
     served = make_exporter().export(stable(bad))
     assert program(served) == "nbdkit"
-    with Connection(LocalAddress(served.uri, None), Patience()) as connection:
+    with Connection(LocalAddress(served.uri, None), Timeouts()) as connection:
         connection._read_flags = 0  # as other programs built on libnbd ask
         buffer = Buffer()
         for _ in range(2):
