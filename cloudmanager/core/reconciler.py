@@ -22,6 +22,8 @@ from cloudmanager.core.errors import (
     CloudError,
     CloudManagerError,
     ConfigurationError,
+    DeviceError,
+    DeviceMismatch,
     DiskReplaced,
     NodeDisplaced,
     ServerFailed,
@@ -431,11 +433,14 @@ class Reconciler:
 def _may_pass(error: CloudManagerError, record: ExportRecord) -> bool:
     """Whether it is worth another try.
 
-    What was ready once has been set up rightly. So credentials that are refused, a role that was taken away, or a
-    machine that the cloud does not know are for somebody to mend, and not the end of the export.
+    What was ready once has been set up rightly. So credentials that are refused, a role that was taken away, a machine
+    that the cloud does not know, or a file that may not be read for a while are for somebody to mend, and not the end
+    of the export.
     """
     was_ready = record.server is not None
-    is_mended_by_somebody = isinstance(error, CloudError | ConfigurationError) and not isinstance(error, WrongZone)
+    is_mended_by_somebody = isinstance(error, CloudError | ConfigurationError | DeviceError) and not isinstance(
+        error, WrongZone | DeviceMismatch
+    )
     return error.retriable or (was_ready and is_mended_by_somebody)
 
 

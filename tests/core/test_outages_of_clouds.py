@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from cloudmanager import Access
-from cloudmanager.core.errors import AccessDenied, ConfigurationError, WrongZone
+from cloudmanager.core.errors import (
+    AccessDenied,
+    CloudManagerError,
+    ConfigurationError,
+    DeviceError,
+    DeviceMismatch,
+    WrongZone,
+)
 from cloudmanager.core.model import Export, ExportState
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.core.bench import Bench, content, opened_bench
@@ -106,8 +113,12 @@ def shelf(tmp_path: Path) -> Iterator[Bench]:
         yield bench
 
 
-@pytest.mark.parametrize("error", [AccessDenied("No token."), ConfigurationError("No such machine.")])
-def test_what_was_ready_once_is_retried_until_its_deadline(shelf: Bench, error: AccessDenied) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [AccessDenied("No token."), ConfigurationError("No such machine."), DeviceError("It may not be read.")],
+    ids=lambda error: error.code,
+)
+def test_what_was_ready_once_is_retried_until_its_deadline(shelf: Bench, error: CloudManagerError) -> None:
     export = shelf.ready()
     shelf.shelf.failures["locate"] = [error] * 3
     shelf.kill_server(export)
@@ -123,10 +134,13 @@ def test_what_was_ready_once_is_retried_until_its_deadline(shelf: Bench, error: 
     assert (failed.state, failed.error.code) == (ExportState.FAILED, error.code)
 
 
-def test_what_will_never_pass_ends_also_what_was_ready(shelf: Bench) -> None:
+@pytest.mark.parametrize(
+    "error", [WrongZone("It is elsewhere."), DeviceMismatch("It is another one.")], ids=lambda error: error.code
+)
+def test_what_will_never_pass_ends_also_what_was_ready(shelf: Bench, error: CloudManagerError) -> None:
     export = shelf.ready()
-    shelf.shelf.failures["locate"] = [WrongZone("It is elsewhere.")]
+    shelf.shelf.failures["locate"] = [error]
     shelf.kill_server(export)
     failed = shelf.over(export)
     assert failed.error is not None
-    assert failed.error.code == "wrong_zone"
+    assert failed.error.code == error.code
