@@ -1,8 +1,10 @@
 """Small files that are written whole or not at all, locks on files, and when a file was made."""
 
 import ctypes
+import errno
 import fcntl
 import os
+import stat
 import struct
 import time
 from collections.abc import Iterator
@@ -54,6 +56,35 @@ def replacing(path: Path, *, is_durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if is_durable:
         sync(path.parent)
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    """For reading and writing: a file that nobody else can have written, in a directory of ours, made where missing.
+
+    What is only too open is tightened. Raises OSError, also for a link and for what belongs to another user.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _tighten(directory, path.parent)
+        flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path.name, flags, 0o600, dir_fd=directory)
+    finally:
+        os.close(directory)
+    try:
+        _tighten(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _tighten(descriptor: int, path: Path) -> None:
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, f"{path} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        os.fchmod(descriptor, stat.S_IMODE(found.st_mode) & ~0o077)
 
 
 def try_lock(descriptor: int, *, is_shared: bool = False) -> bool:

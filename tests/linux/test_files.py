@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.linux.files import lock, replacing, try_lock, write_whole
+from cloudmanager.linux.files import lock, open_private, replacing, try_lock, write_whole
 
 
 def test_a_file_is_replaced_and_private(tmp_path: Path) -> None:
@@ -70,3 +70,33 @@ def test_a_lock_that_is_released_in_time_is_taken(tmp_path: Path) -> None:
         assert not lock(second.fileno(), 0)
         threading.Timer(0.1, first.close).start()
         assert lock(second.fileno(), 60)
+
+
+def test_a_private_file_and_its_directory_are_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal"
+    os.close(open_private(path))
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)] == [0o700, 0o600]
+    path.parent.chmod(0o777)
+    path.chmod(0o666)
+    path.write_text("kept")
+    descriptor = open_private(path)
+    assert os.read(descriptor, 9) == b"kept"
+    os.close(descriptor)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (path.parent, path)] == [0o700, 0o600]
+
+
+def test_a_private_file_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "journal").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic"):
+        open_private(tmp_path / "journal")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("whose", ["state", "state/journal"])
+def test_a_private_file_is_nobody_elses(whose: str, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal"
+    os.close(open_private(path))
+    os.chown(tmp_path / whose, 65534, -1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        open_private(path)

@@ -15,7 +15,7 @@ from cloudmanager.client import CloudManager
 from cloudmanager.client.calls import new_key
 from cloudmanager.client.errors import ClientError, InvalidSetup
 from cloudmanager.client.model import Access
-from cloudmanager.linux.files import try_lock
+from cloudmanager.linux.files import open_private, try_lock
 
 
 @contextmanager
@@ -46,8 +46,7 @@ def _path(disk: str, access: Access, holder: str) -> Path:
 def _locked(path: Path) -> Iterator[int | None]:
     """None: somebody else has it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(path)
     except OSError as error:
         raise InvalidSetup(
             f"The claim cannot be kept in {path.parent}: {error.strerror}. Set XDG_STATE_HOME."

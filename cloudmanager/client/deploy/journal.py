@@ -16,7 +16,7 @@ from typing import Self
 from cloudmanager.client.deploy.bad_ranges import BadRanges
 from cloudmanager.client.deploy.ends import Unit
 from cloudmanager.client.deploy.errors import DeployError, TargetInUse
-from cloudmanager.linux.files import try_lock
+from cloudmanager.linux.files import open_private, try_lock
 from cloudmanager.transfer.extents import Extent
 
 _VERSION = 1
@@ -56,10 +56,11 @@ class Journal:
         self.left_on = ""
         """What the target was to an earlier run that has not finished, of this image or another one."""
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._descriptor = open_private(self.path, os.O_APPEND)
         except OSError as error:
-            raise DeployError(f"The journal {self.path} cannot be kept: {error.strerror}.") from error
+            raise DeployError(
+                f"The journal {self.path} cannot be kept: {error.strerror}. Set XDG_STATE_HOME."
+            ) from error
         self._lock(header.target)
         self._read()
 
