@@ -21,12 +21,11 @@ INTRODUCTION = """\
 
 <!-- Made by `make performance` from benchmarks/results/. Change those by measuring, or the code in benchmarks/. -->
 
-Measured by `make bench`, which anyone can run (root, some 40 minutes). Every ratio is of two things that took turns in
-one run. A figure is the median of its rounds, with the lowest and the highest in brackets; every single value is in
+`make bench` measures these figures (as root, in some 40 minutes). The two sides of a ratio took turns in one run. A
+figure is the median of its rounds, with the lowest and the highest in brackets; every single value is in
 `benchmarks/results/`. Rates are in millions of bytes per second. Processor time is that of all processes of the server,
-or of the client, in seconds for each GiB read; the kernel's own threads are not in it. Everything runs in one group of
-the scheduler, thread against thread: Linux would else divide the processors between sessions, of which each server of a
-service has its own.
+or of the client, in seconds for each GiB read, without the kernel's own threads. Everything runs in one group of the
+scheduler: otherwise Linux would divide the processors between sessions, and each server of a service has its own.
 """
 
 

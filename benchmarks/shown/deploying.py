@@ -66,7 +66,7 @@ def _section(figures: Figures, link: Link, kind: str) -> Section:
     ]
     chart = Chart(f"deploying-{slug(case)}", f"A {case}", "seconds", {"": dict(sorted(seconds.items(), key=_second))})
     title = f"A {case}: {link.size_bytes[kind] // MIB} MiB"
-    return Section(title, ("way", "s", "of the fastest", "CPU, s"), rows, _note(link, kind), chart)
+    return Section(title, ("method", "s", "of the fastest", "CPU, s"), rows, _note(link, kind), chart)
 
 
 def _chosen(figures: Figures, case: str, way: str) -> str:
@@ -89,8 +89,8 @@ def _note(link: Link, kind: str) -> str:
             "every byte is durable there; after each attempt the target was compared with the image. The image is an"
             f" ext4 file system, a quarter full of this machine's programs. `{'`, `'.join(COMPRESSORS)}` are written "
             "by `dd` with fsync at the other end, `dd onto nbdfuse`, `nbdcopy` and `qemu-img convert` to a qemu-nbd "
-            f"that was started by hand. A way that took {ONCE_IF_SLOWER} times as long as the fastest was measured "
-            "once. CPU is that of both sides. In brackets is the way that `cloudmanager deploy` chose."
+            f"that was started by hand. A method that took {ONCE_IF_SLOWER} times as long as the fastest was measured "
+            "once. CPU is that of both sides. The route that `cloudmanager deploy` chose is in brackets."
         )
     if link.delay_seconds:
         return (

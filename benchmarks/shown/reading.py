@@ -166,16 +166,15 @@ NOTES = {
     SMALL_MACHINE.case(ONE_READER): (
         "The design document's first machine, where it found 14.1 of 14.4 MB/s (0.979). Every server and every "
         "direct reader is under the same limit (cgroup v1, `blkio.throttle.read_bps_device`, on a loop device that "
-        "bypasses the page cache of the file behind it). `dd` reads NBD through nbdfuse: of a qemu-nbd "
-        "by hand as a person types it, of cloudmanager as its client's `file()` sets it up. What the limiter lets "
-        "through at first is left out: the first quarter for `dd` and `nbdcopy`, the first second for `fio`, which "
-        "has one request of 256 KiB under way; a high 99th percentile is the limiter's, which lets requests through "
-        "in portions."
+        "bypasses the page cache of the file behind it). `dd` reads NBD through nbdfuse: started by hand with its "
+        "defaults for qemu-nbd, and by the client's `file()` for cloudmanager. The limiter's initial burst is left "
+        "out: the first quarter for `dd` and `nbdcopy`, the first second for `fio`, which has one request of 256 KiB "
+        "in flight. A high 99th percentile is the limiter's, which passes requests in portions."
     ),
     LARGE_MACHINE.case(ONE_READER): "The design document's second machine, where it found 58.9 of 60.5 MB/s (0.974).",
     NO_LIMIT.case(ONE_READER): (
-        "As fast as this machine can; the disk itself is a virtual one, and whoever runs it may cache. `fio` has eight "
-        "requests of 256 KiB under way."
+        "As fast as this machine can read; the disk is virtual, and its host may cache. `fio` has eight requests of "
+        "256 KiB in flight."
     ),
 }
 
