@@ -1,6 +1,6 @@
-"""How the client connects to HTTP servers: whose certificates it trusts, through which proxy, what it tells of a URL.
+"""How the client connects to HTTP servers: trusted authorities, proxies, and URLs without their secrets.
 
-All of the client's HTTP goes by it: requests to a service, content on its way to one, images behind URLs.
+All HTTP of the client uses it: requests to a service, uploads to one, images behind URLs.
 """
 
 import base64
@@ -19,8 +19,8 @@ from urllib.request import getproxies_environment, proxy_bypass
 
 from cloudmanager.client.errors import InvalidSetup
 
-Dial: TypeAlias = Callable[..., socket.socket]
-"""socket.create_connection, or what is called as that is."""
+Dial: TypeAlias = Callable[[tuple[str, int], float], socket.socket]
+"""Connects to a host and port within some seconds, as socket.create_connection does."""
 
 _BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine
@@ -68,23 +68,25 @@ def proxy_for(url: str) -> Proxy | None:
     return _parsed(found)
 
 
-def connection(url: str, seconds: float, dial: Dial = socket.create_connection) -> http.client.HTTPConnection:
-    """Not connected yet. Requests on it name the path, also where there is a proxy. Raises InvalidSetup."""
+def connection(url: str, seconds: float, dial: Dial | None = None) -> http.client.HTTPConnection:
+    """Not connected yet. Requests on it name the path, with a proxy too. Raises InvalidSetup.
+
+    With `dial` it connects by that and asks no proxy. Nothing in http.client takes a function to connect by.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    is_tls = parts.scheme == "https"
+    if dial is not None:
+        return _DialledConnection(host, port, seconds, dial, tls_context() if is_tls else None)
     proxy = proxy_for(url)
-    made: http.client.HTTPConnection
-    if parts.scheme == "https":
-        first = (proxy.host, proxy.port) if proxy else (host, port)
-        made = http.client.HTTPSConnection(*first, timeout=seconds, context=tls_context())
+    if not is_tls:
         if proxy:
-            headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-            made.set_tunnel(host, port, headers)
-    elif proxy:
-        made = _ProxiedConnection(proxy, f"http://{_host_and_port(parts.netloc)}", seconds)
-    else:
-        made = http.client.HTTPConnection(host, port, timeout=seconds)
-    made._create_connection = dial  # type: ignore[attr-defined] # http.client has no other way to give it one
+            return _ProxiedConnection(proxy, f"http://{_host_and_port(parts.netloc)}", seconds)
+        return http.client.HTTPConnection(host, port, timeout=seconds)
+    if proxy is None:
+        return http.client.HTTPSConnection(host, port, timeout=seconds, context=tls_context())
+    made = http.client.HTTPSConnection(proxy.host, proxy.port, timeout=seconds, context=tls_context())
+    made.set_tunnel(host, port, {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {})
     return made
 
 
@@ -116,6 +118,26 @@ def _is_short_loopback(name: str) -> bool:
         return socket.inet_aton(name)[0] == 127
     except OSError:
         return False
+
+
+class _DialledConnection(http.client.HTTPConnection):
+    """To a server, by a function that connects; with a context, over TLS."""
+
+    def __init__(self, host: str, port: int, seconds: float, dial: Dial, context: ssl.SSLContext | None) -> None:
+        super().__init__(host, port, timeout=seconds)
+        self.default_port = _PORTS["https" if context else "http"]  # which the header Host leaves out
+        self._seconds = seconds
+        self._dial = dial
+        self._tls = context
+
+    def connect(self) -> None:
+        made = self._dial((self.host, self.port), self._seconds)
+        try:
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.sock = self._tls.wrap_socket(made, server_hostname=self.host) if self._tls else made
+        except BaseException:
+            made.close()
+            raise
 
 
 class _ProxiedConnection(http.client.HTTPConnection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -146,3 +147,14 @@ def test_a_url_is_shown_without_what_gives_access() -> None:
     url = "https://me:secret@store.example:8443/disks/a.raw?X-Amz-Signature=secret#secret"
     assert network.without_secrets(url) == "https://store.example:8443/disks/a.raw"
     assert "secret" not in network.without_secrets("https://[secret?secret")
+
+
+@pytest.mark.parametrize("url", ["http://host.example/", "https://host.example/"])
+def test_a_connection_that_is_dialled_names_its_host_without_the_usual_port(url: str) -> None:
+    """A signature of a URL may be about the header Host."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = network.connection(url, 5, lambda address, seconds: pytest.fail(f"{address}, {seconds}"))
+        connection.sock = ours
+        connection.request("GET", "/image.raw")
+        assert b"\r\nHost: host.example\r\n" in theirs.recv(4096)

@@ -46,9 +46,8 @@ class Guard:
             if not all(self._allows(host, port, each) for each in found):
                 raise self._refusal(f"{host} ({', '.join(found)})")
 
-    def dial(self, address: tuple[str, int], timeout: float, source_address: object = None) -> socket.socket:
+    def dial(self, address: tuple[str, int], timeout: float) -> socket.socket:
         """As socket.create_connection, to addresses that are allowed. Raises UnsafeSource, OSError."""
-        del source_address
         host, port = address
         refused: list[str] = []
         failure: OSError | None = None
