@@ -18,7 +18,8 @@ from typing import Self
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.linux.files import born, write_whole
 
-_SOURCES = {"machine_id": Path("/etc/machine-id"), "product_uuid": Path("/sys/class/dmi/id/product_uuid")}
+_BOARD = "product_uuid"
+_SOURCES = {"machine_id": Path("/etc/machine-id"), _BOARD: Path("/sys/class/dmi/id/product_uuid")}
 """machine-id(5), which a clone of a machine may have too; the UUID of the virtual machine or board, for root only."""
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,14 @@ class Machine:
         return cls({name: _digest(name, text) for name, text in read.items() if text})
 
     def is_another_than(self, other: Self) -> bool:
-        """For certain: a mark that both have differs."""
+        """For certain: the board's mark differs, or, where it cannot be compared, the machine id's."""
+        if _BOARD in self.marks and _BOARD in other.marks:
+            return self.is_another_board_than(other)
         return any(other.marks.get(name, mark) != mark for name, mark in self.marks.items())
+
+    def is_another_board_than(self, other: Self) -> bool:
+        """For certain: of what no file of the machine says."""
+        return _BOARD in self.marks and other.marks.get(_BOARD, self.marks[_BOARD]) != self.marks[_BOARD]
 
 
 @dataclass(frozen=True)
@@ -49,28 +56,23 @@ class NodeIdentity:
     machine: Machine = field(default_factory=Machine.here)
     directory: str = ""
     """What the file system knows the state directory by, and no copy of it. Empty: kept by an older version."""
+    boot: str = ""
+    """Of the machine, when the service was started last."""
     copied_from: tuple[str, ...] = ()
     """The ids of this machine's directories of which this one is a copy; such a copy is another node."""
     is_from_elsewhere: bool = False
     """It is a copy from another machine."""
 
     @classmethod
-    def of(cls, file: Path, machine: Machine | None = None) -> Self:
-        """That which the file keeps, or a new one, which it keeps from now on. Raises ConfigurationError."""
-        machine = machine or Machine.here()
-        directory = _mark(file.parent)
+    def of(cls, file: Path, machine: Machine | None = None, boot: str = "") -> "NodeIdentity":
+        """That which the file keeps, or a new one, which it keeps from now on. Raises ConfigurationError.
+
+        `boot` is this boot's id, if it is known.
+        """
         kept = _kept(file)
-        if kept is None:
-            identity = cls(secrets.token_hex(16), machine, directory)
-        elif machine.is_another_than(kept.machine):
-            log.warning("%s was copied from another machine: this is a new node", file.parent)
-            identity = cls(secrets.token_hex(16), machine, directory, is_from_elsewhere=True)
-        elif kept.directory not in ("", directory):
-            log.warning("%s is a copy of another directory of this machine: this is a new node", file.parent)
-            identity = cls(secrets.token_hex(16), machine, directory, (*kept.copied_from, kept.id))
-        else:
-            identity = cls(kept.id, machine, directory, kept.copied_from)
-        if kept is None or (identity.id, identity.directory) != (kept.id, kept.directory):
+        here = cls(secrets.token_hex(16), machine or Machine.here(), _mark(file.parent), boot)
+        identity = here if kept is None else _compared(kept, here, file.parent)
+        if identity != kept:
             _keep(file, identity)
         return identity
 
@@ -86,13 +88,33 @@ class NodeIdentity:
         return f"{socket.gethostname()}{f' ({marks[0][0]} {marks[0][1][:8]})' if marks else ''}"
 
 
+def _compared(kept: NodeIdentity, here: NodeIdentity, path: Path) -> NodeIdentity:
+    """Who this is, by what was kept at the last start. `here` has a new id."""
+    is_copy = kept.directory not in ("", here.directory)
+    was_here = bool(here.boot) and (kept.boot, kept.directory) == (here.boot, here.directory)
+    if here.machine.is_another_than(kept.machine) and not was_here:
+        log.warning("%s was copied from another machine: this is a new node", path)
+        # If neither, perhaps only the machine id was changed: what was kept of the machine is not put aside.
+        is_from_elsewhere = is_copy or here.machine.is_another_board_than(kept.machine)
+        return replace(here, is_from_elsewhere=is_from_elsewhere)
+    if is_copy:
+        log.warning("%s is a copy of another directory of this machine: this is a new node", path)
+        return replace(here, copied_from=(*kept.copied_from, kept.id))
+    known = Machine({**kept.machine.marks, **here.machine.marks})  # what cannot be read now may be, later
+    return replace(here, id=kept.id, machine=known, copied_from=kept.copied_from)
+
+
 def _kept(file: Path) -> NodeIdentity | None:
     """None where there is no file. One that cannot be understood is an error: whoever it was, this is not known."""
     try:
         document = json.loads(file.read_text())
-        machine = Machine(dict(document["machine"]["marks"]))
-        copied_from = tuple(map(str, document.get("copied_from", ())))
-        return NodeIdentity(str(document["id"]), machine, str(document.get("directory", "")), copied_from)
+        return NodeIdentity(
+            str(document["id"]),
+            Machine(dict(document["machine"]["marks"])),
+            str(document.get("directory", "")),
+            str(document.get("boot", "")),
+            tuple(map(str, document.get("copied_from", ()))),
+        )
     except FileNotFoundError:
         return None
     except OSError as error:

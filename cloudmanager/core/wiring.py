@@ -58,7 +58,7 @@ def assemble(settings: Settings, plugins: Plugins, store: Store, clock: Clock, s
 
     servers = Servers(nbd, state.exports, limits.scratch_limit_bytes, on_server_exit, locks)
     exports = Exports(node, store, servers)
-    identity = NodeIdentity.of(state.identity)
+    identity = NodeIdentity.of(state.identity, boot=clock.boot_id)
     if identity.is_from_elsewhere:
         state.put_providers_aside()
     session = NodeSession(node, identity, store, clock)
