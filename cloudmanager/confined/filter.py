@@ -2,7 +2,7 @@
 
 qemu-nbd, qemu-img and nbdkit run under it, and the shell that sets their limits. A call that is not on the list fails
 with ENOSYS and does nothing: libraries and programs are written for older kernels, too, and fall back. So a newer
-library that tries a newer call first costs nobody an export, as it would if the program were killed.
+library that tries a newer call first does not cost an export, as it would if the program were killed.
 
 A call in a foreign convention of the processor (32 bits, x32) kills: no program of the system makes one.
 """
@@ -16,7 +16,7 @@ from cloudmanager.confined.libseccomp import ALLOW, KILL, Argument, Filter, fail
 from cloudmanager.linux import block
 
 HELD_CALL = "chdir"
-"""qemu-nbd makes it once: it has opened everything, and has accepted nobody. See `hold`."""
+"""qemu-nbd makes it once: it has opened everything, and accepted no client. See `hold`."""
 
 _MEMORY = "brk madvise membarrier mmap mprotect mremap munmap get_mempolicy set_mempolicy mincore"
 _FILES = """
@@ -36,7 +36,7 @@ _ITSELF = """
     set_tid_address sigaltstack sysinfo tgkill uname
 """
 _CONNECTIONS = "accept accept4 getpeername getsockname getsockopt recvfrom recvmsg shutdown"
-"""No `socket`, `connect`, `bind` or `listen`: a listener is handed down, and whoever is accepted has connected."""
+"""No `socket`, `connect`, `bind` or `listen`: a listener is handed down, and accepted clients have connected."""
 
 _OPENING: Mapping[str, int] = {"open": 1, "openat": 2}
 """The number of the argument with the flags. `openat2` has them in memory, where a filter cannot look."""

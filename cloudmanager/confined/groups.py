@@ -17,7 +17,7 @@ from cloudmanager.linux.mounts import Mount, mounts
 PREFIX = "confined-"
 _PROCESSES = "cgroup.procs"
 _CONTROLLERS = ("pids", "cpu")
-_WEIGHT_OF_SHARES = 1024 / 100
+_SHARES_PER_WEIGHT = 1024 / 100
 """A group has by default 1,024 shares in version 1, and the weight 100 in version 2."""
 
 
@@ -33,7 +33,7 @@ class Group:
             (directory / _PROCESSES).write_text(str(pid))
 
     def remove(self) -> None:
-        """Once nobody is in it; else it is left to the next `Groups`."""
+        """Once it is empty; else it is left to the next `Groups`."""
         for directory in self.directories:
             with suppress(OSError):
                 directory.rmdir()
@@ -62,32 +62,30 @@ class Groups:
 
     def make(self, pid: int, *, processes: int, cpu_weight: int) -> Group:
         """For a process, which is not in it yet. `processes` counts threads. Raises OSError."""
-        settings = {"pids": [("pids.max", str(processes))], "cpu": self._cpu(cpu_weight)}
+        cpu = ("cpu.weight", cpu_weight)
+        if self.version == 1:
+            cpu = ("cpu.shares", max(2, round(cpu_weight * _SHARES_PER_WEIGHT)))
+        settings = {"pids": ("pids.max", processes), "cpu": cpu}
         made: list[Path] = []
         try:
             for controller, parent in self._parents.items():
                 directory = parent / f"{PREFIX}{pid}"
                 directory.mkdir(exist_ok=True)
                 made.append(directory)
-                for file, value in settings[controller]:
-                    (directory / file).write_text(value)
+                file, value = settings[controller]
+                (directory / file).write_text(str(value))
         except OSError:
             Group(made).remove()
             raise
         return Group(tuple(dict.fromkeys(made)))
 
     def sweep(self) -> None:
-        """Groups whose process ended while nobody watched. Another service may be about to use an empty one."""
+        """Groups whose process ended while no service ran. Another service may be about to use an empty one."""
         for parent in set(self._parents.values()):
             for left in parent.glob(f"{PREFIX}*"):
                 if not Path("/proc", left.name.rpartition("-")[2]).exists():
                     with suppress(OSError):
                         left.rmdir()
-
-    def _cpu(self, weight: int) -> list[tuple[str, str]]:
-        if self.version == 2:
-            return [("cpu.weight", str(weight))]
-        return [("cpu.shares", str(max(2, round(weight * _WEIGHT_OF_SHARES))))]
 
 
 def _first_version() -> dict[str, Path]:

@@ -2,8 +2,8 @@
 
 qemu-nbd calls chdir("/") once: after it has opened its images and its keys, and before it accepts its first client
 (main() in qemu-nbd.c, since 2011: "initialization is (almost) complete"). A filter (`filter.HELD_CALL`) gives that
-call to a tracer. Without one it fails, and qemu-nbd ends: so no server goes on that nobody has looked at, not even when
-the service is killed in the meantime. Clients may queue on its listener all the time, as nobody accepts them.
+call to a tracer. Without one it fails, and qemu-nbd ends: so no server goes on unchecked, not even when the
+service is killed in the meantime. Clients may queue on its listener all the time; they are not accepted.
 """
 
 import os

@@ -1,11 +1,13 @@
-"""System calls that Python has no function for. Each raises OSError.
+"""System calls that Python has no function for, and this process's capabilities. Each raises OSError.
 
 The numbers of system calls since Linux 5.0 are the same on every architecture.
 """
 
 import ctypes
 import os
+from pathlib import Path
 
+CAP_SYS_ADMIN = 21
 CLONE_FS = 0x200
 CLONE_NEWNS = 0x20000
 CLONE_NEWNET = 0x40000000
@@ -52,6 +54,12 @@ class _FilterProgram(ctypes.Structure):
     """struct sock_fprog."""
 
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+def effective_capabilities() -> int:
+    """Of this process: a bit for each, as linux/capability.h numbers them."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
 
 
 def unshare(flags: int) -> None:

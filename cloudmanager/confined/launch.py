@@ -41,7 +41,7 @@ class Stderr:
     """A file that takes a program's output, and is full after 64 KiB.
 
     It lives in memory and is sealed against growth: each malformed client makes qemu-nbd print a line, for as long as
-    it serves, with or without a daemon. A pipe that nobody reads would block it, a file would fill the disk.
+    it serves, with or without a daemon. A pipe without a reader would block it, a file would fill the disk.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Launched:
 
     server: Process
     launcher: int | None = None
-    """bubblewrap's pid. While we have not reaped it, nobody else can have the number."""
+    """bubblewrap's pid. Until we reap it, no other process can get the number."""
     hold: Hold | None = None
     group: Group | None = None
     """Its control group, where it has one of its own."""

@@ -1,8 +1,8 @@
 """How a privileged spawner shows files to its programs: mounts of open files, in a mount namespace of its own.
 
-A path is looked up again by whoever uses it, and may lead elsewhere by then. A mount that is made of a descriptor
-(open_tree(2), Linux 5.2) is the open file; in a namespace that only the spawner's thread is in, nobody can exchange it
-on its way to bubblewrap, and nothing of it shows on the machine.
+A path is looked up again when it is used, and may lead elsewhere by then. A mount that is made of a descriptor
+(open_tree(2), Linux 5.2) is the open file; in a namespace that only the spawner's thread is in, no process can
+exchange it on its way to bubblewrap, and nothing of it shows on the machine.
 """
 
 import itertools
@@ -85,7 +85,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Node:
+class DeviceNode:
     """A node of our own for a device, which a program may open as the mode says, and not change.
 
     A read-only mount does not keep anyone from writing to a device; the mode of the node does: it gives the right to
@@ -136,7 +136,7 @@ def _has_trees() -> bool:
 
 def can_make_node(device: int) -> bool:
     """Not in a user namespace, nor without CAP_MKNOD, nor where a cgroup forbids that device."""
-    node = Node(new_path(), device, is_writable=False)
+    node = DeviceNode(new_path(), device, is_writable=False)
     try:
         node.expose()
     except PermissionError:
@@ -146,7 +146,7 @@ def can_make_node(device: int) -> bool:
     return True
 
 
-def expose(exposures: Sequence[Tree | Node]) -> None:
+def expose(exposures: Sequence[Tree | DeviceNode]) -> None:
     """All of them, or none. Raises Unconfinable, OSError."""
     try:
         for each in exposures:
@@ -156,7 +156,7 @@ def expose(exposures: Sequence[Tree | Node]) -> None:
         raise
 
 
-def remove(exposures: Sequence[Tree | Node]) -> None:
+def remove(exposures: Sequence[Tree | DeviceNode]) -> None:
     for each in exposures:
         each.remove()
 

@@ -14,7 +14,7 @@ _KILL_SECONDS = 5.0
 
 
 class Process:
-    """Signals and waits for one process, whoever its parent is."""
+    """Signals and waits for one process, of any parent."""
 
     def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError when there is none."""
@@ -98,7 +98,7 @@ def is_readable(fd: int, seconds: float) -> bool:
 
 
 def is_hung_up(fd: int, seconds: float) -> bool:
-    """Whether nobody holds the other end of a pipe any more, whatever was written to it."""
+    """Whether the other end of a pipe is closed, whatever was written to it."""
     return _happens(fd, 0, seconds)
 
 

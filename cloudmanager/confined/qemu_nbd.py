@@ -32,7 +32,7 @@ class UnknownFormat(ValueError):
 
 
 @dataclass(frozen=True)
-class Node:
+class BlockNode:
     """One image, under the name by which qemu-nbd reaches it."""
 
     filename: str
@@ -48,7 +48,7 @@ class Node:
     """Whole sectors. So many of its bytes are shown, never more, and QEMU refuses to open it if there are fewer."""
 
 
-def block_graph(nodes: Sequence[Node]) -> str:
+def block_graph(nodes: Sequence[BlockNode]) -> str:
     """The file name for qemu-nbd: the first node is exported, each reads through the one after it.
 
     Raises UnknownFormat.
@@ -59,7 +59,7 @@ def block_graph(nodes: Sequence[Node]) -> str:
     return "json:" + json.dumps(graph)
 
 
-def _sized(node: Node, options: Options) -> Options:
+def _sized(node: BlockNode, options: Options) -> Options:
     if node.size_bytes is None:
         return options
     if options["driver"] == "raw":
@@ -67,7 +67,7 @@ def _sized(node: Node, options: Options) -> Options:
     return {"driver": "raw", **_common(node), "size": node.size_bytes, "file": options}
 
 
-def _options(node: Node, backing: Options | None) -> Options:
+def _options(node: BlockNode, backing: Options | None) -> Options:
     driver = _DRIVERS.get(node.format)
     if driver is None:
         raise UnknownFormat(f"The format {node.format!r} cannot be served; these can: {', '.join(sorted(_DRIVERS))}.")
@@ -77,11 +77,11 @@ def _options(node: Node, backing: Options | None) -> Options:
     return options
 
 
-def _file(node: Node) -> Options:
+def _file(node: BlockNode) -> Options:
     return {"driver": "host_device" if node.is_block else "file", "filename": node.filename, **_common(node)}
 
 
-def _common(node: Node) -> Options:
+def _common(node: BlockNode) -> Options:
     options: Options = {
         "read-only": not node.is_writable,
         "auto-read-only": False,
@@ -93,7 +93,7 @@ def _common(node: Node) -> Options:
 
 
 def arguments(
-    export_name: str, connections: int, nodes: Sequence[Node], *, read_only: bool, options: Sequence[str] = ()
+    export_name: str, connections: int, nodes: Sequence[BlockNode], *, read_only: bool, options: Sequence[str] = ()
 ) -> list[str]:
     """The command line without the program. Raises UnknownFormat.
 

@@ -115,7 +115,7 @@ class Confinement(ABC):
         """The filter of system calls that the launcher is given. Raises Unconfinable."""
 
     @contextmanager
-    def exposures(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
+    def exposures(self) -> Iterator[list[mounts.Tree | mounts.DeviceNode]]:
         """What the spawner has to put where `wrap` says that it is. Raises Unconfinable."""
         yield []
 
@@ -223,8 +223,8 @@ class Bubblewrap(Confinement):
         self._mounts += ["--bind-fd" if shown.is_writable else "--ro-bind-fd", str(shown.fd), shown.target]
 
     def _show_device(self, shown: Shown) -> None:
-        """By its descriptor. Whoever may open the machine's own node for writing may do so there too, and the filter is
-        what is in the way; it also keeps anyone from changing the node.
+        """By its descriptor. A user who may open the machine's own node for writing may do so there too, but
+        for the filter of system calls; that also keeps anyone from changing the node.
         """
         self.inherited.append(shown.fd)
         self._needs_proc = True
@@ -262,10 +262,10 @@ class PrivilegedBubblewrap(Bubblewrap):
             self._null_device = mounts.NULL_DEVICE
 
     @contextmanager
-    def exposures(self) -> Iterator[list[mounts.Tree | mounts.Node]]:
+    def exposures(self) -> Iterator[list[mounts.Tree | mounts.DeviceNode]]:
         with ExitStack() as trees:
             yield [
-                mounts.Node(path, shown.status.st_rdev, shown.is_writable)
+                mounts.DeviceNode(path, shown.status.st_rdev, shown.is_writable)
                 if shown.is_device
                 else trees.enter_context(mounts.Tree.of(shown.fd, path, shown.title, is_writable=shown.is_writable))
                 for shown, path in self._exposed

@@ -1,5 +1,5 @@
 """Starts programs from a thread that lives apart: in the root directory, in a network with nothing in it, and with
-mounts that nobody else has.
+mounts of its own.
 
 To make a network namespace for each server takes a fifth of the time that its sandbox takes, and it has to be torn
 down again. Servers can share one: no interface of it is up, and nothing listens in it.
@@ -14,7 +14,6 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
@@ -25,7 +24,6 @@ from cloudmanager.confined.groups import Group, Groups
 from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.sandbox import Bare, Confinement, PrivilegedBubblewrap, UserBubblewrap
 
-_CAP_SYS_ADMIN = 21
 _FIRST_AFTER_STANDARD = 3
 _PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
@@ -82,7 +80,7 @@ class Spawner:
         command: Sequence[str],
         environment: Mapping[str, str],
         descriptors: Descriptors,
-        exposures: Sequence[mounts.Tree | mounts.Node] = (),
+        exposures: Sequence[mounts.Tree | mounts.DeviceNode] = (),
     ) -> int:
         """Returns its pid; it finds the `exposures` where they are to be until `forget`. Raises Unconfinable."""
         try:
@@ -107,8 +105,8 @@ class Spawner:
             return None
         return group
 
-    def forget(self, exposures: Sequence[mounts.Tree | mounts.Node]) -> None:
-        """Whoever was to find them has. To take mounts away takes the kernel a while, in which others are started."""
+    def forget(self, exposures: Sequence[mounts.Tree | mounts.DeviceNode]) -> None:
+        """The program has found them. The kernel takes a while to unmount; other programs are started meanwhile."""
         if exposures:
             with suppress(RuntimeError):  # closed: the namespace goes with its threads
                 self._cleaner.submit(mounts.remove, exposures)
@@ -172,9 +170,7 @@ class Spawner:
 @cache
 def is_privileged() -> bool:
     """Root that may make namespaces; in many containers it may not."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = next(int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
-    return os.geteuid() == 0 and bool(effective >> _CAP_SYS_ADMIN & 1)
+    return os.geteuid() == 0 and bool(kernel.effective_capabilities() >> kernel.CAP_SYS_ADMIN & 1)
 
 
 def _ending() -> Unconfinable:
@@ -189,7 +185,7 @@ def _spawn(
     command: Sequence[str],
     environment: Mapping[str, str],
     descriptors: Descriptors,
-    exposures: Sequence[mounts.Tree | mounts.Node],
+    exposures: Sequence[mounts.Tree | mounts.DeviceNode],
 ) -> int:
     mounts.expose(exposures)
     # Python opens nothing that is inherited; a library might.

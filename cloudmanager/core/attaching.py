@@ -37,11 +37,11 @@ log = logging.getLogger(__name__)
 
 
 class AttachmentLost(DeviceNotReady):
-    """Somebody else detached the disk: what it held in the meantime, nobody knows."""
+    """Another program detached the disk: its content may have changed in the meantime."""
 
 
 class Attachments:
-    """The attachments of one node. Callers see to it that one thread at a time works on a disk."""
+    """The attachments of one node. Callers ensure that one thread at a time works on a disk."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class Attachments:
         self._store.attachments.forget(record)
 
     def _disown(self, record: AttachmentRecord) -> None:
-        """A provider whose `locate` tells the two disks apart does so in `detach`: what it has of the old one goes."""
+        """A provider whose `locate` distinguishes the two disks does so in `detach`: it removes the rest of the old one."""
         disk = record.plan.disk
         log.warning("%s was replaced: what has its name now is not detached", disk.id)
         provider = self._plugins[disk.id.provider]
@@ -240,7 +240,7 @@ class Attachments:
         return device
 
     def _flush(self, disk: Disk) -> None:
-        """Whatever was written is on the disk, and nobody holds it. A device that is not there has nothing to flush.
+        """All writes are on the disk, and no program holds it. A device that is not there has nothing to flush.
 
         Raises DiskInUse, DiskReplaced, and what the provider raises when it cannot be asked: unknown is not absent.
         """
@@ -258,7 +258,7 @@ class Attachments:
 
     def _lingers_until(self, record: AttachmentRecord) -> float:
         if self._is_ending or (self._linger_seconds and self._store.maintenance.is_draining(self._node)):
-            return 0.0  # nobody will come for it
+            return 0.0  # no client will come for it
         idle = record.idle_boottime if record.boot_id == self._clock.boot_id else None
         if idle is None:
             idle = self._clock.boottime()
@@ -276,7 +276,7 @@ def _unproved(record: AttachmentRecord, reason: str) -> Problem:
     reason = reason or f"{record.plan.disk.id} was attached by somebody else after it was planned."
     return Problem.of(
         ForeignAttachment(
-            f"{reason} So cloudmanager exports it and never detaches it: do so by hand when nobody uses it any more."
+            f"{reason} So cloudmanager exports it and never detaches it: do so by hand when it is not used any more."
         )
     )
 

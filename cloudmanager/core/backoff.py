@@ -33,7 +33,7 @@ class Backoff:
         self._strikes: dict[str, Strike] = {}
 
     def strike(self, key: str, now: float, *, at_least: float | None = None, first_is_free: bool = False) -> float:
-        """Notes a failure. Returns when to try again; `at_least` is the wait that the other side asked for."""
+        """Notes a failure. Returns when to try again; `at_least` is the wait that the other side requested."""
         count = self._count(key, now) + 1
         doublings = count - (2 if first_is_free else 1)
         wait = 0.0 if doublings < 0 else min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** min(doublings, 10))

@@ -61,7 +61,7 @@ class Catalog:
         return Page(())
 
     def providers(self) -> tuple[ProviderStatus, ...]:
-        """As they answer now; a provider that could not be asked before shows what is known, so that nobody waits."""
+        """As they answer now. For a provider that failed before, what is known: the caller does not wait for it."""
         pauses = self._store.maintenance.pauses()
         return tuple(self._status(provider, pauses.get(provider.name)) for provider in self._plugins)
 

@@ -111,7 +111,7 @@ class DiskLocks:
 
     @contextmanager
     def detaching(self, disk: str) -> Iterator[None]:
-        """Nobody on this machine serves the disk meanwhile. Raises DiskInUse (retriable) naming who does."""
+        """During the block no service of this machine serves the disk. Raises DiskInUse (retriable) if one does."""
         descriptor = self._open(disk)
         try:
             if not try_lock(descriptor):
@@ -138,7 +138,7 @@ class DiskLocks:
         return found
 
     def _open(self, name: str, kind: str = "disk") -> int:
-        """A file that is never removed: who had it open would lock what nobody finds any more."""
+        """A file that is never removed: a service that had it open would lock a file that no other service finds."""
         name = f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock"
         try:
             return os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._directory)

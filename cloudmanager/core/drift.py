@@ -203,7 +203,7 @@ class Drift:
         return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
 
     def _spread(self, served: Sequence[_Served]) -> Iterator[_Served]:
-        """A few at once, with pauses: whoever asks for something meanwhile would wait for all of them."""
+        """A few at once, with pauses: a request meanwhile would wait for all of them."""
         pause = min(LONGEST_PAUSE_SECONDS, self._every_seconds / 2 * AT_ONCE / max(AT_ONCE, len(served)))
         for number, each in enumerate(served, start=1):
             yield each
@@ -226,7 +226,7 @@ class Drift:
         return change is Change.NONE
 
     def _hear(self, served: _Served) -> Sighting:
-        """Whether its server answers, which is seen to as far as that harms nobody."""
+        """Whether its server answers; it is continued or replaced where that is harmless."""
         message = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
         if message is None:
             return Sighting(served.export_id)

@@ -1,6 +1,6 @@
 """What this service or its machine can run out of. It says nothing of a disk or a file, and passes.
 
-Whoever reads "cannot be opened" as "is not there" asks here first: else a device would seem to be gone, or to be
+Code that takes "cannot be opened" for "is not there" checks here first: else a device would seem to be gone, or to be
 another one, because a file descriptor was missing for the look at it.
 """
 
@@ -14,7 +14,9 @@ _MEANINGS = {
         "The service has as many files open as it may. Release exports, or raise its limit (LimitNOFILE in its unit, "
         "`ulimit -n`)."
     ),
-    errno.ENFILE: "This machine has as many files open as it may: raise fs.file-max, or find who has so many open.",
+    errno.ENFILE: (
+        "This machine has as many files open as it may: raise fs.file-max, or find the program that has so many open."
+    ),
     errno.ENOMEM: "This machine has no memory left for it.",
     errno.ENOBUFS: "The kernel has no memory left for another socket.",
 }

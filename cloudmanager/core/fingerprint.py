@@ -27,7 +27,7 @@ _LONGEST_ATTRIBUTE = 64
 
 
 class Change(Enum):
-    """What has become of a device. That it has grown harms nobody who has it open."""
+    """How a device has changed. Growth is harmless to a server that has it open."""
 
     NONE = "none"
     SHRUNK = "shrunk"

@@ -69,7 +69,7 @@ class ProviderSpec:
     def keep_in(self, provider: str, directory: Path) -> None:
         """Optional: a directory of the service's own, for what must outlast it. All its providers have the same one.
 
-        A service calls it once, before any other hook; nobody else does. Raises ConfigurationError.
+        Only a service calls it, once, before any other hook. Raises ConfigurationError.
         """
 
     @hookspec(firstresult=True)

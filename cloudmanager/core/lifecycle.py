@@ -58,8 +58,7 @@ class Lifecycle:
     def start(self) -> None:
         """Asks each provider who this machine is, adopts what an earlier service left, and begins to converge.
 
-        A provider that cannot say for now is asked again, and keeps nobody from the others' disks. Raises what is
-        final.
+        A provider with a passing error is called again later, and does not delay the others. Raises final errors.
         """
         self._locks.hold_nodes(self._session.identity.related)
         kept = self._state.of_providers()
@@ -75,7 +74,7 @@ class Lifecycle:
     def shut_down(self, timeout: float) -> None:
         """Refuses new exports from now on, and closes the others if the settings say so, for `timeout` seconds.
 
-        What is left then is logged, and left to the reconciler.
+        What is left then is logged; the reconciler or the next start goes on with it.
         """
         self._is_ending.set()
         if self._settings.exports.on_shutdown != "close":
@@ -110,7 +109,7 @@ class Lifecycle:
         self._state.keep_node(self._node)
 
     def _check_capacity(self) -> None:
-        """Raises SetupError where there are more exports than can be taken over: they would have no owner."""
+        """Raises SetupError where there are more exports than can be adopted: the rest would have no owner."""
         claimed, capacity = len(self._store.exports.claiming(self._node)), self._servers.capacity
         if claimed > capacity.within_files:
             raise SetupError(
@@ -127,7 +126,7 @@ class Lifecycle:
             self._servers.sweep(leftover)
 
     def _release_all(self) -> bool:
-        """Again and again, for a claim that was under way. Whether anything is left."""
+        """Called repeatedly, for claims that were under way. Returns whether anything is left."""
         try:
             for record in self._store.exports.claiming(self._node):
                 if record.state.is_live and self._store.exports.start_closing(record.id, "the service ends"):

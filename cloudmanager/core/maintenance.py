@@ -54,7 +54,7 @@ class Maintenance:
         return self._exports.get(export_id)
 
     def pause(self, provider: str, by: str = "", reason: str = "") -> ProviderStatus:
-        """The provider makes no new exports on any node that uses the store. Those that it has go on as ever."""
+        """The provider makes no new exports on any node that uses the store. Its existing exports go on."""
         self._store.maintenance.pause(self._plugins[provider].name, self._action(by, reason), self._node)
         return self._catalog.known_status(self._plugins[provider])
 
@@ -64,7 +64,7 @@ class Maintenance:
         return self._catalog.known_status(self._plugins[provider])
 
     def drain(self, node: str, by: str = "", reason: str = "") -> NodeRecord:
-        """The node takes no new exports. Those that it has go on until they end, and their disks do not linger then."""
+        """The node takes no new exports. Its existing ones go on until they end; their disks do not linger."""
         self._store.maintenance.drain(node, self._action(by, reason))
         for canonical_id in self._store.active_disks(self._node):
             self._reconciler.poke(canonical_id)

@@ -105,7 +105,7 @@ def _compared(kept: NodeIdentity, here: NodeIdentity, path: Path) -> NodeIdentit
 
 
 def _kept(file: Path) -> NodeIdentity | None:
-    """None where there is no file. One that cannot be understood is an error: whoever it was, this is not known."""
+    """None where there is no file. A file that cannot be understood is an error: the identity is unknown."""
     try:
         document = json.loads(file.read_text())
         return NodeIdentity(

@@ -36,7 +36,7 @@ class NodeSession:
         self._clock = clock
         self._session = secrets.token_hex(16)
         self._valid_until = 0.0
-        """By the boot clock, counted from before the store was asked: until then nobody else can have the name."""
+        """By the boot clock, counted from before the query: until then no other service can have the name."""
         self._lost: NodeDisplaced | None = None
         self._renewing = threading.Lock()
         self._ending = threading.Event()
@@ -46,7 +46,7 @@ class NodeSession:
         """Takes the name. Raises ConfigurationError when another live service has it.
 
         The same state directory on the same machine takes its own name over at once: its lock proves that the earlier
-        service is dead. A reboot cannot be told from a copy of the machine: it is waited, for as long as the session
+        service is dead. A reboot looks like a copy of the machine: the service waits, for as long as the session
         may last, whether the other one shows a sign of life.
         """
         seen: NodeHolder | None = None

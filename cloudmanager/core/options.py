@@ -66,7 +66,9 @@ def _section(name: str, model: type[BaseModel], first: tuple[Option, ...]) -> Se
             name=key,
             type=_type(part, schema.get("$defs", {})),
             meaning=part.get("description", ""),
-            variable="" if first and _is_compound(part) else _variable(name, key),
+            variable=""
+            if first and ("$ref" in part or part.get("type") in ("array", "object"))
+            else _variable(name, key),
             is_required=key in required,
             default=part.get("default"),
             example=part.get("example"),
@@ -78,10 +80,6 @@ def _section(name: str, model: type[BaseModel], first: tuple[Option, ...]) -> Se
 
 def _variable(section: str, option: str) -> str:
     return ENVIRONMENT_PREFIX + "__".join([*section.split("."), option]).upper()
-
-
-def _is_compound(part: Schema) -> bool:
-    return "$ref" in part or part.get("type") in ("array", "object")
 
 
 def _type(part: Schema, definitions: Schema) -> str:

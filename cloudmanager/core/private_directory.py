@@ -1,7 +1,7 @@
-"""A directory that nobody else can read, write or replace: found out through open files, tightened, or refused.
+"""A directory that only its owner can read, write or replace: checked through open files, tightened, or refused.
 
 What is only too open, and ours, is tightened. What belongs to somebody else, or leads elsewhere, may have been put
-there by whoever wants the service to read or overwrite something, so nothing of it is used.
+there by an attacker who wants the service to read or overwrite something, so it is not used.
 """
 
 import logging
@@ -61,7 +61,7 @@ def tighten(found: Iterator[Flaw]) -> Flaw | None:
 
 
 def ancestor_flaws(path: Path, from_here_up: Path, owner: int) -> Iterator[Flaw]:
-    """Who may rename what lies in a directory can put something else in its place. Raises OSError."""
+    """A user who may rename entries of a directory can replace them. Raises OSError."""
     trusted = {0, owner, *_unmapped_root()}
     parent = from_here_up.resolve()
     for ancestor in (*reversed(parent.parents), parent):
@@ -127,7 +127,7 @@ def _chmod(path: Path, mode: int) -> None:
 
 
 def _unmapped_root() -> set[int]:
-    """In a user namespace, who owns the root directory may have no number: it is nobody that can be met here."""
+    """In a user namespace the owner of the root directory may have no number here: it is no user of this namespace."""
     owner = Path("/").stat().st_uid
     with suppress(OSError, ValueError):
         if owner and owner == int(_OVERFLOW_UID.read_text()):

@@ -24,7 +24,7 @@ class ProviderNode:
 
 
 class ProviderNodes:
-    """Asks every provider at once, and again those that cannot say for now: one cloud's outage is not another's."""
+    """Calls every provider at once, and those with a passing error again: outages do not affect other clouds."""
 
     def __init__(self, plugins: Plugins, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         self._plugins = plugins
@@ -47,9 +47,11 @@ class ProviderNodes:
             log.warning("provider %s is asked again later who this machine is: %s", provider.name, error.detail)
 
     def of(self, provider: str) -> ProviderNode:
-        """What is known now. Asks nobody."""
+        """What is known now, without a call to the provider."""
         with self._answered:
-            return self._known.get(provider) or _not_answered(provider)
+            if known := self._known.get(provider):
+                return known
+        return ProviderNode(error=CloudUnavailable(f"Provider {provider} has not answered yet who this machine is."))
 
     def findings(self) -> list[Finding]:
         """One for each provider that cannot say."""
@@ -93,7 +95,3 @@ def _answer(provider: Provider) -> ProviderNode:
         return ProviderNode(provider.node())
     except CloudManagerError as error:
         return ProviderNode(error=error)
-
-
-def _not_answered(provider: str) -> ProviderNode:
-    return ProviderNode(error=CloudUnavailable(f"Provider {provider} has not answered yet who this machine is."))

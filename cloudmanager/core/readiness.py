@@ -48,8 +48,8 @@ class Readiness:
         )
 
     def _store_finding(self) -> Finding:
-        """It is read now. The last write shows whether it can be written: it is half a minute old at the most, and one
-        that failed is tried again with every resync.
+        """Reads it now. The last write shows whether it can be written: it is at most half a minute old, and a failed
+        one is tried again with every resync.
         """
         try:
             self._store.nodes.all()
@@ -70,7 +70,7 @@ class Readiness:
                 yield Finding(program, Severity.PROBLEM, seen, f"apt-get install {package}")
 
     def _certificate_findings(self) -> Iterable[Finding]:
-        """They keep new servers from starting at the most: exports that are served are renewed all the same."""
+        """At most they keep new servers from starting: existing exports can still be renewed."""
         if not self._settings.certificates:
             return []
         from cloudmanager.core import certificates  # noqa: PLC0415 - 9 MiB that few services need

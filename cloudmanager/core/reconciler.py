@@ -122,7 +122,7 @@ class Reconciler:
         self._queue.put(canonical_id)
 
     def server_ended(self, export_id: str) -> None:
-        """A server died that nobody stopped. It is replaced at once, unless it keeps dying."""
+        """A server ended without being stopped. It is replaced at once, unless it keeps dying."""
         now = self._clock.boottime()
         again = self._backoff.strike(export_id, now, first_is_free=True)
         log.warning("the server of export %s ended; replacing it in %.1f s", export_id, again - now)
@@ -195,7 +195,7 @@ class Reconciler:
     def _of_one_disk(self, records: list[ExportRecord]) -> list[ExportRecord]:
         """Without the exports of a disk that is gone and whose name another one has since: those are over.
 
-        One of them that drains has no clients any more: whoever asked for the other disk does not wait for them.
+        One of them that drains has no clients any more: a client of the other disk does not wait for them.
         """
         if not any(is_replaced(records[0].disk, *_identity(record)) for record in records):
             return records
@@ -216,7 +216,7 @@ class Reconciler:
             log.warning("export %s cannot be stopped: %s", record.id, error.detail)
 
     def _replaced(self, disk: Disk) -> DiskReplaced | None:
-        """What ends the exports of a disk whose name another one has by now. None also where nobody can tell."""
+        """What ends the exports of a disk whose name another one has by now. None also where that is unknown."""
         try:
             self._attachments.refuse_replaced(disk)
         except DiskReplaced as error:
@@ -373,7 +373,7 @@ class Reconciler:
         self._store.exports.rebase(record, left)  # last: from here on nothing shows that there was a reboot
 
     def _detach_unused(self, canonical_id: str) -> list[float]:
-        """Returns when to look again at a disk that nobody uses, if it is still attached by then."""
+        """Returns when to look again at an unused disk, if it is still attached by then."""
         now = self._clock.boottime()
         if (not_before := self._backoff.until(canonical_id)) > now:
             return [not_before]

@@ -32,7 +32,7 @@ _NAME_BYTES = 16
 
 
 def new_export_name() -> str:
-    """An NBD export name that nobody guesses: 128 random bits."""
+    """An unguessable NBD export name: 128 random bits."""
     return secrets.token_hex(_NAME_BYTES)
 
 

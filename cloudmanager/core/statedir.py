@@ -145,7 +145,7 @@ def _has_open(pid: int, wanted: os.stat_result) -> bool:
 def secure_store(file: Path) -> None:
     """Makes a SQLite store's file where it is missing, and it and what belongs to it private: it need not be in here.
 
-    Raises ConfigurationError. What cannot be looked at is left to who opens it, and says why that fails.
+    Raises ConfigurationError. A file that cannot be looked at is left to the code that opens it and reports why.
     """
     with suppress(OSError):
         with suppress(FileExistsError):

@@ -30,11 +30,11 @@ class WorkQueue:
                 self._due[key] = when
                 heapq.heappush(self._order, (when, key))
                 self._forget_superseded()
-            # Also when it was asked for earlier: after a suspend a waiting thread may have overslept that.
+            # Also when it was due earlier: after a suspend a waiting thread may have missed that.
             self._changed.notify()
 
     def take(self) -> str | None:
-        """Waits for a key that is due and that nobody works on. None when the queue is closed."""
+        """Waits for a key that is due and not being worked on. None when the queue is closed."""
         with self._changed:
             while not self._closed:
                 key, wait = self._next()
@@ -64,7 +64,7 @@ class WorkQueue:
             self._changed.notify_all()
 
     def _forget_superseded(self) -> None:
-        """What was put for a far time and asked for again before it would otherwise stay until then."""
+        """Drops entries for a far time whose key was put again for an earlier one."""
         if len(self._order) > 2 * len(self._due) + _FEW:
             self._order = [(when, key) for key, when in self._due.items()]
             heapq.heapify(self._order)

@@ -8,7 +8,7 @@ decision makes it safe:
    drivers look at the start too. A polyglot (a qcow2 header in the system area of an ISO 9660 image) is therefore
    the container, and its references are refused like any other's.
 2. A complete, consistent footer makes a fixed VHD or a dmg. One that contradicts the file's size is only bytes in a
-   raw disk's last sector, which whoever wrote to that disk could put there; raw is then right and always safe.
+   raw disk's last sector, which any writer of that disk could put there; raw is then right and always safe.
 3. What `recognise` knows to be no disk is refused: archives, compressed files, evidence containers, documents.
 4. Everything else is raw: partition tables, file systems, LUKS, ISO images and noise. QEMU's raw driver interprets
    nothing.

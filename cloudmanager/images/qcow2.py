@@ -24,7 +24,7 @@ _MAX_L1_BYTES = 32 * 1024 * 1024
 _MAX_REFCOUNT_TABLE_BYTES = 8 * 1024 * 1024
 _MAX_EXTENSIONS_BYTES = 64 * 1024
 _MAX_SNAPSHOTS = 8192
-"""QEMU has eight times as many at the most, and reads each with several requests when it opens an image: for 10 s."""
+"""QEMU allows eight times as many, and reads each with several requests when it opens an image: for 10 s."""
 _MAX_BITMAPS_BYTES = 256 * 1024 * 1024
 """In QEMU's memory: it loads all persistent bitmaps when it opens an image."""
 _MAX_ZSTD_WINDOW = 8 * 1024 * 1024

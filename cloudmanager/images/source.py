@@ -70,7 +70,7 @@ class Source:
         if length > largest:
             raise UnreasonableImage(
                 f"The image's {what} claims {length} bytes, more than that of any real disk. It is damaged, or made to "
-                "exhaust whoever reads it."
+                "exhaust its reader."
             )
 
     def pieces(self, ranges: Iterable[tuple[int, int]], seconds: float = TIME_LIMIT_SECONDS) -> Iterator[Piece]:

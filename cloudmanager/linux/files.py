@@ -24,7 +24,7 @@ _BTIME_OFFSET = 80
 
 
 def write_whole(path: Path, content: str | bytes, *, is_durable: bool = True) -> None:
-    """The file has its old content or the new one; nobody but its owner may read it. Raises OSError.
+    """The file has its old content or the new one; only its owner may read it. Raises OSError.
 
     `is_durable`: also after a power loss, as in `replacing`.
     """

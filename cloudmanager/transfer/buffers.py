@@ -40,12 +40,5 @@ def is_zero(address: int, length: int) -> bool:
 
 def parts(buffer: Buffer, extent: Extent) -> Iterator[Extent]:
     """The extent whose bytes the buffer holds, cut where zeros begin and end."""
-    return merged(
-        Extent(extent.offset + at, length, is_zero(buffer.address + at, length))
-        for at, length in _grains(extent.length)
-    )
-
-
-def _grains(length: int) -> Iterator[tuple[int, int]]:
-    for at in range(0, length, ZERO_GRAIN_BYTES):
-        yield at, min(ZERO_GRAIN_BYTES, length - at)
+    grains = ((at, min(ZERO_GRAIN_BYTES, extent.length - at)) for at in range(0, extent.length, ZERO_GRAIN_BYTES))
+    return merged(Extent(extent.offset + at, length, is_zero(buffer.address + at, length)) for at, length in grains)

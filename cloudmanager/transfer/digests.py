@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = PIECE_BYTES
 DIGEST_BYTES = 16
-"""Of SHA-256, which processors have instructions for, and which nobody can forge at half its length either."""
+"""Of SHA-256, which processors have instructions for; half its length cannot be forged either."""
 _ZERO = bytes(DIGEST_BYTES)
 
 

@@ -42,7 +42,7 @@ class Frame:
 
 
 class BadFrame(ValueError):
-    """What was received is no frame. The words say why."""
+    """What was received is no frame. The message says why."""
 
 
 class Unpacker:

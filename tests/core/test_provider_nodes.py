@@ -100,7 +100,7 @@ def test_a_provider_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
     assert provider_nodes.of("two").node == Node("librarian")
     error = provider_nodes.of("one").error
     assert error is not None
-    assert "has not said yet" in error.detail
+    assert "has not answered yet" in error.detail
     outage.over.set()
     eventually(lambda: provider_nodes.of("one").node)
     provider_nodes.close()

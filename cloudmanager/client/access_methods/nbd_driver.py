@@ -10,7 +10,6 @@ race, too: the driver gives a device to the thread whose first socket it takes, 
 import errno
 import fcntl
 import os
-import re
 import signal
 import socket
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from cloudmanager.client.access_methods import nbd_queues
 from cloudmanager.client.access_methods.errors import AccessFailed
+from cloudmanager.confined import kernel
 from cloudmanager.linux import block
 from cloudmanager.transfer.negotiation import FLAG_READ_ONLY
 
@@ -35,7 +35,6 @@ _DISCONNECT = 0xAB08
 _SET_TIMEOUT = 0xAB09
 _SET_FLAGS = 0xAB0A
 
-_CAP_SYS_ADMIN = 21  # linux/capability.h
 _LOOK_SECONDS = 0.01
 _CLEAR_SECONDS = 2.0
 
@@ -222,9 +221,7 @@ def _seems_free(path: Path) -> bool:
 
 
 def _may_administer() -> bool:
-    status = Path("/proc/self/status").read_text()
-    effective = re.search(r"^CapEff:\s+([0-9a-f]+)$", status, re.MULTILINE)
-    return effective is not None and bool(int(effective[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return bool(kernel.effective_capabilities() >> kernel.CAP_SYS_ADMIN & 1)
 
 
 def _clear(descriptor: int, path: Path) -> None:

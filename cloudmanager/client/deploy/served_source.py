@@ -25,7 +25,7 @@ from cloudmanager.confined import (
     Unconfinable,
     executable,
 )
-from cloudmanager.confined.qemu_nbd import Node, arguments
+from cloudmanager.confined.qemu_nbd import BlockNode, arguments
 from cloudmanager.images import Image
 from cloudmanager.transfer.libnbd import Timeouts
 
@@ -89,7 +89,7 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
 def _command(image: Image, confinement: Confinement, descriptor: int, title: str) -> list[str]:
     """Raises Unconfinable."""
     filename = confinement.show(descriptor, title)
-    node = Node(filename, image.format, driver_options=image.driver_options, size_bytes=image.size_bytes)
+    node = BlockNode(filename, image.format, driver_options=image.driver_options, size_bytes=image.size_bytes)
     return [executable("qemu-nbd", "qemu-utils"), *arguments(_NAME, READERS, [node], read_only=True)]
 
 

@@ -35,7 +35,7 @@ class Fault:
     seen: str
     advice: str
     is_of_time: bool = False
-    """It came by itself: nobody has changed a file."""
+    """It came with time: no file was changed."""
     is_of_some: bool = False
     """Servers start with it, and serve clients that verify less."""
 

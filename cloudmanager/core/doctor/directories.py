@@ -57,7 +57,7 @@ def _check_locks(settings: Settings) -> Finding:
         return Finding(
             LOCKS, Severity.PROBLEM, error.detail, "Every service of this machine has the same [server] lock_dir."
         )
-    return Finding(LOCKS, Severity.OK, f"{path} is for the services of this machine, and for nobody else to write")
+    return Finding(LOCKS, Severity.OK, f"{path} can be written only by the services of this machine")
 
 
 def _nearest(path: Path) -> Path:

@@ -4,9 +4,9 @@ import os
 import platform
 import pwd
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from cloudmanager.confined import Process
+from cloudmanager.confined.kernel import effective_capabilities
 from cloudmanager.core.model import Finding, Severity
 
 _OWN_NODE = "device nodes that a read-only export cannot write to"
@@ -30,7 +30,7 @@ def check_privileges() -> Finding:
             f"{_user_name()}, not root: image files that this user can read can be exported",
             "Block devices and cloud disks need root.",
         )
-    effective = _effective_capabilities()
+    effective = effective_capabilities()
     lacking = [f"{name} ({use})" for name, (bit, use) in CAPABILITIES.items() if not effective >> bit & 1]
     if lacking:
         advice = "Give root these capabilities; compose.yaml shows how, for a container."
@@ -43,11 +43,6 @@ def _user_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return f"uid {os.geteuid()}"
-
-
-def _effective_capabilities() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
 
 
 NEWER = "Linux 5.6 or newer is needed, with this system call allowed (in a container: by its seccomp profile)."

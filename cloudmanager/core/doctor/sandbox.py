@@ -62,7 +62,7 @@ def _try(spawner: Spawner) -> Finding:
 def _try_to_hold(spawner: Spawner) -> Finding:
     try:
         with _held(spawner):
-            return Finding(HOLDING, Severity.OK, "a server answers nobody before its open files are proved")
+            return Finding(HOLDING, Severity.OK, "a server answers no client before its open files are verified")
     except (Unconfinable, _NotStarted) as error:
         return Finding(HOLDING, Severity.PROBLEM, "does not work: no export can be served", str(error))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from cloudmanager.confined.qemu_nbd import Node
+from cloudmanager.confined.qemu_nbd import BlockNode
 from cloudmanager.core.model import Access, Device
 from cloudmanager.core.settings import NbdSettings
 from cloudmanager.linux.block import SECTOR_BYTES
@@ -44,7 +44,7 @@ def scratch_file(directory: Path) -> Path:
 
 
 class Engine(ABC):
-    """One such program. All else is the same whoever serves: listener, sandbox, limits, adoption."""
+    """One such program. Listener, sandbox, limits and adoption are the same for all."""
 
     program: ClassVar[str]
     package: ClassVar[str]
@@ -69,7 +69,7 @@ class Engine(ABC):
         """A client beyond the connection slots is accepted, and greeted when one is free."""
 
     @abstractmethod
-    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[BlockNode], keys: str) -> list[str]:
         """Its command line, without the program.
 
         `nodes`: what it opens, each reads through the next one. `keys`: where it sees its directory of a key or

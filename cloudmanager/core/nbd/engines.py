@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 from cloudmanager.confined import Unconfinable, executable, qemu_nbd
-from cloudmanager.confined.qemu_nbd import Node
+from cloudmanager.confined.qemu_nbd import BlockNode
 from cloudmanager.core.errors import ImageError
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import tls
@@ -32,7 +32,7 @@ _ENOUGH_SLOTS = 32
 _MOST_THREADS = 16
 """Of one connection; nbdkit's own choice."""
 _NBDKIT_THREADS = 160
-"""Of all connections together, well below the limit of a server (`startup.THREADS_PER_SERVER`): who is turned away has
+"""Of all connections together, well below the limit of a server (`startup.THREADS_PER_SERVER`): a refused client has
 one too, for a moment."""
 _LEAST_MEMORY_BYTES = 2**30
 """It reserves some 200 MiB, and 2 MiB for each thread, and does not survive it when it gets no more."""
@@ -57,7 +57,7 @@ class QemuNbd(Engine):
     def name_option(self, name: str) -> str:
         return f"{qemu_nbd.EXPORT_NAME}{name}"
 
-    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[BlockNode], keys: str) -> list[str]:
         options = ["--persistent", *(tls.qemu_arguments(settings, keys) if keys else [])]
         read_only = spec.access is Access.READ_ONLY
         try:
@@ -80,7 +80,7 @@ class Nbdkit(Engine):
     def name_option(self, name: str) -> str:
         return f"exportname={name}"
 
-    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[Node], keys: str) -> list[str]:
+    def arguments(self, spec: ServerSpec, settings: NbdSettings, nodes: Sequence[BlockNode], keys: str) -> list[str]:
         """The outermost filter comes first. `offset` shows so many bytes, and opens nothing that has become shorter.
 
         Without keys the name is not listed to clients.

@@ -1,4 +1,4 @@
-"""Whether a server that lives also works: one that was stopped, or that hangs, ends no connection and answers nobody.
+"""Whether a server that lives also works: one that was stopped, or that hangs, ends no connection and sends no answer.
 
 It is not connected to: that would take a connection slot from its clients, and a connection that waits proves nothing
 while all slots are taken. The kernel knows enough. A server hangs when clients wait in its queue and its main loop,
@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Hang:
-    """How a server is that answers nobody."""
+    """The state of a server that answers no client."""
 
     state: str
     seconds: float

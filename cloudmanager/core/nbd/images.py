@@ -24,7 +24,7 @@ class Image:
     status: os.stat_result
     is_writable: bool
     is_exclusive: bool
-    """A block device that nobody else can open exclusively or mount while the descriptor is open."""
+    """A block device that no other program can open exclusively or mount while the descriptor is open."""
     uses_page_cache: bool
 
     def close(self) -> None:

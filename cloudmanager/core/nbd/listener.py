@@ -34,14 +34,14 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to reac
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class ListenAddress:
     """An address to listen on, resolved."""
 
     family: socket.AddressFamily
     host: str
 
     @classmethod
-    def resolve(cls, host: str) -> "Endpoint":
+    def resolve(cls, host: str) -> "ListenAddress":
         """Raises ServerFailed for a name that no address is known of."""
         try:
             family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
@@ -84,7 +84,7 @@ class Ports:
         self._next = random.randrange(len(self._ports))  # noqa: S311 - spreads, keeps no secret
         self._lock = threading.Lock()
 
-    def listen(self, endpoint: Endpoint, port: int | None) -> socket.socket:
+    def listen(self, endpoint: ListenAddress, port: int | None) -> socket.socket:
         """On this port, or on the next free one. Raises PortsExhausted, ResourcesExhausted, ServerFailed."""
         for candidate in self._candidates() if port is None else [port]:
             try:
@@ -92,7 +92,10 @@ class Ports:
             except OSError as error:
                 raise_exhausted(error)
                 if error.errno != errno.EADDRINUSE:
-                    raise _cannot_listen(endpoint, candidate, error) from error
+                    raise ServerFailed(
+                        f"Cannot listen on {endpoint.host} port {candidate}: {error.strerror}. Look at listen and "
+                        "ports in [nbd]."
+                    ) from error
         if port is not None:
             raise PortsExhausted(f"Port {port} of this export is used by another program; it is tried again.")
         raise PortsExhausted(
@@ -105,12 +108,6 @@ class Ports:
                 port = self._ports[self._next]
                 self._next = (self._next + 1) % len(self._ports)
             yield port
-
-
-def _cannot_listen(endpoint: Endpoint, port: int, error: OSError) -> ServerFailed:
-    return ServerFailed(
-        f"Cannot listen on {endpoint.host} port {port}: {error.strerror}. Look at listen and ports in [nbd]."
-    )
 
 
 def reachable_address(listener: socket.socket) -> tuple[str, int]:
@@ -180,7 +177,7 @@ def listening_on(server: Process, port: int) -> int | None:
 
 
 def listening_inodes(port: int) -> set[int]:
-    """The sockets that listen on a port, whoever has them.
+    """The sockets that listen on a port, of any process.
 
     From /proc/net/tcp, whose fields are described in the kernel's proc_net_tcp.rst; 0A is the state LISTEN.
     """

@@ -29,7 +29,7 @@ class Running:
     ) -> None:
         """`claims` are exclusive opens of its devices; they last until it is closed.
 
-        One that is not proven was found, and nobody has seen yet that it serves what it should.
+        One that is not proven was found by its name, and not verified yet.
         """
         self.record = record
         self.is_proven = is_proven

@@ -23,7 +23,7 @@ from cloudmanager.core.nbd.engine import ServerSpec
 from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import WrongSize
 from cloudmanager.core.nbd.images import chain
-from cloudmanager.core.nbd.listener import Endpoint, Ports
+from cloudmanager.core.nbd.listener import ListenAddress, Ports
 from cloudmanager.core.nbd.running import Running
 from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
@@ -49,7 +49,7 @@ class _Entry:
     running: Running | None = None
     """Also a dead one, until it is replaced or stopped: it holds the claim on a device."""
     turn: threading.Lock = field(default_factory=threading.Lock)
-    """Held by whoever starts, adopts or stops."""
+    """Held while a server is started, adopted or stopped."""
 
     @property
     def is_empty(self) -> bool:
@@ -79,7 +79,7 @@ class Servers:
     ) -> None:
         """`directory` gets a private directory for each export. Without `locks` there is no other service.
 
-        `on_exit` is called with the id of an export whose qemu-nbd ended though nobody stopped it, from the watcher's
+        `on_exit` is called with the id of an export whose qemu-nbd ended without being stopped, from the watcher's
         thread: it should return soon.
         """
         self._settings = settings
@@ -124,7 +124,11 @@ class Servers:
                 entry.running = None
             self._retire(entry)
             with self._locks.held(_locks(spec)) if self._locks else nullcontext(()) as locks:
-                running = self._startup(spec, self._listen(entry, spec.port), locks).run()
+                directory, listening = self._directory / spec.export_id, self._listen(entry, spec.port)
+                startup = Startup(
+                    spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner, locks
+                )
+                running = startup.run()
             self._keep(spec.export_id, entry, running)
             return running.record
 
@@ -139,7 +143,7 @@ class Servers:
         """Takes over the server of an earlier daemon. None: no server of this export is alive.
 
         `process` is what was stored; a server whose record was not stored, or not in time, is found by its name, and
-        has to prove itself when it is next asked for (`start`).
+        is verified at the next `start`.
         `claims` are as those of its specification: a server of an earlier version has no locks of its own.
         A listener that this user may not take back stays with the server: `refuse_clients` has no effect then.
         """
@@ -184,7 +188,7 @@ class Servers:
         return 0 if running is None else running.client_count()
 
     def check_responsive(self, export_id: str, *, has_device: bool) -> str | None:
-        """What is wrong with a living server that answers nobody, for a person; None when nothing is.
+        """A message about a living server that answers no client; None when it does not hang.
 
         A stopped server is sent SIGCONT, which costs no client anything. One that hangs for
         `start_timeout_seconds` is killed, and so replaced, if it cannot be waiting for its disk: that is known of a
@@ -202,9 +206,9 @@ class Servers:
             running.send(signal.SIGCONT)
             message = f"{who} was stopped by a signal. It was sent SIGCONT."
         elif not (has_device and hang.is_asleep):
-            message = f"{who} answers nobody: {hang.reason}. It is left alone; if it is killed it is replaced."
+            message = f"{who} answers no client: {hang.reason}. It is left alone; if it is killed it is replaced."
         else:
-            message = f"{who} answers nobody: {hang.reason}. It is replaced if that goes on."
+            message = f"{who} answers no client: {hang.reason}. It is replaced if that goes on."
             if hang.seconds >= self._settings.start_timeout_seconds:
                 running.send(signal.SIGKILL)
         return message
@@ -233,7 +237,7 @@ class Servers:
             _delete(self._directory / export_id)
 
     def sweep(self, export_id: str) -> None:
-        """As `stop`, for an export that nobody knows any more: its server is found by the name in its directory."""
+        """As `stop`, for an export that the store does not know: its server is found by the name in its directory."""
         if name := adoption.left_name(self._directory / export_id):
             adoption.end_by_name(name, _STOP_SECONDS)
         self.stop(export_id)
@@ -256,7 +260,7 @@ class Servers:
         kind = self.tls(export_id)
         if kind is Tls.X509:
             raise TransferUnavailable("The export asks for a client's certificate, which the service has not. Use NBD.")
-        host, port = listener.reachable(Endpoint.resolve(self._settings.listen).host, port)
+        host, port = listener.reachable(ListenAddress.resolve(self._settings.listen).host, port)
         scheme = "nbd" if kind is Tls.OFF else "nbds"
         uri = f"{scheme}://{written(host)}:{port}/{name}"
         return Transfer(LocalAddress(uri, self.credentials(export_id)))
@@ -297,13 +301,13 @@ class Servers:
             return entry.listener
         with self._admission:
             self._refuse_beyond_limit(entry)
-            entry.listener = self._ports.listen(Endpoint.resolve(self._settings.listen), port)
+            entry.listener = self._ports.listen(ListenAddress.resolve(self._settings.listen), port)
             listener.give_up_vanished(entry.listener, self._settings.client_timeout_seconds)
             entry.port = entry.listener.getsockname()[1]
         return entry.listener
 
     def _refuse_beyond_limit(self, wanting: _Entry) -> None:
-        """Before files run out: then nothing could be looked at, and nobody be answered. Raises ResourcesExhausted."""
+        """Before files run out: then no disk can be looked at and no request answered. Raises ResourcesExhausted."""
         capacity = self.capacity
         with self._lock:
             others = sum(not entry.is_empty for entry in self._entries.values() if entry is not wanting)
@@ -314,13 +318,9 @@ class Servers:
                 retry_after=RETRY_SECONDS,
             )
 
-    def _startup(self, spec: ServerSpec, listening: socket.socket, locks: tuple[int, ...]) -> Startup:
-        directory = self._directory / spec.export_id
-        return Startup(spec, self._settings, directory, self._scratch_limit_bytes, listening, self._spawner, locks)
-
     def _proves(self, spec: ServerSpec, entry: _Entry, running: Running) -> bool:
         """Whether a server that was found serves what it should."""
-        address = listener.reachable(Endpoint.resolve(self._settings.listen).host, entry.port)
+        address = listener.reachable(ListenAddress.resolve(self._settings.listen).host, entry.port)
         directory = self._directory / spec.export_id
         proof = Proof(spec, self._settings, directory, address, running.record.listener_inode)
         deadline = time.monotonic() + self._settings.start_timeout_seconds

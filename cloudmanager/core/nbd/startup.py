@@ -95,7 +95,7 @@ class Proof:
 
 _TLS = "tls"
 FILES_PER_SERVER = 256
-"""Connections (64 at the most), the images of a chain (32), keys, and what QEMU opens for itself."""
+"""At most 64 connections, the images of a chain (32), keys, and what QEMU opens for itself."""
 THREADS_PER_SERVER = 256
 """QEMU's pool has up to 64, beside a few others; nbdkit has up to 160 (`engines`)."""
 
@@ -164,7 +164,7 @@ class Startup:
     def _command(self, opened: tuple[Image, ...], confinement: Confinement, engine: Engine) -> list[str]:
         keys = self._tls(confinement)
         nodes = [*self._overlay(confinement), *self._disk(opened, confinement)]
-        if not engine.can_be_held:  # it opens a device by its number: nobody else is given that meanwhile
+        if not engine.can_be_held:  # it opens a device by its number: keep that from being reused
             for image in opened:
                 if image.device.is_block:
                     confinement.keep(image.fd)
@@ -172,7 +172,7 @@ class Startup:
         confinement.environment.update(engine.environment(keys))
         return [program, *engine.arguments(self.spec, self.settings, nodes, keys)]
 
-    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[qemu_nbd.Node]:
+    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[qemu_nbd.BlockNode]:
         """The disk itself has the advertised size; its backing images may have any."""
         top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
@@ -185,14 +185,14 @@ class Startup:
             return ""
         return _show_own(confinement, directory, os.O_RDONLY | os.O_DIRECTORY)
 
-    def _overlay(self, confinement: Confinement) -> list[qemu_nbd.Node]:
+    def _overlay(self, confinement: Confinement) -> list[qemu_nbd.BlockNode]:
         """A scratch export's; what an earlier server of the export has written is kept."""
         if not self._is_scratch:
             return []
         if not self._has_overlay():
             scratch.create_overlay(self._scratch, self.spec.size_bytes)
         name = _show_own(confinement, self._scratch, os.O_RDWR)
-        return [qemu_nbd.Node(name, "qcow2", is_writable=True, is_disposable=True)]
+        return [qemu_nbd.BlockNode(name, "qcow2", is_writable=True, is_disposable=True)]
 
     def _has_overlay(self) -> bool:
         """One that was not advertised yet may be from before the disk has grown. Raises ServerFailed if one is gone."""
@@ -266,11 +266,11 @@ class Startup:
         return scratch_file(self.directory)
 
 
-def _node(image: Image, confinement: Confinement, number: int) -> qemu_nbd.Node:
+def _node(image: Image, confinement: Confinement, number: int) -> qemu_nbd.BlockNode:
     device = image.device
     if image.is_exclusive:
         confinement.keep(image.fd)
-    return qemu_nbd.Node(
+    return qemu_nbd.BlockNode(
         confinement.show(image.fd, device.path, is_writable=image.is_writable, name=image_name(number)),
         device.format,
         device.is_block,

@@ -18,7 +18,7 @@ MARK = "server-cert.pem"
 
 
 def copy_certificates(source: Path, host: str, directory: Path) -> None:
-    """What was checked is what the server reads, in its own directory, whoever owns the source.
+    """Copies what was checked into the server's own directory, so that it reads nothing else.
 
     Raises ServerFailed (retriable: files are renewed one by one), OSError.
     """

@@ -39,7 +39,7 @@ class LocalAddress:
 
 
 class Stopped(Exception):
-    """Nobody wants the transfer any more."""
+    """The transfer was cancelled."""
 
 
 class Transfer:

@@ -98,7 +98,7 @@ def _advice_for(url: URL) -> str:
 
 @contextmanager
 def _new_file(directory: Path, name: str) -> Iterator[Path]:
-    """Nobody else's, and gone at the end unless it was given another name."""
+    """Private, and deleted at the end unless it was renamed."""
     try:
         descriptor, made = tempfile.mkstemp(dir=directory, prefix=f".{name}.")
     except OSError as error:
@@ -117,12 +117,10 @@ def _copy(source: Path, copy: Path) -> None:
             there.backup(here)
         sqlite_file.make_single(copy)
     except sqlite3.Error as error:
-        raise _copy_fault(error, source, copy) from error
-
-
-def _copy_fault(error: sqlite3.Error, source: Path, copy: Path) -> StoreUnavailable:
-    fault = faults.of_sqlite(error, copy)
-    return faults.of_sqlite(error, source) if isinstance(fault, StoreDamaged | StoreLocked) else fault
+        fault = faults.of_sqlite(error, copy)
+        if isinstance(fault, StoreDamaged | StoreLocked):
+            fault = faults.of_sqlite(error, source)
+        raise fault from error
 
 
 def _require_consistent(path: Path, message: str) -> None:

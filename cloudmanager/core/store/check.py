@@ -156,7 +156,7 @@ def _export_mistakes(record: ExportRecord) -> Iterator[str]:
     if record.state is ExportState.READY and None in (record.server, record.port, record.size_bytes, record.format):
         yield f"export {record.id} is ready without a server"
     if record.state is ExportState.CLOSING and record.closing_boottime is None:
-        yield f"export {record.id} has been closing since nobody knows when"
+        yield f"export {record.id} has been closing without a known start"
     if record.state.is_over and record.server is not None:
         yield f"export {record.id} is {record.state} and has a server"
 

@@ -20,7 +20,7 @@ from cloudmanager.core.store.groupcommit import GroupCommit
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCKED_SECONDS = 5
-"""How long a write waits for another program's lock. It is answered after this and its turn at the most."""
+"""How long a write waits for another program's lock. It fails after this and its turn at the latest."""
 _CONNECT_SECONDS = 10
 _CACHE_KIB = 256
 """Of each connection to SQLite: what it does not keep is in the system's cache of files, once for all of them."""
@@ -133,7 +133,7 @@ class Database:
             self._file = sqlite_file.identity(self._path)
 
     def _refuse_moved(self) -> None:
-        """Open connections would go on with a file that nobody finds again, new ones would make an empty one."""
+        """Open connections would go on with a deleted file, new ones would make an empty one."""
         if self._path and self._file and sqlite_file.identity(self._path) != self._file:
             raise faults.moved(self._path)
 

@@ -1,4 +1,4 @@
-"""What an error of the database means for whoever runs the service."""
+"""What an error of the database means for the operator of the service."""
 
 import errno
 import sqlite3
@@ -16,7 +16,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fault(error: SQLAlchemyError, url: URL) -> StoreUnavailable:
-    """The error in our words, with what to do about it."""
+    """One of our errors for it, with what to do about it."""
     cause = getattr(error, "orig", None) or error
     message = str(cause).strip().splitlines()[0]
     if isinstance(cause, sqlite3.Error) and url.database:

@@ -1,8 +1,8 @@
 """Several writers' changes in one commit.
 
 SQLite has one writer at a time, and a commit that a power cut cannot undo waits for the disk: a millisecond, or a
-hundred on a busy one. Whoever has written while others wait for their turn leaves the commit to them, and the last of
-the row commits for all. Nobody gets a success before that.
+hundred on a busy one. A writer that has others waiting behind it leaves the commit to them, and the last one
+commits for all. No caller gets a success before that.
 """
 
 import sqlite3
@@ -118,7 +118,7 @@ class _Group:
 
     @contextmanager
     def share(self) -> Iterator[None]:
-        """Of one writer. The first needs no savepoint: there is nobody else's to keep."""
+        """Of one writer. The first needs no savepoint: there is no other write to keep."""
         try:
             with self.connection.begin_nested() if self.shares else nullcontext():
                 yield
@@ -129,7 +129,7 @@ class _Group:
         self.shares += 1
 
     def end(self) -> None:
-        """Commits, or undoes what is lost or nobody's."""
+        """Commits, or rolls back when the group has failed or is empty."""
         try:
             if self.shares and not self.is_lost:
                 self.connection.commit()

@@ -89,7 +89,7 @@ class MaintenanceTable:
 
 
 def pausing(provider: str) -> str:
-    """What is locked by who claims a disk of the provider, and by who pauses it."""
+    """The lock that a claim on the provider's disks holds shared, and a pause exclusively."""
     return f"provider {provider}"
 
 

@@ -61,7 +61,7 @@ class NodeTable:
         return None
 
     def renew_session(self, name: str, session: str, life_seconds: float) -> NodeHolder | None:
-        """Returns who has the name, if it is not the session's any more. Without a machine: nobody has it."""
+        """Returns the holder of the name if that is another session; one without a machine if the name is free."""
         with self._write() as connection:
             now = self._now(connection)
             renewed = connection.execute(

@@ -75,7 +75,7 @@ class Store:
             return exported.union(connection.execute(_ATTACHED, {"on_node": node}).scalars())
 
     def disks_with_work(self, node: str, boottime: float, is_served: Callable[[str], bool]) -> set[str]:
-        """Those of the active disks that need work: an export is not as it should be, or nobody needs the disk.
+        """Those of the active disks that need work: an export is not as it should be, or the disk has none.
 
         An export is as it should be that is ready, has not expired and is served. Of those, which may be a thousand, a
         few columns are read and no record is made.
@@ -111,7 +111,7 @@ class Store:
                 connection.execute(update(table).where(column == former).values({column.name: name}))
 
     def contents(self) -> Contents:
-        """Everything as of one moment, for whoever checks it."""
+        """Everything as of one moment, for a check."""
         with self._database.snapshot() as connection:
             exports = connection.execute(select(schema.exports).order_by(schema.exports.c.id)).mappings().all()
             attachments = connection.execute(select(schema.attachments)).mappings().all()

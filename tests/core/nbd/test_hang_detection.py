@@ -131,7 +131,7 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
             patched.setattr(place, "running", running)
             patched.setattr(place, "listener", listener)
             words = eventually(lambda: exporter.servers.check_responsive(served.id, has_device=has_device))
-            assert "answers nobody" in words
+            assert "answers no client" in words
             deadline = time.monotonic() + 2
             while time.monotonic() < deadline and running.is_alive:
                 exporter.servers.check_responsive(served.id, has_device=has_device)
