@@ -210,7 +210,7 @@ class Attachments:
         self._store.attachments.forget(record)
 
     def _disown(self, record: AttachmentRecord) -> None:
-        """A provider whose `locate` distinguishes the two disks does so in `detach`: it removes the rest of the old one."""
+        """`detach` removes the rest of the old disk if `locate` distinguishes the two: then `detach` does, too."""
         disk = record.plan.disk
         log.warning("%s was replaced: what has its name now is not detached", disk.id)
         provider = self._plugins[disk.id.provider]

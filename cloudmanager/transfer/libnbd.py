@@ -130,7 +130,7 @@ class Address(Protocol):
 
 
 class Missing(Exception):
-    """The library is not installed; the words say which package has it."""
+    """The library is not installed; the message says which package has it."""
 
 
 class Lost(Exception):
@@ -150,9 +150,9 @@ def _library() -> ctypes.CDLL:
 class Failure(Exception):
     """A request was answered with an error; the connection still works."""
 
-    def __init__(self, words: str, number: int) -> None:
-        super().__init__(words)
-        self.words = words
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.message = message
         self.errno = number
 
 
@@ -293,8 +293,8 @@ class Connection:
                 while not self._library.nbd_aio_is_ready(self._handle):
                     self._poll(deadline)
             except (Failure, OSError, ValueError) as error:
-                words = error.words if isinstance(error, Failure) else str(error)
-                raise self.lost(f"The NBD server cannot be reached: {words}.") from None
+                message = error.message if isinstance(error, Failure) else str(error)
+                raise self.lost(f"The NBD server cannot be reached: {message}.") from None
 
     def _start(self, address: Address, deadline: float) -> None:
         """Begins to connect. An IPv6 address goes another way than by its URI: libnbd would ask a TLS server for it as
@@ -336,11 +336,11 @@ class Connection:
         return result
 
     def _error(self) -> Exception:
-        words = (self._library.nbd_get_error() or b"an unknown error").decode(errors="replace")
+        message = (self._library.nbd_get_error() or b"an unknown error").decode(errors="replace")
         number: int = self._library.nbd_get_errno()
         if self._library.nbd_aio_is_dead(self._handle) or self._library.nbd_aio_is_closed(self._handle):
-            return self.lost(f"The connection to the NBD server ended: {words}.")
-        return Failure(words, number)
+            return self.lost(f"The connection to the NBD server ended: {message}.")
+        return Failure(message, number)
 
     def _close(self) -> None:
         if self._handle is not None:

@@ -253,7 +253,7 @@ def _reading(extent: Extent) -> Iterator[None]:
     except Failure as failure:
         if failure.errno == errno.EIO:
             raise UnreadableRange.of(extent.offset, extent.length, os.strerror(errno.EIO)) from None
-        raise SourceError(f"The server cannot read: {failure.words}.") from None
+        raise SourceError(f"The server cannot read: {failure.message}.") from None
 
 
 @contextmanager
@@ -261,4 +261,4 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except Failure as failure:
-        raise TargetError(f"The target cannot be written: {failure.words}.") from None
+        raise TargetError(f"The target cannot be written: {failure.message}.") from None

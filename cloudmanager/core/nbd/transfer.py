@@ -95,7 +95,7 @@ class Transfer:
             return digest(NbdReader(self._connection), extent, free, self._check)
         except Failure as failure:
             raise TransferFailed(
-                f"Bytes {extent.offset} to {extent.end - 1} cannot all be read: {failure.words}. The disk may have a "
+                f"Bytes {extent.offset} to {extent.end - 1} cannot all be read: {failure.message}. The disk may have a "
                 "bad sector there."
             ) from failure
 
@@ -122,7 +122,7 @@ class Transfer:
                     retriable=True,
                 ) from error
             except Failure as failure:
-                raise TransferFailed(f"The export's server refused: {failure.words}.") from failure
+                raise TransferFailed(f"The export's server refused: {failure.message}.") from failure
 
     def _check(self) -> None:
         if self._is_stopped.is_set():
