@@ -18,7 +18,8 @@ from cloudmanager.core.nodeidentity import NodeIdentity
 from cloudmanager.core.records import NodeHolder
 from cloudmanager.core.store import Store
 
-LIFE_SECONDS = 30.0
+SESSION_SECONDS = 30.0
+"""After its last heartbeat; then another service may take the name."""
 HEARTBEAT_SECONDS = 10.0
 RETRY_SECONDS = 1.0
 """After a heartbeat that the store did not take."""
@@ -29,7 +30,18 @@ log = logging.getLogger(__name__)
 class NodeSession:
     """This service's. Thread-safe."""
 
-    def __init__(self, node: str, identity: NodeIdentity, store: Store, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: str,
+        identity: NodeIdentity,
+        store: Store,
+        clock: Clock,
+        *,
+        session_seconds: float = SESSION_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self.session_seconds = session_seconds
+        self._heartbeat_seconds = heartbeat_seconds
         self._node = node
         self.identity = identity
         self._store = store
@@ -84,22 +96,24 @@ class NodeSession:
         try:
             self._store.nodes.end_session(self._node, self._session)
         except CloudManagerError as error:
-            log.warning("the name %s stays taken for up to %g s: %s", self._node, LIFE_SECONDS, error.detail)
+            log.warning("the name %s stays taken for up to %g s: %s", self._node, self.session_seconds, error.detail)
 
     def _take(self) -> NodeHolder | None:
         asked_at = self._clock.boottime()
         identity = self.identity
-        holder = self._store.nodes.begin_session(self._node, self._session, identity.id, identity.shown, LIFE_SECONDS)
+        holder = self._store.nodes.begin_session(
+            self._node, self._session, identity.id, identity.shown, self.session_seconds
+        )
         if holder is None:
-            self._valid_until = asked_at + LIFE_SECONDS
+            self._valid_until = asked_at + self.session_seconds
         return holder
 
     def _beat(self) -> None:
-        pause = HEARTBEAT_SECONDS
+        pause = self._heartbeat_seconds
         while not self._ending.wait(pause) and self._lost is None:
             try:
                 self._renew()
-                pause = HEARTBEAT_SECONDS
+                pause = self._heartbeat_seconds
             except CloudManagerError as error:
                 log.warning("the session of node %s was not renewed: %s", self._node, error.detail)
                 pause = RETRY_SECONDS
@@ -109,9 +123,9 @@ class NodeSession:
             if self._lost is not None:
                 return
             asked_at = self._clock.boottime()
-            holder = self._store.nodes.renew_session(self._node, self._session, LIFE_SECONDS)
+            holder = self._store.nodes.renew_session(self._node, self._session, self.session_seconds)
             if holder is None:
-                self._valid_until = asked_at + LIFE_SECONDS
+                self._valid_until = asked_at + self.session_seconds
                 return
             self._lost = _displaced(self._node, holder)
             log.error("%s", self._lost.detail)

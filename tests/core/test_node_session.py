@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from cloudmanager.core import nodesession
 from cloudmanager.core.errors import ConfigurationError, NodeDisplaced
 from cloudmanager.core.model import ExportState, Severity
 from cloudmanager.core.nodeidentity import Machine, NodeIdentity
-from cloudmanager.core.nodesession import NodeSession
+from cloudmanager.core.nodesession import SESSION_SECONDS, NodeSession
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.store import Store, schema
 from tests.core.bench import Bench, SettableClock, opened_bench
@@ -28,17 +27,29 @@ Begin = Callable[..., NodeSession]
 
 
 @pytest.fixture
-def begin(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+def begin(url: str) -> Iterator[Begin]:
     """`begin(identity, boot_id="…")` is a session of the name `here`, on a store of its own."""
-    monkeypatch.setattr(nodesession, "HEARTBEAT_SECONDS", 600)
     begun: list[NodeSession] = []
     stores: list[Store] = []
 
-    def make(identity: str, *, boot_id: str = "one boot", wait: Callable[[float], object] | None = None) -> NodeSession:
+    def make(
+        identity: str,
+        *,
+        boot_id: str = "one boot",
+        wait: Callable[[float], object] | None = None,
+        session_seconds: float = SESSION_SECONDS,
+    ) -> NodeSession:
         clock = SettableClock()
         clock.boot_id = boot_id
         stores.append(Store.open(url, clock))
-        session = NodeSession("here", NodeIdentity(identity, HERE), stores[-1], clock)
+        session = NodeSession(
+            "here",
+            NodeIdentity(identity, HERE),
+            stores[-1],
+            clock,
+            session_seconds=session_seconds,
+            heartbeat_seconds=600,
+        )
         session.begin(wait or (lambda _: pytest.fail("it waits")))
         begun.append(session)
         return session
@@ -69,27 +80,21 @@ def test_a_name_is_free_as_soon_as_its_service_has_ended(begin: Begin) -> None:
     begin("second").check()
 
 
-def test_a_name_is_free_when_its_service_has_not_been_seen_for_long_enough(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(nodesession, "LIFE_SECONDS", 0.0)
-        begin("first")
+def test_a_name_is_free_when_its_service_has_not_been_seen_for_long_enough(begin: Begin) -> None:
+    begin("first", session_seconds=0.0)
     begin("second").check()
 
 
-def test_the_name_of_a_service_that_lives_is_renewed(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodesession, "LIFE_SECONDS", 0.0)
-    first = begin("first")
-    monkeypatch.setattr(nodesession, "LIFE_SECONDS", 30.0)
+def test_the_name_of_a_service_that_lives_is_renewed(begin: Begin) -> None:
+    first = begin("first", session_seconds=0.0)
+    first.session_seconds = SESSION_SECONDS
     first.check()
     with pytest.raises(ConfigurationError):
         begin("second")
 
 
-def test_who_has_lost_the_name_is_told_by_whom_it_was_taken(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodesession, "LIFE_SECONDS", 0.0)
-    first = begin("first")
+def test_who_has_lost_the_name_is_told_by_whom_it_was_taken(begin: Begin) -> None:
+    first = begin("first", session_seconds=0.0)
     begin("second")
     with pytest.raises(NodeDisplaced, match=r"a cloudmanager on .* has it"):
         first.check()
@@ -105,12 +110,9 @@ def test_a_copy_of_the_whole_machine_is_refused_while_the_first_shows_a_sign_of_
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-def test_after_a_reboot_the_service_waits_for_the_end_of_its_own_session(
-    begin: Begin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nodesession, "LIFE_SECONDS", 1.0)
-    first = begin("first", boot_id="one boot")
-    begin("first", boot_id="another boot", wait=first._ending.wait).check()
+def test_after_a_reboot_the_service_waits_for_the_end_of_its_own_session(begin: Begin) -> None:
+    first = begin("first", boot_id="one boot", session_seconds=1.0)
+    begin("first", boot_id="another boot", session_seconds=1.0, wait=first._ending.wait).check()
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -276,7 +278,7 @@ def test_a_service_that_was_suspended_and_has_lost_its_name_does_nothing_any_mor
         export = bench.ready()
         bench.shelf.calls.clear()
         _take_name(bench)
-        bench.clock.ahead += nodesession.LIFE_SECONDS + 1  # as the clock is after a suspension
+        bench.clock.ahead += SESSION_SECONDS + 1  # as the clock is after a suspension
         with pytest.raises(NodeDisplaced):
             bench.manager.export("one:b.img", export.access, "bob")
         bench.manager._reconciler.converge = lambda _: pytest.fail("it converges")  # type: ignore[assignment,method-assign] # a trap
