@@ -107,6 +107,13 @@ def _refuse_promise(name: str, head: bytes) -> None:
             "damaged or truncated. If it is a raw image, name it .raw.",
             f"no {format_words.split(maxsplit=1)[1]}",
         )
+    other = names.format_without_mark(name)
+    if other:
+        raise NotADisk(
+            f"{name!a} is named like {other}, not like a disk. Take the image out of it first. If it is a raw image, "
+            "name it .raw.",
+            other,
+        )
 
 
 def _refuse_empty(source: Source) -> None:

@@ -19,7 +19,30 @@ _IMAGE_SUFFIXES = {
     ".avhdx": "a VHDX",
     ".e01": "an EWF container",
     ".ex01": "an EWF container",
+    ".aff": "an AFF container",
+    ".aff4": "an AFF4 container",
+    ".gz": "a gzip file",
+    ".tgz": "a gzip file",
+    ".bz2": "a bzip2 file",
+    ".xz": "an xz file",
+    ".zst": "a zstd file",
+    ".lz4": "an lz4 file",
+    ".lzma": "an lzma file",
+    ".tar": "a tar archive",
+    ".ova": "an OVA",
+    ".zip": "a zip archive",
+    ".7z": "a 7z archive",
+    ".rar": "a rar archive",
 }
+_WITHOUT_MARK = {
+    ".gpg": "an OpenPGP file",
+    ".pgp": "an OpenPGP file",
+    ".br": "a brotli file",
+    ".vbk": "a backup of Veeam",
+    ".vib": "a backup of Veeam",
+    ".tibx": "a backup of Acronis",
+}
+"""Whose bytes look like any others."""
 _DISK_MARKS = ((510, b"\x55\xaa"), (0, b"ER"), (1024, b"H+"), (1024, b"HX"), (1024, b"BD"), (32, b"NXSB"))
 """Of a master boot record, Apple's partition map, HFS+, HFSX, HFS and APFS."""
 _EXTENT_WORDS = "an extent of a VMDK, which has a descriptor in another file"
@@ -77,6 +100,11 @@ def other_format(name: str, head: bytes) -> str | None:
     if suffix == ".dmg" and not any(head[at:].startswith(mark) for at, mark in _DISK_MARKS):
         return "a dmg"
     return _IMAGE_SUFFIXES.get(suffix)
+
+
+def format_without_mark(name: str) -> str | None:
+    """What its name says to be no disk, and its bytes would not, if it is that."""
+    return _WITHOUT_MARK.get(PurePath(name).suffix.lower())
 
 
 def _is_later_segment(name: str) -> bool:

@@ -245,6 +245,13 @@ _DOCUMENTS = (
     (0, b"regf", "a registry hive"),
     (0, b"PAGEDU", "a Windows memory dump"),
     (0, b"EMiL", "a memory dump of LiME"),
+    (0, b"\xd2\xbe\xd2\xbe", "a suspended virtual machine of VMware"),
+    (0, b"age-encryption.org/v1\n", "a file that age has encrypted"),
+    (0, b"Salted__", "a file that openssl has encrypted"),
+    (0, b"-----BEGIN PGP", "an OpenPGP message"),
+    *((2, b"-lh%d-" % method, "an LHA archive") for method in (0, 5, 6, 7)),
+    (0, b"OggS\0", "a sound"),
+    (0, b"fLaC\0", "a sound"),
     (4, b"ftyp", "a video"),
     (0, b"\x1a\x45\xdf\xa3", "a video"),
 )

@@ -130,6 +130,11 @@ HEADS = {
     "PDF": (b"%PDF-1.7\n", Group.OTHER),
     "ELF": (b"\x7fELF\2\1\1", Group.OTHER),
     "SQLite": (b"SQLite format 3\0", Group.OTHER),
+    "age": (b"age-encryption.org/v1\n", Group.OTHER),
+    "openssl enc": (b"Salted__\1\2\3\4", Group.OTHER),
+    "PGP": (b"-----BEGIN PGP MESSAGE-----\n\xff", Group.OTHER),
+    "LHA": (b"\x22\x00-lh5-", Group.OTHER),
+    "VMware's memory": (b"\xd2\xbe\xd2\xbe\x08", Group.OTHER),
 }
 
 
@@ -260,7 +265,9 @@ def test_a_name_of_its_own_makes_a_piece_a_disk(tmp_path: Path) -> None:
     assert _is_disk(tmp_path / "first.raw")
 
 
-@pytest.mark.parametrize("suffix", [".vhd", ".vmdk", ".qcow2", ".vdi", ".vhdx", ".E01", ".dmg"])
+@pytest.mark.parametrize(
+    "suffix", [".vhd", ".vmdk", ".qcow2", ".vdi", ".vhdx", ".E01", ".dmg", ".gz", ".7z", ".gpg", ".br"]
+)
 def test_a_name_that_promises_a_format_is_not_that_of_a_raw_disk(suffix: str, tmp_path: Path) -> None:
     """A fixed VHD without its footer, say: nothing but the name tells that its end is missing."""
     _put(tmp_path, f"disk{suffix}")
