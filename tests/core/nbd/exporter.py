@@ -6,6 +6,7 @@ import os
 import queue
 import select
 import shutil
+import struct
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cloudmanager.core.nbd import Servers, ServerSpec, process
 from cloudmanager.core.records import ServerProcess, new_export_name
 from cloudmanager.core.settings import NbdSettings
 from tests.core.nbd.client import Client
+from tests.waiting import eventually
 
 MiB = 1024 * 1024
 PORTS = "23000-26999"
@@ -119,6 +121,18 @@ class Exporter:
         if not self._has_ended:
             self.stop_each()
         self.end()
+
+
+def connected(served: Served) -> Client:
+    """As soon as there is a place: nbdkit turns away who comes before, and the service's own handshake may hold one."""
+
+    def connect() -> Client | None:
+        try:
+            return served.connect()
+        except (ConnectionError, struct.error):
+            return None
+
+    return eventually(connect)
 
 
 def read_back(uri: str, target: Path) -> bytes:

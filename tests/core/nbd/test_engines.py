@@ -26,7 +26,7 @@ from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.libnbd import Connection, Failure, Timeouts
 from tests.bad_sector import damaged
 from tests.core.nbd.client import Client
-from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, device, read_back
+from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, connected, device, read_back
 from tests.loop_devices import attached, detach
 from tests.waiting import eventually
 
@@ -187,7 +187,7 @@ def test_with_nbdkit_a_client_beyond_the_limit_is_turned_away_until_there_is_a_p
 
     eventually(is_served)  # our own handshake may still hold a place
     with ExitStack() as stack:
-        client, *_ = [stack.enter_context(_first(served)) for _ in range(places)]
+        client, *_ = [stack.enter_context(connected(served)) for _ in range(places)]
         assert not is_served()
         assert len(client.read(0, 512)) == 512
     eventually(is_served)
@@ -252,16 +252,6 @@ def test_nbdkit_is_chosen_where_it_is_installed(
     exporter.stop_all()
     with pytest.raises(ServerFailed, match="install the package nbdkit"):
         make_exporter(engine="nbdkit").export(stable(raw))
-
-
-def _first(served: Served) -> Client:
-    def connect() -> Client | None:
-        try:
-            return served.connect()
-        except (ConnectionError, struct.error):
-            return None
-
-    return eventually(connect)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from cloudmanager.core.nbd.adoption import server_process
 from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hang, HangDetector, Sample
 from cloudmanager.core.nbd.running import Running
 from tests.core.nbd.client import READ
-from tests.core.nbd.exporter import Exporter, MiB, device, has_ended, read_back, status
+from tests.core.nbd.exporter import Exporter, MiB, connected, device, has_ended, read_back, status
 from tests.loop_devices import loop_device
 from tests.waiting import eventually
 
@@ -100,6 +101,44 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
         assert running._detector._first is None
         assert running.detect_hang(listener, slots=2) is None
         assert running._detector._first is not None  # else the look above would prove nothing
+
+
+def test_the_slots_are_those_that_a_server_was_started_with(make_exporter: Callable[..., Exporter], raw: Path) -> None:
+    """An earlier service had other settings; its clients that wait do not speak against its server."""
+    earlier = make_exporter(connections=1, engine="qemu-nbd")
+    served = earlier.export(device(raw))
+    earlier.end()
+    exporter = make_exporter(connections=32)
+    exporter.adopt(served, served.process)
+    listener = exporter.servers._entries[served.id].listener
+    running = exporter.servers._running(served.id)
+    assert listener
+    assert running
+    with served.connect(), served.queue_up():
+        eventually(lambda: hang_detection.queue_length(listener))
+        assert exporter.servers.check_responsive(served.id, has_device=True) is None
+        assert running._detector._first is None
+
+
+@pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")
+def test_a_client_that_waits_for_nbdkit_is_a_sign_that_it_hangs_though_all_slots_are_taken(
+    make_exporter: Callable[..., Exporter], raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts everybody, and turns away who is too many."""
+    exporter = make_exporter(connections=2, engine="nbdkit")
+    served = exporter.export(device(raw))
+    running = exporter.servers._running(served.id)
+    listener = exporter.servers._entries[served.id].listener
+    assert running
+    assert listener
+    with connected(served), connected(served):
+        os.kill(served.pid, signal.SIGSTOP)
+        with served.queue_up():
+            eventually(lambda: hang_detection.queue_length(listener))
+            assert running.detect_hang(listener, running.connection_slots()) == Hang("T", 0.0)
+            monkeypatch.setattr(hang_detection, "STOPPED", "none")  # as one that waits for something else
+            assert running.detect_hang(listener, running.connection_slots()) is None
+            assert running._detector._first is not None
 
 
 def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pytest.MonkeyPatch, raw: Path) -> None:
