@@ -70,9 +70,10 @@ class CloudManager:
     def export(
         self, disk: str, access: Access | str = Access.READ_ONLY, **options: Unpack[ExportOptions]
     ) -> ExportedDisk:
-        """`with manager.export("prod:evidence-7") as disk:` exports a disk for as long as the block lasts.
+        """Exports a disk while a block lasts: `with manager.export("prod:evidence-7") as disk:`.
 
-        It is renewed however long that is. The keywords are those of ExportOptions.
+        The export is renewed in the background and released at the end of the block. The keywords are those of
+        ExportOptions; an unknown one raises TypeError.
         """
         terms = terms_of(options, self._retry_seconds, interrupt=False)
         return ExportedDisk(self._connection, claim_request(disk, access, options), terms)
@@ -87,21 +88,28 @@ class CloudManager:
         note: str = "",
         idempotency_key: str | None = None,
     ) -> Export:
-        """Asks for an export and returns at once. Nobody renews or releases it but you: see `export`.
+        """Asks for an export and returns immediately; it may not be ready yet.
 
-        Asked again with the same key and the same request, the answer is the same export. Without a key, that holds for
-        the attempts of this call.
+        You renew and release it yourself; `export` does both for you.
+
+        The same `idempotency_key` with the same request returns the same export. Without a key this holds for
+        the retries of this call. Raises InvalidRequest, NotFound, Conflict, Refused.
         """
         options: ExportOptions = {"ttl_seconds": ttl_seconds, "holder": holder, "note": note}
         wanted = claim_request(disk, access, options, idempotency_key or calls.new_key())
         return self._connection.run(calls.claim(wanted, self._retry_seconds))
 
     def wait(self, export_id: str, timeout: float | None = None, on_progress: OnProgress | None = None) -> Export:
-        """The export once it is ready. Raises NotReadyInTime after `timeout` seconds, and why it failed or ended."""
+        """Waits until an export is ready and returns it.
+
+        `timeout` is in seconds; None waits until the service gives up. `on_progress` is called with each answer.
+        Raises NotReadyInTime, ExportLost if it ended, and the error for which it failed.
+        """
         export = self.get(export_id)
         return self._connection.run(claiming.until_ready(export, self._retry_seconds, timeout, on_progress))
 
     def get(self, export_id: str) -> Export:
+        """One export, with its credentials. Raises ExportNotFound."""
         return self._connection.run(calls.get(export_id, self._retry_seconds))
 
     def exports(
@@ -113,38 +121,58 @@ class CloudManager:
         states: Iterable[ExportState | str] = (),
         node: str = "",
     ) -> Iterator[Export]:
-        """Newest first, without credentials; with what has ended lately."""
+        """The exports, newest first and without credentials. Exports that ended recently are included.
+
+        Each argument narrows the list. Pages are requested as you iterate.
+        """
         return self._all(calls.exports(disk, holder, access, states, node))
 
     def renew(self, export_id: str, ttl_seconds: int | None = None) -> Export:
-        """Its life begins anew now. Raises ExportOver."""
+        """Extends an export: its time to live starts again now.
+
+        `ttl_seconds` sets a new one. Raises ExportOver, ExportNotFound.
+        """
         return self._connection.run(calls.renew(export_id, ttl_seconds, self._retry_seconds))
 
     def release(self, export_id: str) -> Export:
-        """Releasing again changes nothing. Raises ExportNotFound once it is forgotten."""
+        """Releases an export.
+
+        Releasing it again changes nothing. Raises ExportNotFound once the service has forgotten it.
+        """
         return self._connection.run(calls.release(export_id, self._retry_seconds))
 
-    # An operator's orders: who gives them and why is kept in the audit trail
+    # Maintenance: who acted and why is kept in the audit trail
 
     def force_release(self, export_id: str, *, by: str = "", reason: str = "") -> Export:
-        """Ends the export at once: its clients are cut off."""
+        """Ends an export immediately: its clients are disconnected.
+
+        `by` and `reason` go into the audit trail. Raises ExportNotFound.
+        """
         return self._connection.run(calls.force_release(export_id, by, reason, self._retry_seconds))
 
     def pause(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
-        """It makes no new exports (ProviderPaused). Those that it has go on."""
+        """Stops a provider from making new exports (ProviderPaused).
+
+        Its existing exports continue. Raises ProviderNotFound.
+        """
         return self._connection.run(calls.act_on_provider("pause", provider, by, reason, self._retry_seconds))
 
     def resume(self, provider: str, *, by: str = "", reason: str = "") -> Provider:
+        """Ends a pause. Raises ProviderNotFound."""
         return self._connection.run(calls.act_on_provider("resume", provider, by, reason, self._retry_seconds))
 
     def drain(self, node: str, *, by: str = "", reason: str = "") -> Node:
-        """It takes no new exports (NodeDraining). When nothing is left on it, its state is drained."""
+        """Stops a node from taking new exports (NodeDraining).
+
+        Its state is `drained` once nothing is left on it. Raises NodeNotFound.
+        """
         return self._connection.run(calls.act_on_node("drain", node, by, reason, self._retry_seconds))
 
     def undrain(self, node: str, *, by: str = "", reason: str = "") -> Node:
+        """Ends a drain. Raises NodeNotFound."""
         return self._connection.run(calls.act_on_node("undrain", node, by, reason, self._retry_seconds))
 
-    # What there is
+    # Lists and single records
 
     def disks(
         self,
@@ -155,28 +183,38 @@ class CloudManager:
         location: str = "",
         state: str = "",
     ) -> Iterator[Disk]:
-        """What the providers can see now. `text` is a part of the name, `state` the cloud's own word."""
+        """The disks that the providers can see now.
+
+        `text` is a part of the name, `labels` must all match, `location` is a zone or region, and `state` is the
+        cloud's own term. Pages are requested as you iterate.
+        """
         return self._all(calls.disks(text, provider, labels or {}, location, state))
 
     def disk(self, disk: str) -> Disk:
-        """What its provider says about it now."""
+        """What the provider of a disk says about it now. Raises InvalidDiskId, AmbiguousDisk, DiskNotFound."""
         return self._connection.run(calls.disk(disk, self._retry_seconds))
 
     def attachments(self) -> Iterator[Attachment]:
+        """The disks that are attached to nodes of the service, with their state and last error."""
         return self._all(calls.attachments())
 
     def providers(self) -> Iterator[Provider]:
+        """The configured providers, whether each works, and whether it is paused."""
         return self._all(calls.providers())
 
     def nodes(self) -> Iterator[Node]:
+        """The machines that share the store of the service, and whether each is drained."""
         return self._all(calls.nodes())
 
     def audit(self, *, export_id: str = "") -> Iterator[AuditEvent]:
-        """Newest first: who had which disk when."""
+        """The audit trail, newest first: which disk was exported to whom, and when."""
         return self._all(calls.audit(export_id))
 
     def health(self) -> Health:
-        """Whether it can serve now. Asked once: raises Unreachable right away."""
+        """Whether the service can serve requests now.
+
+        This is not retried: it raises Unreachable on the first failure.
+        """
         return self._connection.run(calls.health())
 
     def _all(self, wanted: ListRequest[Item]) -> Iterator[Item]:

@@ -183,266 +183,398 @@ class ServiceError(ClientError):
 
 
 class InvalidRequest(ServiceError):
+    """The request must be changed."""
+
     code = "invalid_request"
 
 
 class InvalidDiskId(InvalidRequest):
+    """The disk id has the wrong form."""
+
     code = "invalid_disk_id"
 
 
 class AmbiguousDisk(InvalidRequest):
+    """Several disks have the name; `detail` lists them."""
+
     code = "ambiguous_disk"
 
 
 class UnsupportedAccess(InvalidRequest):
+    """The disk cannot be exported with this access."""
+
     code = "unsupported_access"
 
 
 class IdempotencyMismatch(InvalidRequest):
+    """The idempotency key was used for a different request."""
+
     code = "idempotency_mismatch"
 
 
 class InvalidContent(InvalidRequest):
+    """Uploaded content has the wrong form."""
+
     code = "invalid_content"
 
 
 class MalformedRequest(InvalidRequest):
+    """The service could not decode the request."""
+
     code = "malformed_request"
 
 
 class MethodNotAllowed(InvalidRequest):
+    """The service is older or newer than this client."""
+
     code = "method_not_allowed"
 
 
 class RequestTooLarge(InvalidRequest):
+    """The request is longer than the service accepts."""
+
     code = "request_too_large"
 
 
 class UnsupportedMediaType(InvalidRequest):
+    """The service does not accept this media type."""
+
     code = "unsupported_media_type"
 
 
 class NotFound(ServiceError):
+    """The service does not know what the request names."""
+
     code = "not_found"
 
 
 class ProviderNotFound(NotFound):
+    """No provider of this name is configured."""
+
     code = "provider_not_found"
 
 
 class NodeNotFound(NotFound):
+    """No node of this name uses the store."""
+
     code = "node_not_found"
 
 
 class DiskNotFound(NotFound):
+    """The provider has no such disk."""
+
     code = "disk_not_found"
 
 
 class ExportNotFound(NotFound):
+    """The service does not know the export, or has forgotten it."""
+
     code = "export_not_found"
 
 
 class RouteNotFound(NotFound):
+    """The service is older or newer than this client."""
+
     code = "route_not_found"
 
 
 class Unauthorized(ServiceError):
+    """The token is missing or unknown."""
+
     code = "unauthorized"
 
 
 class HostRefused(ServiceError):
+    """The request used a host name that the service does not accept."""
+
     code = "host_refused"
 
 
 class OriginRefused(ServiceError):
+    """The request came from a web page of another origin."""
+
     code = "origin_refused"
 
 
 class Refused(ServiceError):
+    """A policy plugin refused the request."""
+
     code = "refused"
 
 
 class ProviderPaused(ServiceError):
+    """An operator has paused the provider."""
+
     code = "provider_paused"
 
 
 class NodeDraining(ServiceError):
+    """An operator drains the node."""
+
     code = "node_draining"
 
 
 class NodeDisplaced(ServiceError):
+    """Another service has taken over the name of the node."""
+
     code = "node_displaced"
 
 
 class ShuttingDown(ServiceError):
+    """The service is stopping; ask again when it runs."""
+
     code = "shutting_down"
 
 
 class Conflict(ServiceError):
+    """Another claim excludes this one; `holder` names its holder."""
+
     code = "conflict"
 
 
 class AccessConflict(Conflict):
+    """Another export excludes this access."""
+
     code = "access_conflict"
 
 
 class DiskInUse(Conflict):
+    """Something other than cloudmanager uses the disk."""
+
     code = "disk_in_use"
 
 
 class ForeignAttachment(Conflict):
+    """The attachment is not proved to be the work of the service, so it is never detached."""
+
     code = "foreign_attachment"
 
 
 class ExportNotReady(Conflict):
+    """The export must be ready for this request."""
+
     code = "export_not_ready"
 
 
 class ExportOver(Conflict):
+    """The export has ended and cannot be renewed: ask for a new one."""
+
     code = "export_over"
 
 
 class ImageError(ServiceError):
+    """The image cannot be exported."""
+
     code = "image_error"
 
 
 class CorruptImage(ImageError):
+    """The image is damaged."""
+
     code = "corrupt_image"
 
 
 class UnsafeImage(ImageError):
+    """The image refers to other files that it may not read."""
+
     code = "unsafe_image"
 
 
 class UnreasonableImage(ImageError):
+    """Opening the image would need more memory or time than the service allows."""
+
     code = "unreasonable_image"
 
 
 class NotADisk(ImageError):
+    """The file is not a disk image."""
+
     code = "not_a_disk"
 
 
 class EmptyImage(ImageError):
+    """The image has no bytes."""
+
     code = "empty_image"
 
 
 class CloudError(ServiceError):
+    """The cloud reported an error; `cloud_code` is the cloud's own code."""
+
     code = "cloud_error"
 
 
 class AccessDenied(CloudError):
+    """The cloud denied access: check the permissions of the service."""
+
     code = "access_denied"
 
 
 class AttachLimit(CloudError):
+    """The node cannot attach another disk."""
+
     code = "attach_limit"
 
 
 class WrongZone(CloudError):
+    """The disk is in another zone than the node."""
+
     code = "wrong_zone"
 
 
 class NameClash(CloudError):
+    """The cloud uses the name already."""
+
     code = "name_clash"
 
 
 class Throttled(CloudError):
+    """The cloud asks for fewer requests."""
+
     code = "throttled"
 
 
 class CloudUnavailable(CloudError):
+    """The cloud does not answer or is failing."""
+
     code = "cloud_unavailable"
 
 
 class ProviderFailure(CloudError):
+    """The provider failed in a way that it could not classify."""
+
     code = "provider_failure"
 
 
 class DeviceError(ServiceError):
+    """The device of an attached disk cannot be used."""
+
     code = "device_error"
 
 
 class DeviceNotReady(DeviceError):
+    """The device has not appeared yet."""
+
     code = "device_not_ready"
 
 
 class DeviceMismatch(DeviceError):
+    """The device is not the disk that was claimed."""
+
     code = "device_mismatch"
 
 
 class DiskReplaced(DeviceMismatch):
+    """A different disk has the name now: ask again to export that one."""
+
     code = "disk_replaced"
 
 
 class ServerError(ServiceError):
+    """The NBD server of the export has a problem."""
+
     code = "server_error"
 
 
 class ServerFailed(ServerError):
+    """The NBD server could not be started, or ended."""
+
     code = "server_failed"
 
 
 class SizeMismatch(ServerError):
+    """The NBD server serves another size than the disk has."""
+
     code = "size_mismatch"
 
 
 class PortsExhausted(ServerError):
+    """No port is free for another export."""
+
     code = "ports_exhausted"
 
 
 class TransferUnavailable(ServerError):
+    """The service does not transfer content itself: use NBD."""
+
     code = "transfer_unavailable"
 
 
 class TransferFailed(ServerError):
+    """The service could not transfer the content."""
+
     code = "transfer_failed"
 
 
 class ResourcesExhausted(ServiceError):
+    """The service has no more files, memory or processes."""
+
     code = "resources_exhausted"
 
 
 class StoreUnavailable(ServiceError):
+    """The store of the service cannot be used."""
+
     code = "store_unavailable"
 
 
 class StoreFull(StoreUnavailable):
+    """There is no space left for the store."""
+
     code = "store_full"
 
 
 class StoreReadOnly(StoreUnavailable):
+    """The store cannot be written."""
+
     code = "store_read_only"
 
 
 class StoreLocked(StoreUnavailable):
+    """Another process has locked the store."""
+
     code = "store_locked"
 
 
 class StoreDamaged(StoreUnavailable):
+    """The store is damaged."""
+
     code = "store_damaged"
 
 
 class SetupError(ServiceError):
+    """The configuration of the service is wrong."""
+
     code = "setup_error"
 
 
 class ConfigurationError(SetupError):
+    """A setting of the service is wrong."""
+
     code = "configuration_error"
 
 
 class PluginError(SetupError):
+    """A plugin of the service cannot be used."""
+
     code = "plugin_error"
 
 
 class MissingExtra(SetupError):
+    """A Python package is missing on the service."""
+
     code = "missing_extra"
 
 
 class UnsupportedStore(SetupError):
+    """The store is of a version that the service cannot use."""
+
     code = "unsupported_store"
 
 
 class InternalError(ServiceError):
+    """A defect of the service; its log has the details."""
+
     code = "internal_error"
 
 

@@ -129,22 +129,24 @@ class KeptDisk:
 
     @property
     def id(self) -> str:
+        """The id of the export."""
         return self.export.id
 
     @property
     def disk(self) -> str:
-        """As it was asked for, `provider:native-id`."""
+        """The disk as you named it, `provider:native-id`."""
         return self._wanted.disk
 
     @property
     def access(self) -> Access:
+        """How the disk may be used."""
         return self._wanted.access
 
     # What was last seen
 
     @property
     def export(self) -> Export:
-        """As last seen, also when it is lost."""
+        """The export as the service last answered, also after it was lost."""
         return self._begun().export
 
     @property
@@ -154,14 +156,14 @@ class KeptDisk:
 
     @property
     def lost(self) -> ExportLost | None:
-        """The error that `check` raises, without raising it."""
+        """The ExportLost that `check` would raise, or None."""
         claim = self._begun()
         if self._address is not None and self._is_mine():  # in a forked process nobody follows the renewals
             claim.expire()
         return claim.lost
 
     def check(self) -> None:
-        """Raises ExportLost if the export is over. It costs no request: call it as often as you like."""
+        """Raises ExportLost if the export is over. It sends no request, so you may call it often."""
         if lost := self.lost:
             raise lost.again()
 
@@ -194,22 +196,23 @@ class KeptDisk:
 
     @property
     def size_bytes(self) -> int:
+        """The size of the disk."""
         return self.address.size_bytes or 0
 
     def open(self, method: "access_methods.AccessMethod | None" = None) -> AbstractContextManager[Path]:
-        """A path to read the disk at, by the best way that this machine allows, or by `method`."""
+        """A path to read the disk at, by the best access method of this machine, or by `method`."""
         from cloudmanager.client import access_methods  # noqa: PLC0415 - who only wants the address needs none of them
 
         return access_methods.open_disk(self.address, method)
 
     def device(self, *, read_only: bool = False) -> "AbstractContextManager[access_methods.DiskDevice]":
-        """A free /dev/nbdN, connected while the `with` block of this call lasts. Needs root and the nbd module."""
+        """A free /dev/nbdN, connected while the `with` block of this call lasts. Needs root and the module nbd."""
         from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
         return access_methods.device(self.address, read_only=read_only)
 
     def file(self, *, read_only: bool = False) -> "AbstractContextManager[access_methods.DiskFile]":
-        """An ordinary file, by nbdfuse. Needs /dev/fuse."""
+        """An ordinary file, provided by nbdfuse. Needs /dev/fuse."""
         from cloudmanager.client import access_methods  # noqa: PLC0415 - as in open
 
         return access_methods.file(self.address, read_only=read_only)

@@ -19,10 +19,13 @@ class Access(StrEnum):
 
     @property
     def can_write(self) -> bool:
+        """Whether a client may write, to the disk or to its private overlay."""
         return self is not Access.READ_ONLY
 
 
 class ExportState(StrEnum):
+    """The state of an export. See the page on concepts for the transitions."""
+
     PENDING = "pending"
     ATTACHING = "attaching"
     READY = "ready"
@@ -47,6 +50,8 @@ class Tls(StrEnum):
 
 
 class AttachmentState(StrEnum):
+    """The state of an attachment."""
+
     PLANNED = "planned"
     ATTACHING = "attaching"
     ATTACHED = "attached"
@@ -56,6 +61,8 @@ class AttachmentState(StrEnum):
 
 
 class NodeState(StrEnum):
+    """Whether a node takes new exports."""
+
     ACTIVE = "active"
     DRAINING = "draining"
     """It takes no new exports, and has some left, or disks that are attached."""
@@ -63,6 +70,8 @@ class NodeState(StrEnum):
 
 
 class Severity(StrEnum):
+    """How serious a finding is."""
+
     OK = "ok"
     WARNING = "warning"
     PROBLEM = "problem"
