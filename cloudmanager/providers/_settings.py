@@ -23,13 +23,13 @@ class CloudSettings(BaseModel):
     request_timeout_seconds: float = Field(30, gt=0, description="How long one request to the cloud may take.")
     metadata_timeout_seconds: float = Field(2, gt=0, description="How long the metadata server may take to answer.")
     attach_timeout_seconds: float = Field(
-        180, gt=0, description="How long the cloud may take to attach a disk; then it is tried again later."
+        180, gt=0, description="How long the cloud may take to attach a disk; then the service retries later."
     )
     detach_timeout_seconds: float = Field(180, gt=0, description="How long the cloud may take to detach a disk.")
     device_timeout_seconds: float = Field(
         20,
         ge=0,
-        description="How long an attached disk's device may take to appear; then it is looked for again later.",
+        description="How long an attached disk's device may take to appear; then the service looks again later.",
     )
     copy_timeout_seconds: float = Field(
         14400, gt=0, description="How long the cloud may take to make a snapshot, or a disk from one."

@@ -28,7 +28,10 @@ PAGES = sorted(
 )
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-NOT_OUR_WORDS = re.compile(r"\b(lease[sd]?|tickets?|shares? of)\b", re.IGNORECASE)
+NOT_OUR_WORDS = re.compile(
+    r"\b(lease[sd]?|tickets?|shares? of|patience|let go|lets go of|it is tried again|for who)\b", re.IGNORECASE
+)
+"""Terms that the glossary has another one for, and turns of phrase that were taken out of every page."""
 A_HASH = "0" * 64
 
 
