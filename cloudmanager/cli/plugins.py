@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -65,7 +64,7 @@ def _show(rows: list[Row], providers: dict[str, str]) -> None:
             table,
             row.name,
             f"{row.distribution} {row.version}",
-            *map(_listed, (row.provider_types, row.hooks, row.wraps)),
+            *(", ".join(names) or "-" for names in (row.provider_types, row.hooks, row.wraps)),
         )
     console.print(table)
     console.print()
@@ -87,7 +86,3 @@ def _table(*columns: str) -> Table:
 
 def _add(table: Table, *cells: str) -> None:
     table.add_row(*map(Text, cells))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "-"

@@ -99,7 +99,7 @@ class AsyncCloudManager:
         """Waits until an export is ready and returns it.
 
         `timeout` is in seconds; None waits until the service gives up. `on_progress` is called with each answer.
-        Raises NotReadyInTime, ExportLost if it ended, and the error for which it failed.
+        Raises NotReadyInTime, or the error of an export that failed or ended.
         """
         export = await self.get(export_id)
         return await self._connection.run(claiming.until_ready(export, self._retry_seconds, timeout, on_progress))

@@ -43,7 +43,8 @@ class Proxy:
     @property
     def name(self) -> str:
         """For messages: without user and password."""
-        return f"http://{_bracketed(self.host)}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 def tls_context() -> ssl.SSLContext:
@@ -202,7 +203,3 @@ def _parsed(text: str) -> Proxy:
 def _host_and_port(netloc: str) -> str:
     """Without a user."""
     return netloc.rpartition("@")[2]
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -221,11 +221,9 @@ def _to_write(run: Run) -> tuple[list[Unit], int]:
 
 def _must_be_read_again(run: Run, unit: Unit) -> bool:
     """Whether an earlier run has skipped something of it, which this one may not."""
-    return not run.options.skip_bad and any(bad.part(*_ends(unit.extent)).length > 0 for bad in run.journal.bad)
-
-
-def _ends(extent: Extent) -> tuple[int, int]:
-    return extent.offset, extent.end
+    return not run.options.skip_bad and any(
+        bad.part(unit.extent.offset, unit.extent.end).length > 0 for bad in run.journal.bad
+    )
 
 
 def _supply(run: Run, todo: list[Unit]) -> DiskSupply | StreamSupply:
