@@ -138,14 +138,14 @@ from pathlib import Path
 from cloudmanager.client.deploy import deploy
 from cloudmanager.confined import is_privileged
 image, packed, directory = map(Path, sys.argv[1:])
-deploy(image, directory / "by-root", journal_directory=directory)  # everything is imported then
+deploy(image, directory / "by-root", journal_directory=directory / "root")  # everything is imported then
 is_privileged.cache_clear()
 os.setgroups([])
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)
 ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: /proc/self is ours again, as after an exec
-deploy(image, directory / "by-user", journal_directory=directory)
-deploy(packed, directory / "unpacked-by-user", journal_directory=directory)
+deploy(image, directory / "by-user", journal_directory=directory / "user")
+deploy(packed, directory / "unpacked-by-user", journal_directory=directory / "user")
 """
 
 
