@@ -42,6 +42,11 @@ def mounted_at(target: str | os.PathLike[str]) -> Mount | None:
     return next((mount for mount in reversed(mounts()) if mount.target == path), None)
 
 
+def mount_points_below(directory: Path) -> list[str]:
+    """The mount points at a directory without symbolic links, and in it. Raises OSError."""
+    return [mount.target for mount in mounts() if Path(mount.target).is_relative_to(directory)]
+
+
 @lru_cache(maxsize=_CACHED_TABLES)
 def parse(mountinfo: str) -> tuple[Mount, ...]:
     """The table that /proc gave as text. Raises ValueError if it is something else."""

@@ -108,8 +108,10 @@ def _names(caller: CodeType, called: CodeType) -> bool:
     A generator begins when somebody asks it for something: that one has named it only if the function itself did.
     """
     scope, _, name = called.co_qualname.rpartition(".")
+    if name in ("__init__", "__call__"):
+        return scope.rpartition(".")[2] in _names_in(caller.co_filename)
     if name.startswith("__"):
-        return name != "__init__" or scope.rpartition(".")[2] in _names_in(caller.co_filename)
+        return True
     if called.co_flags & CO_GENERATOR:
         return name in caller.co_names
     return name in _names_in(caller.co_filename)

@@ -17,3 +17,5 @@ def test_an_operation_is_followed_through_few_files(operation: str, tmp_path: Pa
     assert LAST[operation] in [step.file for step in steps], "it was not followed to its end"
     carrying = [step.file for step in steps if step.carries_on]
     assert len(carrying) <= MOST[operation], " ".join(carrying)
+    if operation == "export":  # all that it enters, leaves too
+        assert len(steps) <= MOST[operation], " ".join(step.file for step in steps)

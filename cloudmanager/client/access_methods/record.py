@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Self
 
 from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone, Outcome
-from cloudmanager.client.access_methods.steps import KINDS, Step, mount_points_below
+from cloudmanager.client.access_methods.steps import KINDS, Step
 from cloudmanager.client.errors import ClientError
 from cloudmanager.linux.files import try_lock
+from cloudmanager.linux.mounts import mount_points_below
 
 RUN_DIRECTORY = "CLOUDMANAGER_RUN_DIR"
 """The environment variable that names where records are kept."""

@@ -17,7 +17,7 @@ from cloudmanager.client.connection import ServiceConnection
 from cloudmanager.client.errors import ExportNotFound
 from cloudmanager.client.service import Service
 from cloudmanager.confined.process import Process
-from cloudmanager.linux.mounts import mounted_at, mounts
+from cloudmanager.linux.mounts import mounted_at
 
 END_SECONDS = 20.0
 BUSY_SECONDS = 1.0
@@ -131,10 +131,6 @@ class HeldExport(Step):
 
 _KINDS = (MountPoint, BoundMount, FuseFile, MadeFile, HeldExport)
 KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in _KINDS}
-
-
-def mount_points_below(directory: Path) -> list[str]:
-    return [mount.target for mount in mounts() if Path(mount.target).is_relative_to(directory)]
 
 
 def _device_mounted_at(path: str) -> int | None:

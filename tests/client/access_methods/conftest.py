@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cloudmanager.client.access_methods import record
-from cloudmanager.client.access_methods.steps import mount_points_below
+from cloudmanager.linux.mounts import mount_points_below
 from tests.authority import Authority
 from tests.client.access_methods import disks
 from tests.client.access_methods.serving import Serving

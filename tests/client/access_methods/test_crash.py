@@ -15,8 +15,9 @@ from cloudmanager.client import access_methods
 from cloudmanager.client.access_methods import record
 from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone
 from cloudmanager.client.access_methods.record import Record, recorded
-from cloudmanager.client.access_methods.steps import MadeFile, MountPoint, mount_points_below
+from cloudmanager.client.access_methods.steps import MadeFile, MountPoint
 from cloudmanager.client.address import NbdAddress
+from cloudmanager.linux.mounts import mount_points_below
 from tests.checkout import ROOT
 from tests.client.access_methods import disks
 from tests.client.access_methods.serving import Serving
