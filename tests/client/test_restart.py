@@ -20,7 +20,7 @@ async def test_an_export_outlives_a_restart(
     client: AsyncCloudManager, daemon: Daemon, soon: Eventually, tmp_path: Path, number: signal.Signals
 ) -> None:
     content = daemon.image("case.img")
-    async with client.export("local:case.img", ttl_seconds=12, look_seconds=0.1) as disk:
+    async with client.export("local:case.img", ttl_seconds=24, look_seconds=0.1) as disk:
         daemon.stop(number)
         before = disk.expires_at
         daemon.start()
@@ -38,8 +38,8 @@ async def test_a_call_waits_for_a_service_that_starts(client: AsyncCloudManager,
     starter.join()
 
 
-async def test_its_patience_ends(make_client: MakeClient) -> None:
+async def test_its_retries_end(make_client: MakeClient) -> None:
     port = free_port()
-    client = make_client(f"http://127.0.0.1:{port}", patience_seconds=0.3)
+    client = make_client(f"http://127.0.0.1:{port}", retry_seconds=0.3)
     with pytest.raises(errors.Unreachable, match="Is the service running"):
         await client.get("any")
