@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 
 from cloudmanager.core.blockdevice import flush, prepare
 from cloudmanager.core.clock import Clock
@@ -97,6 +98,8 @@ class Attachments:
             self._never_located.discard(disk.canonical_id)
             if record and record.is_ours and device.is_block:
                 self._prepare(record, device, live)
+            if record and not record.is_ours and record.plan.access.writes_disk:
+                return replace(device, is_stable=False)  # who attached it may write to it here
             return device
         self.replan(disk.canonical_id, live)
         raise AttachmentLost(f"{disk.id} is not attached to this machine any more; it is being attached again.")
@@ -179,6 +182,8 @@ class Attachments:
         if attachment.request_id != record.plan.request_id:
             self._leave_foreign(record, attachment)
             return
+        if attachment.access is not record.plan.access:
+            record = self._store.attachments.keep_access(record, attachment.access)
         if not record.plan.proof:
             keep(CONFIRMED)
         self._store.attachments.set_state(record, AttachmentState.ATTACHED)

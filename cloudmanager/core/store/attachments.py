@@ -5,7 +5,7 @@ from dataclasses import replace
 from sqlalchemy import ColumnElement, and_, bindparam, delete, insert, select, update
 
 from cloudmanager.core.clock import Clock
-from cloudmanager.core.model import AttachmentState, AttachPlan, Problem
+from cloudmanager.core.model import Access, AttachmentState, AttachPlan, Problem
 from cloudmanager.core.records import AttachmentRecord
 from cloudmanager.core.store import schema, trail
 from cloudmanager.core.store.database import Database
@@ -67,7 +67,13 @@ class AttachmentTable:
 
     def keep_proof(self, record: AttachmentRecord, proof: str) -> AttachmentRecord:
         """Commits what `attach` has kept of its request."""
-        plan = replace(record.plan, proof=proof)
+        return self._keep(record, replace(record.plan, proof=proof))
+
+    def keep_access(self, record: AttachmentRecord, access: Access) -> AttachmentRecord:
+        """Commits that the disk is attached with another access than planned, because the cloud refused that one."""
+        return self._keep(record, replace(record.plan, access=access))
+
+    def _keep(self, record: AttachmentRecord, plan: AttachPlan) -> AttachmentRecord:
         with self._write() as connection:
             connection.execute(update(schema.attachments).where(is_attachment(record)).values(plan=plan))
         return replace(record, plan=plan)

@@ -4,6 +4,7 @@ The SDK's own polling is not used: it asks Google's public endpoint, whichever e
 raise for an operation that failed.
 """
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
@@ -16,7 +17,7 @@ from google.api_core.client_options import ClientOptions
 from google.auth.credentials import Credentials
 from google.cloud import compute_v1
 
-from cloudmanager.core.errors import CloudManagerError, CloudUnavailable
+from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, ConfigurationError
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.errors import NOT_FOUND, of_operation, translated
@@ -26,6 +27,7 @@ from cloudmanager.providers.gce.settings import GceSettings
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_UNIVERSE_VARIABLE = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 DONE = compute_v1.Operation.Status.DONE
 _UNREACHABLE = "UNREACHABLE"
 _LONGEST_WAIT_SECONDS = 130.0
@@ -105,8 +107,8 @@ class Compute:
         )
         return list(self._call(_first_page(self._zone_operations.list), request).items)
 
-    def request_of(self, instance: ResourceId, link: str, request_ids: Collection[str]) -> compute_v1.Operation | None:
-        """The attach of a disk to an instance that was asked for under one of the ids, if Compute Engine knows of it.
+    def was_asked(self, instance: ResourceId, link: str, request_ids: Collection[str]) -> bool:
+        """Compute Engine knows of an attach to the instance that was asked for under one of the ids and has not failed.
 
         "clientOperationId: the value of requestId if you provided it" (discovery document of compute.v1). Operations
         that have ended are kept for some days at least; the newest 500 of the instance are looked at.
@@ -119,7 +121,7 @@ class Compute:
             max_results=500,
         )
         found = self._call(_first_page(self._zone_operations.list), request).items
-        return next((each for each in found if each.client_operation_id in request_ids), None)
+        return any(each.client_operation_id in request_ids and not each.error.errors for each in found)
 
     def finish(self, operation: compute_v1.Operation, deadline: Deadline, doing: str) -> None:
         """Returns when the operation has succeeded. Raises what it failed with, CloudUnavailable at the deadline."""
@@ -221,8 +223,24 @@ class Compute:
             credentials, _ = google.auth.default(scopes=[_SCOPE])
         return credentials
 
+    @cached_property
+    def universe(self) -> str:
+        """The domain of the Google Cloud that is used: a sovereign one has its own. Raises ConfigurationError.
+
+        The SDK of Compute Engine does not compare it with that of the credentials.
+        """
+        chosen = self._settings.universe_domain or os.environ.get(_UNIVERSE_VARIABLE, "")
+        with translated():
+            own = str(self._credentials.universe_domain)
+        if chosen and chosen != own:
+            raise ConfigurationError(
+                f"The universe domain is {chosen}, and the credentials are of {own}: set universe_domain to that, or "
+                f"use credentials of {chosen}."
+            )
+        return own
+
     def _client(self, kind: type[Client]) -> Client:
-        options = ClientOptions(api_endpoint=self._settings.endpoint or None)
+        options = ClientOptions(api_endpoint=self._settings.endpoint or None, universe_domain=self.universe)
         make: Callable[..., Client] = kind
         with translated():
             return make(credentials=self._credentials, client_options=options)

@@ -13,14 +13,15 @@ from cloudmanager.core.errors import (
     CloudUnavailable,
     DiskInUse,
     DiskReplaced,
+    UnsupportedAccess,
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import DONE, Compute
-from cloudmanager.providers.gce.facts import can_attach_read_only, refuse_other, users
-from cloudmanager.providers.gce.machine_view import CONFIRM_SECONDS, MachineView, Slot, View, again
+from cloudmanager.providers.gce.facts import refuse_other, users
+from cloudmanager.providers.gce.machine_view import CONFIRM_SECONDS, MachineView, Slot, View, again, writable
 from cloudmanager.providers.gce.resource_id import ResourceId, is_region
 from cloudmanager.providers.gce.settings import GceSettings
 
@@ -42,14 +43,13 @@ class Attaching:
         _check_place(disk, self._node)
         view = self._instance.look()
         self._check_exists(view)
-        found = self.present(disk, resource)
-        is_read_only = not wanted.writes_disk and can_attach_read_only(found)
-        access = Access.READ_ONLY if is_read_only else Access.READ_WRITE
+        self.present(disk, resource)
+        access = Access.READ_WRITE if wanted.writes_disk else Access.READ_ONLY
         request_id = str(uuid.uuid4())
         present = view.slots.get(resource.path)
         if present is not None:
             _check_access(disk, present, access)
-            return AttachPlan(disk, self._node, access, request_id, present.device_name, is_present=True)
+            return AttachPlan(disk, self._node, present.access, request_id, present.device_name, is_present=True)
         return AttachPlan(disk, self._node, access, request_id, f"{locating.OUR_NAMES}{uuid.UUID(request_id).hex}")
 
     def attach(self, plan: AttachPlan, resource: ResourceId, *, is_fresh: bool) -> Attachment:
@@ -65,7 +65,7 @@ class Attaching:
         reason = self._why(plan, present, view)
         self._refuse_other(plan, resource, deadline, is_ours=not reason)
         _check_access(plan.disk, present, plan.access)
-        attachment = replace(plan.attachment(), node=self._node, slot=present.device_name)
+        attachment = replace(plan.attachment(), node=self._node, slot=present.device_name, access=present.access)
         return replace(attachment, request_id="", reason=reason) if reason else attachment
 
     def _why(self, plan: AttachPlan, present: Slot, view: View | None) -> str:
@@ -109,23 +109,43 @@ class Attaching:
     def _attach(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> tuple[Slot, View | None]:
         """As `_why` takes them."""
         try:
-            return self._request(plan, resource, deadline), None
+            return self._request_either(plan, resource, deadline), None
         except DiskInUse as error:
             view = self._settled(deadline)
             if resource.path in view.slots:
                 return view.slots[resource.path], view  # attached here in the meantime
             self._refuse(plan, resource, error)
 
-    def _request(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> Slot:
+    def _request_either(self, plan: AttachPlan, resource: ResourceId, deadline: Deadline) -> Slot:
+        """Read-write where Compute Engine refuses read-only: only Google knows which disks those are.
+
+        The service sets the device read-only as soon as it is there. The words of the refusal are not documented, so
+        any refusal that has no other known meaning counts; it is raised if read-write is refused too.
+        """
+        try:
+            return self._request(plan, plan.access, plan.request_id, resource, deadline)
+        except (CloudError, UnsupportedAccess) as refusal:
+            if plan.access.writes_disk or refusal.retriable or type(refusal) not in (CloudError, UnsupportedAccess):
+                raise
+            try:
+                return self._request(plan, Access.READ_WRITE, writable(plan.request_id), resource, deadline)
+            except CloudManagerError as error:
+                if error.retriable or (isinstance(refusal, UnsupportedAccess) and type(error) is not CloudError):
+                    raise
+                raise refusal from error
+
+    def _request(
+        self, plan: AttachPlan, access: Access, request_id: str, resource: ResourceId, deadline: Deadline
+    ) -> Slot:
         wanted = compute_v1.AttachedDisk(
-            source=resource.path, device_name=plan.slot, mode=_MODES[plan.access], type_="PERSISTENT", auto_delete=False
+            source=resource.path, device_name=plan.slot, mode=_MODES[access], type_="PERSISTENT", auto_delete=False
         )
-        operation = self._compute.attach(self._me, wanted, plan.request_id)
+        operation = self._compute.attach(self._me, wanted, request_id)
         if operation.status == DONE:  # an earlier request with this id: what it did may have been undone since
             present = self._instance.look().slots.get(resource.path)
             if present is not None and not operation.error.errors:
                 return present
-            operation = self._compute.attach(self._me, wanted, again(plan.request_id))
+            operation = self._compute.attach(self._me, wanted, again(request_id))
         self._compute.finish(operation, deadline, f"attaching {plan.disk.id}")
         return self._confirmed(plan, resource, deadline)
 
@@ -171,8 +191,8 @@ def _check_place(disk: Disk, node: Node) -> None:
 
 
 def _check_access(disk: Disk, present: Slot, wanted: Access) -> None:
-    if present.access is not wanted:
+    if wanted.writes_disk and not present.access.writes_disk:
         raise AccessConflict(
-            f"{disk.id} is attached to this instance {present.access.value}, and {wanted.value} is asked for: "
-            "it is attached again once it is not in use."
+            f"{disk.id} is attached to this instance read-only, and {wanted.value} is asked for: it is attached again "
+            "once it is not in use."
         )

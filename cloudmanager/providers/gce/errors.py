@@ -58,11 +58,12 @@ _BY_STATUS: dict[int, type[CloudManagerError]] = {
 _BY_WORDS: tuple[tuple[re.Pattern[str], type[CloudManagerError]], ...] = (
     (re.compile(r"must be in the same (zone|region)", re.IGNORECASE), WrongZone),
     (re.compile(r"maximum .*disks count|maximum_persistent_disks", re.IGNORECASE), AttachLimit),
-    (re.compile(r"cannot be attached in read-only mode", re.IGNORECASE), UnsupportedAccess),
     (re.compile(r"/instances/[^/]+' was not found"), CloudError),
     (re.compile(r"device name .* already", re.IGNORECASE), NameClash),
 )
 """Refusals that only Google's message distinguishes; its code for them is `invalid` or `UNSUPPORTED_OPERATION`."""
+_READ_ONLY = re.compile(r"read[-_ ]?only", re.IGNORECASE)
+"""In a refusal that has no code of its own: the disk cannot be attached in that mode."""
 _ADVICE: dict[type[CloudManagerError], str] = {
     AccessDenied: "Grant the service account the role that docs/providers/gce.md lists.",
     AttachLimit: "Detach a disk that is not needed, use a larger machine type, or ask for more quota.",
@@ -122,4 +123,9 @@ def _kind(code: str, status: int, message: str) -> type[CloudManagerError]:
     by_words = next((kind for pattern, kind in _BY_WORDS if pattern.search(message)), None)
     if by_words is not None:
         return by_words
-    return _BY_CODE.get(code) or _BY_STATUS.get(status) or (CloudUnavailable if status >= 500 else CloudError)
+    by_code = _BY_CODE.get(code) or _BY_STATUS.get(status)
+    if by_code is not None:
+        return by_code
+    if status >= 500:
+        return CloudUnavailable
+    return UnsupportedAccess if _READ_ONLY.search(message) else CloudError

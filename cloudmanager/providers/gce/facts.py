@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from google.cloud import compute_v1
 
 GIB = 1024**3
-_READ_WRITE_ONLY_TYPES = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
-"""Compute Engine refuses to attach these read-only. https://cloud.google.com/compute/docs/disks/hyperdisks"""
 
 
 def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node, *, by_number: bool = False) -> Disk:
@@ -50,10 +48,6 @@ def refuse_other(claimed: Disk, found: "compute_v1.Disk") -> None:
 def users(disk: "compute_v1.Disk") -> list[ResourceId]:
     """The instances that it is attached to."""
     return [ResourceId.from_link(link) for link in disk.users]
-
-
-def can_attach_read_only(disk: "compute_v1.Disk") -> bool:
-    return disk.type_.rpartition("/")[2] not in _READ_WRITE_ONLY_TYPES
 
 
 def _access(disk: "compute_v1.Disk") -> frozenset[Access]:

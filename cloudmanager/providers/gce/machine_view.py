@@ -73,8 +73,8 @@ class MachineView:
 
         `link` is the instance's self-link.
         """
-        operation = self._compute.request_of(self._instance, link, (request_id, again(request_id)))
-        return operation is not None and not operation.error.errors
+        first = (request_id, writable(request_id))
+        return self._compute.was_asked(self._instance, link, (*first, *map(again, first)))
 
     def _wait_for_changes(self, view: View, deadline: Deadline) -> bool:
         """Waits for the operations that run; false when there are none. How they end is not ours to judge."""
@@ -95,6 +95,11 @@ class MachineView:
 def again(request_id: str) -> str:
     """The id of a second request by the same plan. Compute Engine answers a repeated id with what came of the first."""
     return str(uuid.uuid5(uuid.UUID(request_id), "again"))
+
+
+def writable(request_id: str) -> str:
+    """The id of the request that attaches read-write, where Compute Engine has refused to attach read-only."""
+    return str(uuid.uuid5(uuid.UUID(request_id), "read-write"))
 
 
 def _slot(disk: compute_v1.AttachedDisk) -> Slot:

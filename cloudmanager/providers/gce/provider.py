@@ -27,7 +27,14 @@ from cloudmanager.providers._errors import require_sdk
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.facts import disk_of, incarnation
 from cloudmanager.providers.gce.machine import ThisMachine
-from cloudmanager.providers.gce.resource_id import ResourceId, is_bare, parse_disk, parse_snapshot
+from cloudmanager.providers.gce.resource_id import (
+    DEFAULT_UNIVERSE,
+    ResourceId,
+    is_bare,
+    is_link,
+    parse_disk,
+    parse_snapshot,
+)
 from cloudmanager.providers.gce.settings import GceSettings
 
 if TYPE_CHECKING:
@@ -131,7 +138,7 @@ class GceProvider:
 
     @hookimpl
     def restore(self, snapshot: Snapshot, name: str) -> Disk:
-        source = parse_snapshot(snapshot.id.native, self._machine.resource().project)
+        source = self._snapshot(snapshot)
         return self._disk(self._parts().copies.restore(source, name))
 
     @hookimpl
@@ -140,7 +147,7 @@ class GceProvider:
         if isinstance(item, Disk):
             copies.delete_disk(item, self._resource(item))
         else:
-            copies.delete_snapshot(parse_snapshot(item.id.native, self._machine.resource().project))
+            copies.delete_snapshot(self._snapshot(item))
 
     @hookimpl
     def diagnose(self) -> Iterable[Finding]:
@@ -156,7 +163,15 @@ class GceProvider:
 
     def _named(self, native: str) -> ResourceId:
         me = self._machine.resource()
-        return parse_disk(native, me.project, me.location)
+        return parse_disk(native, me.project, me.location, self._universe(native))
+
+    def _universe(self, native: str) -> str:
+        """That of the credentials is only asked for where a link is to be compared with it."""
+        return self._parts().compute.universe if is_link(native) else DEFAULT_UNIVERSE
+
+    def _snapshot(self, snapshot: Snapshot) -> ResourceId:
+        native = snapshot.id.native
+        return parse_snapshot(native, self._machine.resource().project, self._universe(native))
 
     def _resource(self, disk: Disk) -> ResourceId:
         """By its canonical id: the disk's own name, also where it was asked for by number or the settings changed."""

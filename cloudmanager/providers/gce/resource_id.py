@@ -6,12 +6,15 @@ from typing import Self
 
 from cloudmanager.core.errors import InvalidDiskId
 
-_HOSTS = re.compile(r"(https?://(www|compute)\.googleapis\.com/compute/(v1|beta)/|//compute\.googleapis\.com/)")
+DEFAULT_UNIVERSE = "googleapis.com"
+_HOST = re.compile(r"(https?://(www|compute)\.(?P<of_link>[^/]+)/compute/(v1|beta)/|//compute\.(?P<of_name>[^/]+)/)")
+"""Of links, in any universe: the domain is Google's, or that of a sovereign Google Cloud."""
 _PATH = re.compile(r"projects/(?P<project>[^/]+)/(?P<scope>(zones|regions)/[^/]+|global)/(?P<kind>\w+)/(?P<name>[^/]+)")
 _PROJECT = re.compile(r"([a-z0-9.-]{1,63}:)?[a-z0-9][-a-z0-9]{0,61}[a-z0-9]")
 _LOCATION = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?|[1-9][0-9]{0,19}")
-_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+_REGION = re.compile(r"(u-)?[a-z]+-[a-z]+[0-9]+q?")
+"""`u-` begins those of sovereign clouds (u-france-east1)."""
 _CANONICAL = "gce://"
 _EXAMPLES = "evidence-7, us-central1-b/evidence-7 or a link to the disk"
 
@@ -30,7 +33,7 @@ class ResourceId:
     @classmethod
     def from_link(cls, link: str) -> Self:
         """From a link that the API gave. Raises ValueError."""
-        found = _PATH.fullmatch(_HOSTS.sub("", link, count=1))
+        found = _PATH.fullmatch(_HOST.sub("", link, count=1))
         if found is None:
             raise ValueError(f"{link!a} is not a link to a resource of Compute Engine")
         return cls(found["project"], found["scope"], found["kind"], found["name"])
@@ -69,13 +72,14 @@ class ResourceId:
         return self.name.isdecimal()
 
 
-def parse_disk(native: str, project: str, zone: str) -> ResourceId:
+def parse_disk(native: str, project: str, zone: str, universe: str = DEFAULT_UNIVERSE) -> ResourceId:
     """The disk that a native id names, in any of the spellings that Google's own tools take.
 
     A name or a numeric id may stand after its zone or region; a path or a link is taken as it is. A bare name is in
-    `zone`, where the caller knows that; see `is_bare`. Raises InvalidDiskId.
+    `zone`, where the caller knows that; see `is_bare`. A link may name Google's own host or that of the `universe`.
+    Raises InvalidDiskId.
     """
-    disk = _from_link(native, project) or _from_parts(native, project, zone)
+    disk = _from_link(native, project, universe) or _from_parts(native, project, zone)
     is_disk = disk is not None and disk.kind == "disks" and disk.location
     if disk is None or not is_disk or not _is_well_formed(disk):
         raise InvalidDiskId(f"{_shown(native)} is not the name of a disk of Compute Engine: write {_EXAMPLES}.")
@@ -87,9 +91,9 @@ def is_bare(native: str) -> bool:
     return "/" not in native
 
 
-def parse_snapshot(native: str, project: str) -> ResourceId:
+def parse_snapshot(native: str, project: str, universe: str = DEFAULT_UNIVERSE) -> ResourceId:
     """Raises InvalidDiskId."""
-    snapshot = _from_link(native, project) or ResourceId(project, "global", "snapshots", native)
+    snapshot = _from_link(native, project, universe) or ResourceId(project, "global", "snapshots", native)
     if snapshot.kind != "snapshots" or not _NAME.fullmatch(snapshot.name):
         raise InvalidDiskId(f"{_shown(native)} is not the name of a snapshot of Compute Engine.")
     return snapshot
@@ -109,8 +113,15 @@ def scope_of(location: str) -> str:
     return f"{'regions' if is_region(location) else 'zones'}/{location}"
 
 
-def _from_link(native: str, project: str) -> ResourceId | None:
-    rest = _HOSTS.sub("", native, count=1)
+def is_link(native: str) -> bool:
+    return _HOST.match(native) is not None
+
+
+def _from_link(native: str, project: str, universe: str) -> ResourceId | None:
+    host = _HOST.match(native)
+    if host and (host["of_link"] or host["of_name"]) not in (DEFAULT_UNIVERSE, universe):
+        return None
+    rest = native[host.end() :] if host else native
     if re.match(r"(zones|regions|global)/", rest) and rest.count("/") in (2, 3):
         rest = f"projects/{project}/{rest}"
     try:

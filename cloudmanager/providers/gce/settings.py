@@ -14,6 +14,12 @@ class GceSettings(CloudSettings):
     endpoint: str = Field(
         "", description="Address of the Compute Engine API, for a private endpoint or an emulator. Default: Google's."
     )
+    universe_domain: str = Field(
+        "",
+        pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)+)?$",
+        description="Domain of a sovereign Google Cloud, such as s3nsapis.fr. Default: GOOGLE_CLOUD_UNIVERSE_DOMAIN, "
+        "or that of the credentials.",
+    )
     metadata_host: str = Field(
         "", description="Host of the metadata server. Default: GCE_METADATA_HOST, or metadata.google.internal."
     )

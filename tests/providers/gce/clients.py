@@ -8,8 +8,8 @@ from google.cloud import compute_v1
 from google.oauth2.service_account import Credentials
 
 from cloudmanager.testing.cloud.gce import Emulation
-from cloudmanager.testing.cloud.gce.access import UNIVERSE
 from cloudmanager.testing.cloud.gce.emulation import HOME, PROJECT
+from cloudmanager.testing.cloud.gce.state import UNIVERSE
 
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 

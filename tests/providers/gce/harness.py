@@ -18,6 +18,7 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import Emulation
 from cloudmanager.testing.cloud.gce.emulation import HOME, PROJECT
 from cloudmanager.testing.cloud.gce.errors import THROTTLES
+from cloudmanager.testing.cloud.gce.state import UNIVERSE
 from cloudmanager.testing.conformance import ErrorCase
 from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE, EmulatorHarness
 
@@ -151,6 +152,8 @@ class GceHarness(EmulatorHarness):
             f"https://www.googleapis.com/compute/v1/{path}",
             f"https://compute.googleapis.com/compute/v1/{path}",
             f"//compute.googleapis.com/{path}",
+            f"https://www.{UNIVERSE}/compute/v1/{path}",
+            f"//compute.{UNIVERSE}/{path}",
             f"{HOME}/{self.cloud.state.disks[path].id}",
         )
 

@@ -127,7 +127,7 @@ def test_a_disk_looks_as_described(cloud: Emulation, clients: Clients) -> None:
     cloud.attach_by_hand(path, "worker-1")
     found = clients.disks.get(project=PROJECT, zone="us-central1-b", disk="evidence-7")
     assert (found.name, found.size_gb, found.status, dict(found.labels)) == ("evidence-7", 2, "READY", {"case": "7"})
-    assert found.self_link == f"https://www.googleapis.com/compute/v1/{path}"
+    assert found.self_link == f"https://www.emulated.test/compute/v1/{path}"
     assert found.zone.endswith(f"/{ZONE}")
     assert found.type_.endswith("/diskTypes/pd-balanced")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.core.errors import (
+    AccessDenied,
     CloudError,
     CloudUnavailable,
     DeviceError,
@@ -23,7 +24,8 @@ from cloudmanager.testing.conformance import Trouble
 from cloudmanager.testing.conformance.checks import assert_is, attach, describe, plan
 from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE
 from cloudmanager.testing.conformance.locating import LocatingChecks
-from tests.providers.gce.harness import ATTACH, DETACH, GceHarness, NvmeHarness
+from tests.providers.gce.harness import ATTACH, DETACH, GceHarness, NvmeHarness, ends_with, says
+from tests.providers.gce.test_docs import permissions
 
 
 class TestOnNvme(LocatingChecks):
@@ -103,17 +105,73 @@ def test_a_disk_of_another_zone_is_refused_without_a_mutation(harness: GceHarnes
     assert harness.calls.mutations() == []
 
 
-@pytest.mark.parametrize("is_known", [True, False])
-def test_what_cannot_be_attached_read_only_is_attached_writable_and_says_so(
-    harness: GceHarness, provider: Provider, is_known: bool
+@pytest.mark.parametrize(
+    "disk_type", ["hyperdisk-balanced", "hyperdisk-balanced-high-availability", "hyperdisk-ml", "hyperdisk-next"]
+)
+def test_what_google_does_not_attach_read_only_is_attached_writable_and_says_so(
+    harness: GceHarness, provider: Provider, disk_type: str
 ) -> None:
-    """Also when another process described the disk."""
-    path = harness.cloud.make_disk("hyper", disk_type="hyperdisk-balanced")
-    disk = describe(provider, harness.native_id(path))
-    planner = provider if is_known else harness.make_provider()
-    made = planner.plan_attach(disk, Access.READ_ONLY)
-    assert made.access is Access.READ_WRITE
-    assert planner.attach(made).access is Access.READ_WRITE
+    """Whatever its type: no list of types is right for long."""
+    native = harness.native_id(harness.cloud.make_disk("hyper", disk_type=disk_type))
+    made = plan(provider, native, Access.READ_ONLY)
+    attachment = provider.attach(made)
+    assert (attachment.access, attachment.request_id) == (Access.READ_WRITE, made.request_id)
+    assert_is(provider.locate(made.disk), harness, native)
+    again = harness.make_provider().attach(made)  # after a crash: nothing was kept of the answer
+    assert (again.access, again.request_id) == (Access.READ_WRITE, made.request_id)
+    harness.make_provider().detach(again)
+    assert harness.holders(native) == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        says("badRequest", 400, "hyperdisk-next cannot be used in READ_ONLY mode."),
+        says("invalid", 400, "The mode is not one of this disk's."),
+        ends_with("UNSUPPORTED_OPERATION", "READ_ONLY is not supported for this disk."),
+    ],
+    ids=["by-its-words", "in-other-words", "as-a-failed-operation"],
+)
+def test_a_refusal_of_read_only_is_known_in_each_form(harness: GceHarness, provider: Provider, refusal: Fault) -> None:
+    made = plan(provider, harness.make_disk(), Access.READ_ONLY)
+    harness.cloud.faults.add(replace(refusal, operation=ATTACH))
+    assert provider.attach(made).access is Access.READ_WRITE
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (says("forbidden", 403, "Required 'compute.disks.useReadOnly' permission for 'x'"), AccessDenied),
+        (ends_with("RESOURCE_IN_USE_BY_ANOTHER_RESOURCE", "It is in use in READ_ONLY mode by 'y'."), DiskInUse),
+        (says("backendError", 503, "read-only"), CloudUnavailable),
+    ],
+    ids=["denied", "in-use", "an-outage"],
+)
+def test_another_refusal_leads_to_no_writable_attach(
+    harness: GceHarness, provider: Provider, refusal: Fault, error: type[Exception]
+) -> None:
+    made = plan(provider, harness.make_disk(), Access.READ_ONLY)
+    harness.cloud.faults.add(replace(refusal, operation=ATTACH, times=0))
+    with pytest.raises(error):
+        provider.attach(made)
+    assert harness.holders(made.disk.id.native) == []
+
+
+def test_without_the_right_to_write_the_missing_permission_is_named(harness: GceHarness, provider: Provider) -> None:
+    made = plan(provider, harness.native_id(harness.cloud.make_disk("hyper", disk_type="hyperdisk-balanced")))
+    with_it = permissions("disks")
+    harness.cloud.granted = with_it - {"compute.disks.use"}
+    with pytest.raises(AccessDenied, match=r"'compute\.disks\.use'"):
+        provider.attach(replace(made, access=Access.READ_ONLY))
+
+
+def test_what_was_attached_read_write_by_hand_can_be_read(harness: GceHarness, provider: Provider) -> None:
+    native = harness.make_disk()
+    harness.cloud.attach_by_hand(harness.emulated_id(native), NODE, read_only=False, slot="theirs")
+    made = plan(provider, native, Access.READ_ONLY)
+    assert (made.is_present, made.slot, made.access) == (True, "theirs", Access.READ_WRITE)
+    assert provider.attach(made).access is Access.READ_WRITE
+    assert_is(provider.locate(made.disk), harness, native)
 
 
 def test_a_disk_for_readers_has_no_read_write_exports(harness: GceHarness, provider: Provider) -> None:

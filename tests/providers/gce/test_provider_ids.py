@@ -104,6 +104,37 @@ def test_missing_credentials_are_a_configuration_error(
         describe(harness.make_provider(), harness.make_disk())
 
 
+def test_the_universe_is_that_of_the_credentials(harness: GceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN")
+    assert describe(harness.make_provider(), harness.make_disk()).canonical_id.startswith("gce://projects/")
+
+
+def test_a_universe_that_the_credentials_are_not_of_is_refused_in_words(harness: GceHarness) -> None:
+    provider = harness.make_provider(universe_domain="s3nsapis.fr")
+    with pytest.raises(ConfigurationError, match=r"s3nsapis\.fr.*emulated\.test: set universe_domain"):
+        describe(provider, harness.make_disk())
+
+
+@pytest.mark.parametrize(
+    ("native", "path"),
+    [
+        ("https://www.s3nsapis.fr/compute/v1/projects/s3ns:acme/zones/u-france-east1-a/disks/d", "zones"),
+        ("//compute.s3nsapis.fr/projects/s3ns:acme/regions/u-france-east1/disks/d", "regions"),
+        ("u-france-east1-a/d", "zones"),
+        ("u-france-east1/d", "regions"),
+    ],
+)
+def test_a_disk_of_a_sovereign_cloud_is_named_like_others(native: str, path: str) -> None:
+    disk = parse_disk(native, "s3ns:acme", "u-france-east1-b", "s3nsapis.fr")
+    assert (disk.project, disk.scope.partition("/")[0], disk.location[:14]) == ("s3ns:acme", path, "u-france-east1")
+
+
+def test_a_link_of_another_universe_is_no_disk_of_this_one() -> None:
+    link = "https://www.s3nsapis.fr/compute/v1/projects/s3ns:acme/zones/u-france-east1-a/disks/d"
+    with pytest.raises(InvalidDiskId):
+        parse_disk(link, "acme", "us-central1-a", "googleapis.com")
+
+
 def test_credentials_that_are_not_accepted_are_access_denied(harness: GceHarness) -> None:
     native = harness.make_disk()
     harness.cloud.tokens.accepts = lambda _: False  # type: ignore[assignment,method-assign] # the account was disabled

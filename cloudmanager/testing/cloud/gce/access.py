@@ -8,11 +8,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cloudmanager.testing.cloud.gce.state import UNIVERSE
+
 EMAIL = "worker@emulated.iam.gserviceaccount.com"
 _KEY_ID = "emulated-key"
-UNIVERSE = "emulated.test"
-"""The emulated cloud is a universe of its own: where credentials of googleapis.com may be used, the SDK asks Google
-itself, in the background."""
 
 
 class AccessTokens:

@@ -12,13 +12,13 @@ from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.emulator import Emulator, Operation
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.gce import documents, errors, instances, permissions, schema
-from cloudmanager.testing.cloud.gce.access import UNIVERSE, AccessTokens
+from cloudmanager.testing.cloud.gce.access import AccessTokens
 from cloudmanager.testing.cloud.gce.context import RequestContext, page
 from cloudmanager.testing.cloud.gce.disks import Disks
 from cloudmanager.testing.cloud.gce.instances import Instances
 from cloudmanager.testing.cloud.gce.metadata import Metadata
 from cloudmanager.testing.cloud.gce.operations import Operations
-from cloudmanager.testing.cloud.gce.state import HOST, AttachedDisk, Cloud, Disk, Instance, Mode, path_of
+from cloudmanager.testing.cloud.gce.state import HOST, UNIVERSE, AttachedDisk, Cloud, Disk, Instance, Mode, path_of
 from cloudmanager.testing.cloud.guest import Guest
 from cloudmanager.testing.cloud.manual_actions import GIB
 from cloudmanager.testing.cloud.wire import HttpServer, Request, Response

@@ -24,7 +24,6 @@ from cloudmanager.testing.cloud.wire import Response
 
 _ATTACH_SECONDS = 3.0
 _DETACH_SECONDS = 5.0
-_READ_WRITE_ONLY = frozenset({"hyperdisk-balanced", "hyperdisk-extreme", "hyperdisk-throughput"})
 _VENDOR_DATA_OFFSET = 384
 _PCI_VENDOR_GOOGLE = 0x1AE0
 Plug = Callable[[Instance, Disk, AttachedDisk], None]
@@ -56,8 +55,7 @@ class Instances:
         if not disk.is_regional and _wants_force(context):
             raise errors.refusal(400, "badRequest", "Force attach is only supported for regional disks.")
         mode = Mode(context.body.get("mode", Mode.READ_WRITE))
-        if mode is Mode.READ_ONLY and disk.type in _READ_WRITE_ONLY:
-            raise errors.refusal(400, "badRequest", f"{disk.type} disk type cannot be attached in read-only mode.")
+        _check_mode(disk, mode)
         if disk.status != "READY":
             raise errors.not_ready(disk.path)
         if user := self._excluding_user(disk, instance, mode, force=_wants_force(context)):
@@ -200,6 +198,19 @@ def _check_place(instance: Instance, disk: Disk) -> None:
         raise errors.invalid(
             "resource.source", documents.link(disk.path), "Disk must be in the same zone as the instance."
         )
+
+
+def _check_mode(disk: Disk, mode: Mode) -> None:
+    """A Hyperdisk is shared for reading only by its access mode, which Hyperdisk ML alone can have.
+
+    https://cloud.google.com/compute/docs/disks/sharing-disks-between-vms
+    """
+    if not disk.type.startswith("hyperdisk"):
+        return
+    if mode is Mode.READ_ONLY and disk.access_mode != "READ_ONLY_MANY":
+        raise errors.refusal(400, "badRequest", f"{disk.type} disk type cannot be attached in read-only mode.")
+    if mode is Mode.READ_WRITE and disk.access_mode == "READ_ONLY_MANY":
+        raise errors.invalid("resource.mode", mode, "A disk with access mode READ_ONLY_MANY is attached read-only.")
 
 
 def _wants_force(context: RequestContext) -> bool:

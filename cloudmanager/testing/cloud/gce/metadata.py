@@ -4,8 +4,8 @@ import json
 import time
 
 from cloudmanager.testing.cloud.faults import Effect, Faults
-from cloudmanager.testing.cloud.gce.access import EMAIL, UNIVERSE, AccessTokens
-from cloudmanager.testing.cloud.gce.state import Instance
+from cloudmanager.testing.cloud.gce.access import EMAIL, AccessTokens
+from cloudmanager.testing.cloud.gce.state import UNIVERSE, Instance
 from cloudmanager.testing.cloud.wire import CUT, Request, Response
 
 _ROOT = "/computeMetadata/v1/"

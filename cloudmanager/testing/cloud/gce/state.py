@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-HOST = "https://www.googleapis.com/compute/v1/"
+UNIVERSE = "emulated.test"
+"""The emulated cloud is a universe of its own: where credentials of googleapis.com may be used, the SDK asks Google
+itself, in the background."""
+HOST = f"https://www.{UNIVERSE}/compute/v1/"
 """What the API's own links begin with, whichever endpoint was asked."""
 
 
@@ -191,7 +194,7 @@ class Cloud:
         return (op for op in self.operations.values() if op.disk == disk and op.status is not Status.DONE)
 
 
-_HOSTS = re.compile(r"https://(www\.googleapis\.com/compute|compute\.googleapis\.com/compute)/(v1|beta)/")
+_HOSTS = re.compile(rf"https://(www|compute)\.({re.escape(UNIVERSE)}|googleapis\.com)/compute/(v1|beta)/")
 
 
 def path_of(text: str, project: str) -> str | None:
