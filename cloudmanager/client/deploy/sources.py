@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from cloudmanager import images
 from cloudmanager.client import network
 from cloudmanager.client.address import NbdAddress
-from cloudmanager.client.deploy import archives, local_source, local_target, web
+from cloudmanager.client.deploy import archives, completeness, local_source, local_target, web
 from cloudmanager.client.deploy.ends import Source
 from cloudmanager.client.deploy.errors import DamagedSource, SourceError, TargetInUse, UnsafeSource, UnsupportedSource
 from cloudmanager.client.deploy.local_source import FileSource, OpenFile
@@ -151,6 +151,8 @@ class _Opening:
         kind = images.recognise(head[: images.HEAD_BYTES], length)
         if kind is None:
             return images.inspect(file, check_tables=False)
+        if kind.group is Group.COMPRESSED:
+            completeness.refuse_without_end(kind.name, WebFile(image, length).fetch, length)
         if kind.group is Group.IMAGE:
             images.inspect(file, check_tables=False)
             with suppress(images.UnreasonableImage):  # by a slow network: what is stored is looked at again
@@ -185,6 +187,8 @@ class _Opening:
         """What is in it is read from the descriptor's position on."""
         if compression is None:
             archives.refuse_several_in_tar(_file_object(file))
+        else:
+            completeness.refuse_incomplete(compression.name, file.fetch, file.length)
         os.lseek(file.descriptor, 0, os.SEEK_SET)
         packed = self.stack.enter_context(io.FileIO(file.descriptor, closefd=False))
         if compression is None:

@@ -57,6 +57,11 @@ class WebFile:
         self._position = self.length if whence == os.SEEK_END else offset
         return self._position
 
+    def fetch(self, offset: int, length: int) -> bytes:
+        """Raises SourceError."""
+        self.seek(offset)
+        return self.read(length)
+
     def read(self, length: int) -> bytes:
         """Raises SourceError."""
         start, end = self._position, min(self._position + length, self.length)
