@@ -20,6 +20,12 @@ class CloudSettings(BaseModel):
         Path("/run/lock/cloudmanager"),
         description="Directory of the lock that all cloudmanagers of this machine choose device names or LUNs under.",
     )
+    max_disks: int = Field(
+        0,
+        ge=0,
+        description="How many disks this machine may have attached, as the cloud counts them: Azure without the boot "
+        "disk, the others with it. 0: as many as the cloud allows.",
+    )
     request_timeout_seconds: float = Field(30, gt=0, description="How long one request to the cloud may take.")
     metadata_timeout_seconds: float = Field(2, gt=0, description="How long the metadata server may take to answer.")
     attach_timeout_seconds: float = Field(

@@ -17,7 +17,7 @@ from cloudmanager.core.errors import CloudManagerError, ConfigurationError
 from cloudmanager.providers._listing import every
 from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers.aws.errors import translated
-from cloudmanager.providers.aws.facts import Document, Volume, VolumeAttachment, VolumeSnapshot, answered_at
+from cloudmanager.providers.aws.facts import Document, EbsLimits, Volume, VolumeAttachment, VolumeSnapshot, answered_at
 from cloudmanager.providers.aws.settings import AwsSettings
 
 Answer = TypeVar("Answer")
@@ -138,9 +138,16 @@ class Ec2:
 
         return list(every(page))
 
-    def attach(self, volume_id: str, instance_id: str, device: str) -> VolumeAttachment:
-        """As EC2 answers: attaching."""
-        answer = self._ask(self._client.attach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
+    def ebs_limits(self, instance_type: str) -> EbsLimits:
+        answer = self._read(self._client.describe_instance_types, InstanceTypes=[instance_type])
+        return EbsLimits.of(answer["InstanceTypes"][0])
+
+    def attach(self, volume_id: str, instance_id: str, device: str, card: int | None) -> VolumeAttachment:
+        """As EC2 answers: attaching. `card`: None on a machine that has one EBS card."""
+        on_card = {} if card is None else {"EbsCardIndex": card}
+        answer = self._ask(
+            self._client.attach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device, **on_card
+        )
         return VolumeAttachment.of(answer)
 
     def detach(self, volume_id: str, instance_id: str, device: str) -> None:

@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -15,6 +15,7 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk
+from cloudmanager.providers._capacity import Capacity
 from cloudmanager.providers._disk_locks import DiskLocks
 from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._retrying import retrying
@@ -22,8 +23,8 @@ from cloudmanager.providers.aws.api import Ec2
 from cloudmanager.providers.aws.detaching import Detaching, is_stuck
 from cloudmanager.providers.aws.device_name import NAMES, taken_on
 from cloudmanager.providers.aws.errors import is_unanswered
-from cloudmanager.providers.aws.facts import AttachmentState, Volume, VolumeAttachment
-from cloudmanager.providers.aws.machine import Machine
+from cloudmanager.providers.aws.facts import AttachmentState, EbsLimits, Volume, VolumeAttachment
+from cloudmanager.providers.aws.machine import Machine, capacity
 from cloudmanager.providers.aws.machine_view import MachineView
 from cloudmanager.providers.aws.proof import UNPROVED, Proof, lasting, proves
 from cloudmanager.providers.aws.resource_id import ResourceId
@@ -36,9 +37,16 @@ class Attaching:
     """To one machine."""
 
     def __init__(
-        self, ec2: Ec2, view: MachineView, detaching: Detaching, settings: AwsSettings, machine: Machine
+        self,
+        ec2: Ec2,
+        view: MachineView,
+        detaching: Detaching,
+        settings: AwsSettings,
+        machine: Machine,
+        limits: Callable[[], EbsLimits],
     ) -> None:
-        """`ec2` is that of the machine's region."""
+        """`ec2` is that of the machine's region; `limits` are those of its type."""
+        self._limits = limits
         self._ec2 = ec2
         self._view = view
         self._detaching = detaching
@@ -50,7 +58,8 @@ class Attaching:
         self._dice = random.SystemRandom()
 
     def plan(self, disk: Disk, id: ResourceId) -> AttachPlan:
-        """Asks once for the machine's volumes, under the lock that names are chosen under."""
+        """Asks once for the machine's volumes, under the lock that names are chosen under. Raises AttachLimit."""
+        limits = self._limits()
         if id.region != self._machine.region:
             raise WrongZone(
                 f"{disk.id} is in {id.region}, and this machine in {self._machine.zone}: copy a snapshot of it to "
@@ -63,6 +72,7 @@ class Attaching:
             )
             if here is not None and not here.state.is_leaving:
                 return self._plan(disk, here.device, is_present=True)
+            self._capacity(mine, limits).refuse_full(str(disk.id))
             names = self._dice.sample(NAMES, len(NAMES))  # so that two services rarely choose the same one
             return self._plan(disk, memory.choose(names, taken_on(self._machine.instance_id, mine)))
 
@@ -79,6 +89,19 @@ class Attaching:
 
     def _plan(self, disk: Disk, device: str, *, is_present: bool = False) -> AttachPlan:
         return AttachPlan(disk, self._machine.node, Access.READ_WRITE, str(uuid.uuid4()), device, is_present)
+
+    def _capacity(self, mine: Sequence[Volume], limits: EbsLimits) -> Capacity:
+        """Without the volumes that are leaving: those free their slots."""
+        attached = [item for volume in mine if (item := self._view.attachment(volume)) and not item.state.is_leaving]
+        return capacity(self._settings, self._machine, limits, len(attached))
+
+    def _card(self) -> int | None:
+        """The EBS card with the fewest volumes of this machine; None where it has one card."""
+        cards = self._limits().cards
+        if len(cards) == 1:
+            return None
+        attached = [item for volume in self._view.volumes() if (item := self._view.attachment(volume))]
+        return min(cards, key=lambda card: sum(item.card == card for item in attached))
 
     def _settled(self, plan: AttachPlan, id: ResourceId) -> Volume:
         """The volume once no earlier detach is under way: it would end what is attached now.
@@ -119,7 +142,7 @@ class Attaching:
             self._refuse_held(plan, seen)
             kept(str(Proof.asked(seen.seen_at or datetime.now(UTC))))
             try:
-                answer = self._ec2.attach(volume.id, self._machine.instance_id, plan.slot)
+                answer = self._ec2.attach(volume.id, self._machine.instance_id, plan.slot, self._card())
             except CloudManagerError as error:
                 if is_unanswered(error) and self._view.attachment(self._view.volume(volume.id)) is not None:
                     return  # it was carried out all the same
@@ -172,7 +195,8 @@ class Attaching:
             if here is None:
                 self._refuse_held(plan, volume)
                 if was_here:
-                    raise CloudUnavailable(f"EC2 began to attach {id.id} and stopped, or somebody detached it.")
+                    key = ", or its KMS key cannot be used" if volume.is_encrypted else ""
+                    raise CloudUnavailable(f"EC2 began to attach {id.id} and stopped, or somebody detached it{key}.")
                 return None
             was_here = True
             if is_stuck(here, stuck_at) and self._is_ours(plan, here):

@@ -73,6 +73,13 @@ _CLASSES: Mapping[str, type[CloudManagerError]] = {
     "ServiceUnavailable": CloudUnavailable,
     "Unavailable": CloudUnavailable,
 }
+_KEY_CODE = "CustomerKeyHasBeenRevoked"
+_KEY = re.compile(r"\bKMS\b|\bkms:|\bmaster key\b", re.IGNORECASE)
+"""In the code or the message of a refusal: the key that a volume is encrypted with is disabled, deleted or denied."""
+_KEY_ADVICE = (
+    "The KMS key of the volume cannot be used: it must be enabled, and its policy and the role must allow what "
+    "docs/providers/aws.md lists for a key of your own (cloudmanager-key.json)."
+)
 _ADVICE: Mapping[type[CloudManagerError], str] = {
     AccessDenied: "Check the credentials and the IAM policy: docs/providers/aws.md has the smallest one that will do.",
     AttachLimit: "Detach a volume that is not needed, or use a larger instance type.",
@@ -119,15 +126,22 @@ def code_of(error: ClientError) -> str:
 
 def _of_answer(error: ClientError, action: str) -> CloudManagerError:
     code, message = code_of(error), _sentence(error)
-    kind = _class_of(code, message, _status(error))
-    detail = f"EC2 answered {action} with {code}: {message}"
+    is_key = _is_about_key(code, message)
+    kind = AccessDenied if is_key else _class_of(code, message, _status(error))
+    advice = _KEY_ADVICE if is_key else _ADVICE.get(kind, "")
     return kind(
-        f"{detail} {_ADVICE[kind]}" if kind in _ADVICE else detail,
+        f"EC2 answered {action} with {code}: {message} {advice}".strip(),
         cloud_code=code,
         retry_after=retry_after(error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}))
         if kind in (Throttled, CloudUnavailable)
         else None,
     )
+
+
+def _is_about_key(code: str, message: str) -> bool:
+    """Not while EC2 only wants to be asked again."""
+    is_refusal = _CLASSES.get(code, AccessDenied) is AccessDenied
+    return code == _KEY_CODE or (is_refusal and _KEY.search(f"{code} {message}") is not None)
 
 
 def _class_of(code: str, message: str, status: int) -> type[CloudManagerError]:

@@ -47,12 +47,15 @@ class VolumeAttachment:
     device: str
     state: AttachmentState
     since: datetime | None = None
+    card: int = 0
+    """Index of the EBS card, of a machine that has several."""
 
     @classmethod
     def of(cls, answer: Document) -> Self:
         # An attachment to a service that AWS runs (an ECS task) has no instance of ours, but holds the volume.
         holder = answer.get("InstanceId") or answer.get("AssociatedResource") or "an AWS service"
-        return cls(holder, answer.get("Device", ""), AttachmentState(answer["State"]), _utc(answer.get("AttachTime")))
+        state, since = AttachmentState(answer["State"]), _utc(answer.get("AttachTime"))
+        return cls(holder, answer.get("Device", ""), state, since, answer.get("EbsCardIndex") or 0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Volume:
     attachments: tuple[VolumeAttachment, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     is_multi_attach: bool = False
+    is_encrypted: bool = False
     created_at: datetime | None = None
     seen_at: datetime | None = None
     """When EC2 said so, by its own clock, to the second."""
@@ -81,6 +85,7 @@ class Volume:
             attachments=tuple(item for item in every if item.state is not AttachmentState.DETACHED),
             tags=_tags(answer),
             is_multi_attach=answer.get("MultiAttachEnabled", False),
+            is_encrypted=answer.get("Encrypted", False),
             created_at=_utc(answer.get("CreateTime")),
             seen_at=seen_at,
         )
@@ -95,6 +100,27 @@ class Volume:
     @property
     def name(self) -> str:
         return self.tags.get("Name", "")
+
+
+@dataclass(frozen=True)
+class EbsLimits:
+    """Of an instance type: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsInfo.html"""
+
+    limit: int | None = None
+    """Volumes with the root volume; None: not known."""
+    is_shared: bool = False
+    """Network interfaces and NVMe instance store volumes take slots from the same limit."""
+    cards: tuple[int, ...] = (0,)
+
+    @classmethod
+    def of(cls, answer: Document) -> Self:
+        info = answer.get("EbsInfo", {})
+        named = tuple(sorted(card["EbsCardIndex"] for card in info.get("EbsCards", ())))
+        return cls(
+            limit=info.get("MaximumEbsAttachments"),
+            is_shared=info.get("AttachmentLimitType") == "shared",
+            cards=named or tuple(range(info.get("MaximumEbsCards") or 1)),
+        )
 
 
 class SnapshotState(StrEnum):

@@ -7,7 +7,9 @@ from typing import Self
 
 from cloudmanager.core.errors import ConfigurationError
 from cloudmanager.core.model import Node
+from cloudmanager.providers._capacity import Capacity
 from cloudmanager.providers._metadata import MetadataServer
+from cloudmanager.providers.aws.facts import EbsLimits
 from cloudmanager.providers.aws.settings import AwsSettings, region_of
 
 _DEFAULT_METADATA_URL = "http://169.254.169.254"
@@ -25,12 +27,19 @@ class Machine:
     instance_id: str
     region: str
     zone: str
+    instance_type: str = ""
+    """Empty where the settings do not say."""
 
     @classmethod
     def learn(cls, settings: AwsSettings) -> Self:
         """Raises ConfigurationError that says what was tried."""
         if settings.instance_id:
-            return cls(settings.instance_id, region_of(settings.availability_zone), settings.availability_zone)
+            return cls(
+                settings.instance_id,
+                region_of(settings.availability_zone),
+                settings.availability_zone,
+                settings.instance_type,
+            )
         return cls._asked(MetadataServer(_url(settings), timeout=settings.metadata_timeout_seconds, advice=_ADVICE))
 
     @classmethod
@@ -41,13 +50,24 @@ class Machine:
         text = server.ask("latest/dynamic/instance-identity/document", token)
         try:
             document = json.loads(text)
-            return cls(document["instanceId"], document["region"], document["availabilityZone"])
+            type_name = str(document.get("instanceType", ""))
+            return cls(document["instanceId"], document["region"], document["availabilityZone"], type_name)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigurationError(f"The metadata service gave no instance identity document. {_ADVICE}") from error
 
     @property
     def node(self) -> Node:
         return Node(self.instance_id, self.zone, f"{self.region}/{self.instance_id}")
+
+
+def capacity(settings: AwsSettings, machine: Machine, limits: EbsLimits, used: int) -> Capacity:
+    """Of volumes with the root volume. A shared limit is an upper bound: network interfaces take from it, too."""
+    if settings.max_disks:
+        return Capacity(used, settings.max_disks, "max_disks")
+    if limits.limit is None:
+        return Capacity(used, None, "Allow ec2:DescribeInstanceTypes, and set instance_type where instance_id is set.")
+    shared = ", shared with network interfaces and instance store volumes" if limits.is_shared else ""
+    return Capacity(used, limits.limit, f"{machine.instance_type}{shared}")
 
 
 def _url(settings: AwsSettings) -> str:

@@ -36,6 +36,7 @@ class AwsProvider:
     def __init__(self, name: str, settings: AwsSettings) -> None:
         """Makes no call. Raises MissingExtra when boto3 is not installed."""
         self._name = name
+        self._settings = settings
         require_sdk(["boto3", "botocore"], "aws")
         from cloudmanager.providers.aws.wiring import Parts  # noqa: PLC0415 - it imports the SDK
 
@@ -109,7 +110,7 @@ class AwsProvider:
     def diagnose(self) -> Iterable[Finding]:
         from cloudmanager.providers.aws.doctor import diagnose  # noqa: PLC0415 - it imports boto3
 
-        return list(diagnose(self._name, self._parts.machine, self._parts.home))
+        return list(diagnose(self._name, self._settings, self._parts))
 
 
 def _identified(located: Device | NotAttached, id: "ResourceId") -> Device | NotAttached:

@@ -30,6 +30,11 @@ class AwsSettings(CloudSettings):
         description="This machine's zone; needed with instance_id.",
         json_schema_extra={"example": "us-east-1a"},
     )
+    instance_type: str = Field(
+        "",
+        description="This machine's type, for its limits, where instance_id is set. Empty: they are not known.",
+        json_schema_extra={"example": "m7i.large"},
+    )
     regions: tuple[str, ...] = Field(
         (),
         description="Regions whose volumes can be found. Empty: this machine's own. Only volumes of this machine's "

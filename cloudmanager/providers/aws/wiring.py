@@ -1,22 +1,25 @@
 """The volumes that one configured provider can see, and the machine that it runs on."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from functools import cached_property
 
-from cloudmanager.core.errors import DiskNotFound
+from cloudmanager.core.errors import AccessDenied, CloudManagerError, DiskNotFound
 from cloudmanager.core.model import Disk, DiskId, Snapshot
 from cloudmanager.providers.aws.api import Ec2, Regions
 from cloudmanager.providers.aws.attaching import Attaching
 from cloudmanager.providers.aws.copies import Copies
 from cloudmanager.providers.aws.detaching import Detaching
-from cloudmanager.providers.aws.facts import SECTOR_BYTES, Volume, VolumeSnapshot
+from cloudmanager.providers.aws.facts import SECTOR_BYTES, EbsLimits, Volume, VolumeSnapshot
 from cloudmanager.providers.aws.listing import Listing
 from cloudmanager.providers.aws.locating import Locating
 from cloudmanager.providers.aws.machine import Machine
 from cloudmanager.providers.aws.machine_view import MachineView
 from cloudmanager.providers.aws.resource_id import ResourceId
 from cloudmanager.providers.aws.settings import AwsSettings
+
+log = logging.getLogger(__name__)
 
 
 class Parts:
@@ -28,6 +31,7 @@ class Parts:
         self._regions = Regions(settings)
         self._machine: Machine | None = None
         self._lock = threading.Lock()
+        self._ebs_limits: EbsLimits | None = None
 
     @property
     def machine(self) -> Machine:
@@ -50,7 +54,7 @@ class Parts:
 
     @cached_property
     def attaching(self) -> Attaching:
-        return Attaching(self.home, self.view, self.detaching, self._settings, self.machine)
+        return Attaching(self.home, self.view, self.detaching, self._settings, self.machine, self.ebs_limits)
 
     @cached_property
     def detaching(self) -> Detaching:
@@ -67,6 +71,24 @@ class Parts:
     @cached_property
     def listing(self) -> Listing:
         return Listing(self._regions, self.scope)
+
+    def ebs_limits(self) -> EbsLimits:
+        """Of this machine's type, which EC2 is asked for once. Unknown where it does not say: nothing depends on it."""
+        if self._ebs_limits is None:
+            try:
+                self._ebs_limits = self.read_ebs_limits()
+            except AccessDenied as error:
+                log.warning("The limits of %s are unknown: %s", self.machine.instance_type, error.detail)
+                self._ebs_limits = EbsLimits()
+            except CloudManagerError as error:
+                log.info("The limits of %s are unknown for now: %s", self.machine.instance_type, error.detail)
+                return EbsLimits()
+        return self._ebs_limits
+
+    def read_ebs_limits(self) -> EbsLimits:
+        """As EC2 says now. Raises AccessDenied and others."""
+        name = self.machine.instance_type
+        return self.home.ebs_limits(name) if name else EbsLimits()
 
     def copies(self, region: str) -> Copies:
         return Copies(self._regions[region], self._settings, self.machine)

@@ -79,6 +79,11 @@ class Compute:
 
         return self._read(ask)
 
+    @property
+    def max_disks(self) -> int | None:
+        """By the settings; None where they do not say."""
+        return self._settings.max_disks or None
+
     def max_data_disks(self, machine: MachineFacts) -> int | None:
         """Of the machine's size; None where Azure does not say."""
         sizes = self._read(lambda: list(self._client.virtual_machine_sizes.list(machine.place.region)))

@@ -14,6 +14,7 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
+from cloudmanager.providers._capacity import Capacity
 from cloudmanager.providers._proofs import LatestProofs
 from cloudmanager.providers._slots import Slots
 from cloudmanager.providers._waiting import Deadline, TimedOut
@@ -112,6 +113,8 @@ class Attaching:
                 f"{disk.id} is in {disk.location} and this machine in {machine.place}: make a snapshot, and from it a "
                 "disk here."
             )
+        staying = sum(not entry.is_leaving for entry in machine.data_disks)
+        Capacity(staying, self._compute.max_disks, "max_disks").refuse_full(str(disk.id))
         others = found.others(self._machine)
         if len(others) >= found.max_shares:
             raise DiskInUse(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Severity
+from cloudmanager.providers._capacity import Capacity
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
 from cloudmanager.providers.azure.machine import ThisMachine
@@ -40,13 +41,12 @@ def _list(parts: Parts) -> Finding:
 
 def _limit(parts: Parts, facts: MachineFacts) -> Finding:
     used = len(facts.data_disks)
+    if parts.compute.max_disks:
+        return Capacity(used, parts.compute.max_disks, "max_disks").finding("data disks")
     try:
         limit = parts.compute.max_data_disks(facts)
     except CloudManagerError as error:
-        return Finding("data disks", Severity.WARNING, f"{used} attached; the limit is unknown: {error.detail}", _ROLE)
+        return Capacity(used, None, f"{error.detail} {_ROLE}").finding("data disks")
     if limit is None:
-        return Finding("data disks", Severity.OK, f"{used} attached; {facts.size} has no published limit")
-    seen = f"{used} of {limit} ({facts.size})"
-    if used >= limit:
-        return Finding("data disks", Severity.WARNING, seen, "Detach a disk, or use a larger size.")
-    return Finding("data disks", Severity.OK, seen)
+        return Finding("data disks", Severity.OK, f"{used} disks attached; {facts.size} has no published limit")
+    return Capacity(used, limit, facts.size).finding("data disks")

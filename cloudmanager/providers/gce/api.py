@@ -78,6 +78,13 @@ class Compute:
                 raise
             return None
 
+    def max_disks(self, instance: ResourceId, machine_type: str) -> int | None:
+        """How many disks a machine of that type may have, with the boot disk; None where Google does not say."""
+        request = compute_v1.GetMachineTypeRequest(
+            project=instance.project, zone=instance.location, machine_type=machine_type
+        )
+        return self._call(self._machine_types.get, request).maximum_persistent_disks or None
+
     def attach(self, instance: ResourceId, disk: compute_v1.AttachedDisk, request_id: str) -> compute_v1.Operation:
         request = compute_v1.AttachDiskInstanceRequest(
             project=instance.project,
@@ -248,6 +255,10 @@ class Compute:
     @cached_property
     def _instances(self) -> compute_v1.InstancesClient:
         return self._client(compute_v1.InstancesClient)
+
+    @cached_property
+    def _machine_types(self) -> compute_v1.MachineTypesClient:
+        return self._client(compute_v1.MachineTypesClient)
 
     @cached_property
     def _disks(self) -> compute_v1.DisksClient:

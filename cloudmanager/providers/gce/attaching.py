@@ -17,6 +17,7 @@ from cloudmanager.core.errors import (
     WrongZone,
 )
 from cloudmanager.core.model import Access, Attachment, AttachPlan, Disk, Node
+from cloudmanager.providers._capacity import Capacity
 from cloudmanager.providers._waiting import Deadline, TimedOut, wait_for
 from cloudmanager.providers.gce import locating
 from cloudmanager.providers.gce.api import DONE, Compute
@@ -50,6 +51,7 @@ class Attaching:
         if present is not None:
             _check_access(disk, present, access)
             return AttachPlan(disk, self._node, present.access, request_id, present.device_name, is_present=True)
+        Capacity(len(view.slots), self._settings.max_disks or None, "max_disks").refuse_full(str(disk.id))
         return AttachPlan(disk, self._node, access, request_id, f"{locating.OUR_NAMES}{uuid.UUID(request_id).hex}")
 
     def attach(self, plan: AttachPlan, resource: ResourceId, *, is_fresh: bool) -> Attachment:

@@ -33,6 +33,8 @@ class View:
     """Its self-link; empty when it does not exist."""
     slots: dict[str, Slot]
     """By the path of the disk. The path is all that an instance says of its disks."""
+    machine_type: str = ""
+    """`e2-medium`"""
 
     @property
     def exists(self) -> bool:
@@ -52,7 +54,8 @@ class MachineView:
         if found is None:
             return View("", {})
         attached = (disk for disk in found.disks if disk.source)  # local SSDs have none
-        return View(found.self_link, {ResourceId.from_link(disk.source).path: _slot(disk) for disk in attached})
+        slots = {ResourceId.from_link(disk.source).path: _slot(disk) for disk in attached}
+        return View(found.self_link, slots, found.machine_type.rpartition("/")[2])
 
     def settle(self, deadline: Deadline, view: View | None = None) -> View:
         """As `look`, once no attach or detach is under way: a pending one would undo what is seen or done now.

@@ -7,7 +7,7 @@ from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.attaching import Attaching
 from cloudmanager.providers.gce.copies import Copies
 from cloudmanager.providers.gce.detaching import Detaching
-from cloudmanager.providers.gce.doctor import diagnose
+from cloudmanager.providers.gce.doctor import Doctor
 from cloudmanager.providers.gce.listing import Listing
 from cloudmanager.providers.gce.machine_view import MachineView
 from cloudmanager.providers.gce.resource_id import ResourceId
@@ -18,14 +18,14 @@ class Parts:
     """The composition root of one provider."""
 
     def __init__(self, name: str, settings: GceSettings, node: Node) -> None:
-        self._name = name
         self._me = me = ResourceId.from_link(node.native_id)
         self.compute = Compute(settings)
         self.instance = MachineView(self.compute, me)
         self.attaching = Attaching(self.compute, self.instance, node, settings)
         self.detaching = Detaching(self.compute, self.instance, me, settings)
         self.listing = Listing(self.compute, name, node, me.project)
+        self._doctor = Doctor(f"provider {name}", settings, self.compute, self.instance, self.listing)
         self.copies = Copies(self.compute, name, me, settings)
 
     def diagnose(self) -> Iterator[Finding]:
-        return diagnose(f"provider {self._name}", self._me, self.instance, self.listing)
+        return self._doctor.diagnose(self._me)

@@ -51,7 +51,7 @@ def test_an_attach_costs_one_read_for_the_plan_and_two_reads_around_one_change(
     disk = describe(provider, cloud.make_disk("evidence-7"))
     cloud.calls.clear()
     planned = provider.plan_attach(disk, Access.READ_ONLY)
-    assert actions(cloud) == ["DescribeVolumes"]
+    assert actions(cloud) == ["DescribeInstanceTypes", "DescribeVolumes"]  # the former only once
     cloud.calls.clear()
     provider.attach(planned)
     assert actions(cloud) == ["DescribeVolumes", "AttachVolume", "DescribeVolumes"]

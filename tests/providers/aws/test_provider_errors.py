@@ -22,6 +22,40 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.providers.aws.clients import actions, attach, changes, describe, make_provider, plan
 
 
+def test_a_key_that_cannot_be_used_is_called_by_its_name(cloud: Emulation, provider: Provider) -> None:
+    volume = cloud.make_disk("evidence-7")
+    cloud.volume(volume).is_encrypted, cloud.volume(volume).is_key_usable = True, False
+    with pytest.raises(AccessDenied, match=r"KMS key of the volume cannot be used.*cloudmanager-key\.json") as caught:
+        attach(provider, volume)
+    assert (caught.value.cloud_code, caught.value.retriable) == ("CustomerKeyHasBeenRevoked", False)
+    assert cloud.holders(volume) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("CustomerKeyHasBeenRevoked", "Volume vol-1 cannot be attached."),
+        ("KMS.DisabledException", "The key is disabled."),
+        ("InvalidVolume", "The KMS key state is pending deletion."),
+        ("UnauthorizedOperation", "You are not authorized to perform kms:CreateGrant on this key."),
+    ],
+)
+def test_a_refusal_that_is_about_a_key_says_kms(cloud: Emulation, provider: Provider, code: str, message: str) -> None:
+    planned = plan(provider, cloud.make_disk("evidence-7"))
+    cloud.faults.add(Fault("AttachVolume", Effect.ERROR, code=code, message=message))
+    with pytest.raises(AccessDenied, match="The KMS key of the volume") as caught:
+        provider.attach(planned)
+    assert caught.value.cloud_code == code
+
+
+def test_a_throttled_key_service_is_asked_again(cloud: Emulation, provider: Provider) -> None:
+    planned = plan(provider, cloud.make_disk("evidence-7"))
+    message = "KMS rate exceeded"
+    cloud.faults.add(Fault("AttachVolume", Effect.ERROR, code="RequestLimitExceeded", message=message))
+    with pytest.raises(Throttled):
+        provider.attach(planned)
+
+
 @pytest.mark.parametrize(
     ("code", "message", "kind", "retriable"),
     [

@@ -3,16 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cloudmanager.core.errors import AccessDenied, ConfigurationError, MissingExtra
+from cloudmanager.core.errors import AccessDenied, AttachLimit, ConfigurationError, MissingExtra
 from cloudmanager.core.model import DiskId
 from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.providers import aws
 from cloudmanager.testing.cloud.ec2 import Emulation
 from cloudmanager.testing.cloud.faults import Effect, Fault
-from tests.providers.aws.clients import actions, describe, make_provider
+from tests.providers.aws.clients import actions, attach, describe, make_provider, plan
+from tests.providers.aws.test_docs import policy
 
 
 def test_the_metadata_service_says_who_the_machine_is(provider: Provider, node: str) -> None:
@@ -118,11 +120,79 @@ def test_diagnosis_names_identity_and_permissions(cloud: Emulation, provider: Pr
     seen = {finding.seen: finding.severity.value for finding in provider.diagnose()}
     assert seen == {
         f"this machine is {node} in us-east-1a": "ok",
-        "1 volume of this machine": "ok",
+        "1 of 28 disks attached (m5.large, shared with network interfaces and instance store volumes)": "ok",
         "AttachVolume is allowed": "ok",
         "DetachVolume is not allowed": "problem",
     }
     assert cloud.calls.mutations() == []
+
+
+def narrowed(policy: dict[str, Any], node: str) -> dict[str, Any]:
+    """As docs/providers/aws.md describes it: this instance alone, and volumes with a tag."""
+    find, change = policy["Statement"]
+    on_machine = {**change, "Resource": f"arn:aws:ec2:*:*:instance/{node}"}
+    tagged = {"StringEquals": {"aws:ResourceTag/forensics": "allowed"}}
+    on_volumes = {**change, "Resource": "arn:aws:ec2:*:*:volume/*", "Condition": tagged}
+    return {**policy, "Statement": [find, on_machine, on_volumes]}
+
+
+def test_diagnosis_agrees_with_the_policy_of_the_docs(cloud: Emulation, provider: Provider) -> None:
+    cloud.policies = [policy("disks")]
+    assert {finding.severity.value for finding in provider.diagnose()} == {"ok"}
+    attach(provider, cloud.make_disk("evidence-7"))
+
+
+def test_diagnosis_agrees_with_a_policy_that_requires_a_tag(cloud: Emulation, provider: Provider, node: str) -> None:
+    """No volume of the machine itself has the tag; it is the evidence that has."""
+    cloud.policies = [narrowed(policy("disks"), node)]
+    cloud.make_disk("untagged")
+    assert [finding.severity.value for finding in provider.diagnose()][-2:] == ["problem", "problem"]
+    assert "a tag" in provider.diagnose()[-1].advice
+    volume = cloud.make_disk("evidence-7", labels={"forensics": "allowed"})
+    findings = provider.diagnose()
+    assert {finding.severity.value for finding in findings} == {"ok"}
+    assert f"AttachVolume is allowed for volumes such as {volume}" in findings[-2].seen
+    provider.detach(attach(provider, volume))
+    with pytest.raises(AccessDenied):
+        attach(provider, cloud.make_disk("forbidden"))
+    assert cloud.holders(volume) == []
+
+
+def test_diagnosis_goes_on_without_the_right_to_read_limits(cloud: Emulation, provider: Provider) -> None:
+    cloud.denied.add("DescribeInstanceTypes")
+    (finding,) = [finding for finding in provider.diagnose() if finding.severity.value != "ok"]
+    assert (finding.severity.value, "ec2:DescribeInstanceTypes" in finding.advice) == ("warning", True)
+    attach(provider, cloud.make_disk("evidence-7"))
+
+
+def test_the_limit_is_ec2_s_or_the_setting_s(cloud: Emulation, node: str, credentials: None) -> None:
+    """No call that changes something is made for a volume too many."""
+    provider = make_provider(cloud, max_disks=2)
+    assert "1 of 2 disks attached (max_disks)" in [finding.seen for finding in provider.diagnose()]
+    first = attach(provider, cloud.make_disk("one"))
+    with pytest.raises(AttachLimit, match="2 of the 2 disks that max_disks allows"):
+        plan(provider, cloud.make_disk("two"))
+    provider.detach(first)
+    cloud.calls.clear()
+    for number in range(3):
+        plan(make_provider(cloud), cloud.make_disk(f"disk-{number}"))
+    assert cloud.calls.mutations() == []
+
+
+def test_an_instance_type_is_asked_for_once(cloud: Emulation, provider: Provider) -> None:
+    for name in ("one", "two"):
+        attach(provider, cloud.make_disk(name))
+    assert actions(cloud).count("DescribeInstanceTypes") == 1
+
+
+def test_volumes_are_spread_over_the_ebs_cards(cloud: Emulation, credentials: None) -> None:
+    cloud.make_instance("worker-1", type_name="r8gb.48xlarge")
+    provider = make_provider(cloud)
+    volumes = [cloud.make_disk(f"disk-{number}") for number in range(5)]
+    for volume in volumes:
+        attach(provider, volume)
+    cards = [cloud.volume(volume).attachments[0].card for volume in volumes]
+    assert cards == [1, 0, 1, 0, 1]  # the root volume is on card 0
 
 
 def test_diagnosis_finds_an_instance_id_that_ec2_does_not_know(cloud: Emulation, node: str, credentials: None) -> None:

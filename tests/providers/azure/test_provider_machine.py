@@ -2,8 +2,8 @@
 
 import pytest
 
-from cloudmanager.core.errors import ConfigurationError
-from cloudmanager.core.model import Severity
+from cloudmanager.core.errors import AttachLimit, ConfigurationError
+from cloudmanager.core.model import Access, DiskId, Severity
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import GROUP, OTHER_GROUP, OTHER_SUBSCRIPTION, SUBSCRIPTION
@@ -88,7 +88,7 @@ def test_an_endpoint_in_the_clear_is_refused(cloud: AzureEmulation) -> None:
 def test_the_doctor_finds_all_well(cloud: AzureEmulation, provider: Provider) -> None:
     findings = provider.diagnose()
     assert {finding.severity for finding in findings} == {Severity.OK}
-    assert findings[-1].seen == "0 of 32 (Standard_D16s_v5)"
+    assert findings[-1].seen == "0 of 32 disks attached (Standard_D16s_v5)"
 
 
 def test_the_doctor_sees_a_missing_role_and_a_full_machine(cloud: AzureEmulation, identity: None) -> None:
@@ -103,6 +103,15 @@ def test_the_doctor_sees_a_missing_role_and_a_full_machine(cloud: AzureEmulation
     denied = make_provider(cloud, "small-1").diagnose()[-1]
     assert denied.severity is Severity.PROBLEM
     assert "docs/providers/azure.md" in denied.advice
+
+
+def test_no_more_disks_are_attached_than_the_setting_allows(cloud: AzureEmulation, identity: None) -> None:
+    provider = make_provider(cloud, max_disks=1)
+    assert provider.diagnose()[-1].seen == "0 of 1 disks attached (max_disks)"
+    cloud.attach_by_hand(cloud.make_disk("evidence-1"), "worker-1")
+    disk = provider.describe(DiskId(provider.name, cloud.make_disk("evidence-2")))
+    with pytest.raises(AttachLimit, match="1 of the 1 disks that max_disks allows"):
+        provider.plan_attach(disk, Access.READ_ONLY)
 
 
 def test_the_doctor_names_a_machine_that_is_not_there(cloud: AzureEmulation, identity: None) -> None:

@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from cloudmanager.core.errors import AccessDenied
-from cloudmanager.core.model import Access, DiskId, Query
+from cloudmanager.core.model import Access, DiskId, Query, Severity
 from cloudmanager.core.plugins import Plugins, Provider
 from cloudmanager.providers import gce
 from cloudmanager.providers.gce.settings import GceSettings
@@ -25,6 +25,7 @@ def permissions(name: str) -> frozenset[str]:
 
 def use_disks(harness: GceHarness, provider: Provider) -> None:
     provider.find(Query())
+    use_the_doctor(harness, provider)
     for access in (Access.READ_ONLY, Access.READ_WRITE):
         disk = provider.describe(DiskId(provider.name, harness.make_disk()))
         attachment = provider.attach(provider.plan_attach(disk, access))
@@ -39,6 +40,12 @@ def use_copies(harness: GceHarness, provider: Provider) -> None:
     copy = provider.restore(snapshot, "copy")
     provider.delete(copy)
     provider.delete(snapshot)
+
+
+def use_the_doctor(harness: GceHarness, provider: Provider) -> None:
+    for finding in provider.diagnose():
+        if finding.severity is not Severity.OK:
+            raise AccessDenied(f"{finding.seen} {finding.advice}")
 
 
 USES = {"disks": use_disks, "copies": use_copies}

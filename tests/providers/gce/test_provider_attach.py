@@ -8,6 +8,7 @@ import pytest
 
 from cloudmanager.core.errors import (
     AccessDenied,
+    AttachLimit,
     CloudError,
     CloudUnavailable,
     DeviceError,
@@ -310,6 +311,15 @@ def test_a_regional_disk_is_not_taken_for_a_zonal_one_of_its_name(harness: GceHa
     attach(provider, zonal)
     assert isinstance(provider.locate(describe(provider, regional)), NotAttached)
     assert isinstance(provider.locate(describe(provider, zonal)), Device)
+
+
+def test_no_more_disks_are_attached_than_the_setting_allows(harness: GceHarness) -> None:
+    provider = harness.make_provider(max_disks=2)
+    attach(provider, harness.make_disk())
+    harness.calls.clear()
+    with pytest.raises(AttachLimit, match="2 of the 2 disks that max_disks allows"):
+        plan(provider, harness.make_disk())
+    assert harness.calls.mutations() == []
 
 
 def test_the_boot_disk_is_there_and_not_ours(harness: GceHarness, provider: Provider) -> None:

@@ -169,6 +169,12 @@ def test_the_doctor_hears_whether_it_works(harness: GceHarness, trouble: Trouble
     assert findings
 
 
+def test_the_doctor_hears_how_many_disks_fit(harness: GceHarness) -> None:
+    assert "1 of 16 disks attached (e2-medium)" in [finding.seen for finding in harness.make_provider().diagnose()]
+    full = harness.make_provider(max_disks=1).diagnose()
+    assert (Severity.WARNING, "1 of 1 disks attached (max_disks)") in [(each.severity, each.seen) for each in full]
+
+
 def test_the_doctor_hears_of_an_instance_that_does_not_exist(harness: GceHarness) -> None:
     findings = harness.make_provider(instance="nobody").diagnose()
     assert findings[0].severity is Severity.PROBLEM

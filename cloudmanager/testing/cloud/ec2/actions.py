@@ -40,7 +40,9 @@ class Actions:
         parameters = request.parameters
         volume = state.volume(self._state, request.scope, parameters.text("VolumeId"))
         instance = state.instance(self._state, request.scope, parameters.text("InstanceId"))
-        return views.attachment(self._lifecycle.attach(volume, instance, parameters.text("Device"), request.fault))
+        card = parameters.number("EbsCardIndex") or 0
+        attached = self._lifecycle.attach(volume, instance, parameters.text("Device"), request.fault, card=card)
+        return views.attachment(attached)
 
     def _detach_volume(self, request: RequestContext) -> Members:
         parameters = request.parameters

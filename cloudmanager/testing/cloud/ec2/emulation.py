@@ -17,6 +17,7 @@ from cloudmanager.testing.cloud.ec2.context import RequestContext
 from cloudmanager.testing.cloud.ec2.instance_types import INSTANCE_TYPES
 from cloudmanager.testing.cloud.ec2.lifecycle import Lifecycle, new_id
 from cloudmanager.testing.cloud.ec2.metadata import MetadataService
+from cloudmanager.testing.cloud.ec2.policies import Policy, allows
 from cloudmanager.testing.cloud.ec2.state import (
     GIB,
     AttachmentState,
@@ -48,6 +49,8 @@ class Emulation(Emulator[State]):
         super().__init__(directory, State(), pace=pace, host=host, port=port)
         self.denied: set[str] = set()
         """Actions that no policy allows."""
+        self.policies: list[Policy] | None = None
+        """The caller's policies; None: everything is allowed."""
         self._lifecycle = Lifecycle(directory, self.state, self.guests, self.timeline, self.lock)
         self._actions = Actions(self.state, self._lifecycle)
         self._metadata = MetadataService()
@@ -94,6 +97,8 @@ class Emulation(Emulator[State]):
         needed = {model.name, *(["CreateTags"] if parameters.has("TagSpecifications") else [])}
         for denied in needed & self.denied:
             raise errors.unauthorized(denied, scope.account)
+        if self.policies is not None and not allows(self.policies, model.name, scope, parameters, self.state):
+            raise errors.unauthorized(model.name, scope.account)
         if parameters.flag("DryRun"):
             raise errors.dry_run()
         action = self._actions.by_name.get(model.name)

@@ -120,6 +120,18 @@ def attachment_limit(limit: int) -> Ec2Error:
     )
 
 
+def key_not_usable(volume: str) -> Ec2Error:
+    """Recorded: kubernetes#62171, kube-aws#393."""
+    return Ec2Error(
+        "CustomerKeyHasBeenRevoked",
+        f"Volume {volume} cannot be attached. The encrypted volume was unable to access the KMS master key.",
+    )
+
+
+def no_card(index: int, instance_type: str) -> Ec2Error:
+    return invalid_value(index, "ebsCardIndex", f"{instance_type} has no such EBS card.")
+
+
 def bad_device_name(device: str) -> Ec2Error:
     return invalid_value(device, "device", f"{device} is not a valid EBS device name.")
 

@@ -27,6 +27,8 @@ class InstanceType:
     limit_type: LimitType = LimitType.SHARED
     nvme_stores: int = 0
     """NVMe instance store volumes."""
+    cards: int = 1
+    """EBS cards, each with its share of the volumes."""
 
     def volume_limit(self, network_interfaces: int) -> int:
         if self.hypervisor is Hypervisor.XEN or self.limit_type is LimitType.DEDICATED:
@@ -42,6 +44,7 @@ INSTANCE_TYPES = {
         InstanceType("m5d.4xlarge", Hypervisor.NITRO, 28, nvme_stores=2),
         InstanceType("m7i.large", Hypervisor.NITRO, 32, LimitType.DEDICATED),
         InstanceType("m7i.8xlarge", Hypervisor.NITRO, 48, LimitType.DEDICATED),
+        InstanceType("r8gb.48xlarge", Hypervisor.NITRO, 128, LimitType.DEDICATED, cards=2),
         InstanceType("t2.micro", Hypervisor.XEN, 39),
         InstanceType("m4.large", Hypervisor.XEN, 39),
     )

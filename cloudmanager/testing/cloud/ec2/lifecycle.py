@@ -97,12 +97,14 @@ class Lifecycle:
 
         self._later(_CREATE_SECONDS, fault, finish)
 
-    def attach(self, volume: Volume, instance: Instance, device: str, fault: Fault | None) -> Attachment:
+    def attach(
+        self, volume: Volume, instance: Instance, device: str, fault: Fault | None, *, card: int = 0
+    ) -> Attachment:
         """Answers `attaching`; attached, with the device in the guest, when the time has come."""
-        self.check_attach(volume, instance, device)
+        self.check_attach(volume, instance, device, card)
         if _is(fault, Effect.LIE):
-            return Attachment(volume.id, instance.id, device, AttachmentState.ATTACHING, now())
-        attachment = self.join(volume, instance, device)
+            return Attachment(volume.id, instance.id, device, AttachmentState.ATTACHING, now(), card=card)
+        attachment = self.join(volume, instance, device, card)
         answer = copy.copy(attachment)
         self._later(_ATTACH_SECONDS, fault, lambda: self.finish_attach(attachment, fault))
         return answer
@@ -145,7 +147,7 @@ class Lifecycle:
         self._later(_SNAPSHOT_SECONDS, fault, lambda: _finish_snapshot(snapshot, fault))
         return snapshot
 
-    def check_attach(self, volume: Volume, instance: Instance, device: str) -> None:
+    def check_attach(self, volume: Volume, instance: Instance, device: str, card: int = 0) -> None:
         """Raises what AttachVolume is refused with."""
         if instance.state is InstanceState.TERMINATED:
             raise errors.instance_not_running(instance.id)
@@ -153,12 +155,17 @@ class Lifecycle:
             raise errors.zone_mismatch(volume.id, instance.id)
         if not is_device_name(device):
             raise errors.bad_device_name(device)
+        if not 0 <= card < instance.type.cards:
+            raise errors.no_card(card, instance.type.name)
         self._check_free(volume, instance)
         self._check_slot(instance, device)
+        self._check_card(instance, card)
+        if not volume.is_key_usable:
+            raise errors.key_not_usable(volume.id)
 
-    def join(self, volume: Volume, instance: Instance, device: str) -> Attachment:
+    def join(self, volume: Volume, instance: Instance, device: str, card: int = 0) -> Attachment:
         """The record of an attachment that is on its way."""
-        attachment = Attachment(volume.id, instance.id, device, AttachmentState.ATTACHING, now())
+        attachment = Attachment(volume.id, instance.id, device, AttachmentState.ATTACHING, now(), card=card)
         volume.attachments.append(attachment)
         volume.state = VolumeState.IN_USE
         return attachment
@@ -226,6 +233,12 @@ class Lifecycle:
             raise errors.device_name_taken(device)
         if len(attachments) >= instance.volume_limit:
             raise errors.attachment_limit(instance.volume_limit)
+
+    def _check_card(self, instance: Instance, card: int) -> None:
+        on_card = sum(item.card == card for item in self._state.attachments(instance.id))
+        limit = instance.volume_limit // instance.type.cards
+        if on_card >= limit:
+            raise errors.attachment_limit(limit)
 
     def _finish_detach(self, attachment: Attachment, fault: Fault | None, *, force: bool) -> None:
         if attachment.state not in (AttachmentState.DETACHING, AttachmentState.BUSY):

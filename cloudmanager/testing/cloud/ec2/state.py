@@ -59,6 +59,8 @@ class Attachment:
     state: AttachmentState
     since: datetime
     delete_on_termination: bool = False
+    card: int = 0
+    """Index of the instance's EBS card."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Volume:
     snapshot_id: str = ""
     is_encrypted: bool = False
     is_multi_attach: bool = False
+    is_key_usable: bool = True
+    """False: EC2 may not use the key that it is encrypted with."""
 
     def on(self, instance_id: str) -> Attachment | None:
         return next((item for item in self.attachments if item.instance_id == instance_id), None)

@@ -35,6 +35,7 @@ def attachment(item: Attachment) -> Members:
         "State": item.state.value,
         "AttachTime": item.since,
         "DeleteOnTermination": item.delete_on_termination,
+        "EbsCardIndex": item.card,
     }
 
 
@@ -66,6 +67,7 @@ def _mapping(item: Attachment) -> Members:
             "Status": "detaching" if item.state.value == "busy" else item.state.value,
             "AttachTime": item.since,
             "DeleteOnTermination": item.delete_on_termination,
+            "EbsCardIndex": item.card,
         },
     }
 
@@ -80,8 +82,16 @@ def instance_type(item: InstanceType) -> Members:
             "NvmeSupport": "required" if is_nitro else "unsupported",
             "MaximumEbsAttachments": item.limit,
             "AttachmentLimitType": item.limit_type.value,
+            **_cards(item),
         },
     }
+
+
+def _cards(item: InstanceType) -> Members:
+    """Of a type that has several."""
+    if item.cards == 1:
+        return {}
+    return {"MaximumEbsCards": item.cards, "EbsCards": [{"EbsCardIndex": n} for n in range(item.cards)]}
 
 
 def snapshot(item: Snapshot) -> Members:
