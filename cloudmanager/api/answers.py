@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 
 
 _INCARNATION = (
-    "What makes the disk this one and no later one of its name, as its source tells; to compare, not to read. Empty "
-    "where the source tells nothing of the kind."
+    "Identifies the disk among all that ever had its name, as reported by its source; to compare, not to read. Empty "
+    "where the source reports nothing of the kind."
 )
 
 
@@ -96,7 +96,7 @@ class Export(Answer):
 
     @classmethod
     def of(cls, export: model.Export, *, with_credentials: bool = True) -> Self:
-        """Without credentials for everybody who does not want to connect: a key should not lie about in lists."""
+        """Without credentials unless the caller asks for one export: lists show no keys."""
         credentials = export.credentials if with_credentials else None
         return cls(
             id=export.id,
@@ -195,7 +195,7 @@ class MaintenanceAction(Answer):
     """What an operator has done."""
 
     since: datetime
-    by: str = Field(description="Who did it; empty if they did not say.", examples=["nina"])
+    by: str = Field(description="Who did it; empty if not given.", examples=["nina"])
     reason: str = Field(examples=["The zone is being evacuated."])
 
     @classmethod
@@ -215,7 +215,7 @@ class Provider(Answer):
 
     name: str = Field(examples=["local"])
     type: str = Field(examples=["local"])
-    node: ProviderNode | None = Field(description="null where the provider could not say; `error` tells why.")
+    node: ProviderNode | None = Field(description="null if the provider could not say; `error` has the reason.")
     error: KeptError | None
     pause: MaintenanceAction | None = Field(description="Set while an operator lets it make no new exports.")
 
@@ -270,7 +270,7 @@ class AuditEvent(Answer):
     holder: str | None
     detail: str
     provider: str | None = Field(description="The provider that was paused or resumed.")
-    ordered_by: str | None = Field(description="The operator who did it, if they said who they are.")
+    ordered_by: str | None = Field(description="The operator who did it, if given.")
 
     @classmethod
     def of(cls, event: records.AuditEvent) -> Self:
@@ -291,7 +291,7 @@ class AuditEvent(Answer):
 class Written(Answer):
     """What a request has written to a disk."""
 
-    written_bytes: int = Field(description="As many as the frames stand for.", examples=[1048576])
+    written_bytes: int = Field(description="Decompressed bytes in the frames.", examples=[1048576])
 
 
 class Digests(Answer):
@@ -360,7 +360,7 @@ class Readiness(Answer):
 
     @classmethod
     def outline(cls, findings: Sequence[model.Finding]) -> Self:
-        """For anybody: what kind of thing is well or not, but no name, no path and nobody's reasons."""
+        """For callers without the token: which kinds of checks passed, without names, paths and reasons."""
         kinds = dict.fromkeys((finding.subject.partition(" ")[0], finding.severity) for finding in findings)
         seen = "The token of the service shows more."
         return cls.of([model.Finding(subject, severity, seen) for subject, severity in kinds])
@@ -385,7 +385,7 @@ class Problem(Answer):
     retriable: bool = Field(description="The same request may work later.")
     cloud_code: str | None = Field(None, description="The cloud's own code, unchanged.")
     retry_after: float | None = Field(None, description="Seconds; also in the Retry-After header.")
-    holder: str | None = Field(None, description="Whose export stands in the way.")
+    holder: str | None = Field(None, description="The holder of the conflicting export.")
     errors: list[Mistake] = Field([], description="Which fields or parameters are wrong.")
 
     @classmethod

@@ -39,7 +39,7 @@ def create_app(manager: Manager, settings: Settings) -> FastAPI:
 
 
 def _add_pages(app: FastAPI, numbers: metrics.Metrics, settings: Settings) -> None:
-    """What is for browsers and for Prometheus, and is no part of the OpenAPI document."""
+    """Routes for browsers and for Prometheus, which are not in the OpenAPI document."""
 
     @cache
     def openapi() -> dict[str, Any]:

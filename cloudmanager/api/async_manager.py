@@ -24,7 +24,7 @@ class AsyncManager:
     """Runs what a route asks of the façade."""
 
     def __init__(self, manager: Manager, on_ready: Callable[[float], object]) -> None:
-        """`on_ready` is told the seconds from an export's claim to ready, whenever somebody waited for it."""
+        """`on_ready` receives the seconds from an export's claim to ready, if a request waited for it."""
         self.manager = manager
         self.transfers = Transfers(manager)
         self._on_ready = on_ready

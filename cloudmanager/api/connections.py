@@ -18,7 +18,7 @@ HEADERS_SECONDS = 10.0
 BODY_SECONDS = 20.0
 """From there to the end of a body of ordinary size."""
 STALL_SECONDS = 60.0
-"""How long a body of any size, as a deployment sends it, or the reader of an answer may stand still."""
+"""How long a body of any size, as a deployment sends it, or the reader of an answer may make no progress."""
 CLOSING_SECONDS = 5.0
 """How long a connection that is closed may take to receive what was written to it."""
 MOST = 1024
@@ -34,7 +34,7 @@ class _Phase(Enum):
     HEADERS = auto()
     BODY = auto()
     LONG_BODY = auto()
-    """Of a request that may send for as long as it likes, if only it sends."""
+    """For a request without a bound on its duration, as long as it keeps sending."""
     ANSWER = auto()
     """It has sent its request, and may wait."""
     IDLE = auto()
@@ -87,7 +87,7 @@ class HttpConnections:
 
 
 def _least_useful(strangers: "list[HttpConnection]") -> "HttpConnection | None":
-    """The oldest that is not being answered: who means to call does so at once, and is known then."""
+    """The oldest that is not being answered: a real client sends its request at once and is authenticated then."""
     return next((each for each in strangers if not each.is_answered), strangers[0] if strangers else None)
 
 

@@ -1,7 +1,7 @@
 """The page at /docs: the OpenAPI document as plain HTML.
 
 The usual pages (Swagger UI, ReDoc) load a megabyte of scripts from a content delivery network, and an investigator's
-network has none. This one needs no script, and the browser is told to run and load nothing.
+network has none. This one needs no script, and its content security policy allows none.
 """
 
 import base64

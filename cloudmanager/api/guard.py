@@ -17,7 +17,7 @@ from cloudmanager.api.errors import HostRefused, OriginRefused, Unauthorized
 from cloudmanager.core.settings import ServerSettings, is_loopback, parse_listen
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered without a token: who watches the service needs no rights in it. `knows` says whether one is there."""
+"""Answered without a token: monitoring needs no rights. `knows` says whether a request has a token."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _cannot_listen(address: str, error: OSError) -> SetupError:
 @contextmanager
 def _unix(path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        os.fchmod(listener.fileno(), 0o600)  # before bind: Linux makes the file with this mode, so nobody slips in
+        os.fchmod(listener.fileno(), 0o600)  # before bind: Linux creates the file with this mode
         _bind(listener, path)
         made = path.stat()
         try:
@@ -144,7 +144,7 @@ class Acceptor:
         self._loop.add_reader(listener, self._accept)
 
     def close(self) -> None:
-        """Accepts nothing more. Connections go on."""
+        """Stops accepting. Existing connections continue."""
         if self._resumption:
             self._resumption.cancel()
         self._loop.remove_reader(self._listener)
@@ -182,7 +182,7 @@ class Acceptor:
             connection.close()
 
     def _pause(self, why: str) -> None:
-        """Clients wait in the queue. It is said once, however long it lasts."""
+        """Clients wait in the queue. Logged once, however long it lasts."""
         if not self._is_short:
             self._is_short = True
             log.warning("no connection can be accepted for now: %s", why)

@@ -16,7 +16,7 @@ from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.exhaustion import exhausted
 
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
-"""A client may send any word as its method; each would be a time series for ever."""
+"""A client may send any text as its method; each would add a time series that stays."""
 MAX_BODY_BYTES = 64 * 1024
 """The largest request has a few short fields."""
 _UNBOUNDED = re.compile(r"/v1/exports/[^/]+/content")

@@ -70,7 +70,7 @@ def document(app: FastAPI, settings: Settings) -> Document:
 
 
 def _limit_ttl(schemas: Document, max_ttl_seconds: int) -> None:
-    """The limit is a setting: the core checks it, and the document should tell it."""
+    """The limit is a setting, which the core checks; here the document gets its value."""
     for request in (requests.ExportRequest, requests.RenewRequest):
         integer, _null = schemas[request.__name__]["properties"]["ttl_seconds"]["anyOf"]
         integer["maximum"] = max_ttl_seconds

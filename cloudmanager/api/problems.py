@@ -94,7 +94,7 @@ STATUS: Mapping[type[CloudManagerError], int] = {
     http.OriginRefused: 403,
     http.HostRefused: 421,
     core.Refused: 403,
-    # An operator's orders, and the end of the service.
+    # Maintenance actions, and the end of the service.
     core.ProviderPaused: 409,
     core.NodeDraining: 409,
     core.NodeDisplaced: 503,

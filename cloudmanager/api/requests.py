@@ -32,7 +32,7 @@ Ttl = Annotated[
     Field(
         ge=1,
         le=LONGEST_TTL_SECONDS,
-        description="Life of the export in seconds, from now. Left out: the configuration's `default_ttl_seconds`. "
+        description="Lifetime of the export in seconds, from now. Left out: the configuration's `default_ttl_seconds`. "
         "At most its `max_ttl_seconds`.",
     ),
 ]
@@ -82,7 +82,7 @@ class ExportRequest(Request):
 
 
 class RenewRequest(Request):
-    """Asks for a longer life, counted from now."""
+    """Asks for a longer lifetime, counted from now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ttl_seconds": 3600}]})
 
@@ -135,7 +135,7 @@ class DiskQuery(Request):
         [], description="`key=value`: disks with this label. May be repeated: all must match.", examples=[["case=4711"]]
     )
     location: Word = Field("", description="Zone or region.")
-    state: Word = Field("", description="The cloud's own word for the disk's state.")
+    state: Word = Field("", description="The disk's state, as the cloud calls it.")
     page: PageToken | None = None
     limit: Limit | None = Field(None, description="Items per page, at most: a cloud may give fewer.")
 
@@ -149,7 +149,7 @@ class DigestQuery(Request):
     """Which range of a disk."""
 
     offset: int = Field(0, ge=0, le=LARGEST_DISK_BYTES, description="A multiple of the block.", examples=[0])
-    length: int = Field(ge=1, le=MOST_DIGESTED_BYTES, description="It ends with the disk, too.", examples=[1048576])
+    length: int = Field(ge=1, le=MOST_DIGESTED_BYTES, description="At most to the end of the disk.", examples=[1048576])
 
 
 class AuditQuery(Request):

@@ -150,30 +150,30 @@ async def get_export(export_id: ExportId, facade: Facade, wait: WaitSeconds) -> 
 @router.post(
     "/v1/exports/{export_id}/renew",
     tags=["exports"],
-    summary="Let an export live longer",
+    summary="Renew an export",
     responses=documented(*EXPORT, *BODY, core.ExportOver),
 )
 async def renew_export(export_id: ExportId, wanted: requests.RenewRequest, facade: Facade) -> answers.Export:
-    """Its life starts anew now: `expires_at` can come nearer, too."""
+    """Starts the lifetime again now, so `expires_at` can also become earlier."""
     return answers.Export.of(await facade.run(facade.manager.renew, export_id, wanted.ttl))
 
 
 @router.delete("/v1/exports/{export_id}", tags=["exports"], summary="Release an export", responses=documented(*EXPORT))
 async def release_export(export_id: ExportId, facade: Facade) -> answers.Export:
-    """No new client is let in, connected ones have a little time to finish. Releasing again changes nothing."""
+    """No new client is accepted; connected ones get the grace period to finish. Releasing again changes nothing."""
     return answers.Export.of(await facade.run(facade.manager.release, export_id), with_credentials=False)
 
 
 @router.post(
     "/v1/exports/{export_id}/force-release",
     tags=["operation"],
-    summary="Cut an export off",
+    summary="Force-release an export",
     responses=documented(*EXPORT, *BODY),
 )
 async def force_release_export(
     export_id: ExportId, action: requests.MaintenanceAction, facade: Facade
 ) -> answers.Export:
-    """Ends an export at once, also one that is closing: connected clients are cut off and get no time to finish."""
+    """Ends an export at once, even while it is closing: connected clients are disconnected without a grace period."""
     export = await facade.run(facade.manager.maintenance.force_release, export_id, action.by, action.reason)
     return answers.Export.of(export, with_credentials=False)
 
@@ -212,7 +212,7 @@ async def get_digests(
 
 @router.get("/v1/disks", tags=["disks"], summary="List disks", responses=documented(*STORE, *PROVIDER))
 async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Facade) -> answers.DiskList:
-    """Asks the providers, one after the other. A page may be short, even empty: `next_page` says if there is more."""
+    """Asks one provider after the other. A page may be short or empty: `next_page` says whether there are more."""
     page = await facade.run(facade.manager.disks, wanted.provider, wanted.query, wanted.page, wanted.limit)
     return answers.DiskList(items=[answers.Disk.of(disk) for disk in page.items], next_page=page.next_page)
 
@@ -251,7 +251,7 @@ async def list_providers(facade: Facade) -> answers.ProviderList:
 async def pause_provider(
     provider: ProviderName, action: requests.MaintenanceAction, facade: Facade
 ) -> answers.Provider:
-    """It makes no new exports (`provider_paused`). Those that it has are renewed, served and released as ever."""
+    """It makes no new exports (`provider_paused`). Existing exports are still renewed, served and released."""
     return answers.Provider.of(await facade.run(facade.manager.maintenance.pause, provider, action.by, action.reason))
 
 

@@ -26,9 +26,9 @@ from cloudmanager.core.settings import Settings
 from cloudmanager.core.wiring import open_manager
 
 GRACE_SECONDS = 10
-"""What requests in progress have to finish once the service is asked to stop, where there is that much time."""
+"""How long requests in progress may take to finish once the service is asked to stop, if there is that much time."""
 CLOSING_SHARE = 0.8
-"""Of the time for an orderly end: what closing the exports may take, where they are to be closed."""
+"""The part of the shutdown time that closing the exports may take, if they are to be closed."""
 IDLE_SECONDS = 60
 """A connection without requests is closed after this. Clients give theirs up sooner (httpx after 5 s), and so none is
 closed just when its client sends a request."""
@@ -92,7 +92,7 @@ def _shut_down(manager: Manager, server: "Server", stop: Stop) -> None:
 
 
 def _log_to_stderr(level: str) -> None:
-    """Our own messages as configured, and of other packages what is worth a warning.
+    """Logs our own messages as configured, and warnings of other packages.
 
     `debug` shows their informational ones too, never their debugging: cloud SDKs show keys there.
     """

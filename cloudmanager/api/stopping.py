@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 
 ORDERLY_SHARE = 0.9
-"""Of the bound: what an orderly end may take. The rest is for whoever only has to notice that time is over."""
+"""The part of the bound that an orderly shutdown may take. The rest is for threads to notice that time is over."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 log = logging.getLogger(__name__)
 
 
 class Stop:
-    """What SIGTERM, SIGINT and SIGHUP (unless nohup has it ignored) ask for. Of the main thread.
+    """Handles SIGTERM, SIGINT and SIGHUP (unless nohup ignores it) in the main thread.
 
     The first one begins an orderly end, and the process ends `seconds` later in any case: as by a crash, which the
     next start can cope with. The second one has the kernel end it at once, even while Python is busy; but SIGHUP comes

@@ -55,7 +55,7 @@ class Transfers:
             except BadFrame as error:
                 raise InvalidContent(str(error)) from error
             except ClientDisconnect:
-                raise MalformedRequest("The body was cut off.") from None  # nobody hears it
+                raise MalformedRequest("The body was cut off.") from None  # the client is gone
             return transfer.written_bytes
 
     async def digests(self, export_id: str, offset: int, length: int) -> bytes:
@@ -67,7 +67,7 @@ class Transfers:
             return await self._run(partial(transfer.digests, extent))
 
     def stop(self) -> None:
-        """Ends all of them soon. Their clients are told that the service is ending."""
+        """Ends all of them soon. Their clients receive ShuttingDown."""
         self._is_stopping = True
         for bound in self._bounds:
             if not bound.expired():

@@ -78,7 +78,7 @@ def root(
 
 @app.command()
 def serve(config: ConfigOption = None) -> None:
-    """Run the service until it is told to stop (SIGTERM or Ctrl-C). Running exports outlive it."""
+    """Run the service until SIGTERM or Ctrl-C. Running exports continue without it."""
     from cloudmanager.api import serve as serve_api
 
     serve_api(configuration.load(config))
@@ -90,7 +90,7 @@ def demo(
         Cloud | None, typer.Option(help="Through an emulated cloud, its real SDK and a real block device. Needs root.")
     ] = None,
 ) -> None:
-    """Show the whole of it on this machine: a disk, asked for over HTTP, read over NBD, released."""
+    """Show an export from end to end on this machine: request a disk over HTTP, read it over NBD, release it."""
     if cloud:
         from cloudmanager.cli.demo.cloud import run as run_in_cloud
 
@@ -124,7 +124,7 @@ def new_provider(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a package with a provider plugin that works, and its tests: something to change into yours."""
+    """Write a package with a working provider plugin and its tests, as a start for your own."""
     from cloudmanager.cli.new_provider import run
 
     run(name, directory, as_json=json)
@@ -132,7 +132,7 @@ def new_provider(
 
 @app.command()
 def token(json: JsonOption = False) -> None:
-    """Make a bearer token, and the line of the configuration that lets it in. Nothing is kept."""
+    """Make a bearer token, and the configuration line that accepts it. Nothing is stored."""
     from cloudmanager.cli.token import run
 
     run(as_json=json)
@@ -144,7 +144,7 @@ def store_check(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Look the store over, without changing it: its file, its schema, and that claims, exports and attachments agree.
+    """Check the store without changing it: its file, its schema, and that claims, exports and attachments agree.
 
     The service may run. Exit code 3 says that something is wrong.
     """
@@ -171,7 +171,7 @@ def store_restore(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Replace the store by a backup, while the service does not run. The store of before is kept beside it.
+    """Replace the store by a backup, while the service does not run. The previous store is kept beside it.
 
     What is attached is not ours any more: it is used, and never detached. Exports that the backup does not know end
     when the service starts.

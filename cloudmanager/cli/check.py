@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def run(option: Path | None, *, as_json: bool) -> None:
-    """Reads, builds the providers, looks at the store and the certificates, and prints what was understood.
+    """Reads the configuration, builds the providers, checks the store and the certificates, and prints the result.
 
     Raises ConfigurationError, PluginError.
     """
@@ -58,7 +58,7 @@ def _understood(settings: "Settings", plugins: "Plugins") -> list[tuple[str, str
         ("state", str(settings.server.state_dir)),
         ("store", _store(settings)),
         *(("provider", f"{provider.name}, of type {provider.type}") for provider in plugins),
-        *([] if settings.providers else [("provider", "none: there is nothing to export yet")]),
+        *([] if settings.providers else [("provider", "none: no disk can be exported yet")]),
     ]
 
 

@@ -62,7 +62,7 @@ def load_plugins(settings: "Settings | None" = None) -> "Plugins":
 def own_service() -> str | None:
     """The URL at which this machine's configuration lets the service listen; None where there is no configuration.
 
-    A client needs nothing of the server to read that much of it. Raises ConfigurationError: an order that went to
+    This needs none of the server's packages. Raises ConfigurationError: a request that went to
     another service than the one that is meant would be worse.
     """
     listen = _listen_of_environment() or _listen_of_file(find(None))
@@ -76,7 +76,7 @@ def _listen_of_environment() -> object:
     try:
         table = json.loads(variables.get(_SERVER, "{}"))
     except ValueError:
-        raise ConfigurationError(f"{_SERVER} is no JSON. {_ADVICE}") from None
+        raise ConfigurationError(f"{_SERVER} is not JSON. {_ADVICE}") from None
     return table.get("listen") if isinstance(table, dict) else None
 
 

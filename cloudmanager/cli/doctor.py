@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def run(config: Path | None, as_json: bool) -> Exit:
-    """Looks at everything, and shows each finding as soon as it is there. PROBLEM if any of them is one."""
+    """Runs every check and prints each finding at once. PROBLEM if one of them is a problem."""
     with extra("server"):
         import cloudmanager.core.doctor  # noqa: F401 - says at once that the server part is missing
     return report(_examine(config), as_json=as_json)
 
 
 def _examine(config: Path | None) -> "Iterator[Finding]":
-    """The configuration first. One that is not valid is a finding, and the defaults are looked at in its place."""
+    """Checks the configuration first. An invalid one is a finding, and the defaults are checked instead."""
     from cloudmanager.core.doctor import examine
     from cloudmanager.core.model import Finding, Severity
     from cloudmanager.core.settings import Settings

@@ -12,10 +12,10 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line itself is wrong."""
     PROBLEM = 3
-    """`doctor` or `store check` found something that must be mended."""
+    """`doctor` or `store check` found something that must be fixed."""
     BAD_RANGES = 4
-    """`deploy --skip-bad`: the image is in place but for ranges that could not be read."""
+    """`deploy --skip-bad`: the image is in place except for ranges that could not be read."""
     SIGNALLED = 128
-    """`run`: and the number of the signal that ended the command."""
+    """`run`: this plus the number of the signal that ended the command."""
     INTERRUPTED = 130
     """Ctrl-C or SIGTERM."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_line(console: Console, text: Text, indent: int = 0) -> None:
-    """Wrapped below its indentation on a terminal, in one piece elsewhere."""
+    """Prints text wrapped and indented on a terminal, on one line elsewhere."""
     if console.is_terminal:
         console.print(Padding(text, (0, 0, 0, indent), expand=False))
     else:
@@ -27,7 +27,7 @@ LOOKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", 
 
 
 def report(findings: "Iterable[Finding]", as_json: bool) -> Exit:
-    """Shows each finding as soon as it is there, as JSON all of them at the end. PROBLEM if any of them is one."""
+    """Prints each finding at once; as JSON all of them at the end. PROBLEM if one of them is a problem."""
     seen = _print_json(findings) if as_json else _show(findings)
     return Exit.PROBLEM if any(finding.severity == "problem" for finding in seen) else Exit.OK
 

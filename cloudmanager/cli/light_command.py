@@ -16,14 +16,14 @@ class LightCommand(TyperCommand):
 
 
 class LightGroup(TyperGroup):
-    """For the options before the command."""
+    """The same for the options before the command."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _lightened(super().get_params(ctx))
 
 
 class _AsItIs:
-    """In the place of typer's own conversion, to which it leaves what has to be converted."""
+    """Replaces typer's conversion, and calls it only for parameters that need conversion."""
 
     def coerce(self, value: Any, param: Any, ctx: typer.Context) -> Any:
         is_one = not param.multiple and param.nargs == 1

@@ -32,7 +32,7 @@ def run(name: str, directory: Path | None, *, as_json: bool) -> None:
     print(f"{directory} has a provider of type {name}. What to do next:")
     print(f"  cd {directory}")
     print("  pip install '.[test]'   # beside cloudmanager")
-    print("  pytest                  # certifies it; change the code, and it tells what is missing")
+    print("  pytest                  # certifies it; change the code, and the tests report what is missing")
     print("  cloudmanager plugins    # shows that it is there")
 
 

@@ -54,7 +54,7 @@ def _answer(restored: "Restored") -> dict[str, object]:
 def _report(restored: "Restored", file: Path) -> None:
     print(f"{restored.path} is what {file} was.")
     if restored.kept:
-        print(f"The store of before is kept as {restored.kept}.")
+        print(f"The previous store is kept as {restored.kept}.")
     if restored.disowned:
         print("These disks were attached when the backup was made. They are used, but not detached any more:")
         for record in restored.disowned:

@@ -8,12 +8,12 @@ import sys
 from typing import Any
 
 _PLAIN = {"✓": "ok", "✗": "x", "…": "...", "→": "->"}
-"""What stands for the few characters beyond ASCII that messages have of their own."""
+"""ASCII replacements for the few other characters in our own messages."""
 _LEGIBLE = "cloudmanager-legible"
 
 
 class OutputFailed(Exception):
-    """Standard output cannot be written. No OSError: nobody on the way takes it for an error of something else."""
+    """Standard output cannot be written. Not an OSError, so that no caller mistakes it for another error."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"The output cannot be written: {error.strerror}.")
@@ -39,7 +39,7 @@ def flush() -> None:
 
 
 def give_up() -> None:
-    """Whatever is still to be written to standard output goes nowhere."""
+    """Discards what is still to be written to standard output."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for the rest of the process
 
 

@@ -15,7 +15,7 @@ EXTRAS = {"gce": "gce", "ec2": "aws", "azure": "azure"}
 
 
 def run(kind: str, directory: Path | None, *, port: int, pace: float) -> None:
-    """Returns at SIGINT, SIGTERM or SIGHUP, with everything undone. Raises SetupError, CloudManagerError."""
+    """Returns at SIGINT, SIGTERM or SIGHUP, after it has cleaned up. Raises SetupError, CloudManagerError."""
     require_block_devices()
     with extra(EXTRAS[kind]):
         from cloudmanager.testing import cloud

@@ -5,7 +5,7 @@ import json
 import secrets
 
 PREFIX = "cloudmanager_"
-"""By it, a token is known for what it is in a log or a repository."""
+"""The prefix by which people and secret scanners recognise a token in a log or a repository."""
 
 
 def run(*, as_json: bool) -> None:

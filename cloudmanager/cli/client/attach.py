@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from cloudmanager.cli.client import output
-from cloudmanager.cli.client.output import format_bytes, remark
+from cloudmanager.cli.client.output import format_bytes, print_message
 from cloudmanager.cli.client.waiting import exported
 from cloudmanager.client import ExportedDisk, access_methods
 from cloudmanager.client.access_methods import AccessMethod, MountedDisk, Part
@@ -19,7 +19,7 @@ _COLUMNS = ("part", "content", "size", "label", "")
 def attach(disk: str, directory: Path | None, *, part: str | None, method: str | None, as_json: bool) -> None:
     """Until Ctrl-C or SIGTERM; or until the export is lost, which is an error."""
     if directory is not None and not directory.is_dir():  # before the disk is attached, which can take minutes
-        raise typer.BadParameter(f"{directory} is no directory to mount at.")
+        raise typer.BadParameter(f"{directory} is not a directory, so nothing can be mounted there.")
     ending = threading.Event()
     with exported(disk, Access.READ_ONLY, on_lost=lambda _lost: ending.set()) as ready:
         with ready.mount(directory, part=part, method=AccessMethod(method) if method else None) as mounted:
@@ -30,7 +30,7 @@ def attach(disk: str, directory: Path | None, *, part: str | None, method: str |
                     _tell(mounted)
                 ending.wait()
             except KeyboardInterrupt:  # what was asked for
-                remark("Letting go of it.")
+                print_message("Releasing the disk.")
 
 
 def _answer(ready: ExportedDisk, mounted: MountedDisk) -> dict[str, object]:
@@ -45,7 +45,7 @@ def _answer(ready: ExportedDisk, mounted: MountedDisk) -> dict[str, object]:
 
 def _tell(mounted: MountedDisk) -> None:
     output.print_table(_COLUMNS, (_row(part, mounted) for part in mounted.layout.parts), "")
-    print(f"\nRead-only at {mounted.path}, without replaying any journal. Ctrl-C lets go of it.", flush=True)
+    print(f"\nRead-only at {mounted.path}, without replaying any journal. Ctrl-C releases the disk.", flush=True)
 
 
 def _row(part: Part, mounted: MountedDisk) -> tuple[str, ...]:

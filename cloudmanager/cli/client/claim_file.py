@@ -1,4 +1,4 @@
-"""The claim of a command that was killed, for the next one like it.
+"""Keeps the key of a command's claim, so that the same command can take the claim over after a kill.
 
 A claim outlives its process until its time is over. The key that it was made with is kept in a file, before the request
 is sent, and a lock on the file tells whether its process still runs.
@@ -33,7 +33,7 @@ def kept_key(manager: CloudManager, disk: str, access: Access, holder: str) -> I
             key = new_key()
             _note(descriptor, key)
         yield key
-        os.ftruncate(descriptor, 0)  # it was given back
+        os.ftruncate(descriptor, 0)  # it was released
 
 
 def _path(disk: str, access: Access, holder: str) -> Path:

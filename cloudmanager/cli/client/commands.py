@@ -19,7 +19,7 @@ app = typer.Typer()
 
 
 class MountWay(StrEnum):
-    """The ways to a disk that the kernel can mount."""
+    """The access methods whose disk the kernel can mount."""
 
     DEVICE = "device"
     FILE = "file"
@@ -79,7 +79,7 @@ def export(
     note: Annotated[str, typer.Option(metavar="TEXT", help="Kept with the export.")] = "",
     json: JsonOption = False,
 ) -> None:
-    """Export a disk and print its address. It stays until it is released or its time is over."""
+    """Export a disk and print its address. The export lasts until it is released or expires."""
     from cloudmanager.cli.client.exports import export as export_disk
 
     export_disk(disk, access, ttl=ttl, holder=holder, note=note, as_json=json)
@@ -101,7 +101,7 @@ def exports(
 
 @app.command()
 def renew(export_ids: ExportsArgument, ttl: TtlOption = None, json: JsonOption = False) -> None:
-    """Let exports last for another while, from now on."""
+    """Renew exports: their lifetime starts again now."""
     from cloudmanager.cli.client.exports import renew as renew_exports
 
     _done(renew_exports(export_ids, ttl=ttl, as_json=json))
@@ -109,7 +109,7 @@ def renew(export_ids: ExportsArgument, ttl: TtlOption = None, json: JsonOption =
 
 @app.command()
 def release(export_ids: ExportsArgument, json: JsonOption = False) -> None:
-    """Give exports back. Clients that are connected have their time to finish."""
+    """Release exports. Connected clients get the grace period to finish."""
     from cloudmanager.cli.client.exports import release as release_exports
 
     _done(release_exports(export_ids, as_json=json))
@@ -127,7 +127,7 @@ def attach(
     method: Annotated[MountWay | None, typer.Option(help="How. Otherwise the best that this machine allows.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Mount a disk read-only until Ctrl-C, without changing a byte of it: no journal is replayed. Needs root."""
+    """Mount a disk read-only until Ctrl-C. Nothing on it is changed: no journal is replayed. Needs root."""
     from cloudmanager.cli.client.attach import attach as attach_disk
 
     attach_disk(disk, directory, part=part, method=method, as_json=json)
@@ -211,7 +211,7 @@ def deploy(
 
 @app.command()
 def cleanup(json: JsonOption = False) -> None:
-    """Undo what workers that crashed have left on this machine: mounts, devices, files."""
+    """Remove what crashed workers left on this machine: mounts, devices, files."""
     from cloudmanager.cli.client.attach import cleanup as clean_up
 
     _done(clean_up(as_json=json))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudmanager.cli.client.output import format_bytes, format_duration, is_watched, remark
+from cloudmanager.cli.client.output import format_bytes, format_duration, is_watched, print_message
 from cloudmanager.client import ExportedDisk
 from cloudmanager.client.address import NbdAddress, address_of, is_nbd_uri
 from cloudmanager.client.errors import ClientError
@@ -41,7 +41,7 @@ class _Endpoint:
 
 
 def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | None, as_json: bool) -> "Result":
-    """Raises ClientError; leaves by KeyboardInterrupt or SystemExit when it is told to stop."""
+    """Raises ClientError; KeyboardInterrupt or SystemExit after a signal."""
     from cloudmanager.client.deploy import deploy as deploy_image  # before anything is begun that a signal undoes
 
     cancelled = threading.Event()
@@ -63,7 +63,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
         except BaseException as error:
             show.failed(error)
             if _is_resumable(error, show.phase) and not as_json:
-                remark(_what_is_left(error, show.phase))
+                print_message(_what_is_left(error, show.phase))
             raise
     show.done(result)
     return result
@@ -151,7 +151,7 @@ def _journal_name(disk: str) -> str:
 
 
 class Messages:
-    """Remarks and the end."""
+    """Prints messages and the result."""
 
     phase: "Phase | None" = None
     """Of the last progress."""
@@ -159,17 +159,17 @@ class Messages:
     def progress(self, progress: "Progress") -> None:
         self.phase = progress.phase
         if progress.remark:
-            remark(progress.remark)
+            print_message(progress.remark)
 
     def failed(self, error: BaseException) -> None:
-        """What is printed as the error says enough."""
+        """Nothing: the command prints the error itself."""
 
     def done(self, result: "Result") -> None:
-        remark(_summary(result))
+        print_message(_summary(result))
         if result.bad_ranges:
-            remark(_bad_ranges(result))
+            print_message(_bad_ranges(result))
         if result.growth is not None:
-            remark(_growth(result.growth))
+            print_message(_growth(result.growth))
 
 
 class ProgressBar(Messages):
@@ -193,7 +193,7 @@ class ProgressBar(Messages):
 
 @contextmanager
 def bar() -> Iterator[Messages]:
-    """On a terminal; elsewhere only remarks and the end are written."""
+    """Draws progress bars on a terminal; elsewhere only messages and the result are printed."""
     if not is_watched():
         yield Messages()
         return

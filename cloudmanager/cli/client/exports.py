@@ -7,7 +7,7 @@ from contextlib import suppress
 from rich.text import Text
 
 from cloudmanager.cli.client import output, waiting
-from cloudmanager.cli.client.output import format_bytes, remark
+from cloudmanager.cli.client.output import format_bytes, print_message
 from cloudmanager.cli.client.service import named, service
 from cloudmanager.cli.streams import OutputFailed, flush
 from cloudmanager.client import address
@@ -19,7 +19,7 @@ _COLUMNS = ("id", "disk", "access", "state", "left", "holder", "address")
 
 
 def export(disk: str, access: Access, *, ttl: int | None, holder: str | None, note: str, as_json: bool) -> None:
-    """The address on standard output, alone, so that a script can take it; what a person wants to know beside it."""
+    """Prints only the address on standard output, for scripts; what people want to know goes to standard error."""
     with unwinding_on_sigterm(), service() as manager:
         made = manager.claim(disk, access, ttl_seconds=ttl, holder=named(holder), note=note)
         try:
@@ -39,17 +39,17 @@ def _tell(ready: Export, *, as_json: bool) -> None:
         return
     print(ready.uri)
     sectors = f" in sectors of {ready.logical_sector_bytes}" if ready.logical_sector_bytes not in (None, 512) else ""
-    remark(f"{ready.disk}, {ready.access}, {format_bytes(ready.size_bytes)}{sectors}; export {ready.id}")
-    remark(f"It lasts for {output.time_left(ready)} (cloudmanager renew {ready.id}).")
+    print_message(f"{ready.disk}, {ready.access}, {format_bytes(ready.size_bytes)}{sectors}; export {ready.id}")
+    print_message(f"It expires in {output.time_left(ready)} (cloudmanager renew {ready.id}).")
     match ready.tls:
         case Tls.PSK:
-            remark("Its server wants a key: --json shows it. `cloudmanager run` and `attach` know what to do with it.")
+            print_message("Its server requires a key: --json shows it. `cloudmanager run` and `attach` use it.")
         case Tls.X509:
-            remark(
+            print_message(
                 "Its server wants a certificate: `cloudmanager run` and `attach` find yours by "
                 f"${address.VARIABLE}; for other programs append ?tls-certificates=DIRECTORY."
             )
-    remark(f"When you are done: cloudmanager release {ready.id}")
+    print_message(f"When you are done: cloudmanager release {ready.id}")
 
 
 def exports(*, disk: str, holder: str, over_too: bool, limit: int, as_json: bool) -> None:

@@ -67,7 +67,7 @@ def at_most(limit: int, items: Iterator[Item]) -> Iterator[Item]:
 
 
 def begun(items: Iterator[Item]) -> Iterator[Item]:
-    """With the first of them at hand: what follows comes page by page."""
+    """Fetches the first item now, so that errors are raised here; the rest comes page by page."""
     return chain(list(islice(items, 1)), items)
 
 
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]], nothing: str) -> None:
-    """`nothing` is said on standard error when there is no row."""
+    """Prints `nothing` on standard error when there is no row."""
     rows = iter(rows)
     first = [tuple(row) for row in islice(rows, _WRAPPED_ROWS + 1)]
     if not first:
@@ -94,7 +94,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]], no
 
 
 def _print_wrapped(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> None:
-    """Each column within its part of the terminal. That takes a while for each row."""
+    """Wraps each column to its part of the terminal, which takes a while for each row."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # what a person copies, in one piece
@@ -145,7 +145,7 @@ def format_bytes(size: int | None) -> str:
     return f"{number:.0f} {units[0]}" if number >= 100 or number == int(number) else f"{number:.1f} {units[0]}"
 
 
-def remark(text: str) -> None:
+def print_message(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -74,7 +74,7 @@ def _stub(ready: ExportedDisk) -> Iterator[Path]:
 
 
 class _Command:
-    """A command of the user's. It has ended when the block has."""
+    """A command of the user's, which has ended at the end of the block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +100,7 @@ class _Command:
         return status if status >= 0 else Exit.SIGNALLED - status
 
     def _start(self, command: list[str]) -> "subprocess.Popen[bytes]":
-        """In a thread: a signal interrupts this one only, which would not know of the process then.
+        """Starts the process in a thread: a signal that interrupted the start in this one would lose the process.
 
         It is not joined: `join` that a signal has interrupted takes the thread for ended (CPython's bpo-45274).
         """
@@ -110,7 +110,7 @@ class _Command:
         if self._process is None:
             why = self._error.strerror if self._error else "it was not started"
             raise typer.BadParameter(f"{command[0]} cannot be run: {why}.") from self._error
-        if self._lost:  # before there was anything to end
+        if self._lost:  # the command had not started
             self.end(self._lost)
         return self._process
 

@@ -1,4 +1,4 @@
-"""The service that a person asks: the one that is named, or else this machine's own, where it listens."""
+"""The service that a command asks: the given URL, or else this machine's own service."""
 
 import getpass
 import os
@@ -24,7 +24,7 @@ def _import_httpx() -> None:
 
 
 def service() -> CloudManager:
-    """For one answer: a person would rather hear soon that there is none."""
+    """A client for one request, which reports soon that no service answers."""
     _import_httpx()
     _choose()
     return CloudManager(retry_seconds=_RETRY_SECONDS)

@@ -13,12 +13,12 @@ from cloudmanager.client.model import Access, Export
 
 _AT_A_SHELL: ExportOptions = {"release_on_sigterm": True, "look_seconds": 2}
 
-logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # a loss is told as the error that it is
+logging.getLogger("cloudmanager.client").addHandler(logging.NullHandler())  # the command reports a loss as an error
 
 
 @contextmanager
 def status_line(what: str) -> Iterator[Callable[[str], None]]:
-    """A moving line around what takes a while, on a terminal. What is yielded is to be called with other words."""
+    """Shows a spinner on a terminal while the block runs. The yielded function replaces its text."""
     if not is_watched():
         yield lambda _words: None
         return
@@ -30,7 +30,7 @@ def status_line(what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def export_status(disk: str) -> Iterator[Callable[[Export], None]]:
-    """Around the wait: what is yielded is to be called with the export now and then."""
+    """Shows the export's state during the wait. The yielded function takes the export."""
     with status_line(f"asking for {disk}") as say:
 
         def show(export: Export) -> None:

@@ -31,7 +31,7 @@ SYSTEM_DIRECTORIES = "/usr/sbin:/sbin"
 
 
 def run(tell: Callable[[Screen], None] | None = None) -> Exit:
-    """Shows it, checks each step, and leaves nothing behind, also when interrupted. ERROR if a check fails.
+    """Runs the demo and checks each step. Leaves nothing behind, also when interrupted. ERROR if a check fails.
 
     `tell` is another story than that of a local disk; it cleans up after itself.
     """
@@ -122,7 +122,7 @@ def _ask(screen: Screen, service: Service, disk: DemoDisk) -> dict[str, str]:
     began = time.monotonic()
     export = service.call("POST", "/v1/exports", wanted)
     problem = export["error"] or {}
-    check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is told')}")
+    check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is shown')}")
     screen.fact(f"{export['state']} after {(time.monotonic() - began) * 1000:.0f} ms: {export['uri']}")
     return export
 

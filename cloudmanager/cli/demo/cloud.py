@@ -136,7 +136,7 @@ def _export(screen: Screen, service: Service, disk: str, holder: str) -> dict[st
     began = time.monotonic()
     export = service.call("POST", "/v1/exports", wanted)
     problem = export["error"] or {}
-    check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is told')}")
+    check(export["state"] == "ready", f"The export is {export['state']}: {problem.get('detail', 'no error is shown')}")
     screen.fact(f"{export['state']} after {(time.monotonic() - began) * 1000:.0f} ms: {export['uri']}")
     return export
 

@@ -15,7 +15,7 @@ def processes(name: str) -> dict[int, str]:
 
 
 def end_processes(name: str) -> None:
-    """Asks them to end, and makes them. They may be ones that an interrupted service left."""
+    """Terminates them, and kills those that do not end. An interrupted service may have left them."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + RETRY_SECONDS
         for pid in processes(name):

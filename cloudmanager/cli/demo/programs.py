@@ -8,7 +8,7 @@ TIMEOUT_SECONDS = 30
 
 
 def run_program(*command: str) -> bytes:
-    """What it printed. Raises CloudManagerError with its complaint if it fails or takes too long."""
+    """Its standard output. Raises CloudManagerError with its standard error if it fails or takes too long."""
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_SECONDS, check=True

@@ -60,7 +60,7 @@ class Service:
         return time.monotonic() - began
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """The JSON that it answers. Raises CloudManagerError in the service's own words."""
+        """The JSON of the response. Raises CloudManagerError with the service's own message."""
         try:
             answer = httpx.request(
                 method, self.url + path, json=body, headers={"Prefer": "wait=10"}, timeout=20, trust_env=False
@@ -83,7 +83,7 @@ class Service:
             state = self.call("GET", f"/v1/exports/{export_id}")["state"]
 
     def release_everything(self) -> None:
-        """Whatever is exported still, when something has gone wrong: exports outlive the service."""
+        """Releases what is still exported after a failure: exports outlive the service."""
         if self._process is None:
             return
         with suppress(CloudManagerError):  # the service is gone as well

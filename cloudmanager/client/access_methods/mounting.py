@@ -127,7 +127,7 @@ def _driver(filesystem: str) -> str:
 
 def _bind(record: Record, point: Path, where: Path) -> Path:
     if not where.is_dir():
-        raise AccessFailed(f"{where} is no directory to mount at")
+        raise AccessFailed(f"{where} is not a directory, so nothing can be mounted there")
     record.note(BoundMount(str(where), str(point)))
     run("mount", "--bind", point, where)
     return where

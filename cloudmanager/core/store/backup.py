@@ -30,7 +30,7 @@ class Restored:
 
     path: Path
     kept: Path | None
-    """The store of before, if there was one."""
+    """The previous store, if there was one."""
     disowned: tuple[AttachmentRecord, ...]
     """What was attached by us when the backup was made. It is not detached any more."""
 
@@ -146,7 +146,7 @@ def _disown(copy: Path, node: str, why: str) -> tuple[AttachmentRecord, ...]:
 
 
 def _replace(path: Path, copy: Path) -> Path | None:
-    """Returns where the store of before is kept."""
+    """Returns where the previous store is kept."""
     try:
         if os.geteuid() == 0:  # the service may run as another user
             owner = path.parent.stat()

@@ -64,7 +64,7 @@ def test_a_directory_that_is_not_there_is_wrong_usage_and_asks_for_nothing(peopl
     before = len(daemon.exports())
     answer = people("attach", DISK, "/no/such/directory")
     assert answer.returncode == 2
-    assert "/no/such/directory is no directory to mount at" in answer.stderr
+    assert "/no/such/directory is not a directory, so nothing can be mounted there" in answer.stderr
     assert len(daemon.exports()) == before
 
 

@@ -40,7 +40,7 @@ def test_the_address_is_all_that_a_script_gets(people: Run, daemon: Daemon, tmp_
     subprocess.run(["nbdcopy", uri, tmp_path / "copy"], check=True, timeout=60)
     assert (tmp_path / "copy").read_bytes() == PLAIN
     assert "cloudmanager release" in answer.stderr
-    assert "It lasts for 1 h 59 min" in answer.stderr or "It lasts for 2 h" in answer.stderr
+    assert "It expires in 1 h 59 min" in answer.stderr or "It expires in 2 h" in answer.stderr
     [export_id] = [export["id"] for export in daemon.exports() if export["uri"] == uri]
     assert people("release", str(export_id)).returncode == 0
 
