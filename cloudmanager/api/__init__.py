@@ -1,5 +1,8 @@
 """The HTTP interface. What it needs beyond the light package comes with `pip install 'cloudmanager[server]'`."""
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cloudmanager.core.errors import MissingExtra
@@ -16,7 +19,8 @@ __all__ = ["create_app", "serve"]
 def serve(settings: "Settings") -> None:
     """Runs the service until SIGTERM or SIGINT. Raises SetupError and what derives from it, StoreUnavailable."""
     try:
-        from cloudmanager.api.serving import run  # noqa: PLC0415 - it may be missing, and then we say what to do
+        with _no_garbage_collection():
+            from cloudmanager.api.serving import run  # noqa: PLC0415 - it may be missing, and then we say what to do
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     run(settings)
@@ -29,6 +33,17 @@ def create_app(manager: "Manager", settings: "Settings") -> "FastAPI":
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     return create(manager, settings)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """While modules are loaded: they stay, and to search them again and again takes a sixth of a start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError | MissingExtra:

@@ -1,5 +1,6 @@
 """The service as a process of its own: where it listens, and what it logs."""
 
+import gc
 import hashlib
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from cloudmanager import api
 from cloudmanager.api.listener import address_of, listening
 from cloudmanager.api.serving import GRACE_SECONDS
 from tests.api.process import SERVE, process
@@ -37,6 +39,12 @@ def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path, signal_
         assert started.popen.wait(20) == 0
         assert time.monotonic() - before < GRACE_SECONDS
     assert [line for line in started.lines if "listening on" in line or "stopped" in line] == started.lines
+
+
+def test_garbage_is_collected_again_once_the_modules_are_loaded() -> None:
+    with api._no_garbage_collection():
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def test_a_service_that_cannot_start_a_server_is_not_ready(
