@@ -18,6 +18,9 @@ FAST := tests/images tests/linux \
 	$(addprefix tests/testing/test_,$(addsuffix .py,control faults wire)) \
 	tests/providers/local tests/docs/test_architecture.py tests/docs/test_promises.py tests/benchmarks/test_page.py
 
+# Container images often set it. Then every start of the service, and of each test worker, compiles the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Anything more for pytest: make test ARGS="-k qemu -x"
 ARGS ?=
 
