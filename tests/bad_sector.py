@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Address, Connection, Failure, Timeouts
+from cloudmanager.transfer.libnbd import Address, Connection, LibnbdFailure, Timeouts
 
 _PREAD = (
     'if [ "$4" -lt {end} ] && [ $(($4 + $3)) -gt {start} ]; then echo "EIO a bad sector" >&2; exit 1; fi; '
@@ -60,7 +60,7 @@ def read_around(address: Address, content: bytes, bad: int, *, in_one_piece: boo
             connection._read_flags = 0
         buffer = Buffer()
         for _ in range(2):
-            with pytest.raises(Failure) as caught:
+            with pytest.raises(LibnbdFailure) as caught:
                 connection.wait(connection.start_read(buffer.address, piece, bad))
             assert caught.value.errno == errno.EIO
             assert sum(extent.length for extent in connection.extents(0, len(content))) == len(content)

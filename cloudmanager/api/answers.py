@@ -21,13 +21,13 @@ _INCARNATION = (
 )
 
 
-class Answer(BaseModel):
+class AnswerModel(BaseModel):
     """What all of them are."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class KeptError(Answer):
+class KeptError(AnswerModel):
     """Why something failed, or why it is being tried again."""
 
     code: str = Field(description="Stable; docs/http-api.md lists them all.", examples=["corrupt_image"])
@@ -49,7 +49,7 @@ class KeptError(Answer):
         )
 
 
-class Credentials(Answer):
+class Credentials(AnswerModel):
     """What a client needs to connect beyond the address."""
 
     type: str = Field(examples=["tls-psk"])
@@ -61,7 +61,7 @@ class Credentials(Answer):
         return cls(type=credentials.type, username=credentials.username, key=credentials.key)
 
 
-class Export(Answer):
+class Export(AnswerModel):
     """One client's expiring claim on a disk, and where it is served."""
 
     id: str = Field(examples=["019a1b2c3d4e5f60718293a4"])
@@ -119,7 +119,7 @@ class Export(Answer):
         )
 
 
-class Disk(Answer):
+class Disk(AnswerModel):
     """What a provider says about a disk now."""
 
     id: str = Field(examples=["local:web01.qcow2"])
@@ -160,7 +160,7 @@ class Disk(Answer):
         )
 
 
-class Attachment(Answer):
+class Attachment(AnswerModel):
     """The fact that a disk is attached to a node."""
 
     disk: str = Field(examples=["prod:us-central1-b/evidence-7"])
@@ -191,7 +191,7 @@ class Attachment(Answer):
         )
 
 
-class MaintenanceAction(Answer):
+class MaintenanceAction(AnswerModel):
     """What an operator has done."""
 
     since: datetime
@@ -203,14 +203,14 @@ class MaintenanceAction(Answer):
         return cls(since=action.since, by=action.by, reason=action.reason)
 
 
-class ProviderNode(Answer):
+class ProviderNode(AnswerModel):
     """The machine as a provider knows it."""
 
     name: str = Field(examples=["worker-1"])
     location: str = Field(description="Zone, region or availability set. Empty where that has no meaning.")
 
 
-class Provider(Answer):
+class Provider(AnswerModel):
     """A configured provider, and this machine as it knows it."""
 
     name: str = Field(examples=["local"])
@@ -231,7 +231,7 @@ class Provider(Answer):
         )
 
 
-class Node(Answer):
+class Node(AnswerModel):
     """A machine that a cloudmanager runs on."""
 
     name: str = Field(examples=["worker-1"])
@@ -258,7 +258,7 @@ class Node(Answer):
         )
 
 
-class AuditEvent(Answer):
+class AuditEvent(AnswerModel):
     """Something that was done, to which disk, and for whom."""
 
     id: int
@@ -288,13 +288,13 @@ class AuditEvent(Answer):
         )
 
 
-class Written(Answer):
+class Written(AnswerModel):
     """What a request has written to a disk."""
 
     written_bytes: int = Field(description="Decompressed bytes in the frames.", examples=[1048576])
 
 
-class Digests(Answer):
+class Digests(AnswerModel):
     """Checksums of a range of a disk."""
 
     block_bytes: int = Field(description="Each checksum is of a block of this length.", examples=[262144])
@@ -305,7 +305,7 @@ class Digests(Answer):
     )
 
 
-class Items(Answer, Generic[Item]):
+class Items(AnswerModel, Generic[Item]):
     """A part of a list."""
 
     items: list[Item]
@@ -330,11 +330,11 @@ class NodeList(Items[Node]): ...
 class AuditEventList(Items[AuditEvent]): ...
 
 
-class Health(Answer):
+class Health(AnswerModel):
     status: Literal["ok"] = "ok"
 
 
-class Finding(Answer):
+class Finding(AnswerModel):
     """One thing that was looked at."""
 
     subject: str = Field(examples=["store"])
@@ -347,7 +347,7 @@ class Finding(Answer):
         return cls(subject=finding.subject, severity=finding.severity, seen=finding.seen, advice=finding.advice)
 
 
-class Readiness(Answer):
+class Readiness(AnswerModel):
     """Whether the service can serve requests now."""
 
     ready: bool
@@ -366,7 +366,7 @@ class Readiness(Answer):
         return cls.of([model.Finding(subject, severity, seen) for subject, severity in kinds])
 
 
-class Mistake(Answer):
+class Mistake(AnswerModel):
     """One wrong field of the body, or one wrong parameter."""
 
     detail: str
@@ -374,7 +374,7 @@ class Mistake(Answer):
     parameter: str | None = Field(None, description="Name of a query parameter or a header.")
 
 
-class Problem(Answer):
+class Problem(AnswerModel):
     """An error as RFC 9457 has it."""
 
     type: str = Field(description="The code as a URI, relative to the service.", examples=["/docs#disk_not_found"])

@@ -9,7 +9,7 @@ import cloudmanager
 from cloudmanager.api import metrics, problems
 from cloudmanager.api.async_manager import AsyncManager
 from cloudmanager.api.docs_page import CONTENT_SECURITY_POLICY, docs_page
-from cloudmanager.api.guard import Guard
+from cloudmanager.api.guard import CallerGuard
 from cloudmanager.api.middleware import DefectHandler, Gate, RequestCounter
 from cloudmanager.api.openapi import document
 from cloudmanager.api.routes import router
@@ -33,7 +33,7 @@ def create_app(manager: Manager, settings: Settings) -> FastAPI:
     _add_pages(app, numbers, settings)
     problems.install(app)
     app.add_middleware(DefectHandler)
-    app.add_middleware(Gate, guard=Guard.of(settings.server))
+    app.add_middleware(Gate, guard=CallerGuard.of(settings.server))
     app.add_middleware(RequestCounter, metrics=numbers)
     return app
 

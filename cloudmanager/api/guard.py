@@ -21,7 +21,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True)
-class Guard:
+class CallerGuard:
     """Lets a request pass, or raises."""
 
     token_sha256: tuple[str, ...]

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cloudmanager.api.errors import InternalError, MalformedRequest, RequestTooLarge
-from cloudmanager.api.guard import Guard
+from cloudmanager.api.guard import CallerGuard
 from cloudmanager.api.metrics import Metrics
 from cloudmanager.api.problems import problem
 from cloudmanager.core.errors import CloudManagerError
@@ -55,7 +55,7 @@ class RequestCounter:
 class Gate:
     """Refuses callers without the right, and requests that are too large or cannot be decoded."""
 
-    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+    def __init__(self, app: ASGIApp, guard: CallerGuard) -> None:
         self._app = app
         self._guard = guard
 

@@ -38,13 +38,13 @@ Ttl = Annotated[
 ]
 
 
-class Request(BaseModel):
+class RequestModel(BaseModel):
     """A body or a set of query parameters. An unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ExportRequest(Request):
+class ExportRequest(RequestModel):
     """Asks for a disk."""
 
     model_config = ConfigDict(
@@ -81,7 +81,7 @@ class ExportRequest(Request):
         )
 
 
-class RenewRequest(Request):
+class RenewRequest(RequestModel):
     """Asks for a longer lifetime, counted from now."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"ttl_seconds": 3600}]})
@@ -93,7 +93,7 @@ class RenewRequest(Request):
         return _duration(self.ttl_seconds)
 
 
-class MaintenanceAction(Request):
+class MaintenanceAction(RequestModel):
     """Who acts as an operator, and why. Both are kept in the audit trail."""
 
     model_config = ConfigDict(
@@ -108,7 +108,7 @@ def _duration(seconds: int | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-class ExportQuery(Request):
+class ExportQuery(RequestModel):
     """Which exports are listed."""
 
     disk: Word = Field("", description="Exports of this disk, `provider:native-id`.")
@@ -126,7 +126,7 @@ class ExportQuery(Request):
         )
 
 
-class DiskQuery(Request):
+class DiskQuery(RequestModel):
     """Which disks are listed."""
 
     provider: Word | None = Field(None, description="Disks of this provider only.")
@@ -145,14 +145,14 @@ class DiskQuery(Request):
         return Query(self.q, self.location, labels, self.state)
 
 
-class DigestQuery(Request):
+class DigestQuery(RequestModel):
     """Which range of a disk."""
 
     offset: int = Field(0, ge=0, le=LARGEST_DISK_BYTES, description="A multiple of the block.", examples=[0])
     length: int = Field(ge=1, le=MOST_DIGESTED_BYTES, description="At most to the end of the disk.", examples=[1048576])
 
 
-class AuditQuery(Request):
+class AuditQuery(RequestModel):
     """Which events are listed."""
 
     export_id: Word = Field("", description="Events of this export.")

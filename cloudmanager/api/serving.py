@@ -59,7 +59,7 @@ def _serve(settings: Settings, listener: socket.socket, stop: Stop) -> None:
     manager = open_manager(settings, plugins)
     try:
         manager.start()
-        server = Server(create_app(manager, settings))
+        server = ApiServer(create_app(manager, settings))
         _leave_what_stays_to_itself()
         stop.begin_with(partial(_shut_down, manager, server, stop))
         server.run(sockets=[listener])
@@ -82,7 +82,7 @@ def _leave_what_stays_to_itself() -> None:
     gc.freeze()
 
 
-def _shut_down(manager: Manager, server: "Server", stop: Stop) -> None:
+def _shut_down(manager: Manager, server: "ApiServer", stop: Stop) -> None:
     """Requests are answered until the exports are closed, where they are to be."""
     try:
         manager.shut_down(stop.remaining() * CLOSING_SHARE)
@@ -101,7 +101,7 @@ def _log_to_stderr(level: str) -> None:
     logging.getLogger("cloudmanager").setLevel(level.upper())
 
 
-class Server(uvicorn.Server):
+class ApiServer(uvicorn.Server):
     """uvicorn for our app. It answers on the sockets given to `run`, until `should_exit`."""
 
     def __init__(self, app: FastAPI) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from cloudmanager.api.errors import MalformedRequest
 from cloudmanager.core.errors import InvalidContent, InvalidRequest, ShuttingDown, TransferFailed, TransferUnavailable
 from cloudmanager.core.manager import Manager
-from cloudmanager.core.nbd.transfer import Stopped, Transfer
+from cloudmanager.core.nbd.transfer import Transfer, TransferStopped
 from cloudmanager.transfer.digests import BLOCK_BYTES
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import BadFrame, Unpacker
@@ -87,7 +87,7 @@ class Transfers:
                         yield transfer, bound
                     finally:
                         await asyncio.shield(self._run(partial(transfer.__exit__, None, None, None)))
-            except (TimeoutError, Stopped):
+            except (TimeoutError, TransferStopped):
                 raise self._end() from None
             finally:
                 self._bounds.discard(bound)

@@ -28,7 +28,7 @@ testing_app = typer.Typer(help="For authors of plugins and of clients.", no_args
 app.add_typer(testing_app, name="testing")
 
 
-class Cloud(StrEnum):
+class ProviderCloud(StrEnum):
     """As providers call them."""
 
     GCE = "gce"
@@ -87,7 +87,8 @@ def serve(config: ConfigOption = None) -> None:
 @app.command()
 def demo(
     cloud: Annotated[
-        Cloud | None, typer.Option(help="Through an emulated cloud, its real SDK and a real block device. Needs root.")
+        ProviderCloud | None,
+        typer.Option(help="Through an emulated cloud, its real SDK and a real block device. Needs root."),
     ] = None,
 ) -> None:
     """Show an export from end to end on this machine: request a disk over HTTP, read it over NBD, release it."""

@@ -14,7 +14,7 @@ from cloudmanager.client.exchange import (
     Call,
     Reply,
     Request,
-    Step,
+    ScheduledRequest,
     TransportFailed,
     asked_pause,
     error_of,
@@ -64,17 +64,17 @@ class Claim:
         self._pauses: Iterator[float] | None = None
         self._problem: ClientError | None = None
 
-    def next_step(self) -> Step:
+    def next_step(self) -> ScheduledRequest:
         """A look or a renewal, and how long to wait for it."""
         due = min(self._renew_at, self._look_at)
         after = max(0.0, due - now() if self._pauses is None else self._pause())
         is_renewal = now() + after >= self._renew_at
-        return Step(self._renewal() if is_renewal else self.look(), after)
+        return ScheduledRequest(self._renewal() if is_renewal else self.look(), after)
 
     def look(self) -> Request:
         return look_request(self.export.id, answer_seconds=ANSWER_SECONDS)
 
-    def heard(self, step: Step, reply: Reply) -> None:
+    def heard(self, step: ScheduledRequest, reply: Reply) -> None:
         """Takes in the answer to a step."""
         if reply.status not in step.request.expected:
             self._refused(error_of(reply))
@@ -227,11 +227,11 @@ def give_back(claim: Claim, retry_seconds: float, *, look: bool) -> Call[bool]:
     """
     if look and claim.lost is None:
         try:
-            reply = yield Step(claim.look())
+            reply = yield ScheduledRequest(claim.look())
         except TransportFailed as failure:
             claim.missed(unreachable(failure))
         else:
-            claim.heard(Step(claim.look()), reply)
+            claim.heard(ScheduledRequest(claim.look()), reply)
     if claim.lost and claim.lost.reason is not LostReason.EXPIRED:
         return True
     retry_seconds = 0 if claim.lost else min(retry_seconds, RELEASE_RETRY_SECONDS)

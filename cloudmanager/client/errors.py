@@ -31,7 +31,7 @@ ClientError
     ├── NodeDraining                an operator lets it take no new exports
     ├── NodeDisplaced               another service has the name of the one that was asked
     ├── ShuttingDown                the service is ending: the next one may do it
-    ├── Conflict                    `holder` names whose claim stands in the way
+    ├── Conflict                    `holder` names the conflicting holder
     │   ├── AccessConflict
     │   ├── DiskInUse
     │   ├── ForeignAttachment           on an attachment only: it is not proved to be the service's

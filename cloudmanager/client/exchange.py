@@ -68,14 +68,14 @@ class TransportFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class ScheduledRequest:
     """Send the request after `after` seconds."""
 
     request: Request
     after: float = 0.0
 
 
-Call: TypeAlias = Generator[Step, Reply, Result]
+Call: TypeAlias = Generator[ScheduledRequest, Reply, Result]
 
 
 def now() -> float:
@@ -114,7 +114,7 @@ def with_retries(request: Request, retry_seconds: float, after: float = 0.0) -> 
     longer = pauses()
     while True:
         try:
-            reply = yield Step(request, after)
+            reply = yield ScheduledRequest(request, after)
         except TransportFailed as failure:
             error: ClientError = unreachable(failure)
             may_repeat = (request.is_repeatable or not failure.was_sent) and not failure.is_unfit

@@ -22,7 +22,7 @@ _SHARES_PER_WEIGHT = 1024 / 100
 
 
 @dataclass(frozen=True)
-class Group:
+class ControlGroup:
     """The directories of one group: one for each controller in version 1."""
 
     directories: Sequence[Path]
@@ -33,13 +33,13 @@ class Group:
             (directory / _PROCESSES).write_text(str(pid))
 
     def remove(self) -> None:
-        """Once it is empty; else it is left to the next `Groups`."""
+        """Once it is empty; else it is left to the next `ControlGroups`."""
         for directory in self.directories:
             with suppress(OSError):
                 directory.rmdir()
 
 
-class Groups:
+class ControlGroups:
     """Where groups can be made. Thread-safe."""
 
     def __init__(self, parents: Mapping[str, Path], version: int) -> None:
@@ -60,7 +60,7 @@ class Groups:
     def controllers(self) -> tuple[str, ...]:
         return tuple(sorted(self._parents))
 
-    def make(self, pid: int, *, processes: int, cpu_weight: int) -> Group:
+    def make(self, pid: int, *, processes: int, cpu_weight: int) -> ControlGroup:
         """For a process, which is not in it yet. `processes` counts threads. Raises OSError."""
         cpu = ("cpu.weight", cpu_weight)
         if self.version == 1:
@@ -75,9 +75,9 @@ class Groups:
                 file, value = settings[controller]
                 (directory / file).write_text(str(value))
         except OSError:
-            Group(made).remove()
+            ControlGroup(made).remove()
             raise
-        return Group(tuple(dict.fromkeys(made)))
+        return ControlGroup(tuple(dict.fromkeys(made)))
 
     def sweep(self) -> None:
         """Groups whose process ended while no service ran. Another service may be about to use an empty one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from io import FileIO
 
 from cloudmanager.confined.errors import Ended, NoAnswer, Unconfinable
-from cloudmanager.confined.groups import Group
+from cloudmanager.confined.groups import ControlGroup
 from cloudmanager.confined.hold import Hold
 from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.process import Process, is_hung_up, kill_child, reap_child, remaining
@@ -70,7 +70,7 @@ class Launched:
     launcher: int | None = None
     """bubblewrap's pid. Until we reap it, no other process can get the number."""
     hold: Hold | None = None
-    group: Group | None = None
+    group: ControlGroup | None = None
     """Its control group, where it has one of its own."""
 
     @contextmanager

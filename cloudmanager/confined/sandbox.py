@@ -39,7 +39,7 @@ def out_of_the_way(descriptor: int) -> int:
 
 
 @dataclass(frozen=True)
-class Shown:
+class VisibleFile:
     """An open file, directory or block device, under a name in the sandbox."""
 
     fd: int
@@ -98,7 +98,7 @@ class Confinement(ABC):
         """
         target = f"/{name or self._count}"
         self._count += 1
-        path = self._show(Shown(self._duplicate(fd), target, title, is_writable, os.fstat(fd)))
+        path = self._show(VisibleFile(self._duplicate(fd), target, title, is_writable, os.fstat(fd)))
         self.aliases[path] = title
         return path
 
@@ -130,7 +130,7 @@ class Confinement(ABC):
         return False
 
     @abstractmethod
-    def _show(self, shown: Shown) -> str: ...
+    def _show(self, shown: VisibleFile) -> str: ...
 
     def _duplicate(self, fd: int) -> int:
         duplicate = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_KEPT)
@@ -151,7 +151,7 @@ class Bare(Confinement):
     def filter(self) -> bytes | None:
         return None
 
-    def _show(self, shown: Shown) -> str:
+    def _show(self, shown: VisibleFile) -> str:
         self.inherited.append(shown.fd)
         return shown.own_path
 
@@ -168,8 +168,8 @@ class Bubblewrap(Confinement):
         self._mounts: list[str] = []
         self._bound: list[int] = []
         self._needs_proc = False
-        self._writable: list[Shown] = []
-        self._unguarded: list[Shown] = []
+        self._writable: list[VisibleFile] = []
+        self._unguarded: list[VisibleFile] = []
         """Read-only devices that only the filter keeps from being opened for writing."""
 
     def wrap(self, command: Sequence[str], program: str) -> list[str]:
@@ -208,7 +208,7 @@ class Bubblewrap(Confinement):
     @abstractmethod
     def _namespaces(self) -> list[str]: ...
 
-    def _show(self, shown: Shown) -> str:
+    def _show(self, shown: VisibleFile) -> str:
         if shown.is_writable:
             self._writable.append(shown)
         if shown.is_device:
@@ -217,12 +217,12 @@ class Bubblewrap(Confinement):
             self._show_file(shown)
         return shown.target
 
-    def _show_file(self, shown: Shown) -> None:
+    def _show_file(self, shown: VisibleFile) -> None:
         _require_binds_of_descriptors(executable("bwrap", "bubblewrap"))
         self._bound.append(shown.fd)
         self._mounts += ["--bind-fd" if shown.is_writable else "--ro-bind-fd", str(shown.fd), shown.target]
 
-    def _show_device(self, shown: Shown) -> None:
+    def _show_device(self, shown: VisibleFile) -> None:
         """By its descriptor. A user who may open the machine's own node for writing may do so there too, but
         for the filter of system calls; that also keeps anyone from changing the node.
         """
@@ -254,8 +254,8 @@ class PrivilegedBubblewrap(Bubblewrap):
         super().__init__(is_held=is_held)
         self._abilities = abilities
         self._can_make_node = can_make_node
-        self._exposed: list[tuple[Shown, str]] = []
-        self._guarded: list[Shown] = []
+        self._exposed: list[tuple[VisibleFile, str]] = []
+        self._guarded: list[VisibleFile] = []
         """Read-only devices that the mode of their nodes guards."""
         self._overrides = False
         if abilities.has_null_device:
@@ -277,14 +277,14 @@ class PrivilegedBubblewrap(Bubblewrap):
             self._guarded = []
         return super().filter()
 
-    def _show_file(self, shown: Shown) -> None:
+    def _show_file(self, shown: VisibleFile) -> None:
         self._overrides |= not _owner_may_open(shown)
         if self._abilities.has_trees:
             self._expose(shown, "--bind" if shown.is_writable else "--ro-bind")
         else:
             super()._show_file(shown)
 
-    def _show_device(self, shown: Shown) -> None:
+    def _show_device(self, shown: VisibleFile) -> None:
         if not self._can_make_node(shown.status.st_rdev):
             super()._show_device(shown)
             return
@@ -292,7 +292,7 @@ class PrivilegedBubblewrap(Bubblewrap):
         if not shown.is_writable:
             self._guarded.append(shown)
 
-    def _expose(self, shown: Shown, option: str) -> None:
+    def _expose(self, shown: VisibleFile, option: str) -> None:
         path = mounts.new_path()
         self._exposed.append((shown, path))
         self._mounts += [option, path, shown.target]
@@ -343,12 +343,12 @@ def _require_binds_of_descriptors(bubblewrap: str) -> None:
         )
 
 
-def _may_be_written(shown: Shown) -> bool:
+def _may_be_written(shown: VisibleFile) -> bool:
     """By this user, if it were opened anew."""
     return not is_read_only(shown.fd) and os.access(shown.own_path, os.W_OK, effective_ids=True)
 
 
-def _owner_may_open(shown: Shown) -> bool:
+def _owner_may_open(shown: VisibleFile) -> bool:
     """Whether root without any capability may. Group rights count only where everybody has them."""
     wanted = 0o6 if shown.is_writable else 0o4
     mode = shown.status.st_mode

@@ -20,7 +20,7 @@ from typing import ParamSpec, Self, TypeVar
 from cloudmanager.confined import filter as system_calls
 from cloudmanager.confined import kernel, mounts
 from cloudmanager.confined.errors import Unconfinable
-from cloudmanager.confined.groups import Group, Groups
+from cloudmanager.confined.groups import ControlGroup, ControlGroups
 from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.sandbox import Bare, Confinement, PrivilegedBubblewrap, UserBubblewrap
 
@@ -60,7 +60,7 @@ class Spawner:
         self.is_sandboxed = is_sandboxed
         self._holds = holds
         self._is_privileged = is_sandboxed and is_privileged()
-        self.groups = Groups.find()
+        self.groups = ControlGroups.find()
         self._thread = ThreadPoolExecutor(1, "spawn")
         self._cleaner = ThreadPoolExecutor(1, "unmount")
         self._abilities = self._thread.submit(self._enter_namespaces)
@@ -90,7 +90,7 @@ class Spawner:
                 f"{command[0]} cannot be started: {error.strerror}.", is_passing=error.errno in _PASSING
             ) from error
 
-    def group(self, pid: int, limits: Limits) -> Group | None:
+    def group(self, pid: int, limits: Limits) -> ControlGroup | None:
         """Puts a process into a control group of its own, where that can be and something is limited."""
         if self.groups is None or limits.processes is None:
             return None

@@ -105,9 +105,9 @@ class Attachments:
         raise AttachmentLost(f"{disk.id} is not attached to this machine any more; it is being attached again.")
 
     def replan(self, canonical_id: str, live: Sequence[ExportRecord]) -> None:
-        """A new plan in place of one whose attachment somebody has undone. Raises what the provider raises.
+        """Replaces a plan whose attachment somebody else detached by a new one. Raises what the provider raises.
 
-        The old one stands if the provider finds what it made: then it had answered with what it saw earlier, and what
+        The old plan stays if the provider finds its attachment: then its earlier answer was outdated, and what
         is ours must not become foreign by that. Either way the disk is attached again before it is used.
         """
         record = self._store.attachments.get(self._node, canonical_id)
@@ -123,11 +123,11 @@ class Attachments:
         self._commit(plan)
 
     def refuse_replaced(self, disk: Disk) -> None:
-        """Raises DiskReplaced when another disk has the name of a claimed one by now, and what `describe` raises."""
+        """Raises DiskReplaced when another disk now has the name of the claimed one, and what `describe` raises."""
         refuse_other(self._plugins[disk.id.provider], disk)
 
     def disown(self, disk: Disk) -> None:
-        """The disk is gone, and with it its attachment: what has its name now was not attached by that plan."""
+        """Forgets the attachment of a disk that is gone: the disk that now has its name was not attached by it."""
         record = self._store.attachments.get(self._node, disk.canonical_id)
         if record and not _is_of_another(record, disk):
             self._disown(record)

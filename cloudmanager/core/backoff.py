@@ -1,4 +1,4 @@
-"""How long to wait before the next try, and what a provider's call says of its own waiting."""
+"""How long to wait before the next attempt, and how a provider's call reports that it waits."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ class Strike:
 
 
 class Backoff:
-    """Counts failures by key and doubles the wait with each, jittered. A quiet time forgives them all.
+    """Counts failures by key and doubles the wait with each, with jitter. A time without failures resets the count.
 
     `now` is in seconds, of any one clock that does not jump.
     """
@@ -42,7 +42,7 @@ class Backoff:
         return until
 
     def until(self, key: str) -> float:
-        """Before then the key is not to be tried; 0 if nothing stands against it."""
+        """The earliest time of the next attempt; 0 if it may be made now."""
         strike = self._strikes.get(key)
         return strike.until if strike else 0.0
 

@@ -1,6 +1,6 @@
-"""What is done to a block device that we attached: made read-only, its buffers dropped, flushed before it goes.
+"""Prepares a block device that we attached: read-only, buffers dropped, flushed before the detach.
 
-Nothing here is ever done to a device that somebody else attached.
+None of this is done to a device that somebody else attached.
 """
 
 import errno
@@ -36,7 +36,7 @@ def flush(device: Device) -> None:
             raise DeviceError(f"{device.path} cannot be flushed: {error.strerror}.", retriable=True) from error
         names = ", ".join(holders(device)) or "another program of this machine, exclusively"
         raise DiskInUse(
-            f"{device.path} is held: {names}. So it is not detached; release it, the detach is tried again.",
+            f"{device.path} is held: {names}. So it is not detached. Release it; the detach is retried.",
             retriable=True,
             holder=names,
         ) from error
@@ -71,7 +71,7 @@ def _names(directory: Path) -> list[str]:
 
 @contextmanager
 def _opened(device: Device, flags: int) -> Iterator[int]:
-    """Raises DeviceMismatch if the path leads to another device by now."""
+    """Raises DeviceMismatch if the path now leads to another device."""
     descriptor = os.open(device.path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if os.fstat(descriptor).st_rdev != device.identity.device:

@@ -1,4 +1,4 @@
-"""The disks and providers that there are."""
+"""Lists the disks and the providers."""
 
 from dataclasses import dataclass, replace
 

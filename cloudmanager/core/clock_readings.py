@@ -1,9 +1,9 @@
-"""When this node was last seen alive, by both of its clocks: it says how much of an export's life a reboot has left.
+"""When this node was last alive, by both of its clocks: from that follows how much lifetime a reboot left an export.
 
 The boot clock starts again at a reboot, so only the wall clock can tell how long the machine was away, and the wall
 clock jumps. With a reading of both at the same moment, what was left by then is known from the boot clock alone, and a
 jump before that moment changes nothing. A jump while the machine is away can still end an export early; it cannot give
-one more life than it had left.
+it a longer lifetime than it had left.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""One lock for each disk, for all services of this machine: what one serves, no other one takes away.
+"""One lock for each disk, shared by all services of this machine: no service detaches what another one serves.
 
 A server holds the locks of its disk and of what that reads through, shared, or exclusively where it writes. It inherits
-their descriptors, and so keeps them when its service dies. Who detaches a disk holds its lock exclusively meanwhile.
+their descriptors, and so keeps them when its service dies. A service holds a disk's lock exclusively for the detach.
 The locks are flock(2)'s: they belong to an open file and end with its last descriptor, however a process ends.
 """
 

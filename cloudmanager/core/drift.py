@@ -1,4 +1,4 @@
-"""Notices that what is served is not what was claimed any more: detached by hand, replaced, resized, deleted.
+"""Detects drift: a disk that was detached by hand, replaced, resized or deleted while it is served.
 
 Each provider's disks are looked at every `reconcile_seconds`, the cheapest first: the kernel is asked about each device
 (`fingerprint`), the provider about all of its disks at once (`locate_all`, one call to its cloud), and about one disk
@@ -25,7 +25,7 @@ from cloudmanager.core.errors import (
     ResourcesExhausted,
     ServerFailed,
 )
-from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
+from cloudmanager.core.fingerprint import DeviceChange, Fingerprint, has_open, serves_a_device
 from cloudmanager.core.incarnation import refuse_device_of_other
 from cloudmanager.core.model import Device, Disk, DiskId, NotAttached, Problem
 from cloudmanager.core.nbd import Servers
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Verdict(IntEnum):
-    """What is to be done with a server, the mildest first."""
+    """What to do with a server, from the mildest to the most severe."""
 
     SOUND = 0
     NOTED = 1
@@ -196,7 +196,7 @@ class Drift:
             pause = max(put_off, began + self._every_seconds - self._clock.boottime())
 
     def _due(self, provider: str | None = None) -> list[_Served]:
-        """Of one provider, or of all. Without those that have just become ready, or are being started."""
+        """The served exports of one provider or of all, without those that just became ready or are being started."""
         latest = self._clock.boottime() - self._every_seconds
         with self._lock:
             served = [each for each in self._served.values() if provider in (None, each.disk.id.provider)]
@@ -211,19 +211,19 @@ class Drift:
                 self._stopping.wait(pause)
 
     def _looks_sound(self, served: _Served) -> bool:
-        """By the kernel's word; what is not is reported."""
+        """Whether the device is unchanged according to the kernel; reports the drift otherwise."""
         pid = partial(self._servers.pid, served.export_id)
         try:
-            change = served.fingerprint.change(pid) if served.fingerprint else Change.NONE
+            change = served.fingerprint.change(pid) if served.fingerprint else DeviceChange.NONE
         except ResourcesExhausted as lacking:  # nothing is known of the device, which is no news of it
             log.warning("%s cannot be looked at: %s", served.disk.id, lacking.detail)
             return True
-        if change is Change.GONE:
+        if change is DeviceChange.GONE:
             error = DeviceNotReady(f"The device of {served.disk.id} was taken out of this machine, or replaced.")
             self._report(served, Sighting.of(served.export_id, Verdict.MOVED, error))
-        elif change is Change.SHRUNK:
+        elif change is DeviceChange.SHRUNK:
             self._report(served, Sighting.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
-        return change is Change.NONE
+        return change is DeviceChange.NONE
 
     def _hear(self, served: _Served) -> Sighting:
         """Whether its server answers; it is continued or replaced where that is harmless."""
@@ -233,7 +233,7 @@ class Drift:
         return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(message, retriable=True)))
 
     def _heard(self, served: _Served) -> Sighting:
-        """When it was last listened for."""
+        """When its server was last checked for an answer."""
         with self._lock:
             unresponsive, finding = self._unresponsive.get(served.export_id, (None, None))
             return finding if finding and unresponsive is served else Sighting(served.export_id)

@@ -6,7 +6,7 @@ CloudManagerError
 │   ├── AmbiguousDisk           several disks have that name: the message lists the candidates
 │   ├── UnsupportedAccess       the disk cannot be exported that way
 │   ├── IdempotencyMismatch     the key was used for another request
-│   └── InvalidContent          what was sent for a disk is not made as it should be
+│   └── InvalidContent          the frames that were sent for a disk are malformed
 ├── NotFound
 │   ├── ProviderNotFound
 │   ├── NodeNotFound
@@ -17,7 +17,7 @@ CloudManagerError
 ├── NodeDraining                an operator lets it take no new exports
 ├── NodeDisplaced               another service has taken this one's name over
 ├── ShuttingDown                the service is ending: retriable
-├── Conflict                    somebody else's claim stands in the way
+├── Conflict                    conflicts with another claim
 │   ├── AccessConflict          another export, or an attachment in another mode
 │   ├── DiskInUse               attached to another node, or held by this machine
 │   ├── ForeignAttachment       attached here by somebody else, or so that nothing proves the contrary
@@ -70,7 +70,7 @@ class CloudManagerError(Exception):
     """An error that names what happened and what can be done next.
 
     `detail` is one or two sentences for a person. `cloud_code` is the cloud's own code, unchanged.
-    `retry_after` is in seconds. `holder` names who stands in the way.
+    `retry_after` is in seconds. `holder` names the conflicting holder.
     """
 
     code: ClassVar[str] = "error"
@@ -122,7 +122,7 @@ class IdempotencyMismatch(InvalidRequest):
 
 class InvalidContent(InvalidRequest):
     code = "invalid_content"
-    title = "The content is not made of frames as they should be"
+    title = "The content is not made of valid frames"
 
 
 class NotFound(CloudManagerError):
@@ -181,7 +181,7 @@ class ShuttingDown(CloudManagerError):
 
 class Conflict(CloudManagerError):
     code = "conflict"
-    title = "Another claim stands in the way"
+    title = "The request conflicts with another claim"
 
 
 class AccessConflict(Conflict):

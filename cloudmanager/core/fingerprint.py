@@ -1,8 +1,8 @@
-"""What the kernel says of a device while a server has it open. It costs a few system calls, and no request to a cloud.
+"""What the kernel reports about a device that a server has open: a few system calls, and no request to a cloud.
 
 An image is looked at by its name, for as long as that leads to the very file that the server has open.
 
-A descriptor that is open never comes to mean another file, and a block device's number is not given away while it is
+An open descriptor always refers to the same file, and a block device's number is not reused while the device is
 open. So what can change underneath is: the device is taken out, its medium is changed (a loop device's file), the
 number of its bytes. The first shows in sysfs as a missing entry, the second as another count of disks (diskseq, since
 Linux 5.15).
@@ -26,7 +26,7 @@ _BY_NUMBER = "/sys/dev/block"
 _LONGEST_ATTRIBUTE = 64
 
 
-class Change(Enum):
+class DeviceChange(Enum):
     """How a device has changed. Growth is harmless to a server that has it open."""
 
     NONE = "none"
@@ -54,7 +54,7 @@ class Fingerprint:
         """Another disk under the device's number would have another count."""
         return bool(self.sequence and self.sizes)
 
-    def change(self, pid: Callable[[], int | None]) -> Change:
+    def change(self, pid: Callable[[], int | None]) -> DeviceChange:
         """`pid` gives the server's that has it open, where it lives. It is used only where names are not enough.
 
         Raises ResourcesExhausted.
@@ -64,15 +64,15 @@ class Fingerprint:
         sizes = _named_sizes(self.device) or _open_sizes(pid() or 0)
         before = zip(chain(self.device), self.sizes, strict=False)
         has_shrunk = any(sizes.get(image.identity, size) < size for image, size in before)
-        return Change.SHRUNK if has_shrunk else Change.NONE
+        return DeviceChange.SHRUNK if has_shrunk else DeviceChange.NONE
 
-    def _change_of_device(self) -> Change:
+    def _change_of_device(self) -> DeviceChange:
         size = _block_size(self.device)
         if not self.sizes or (size is None and not os.path.isdir(_BY_NUMBER)):  # noqa: PTH112 - no Path per look
-            return Change.NONE  # nothing was known of it
+            return DeviceChange.NONE  # nothing was known of it
         if size is None or _sequence(self.device) != self.sequence:
-            return Change.GONE
-        return Change.SHRUNK if size < self.sizes[0] else Change.NONE
+            return DeviceChange.GONE
+        return DeviceChange.SHRUNK if size < self.sizes[0] else DeviceChange.NONE
 
 
 def has_open(pid: int, device: Device) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a disk is still the one that was claimed: a name may be given again, an incarnation never is."""
+"""Whether a disk is still the one that was claimed: a name can be reused, an incarnation never is."""
 
 import logging
 from dataclasses import replace

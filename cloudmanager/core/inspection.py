@@ -52,7 +52,7 @@ def is_container(file: BinaryIO) -> bool:
 
 
 class Turns:
-    """So many inspections at a time: one may take seconds, and threads that wait for it are missing elsewhere."""
+    """Inspections at a time: one may take seconds, and threads that wait for it cannot do other work."""
 
     def __init__(self, at_once: int = 2, wait_seconds: float = 2.0) -> None:
         self._free = BoundedSemaphore(at_once)

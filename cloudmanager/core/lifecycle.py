@@ -1,4 +1,4 @@
-"""The start and the end of a service: what an earlier one left is taken over, and nothing is lost at the end."""
+"""The start and the end of a service: the start takes over what an earlier service left."""
 
 import logging
 import threading
@@ -120,7 +120,7 @@ class Lifecycle:
             log.warning("%s. %s", capacity, openfiles.how_to_serve(capacity.ports))
 
     def _sweep(self) -> None:
-        """Ends what is left of exports that the store does not know as live, as after a backup was restored."""
+        """Ends what remains of exports that are not live in the store, for example after a backup was restored."""
         live = {record.id for record in self._store.exports.claiming(self._node)}
         for leftover in self._state.leftovers(live):
             self._servers.sweep(leftover)

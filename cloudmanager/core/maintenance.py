@@ -1,4 +1,4 @@
-"""An operator's actions: a claim is ended by force, a provider makes no new exports, a node takes none."""
+"""Maintenance actions: force-release an export, pause a provider, drain a node."""
 
 import logging
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Maintenance:
-    """Every action says who did it and why, as far as they say so; the audit trail keeps that."""
+    """Every action records who did it and why, if given; the audit trail keeps that."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Maintenance:
         self._catalog = catalog
 
     def force_release(self, export_id: str, by: str = "", reason: str = "") -> Export:
-        """Ends the claim and cuts connected clients off: they are, when this returns. Works on closing exports too."""
+        """Ends the claim. Connected clients are disconnected when this returns. Works on closing exports too."""
         self._action(by, reason)
         before = self._store.exports.get(export_id)
         if self._store.exports.force_closing(export_id, by, reason):

@@ -51,7 +51,7 @@ class Manager:
         self._session = session
         self._lifecycle = lifecycle
 
-    # The service's life
+    # Start and end
 
     def start(self) -> None:
         """As `Lifecycle.start`."""
@@ -120,7 +120,7 @@ class Manager:
         return self._exports.list(wanted, page, limit)
 
     def renew(self, export_id: str, ttl: timedelta | None = None) -> Export:
-        """Lets the export live for another `ttl` from now. Raises ExportOver once it is closing."""
+        """Extends the export to `ttl` from now. Raises ExportOver once it is closing."""
         life = self._claiming.life(ttl)
         renewed = self._store.exports.renew(
             export_id, self._clock.now() + life, self._clock.boottime() + life.total_seconds()
@@ -131,7 +131,7 @@ class Manager:
         return export
 
     def release(self, export_id: str) -> Export:
-        """Ends the claim: connected clients have their time to finish. Releasing it again changes nothing."""
+        """Ends the claim: connected clients get the grace period to finish. Releasing it again changes nothing."""
         record = self._store.exports.get(export_id)
         if self._store.exports.start_closing(export_id, "released"):
             self._exports.changed(export_id)

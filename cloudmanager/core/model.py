@@ -19,12 +19,12 @@ _PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 def is_provider_name(name: str) -> bool:
-    """Lower-case letters, digits, `_` and `-`, 63 characters at most: what may stand before the colon."""
+    """Lower-case letters, digits, `_` and `-`, 63 characters at most: the part before the colon."""
     return _PROVIDER_NAME.fullmatch(name) is not None
 
 
 def check_text(name: str, value: str, longest: int, *, needed: bool = False) -> None:
-    """Of a text that a person gives: a holder, a note, a reason. One that is needed has one line.
+    """Checks a text that a person gives: a holder, a note, a reason. A required one has one line.
 
     Raises InvalidRequest.
     """
@@ -60,7 +60,7 @@ class DiskId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidDiskId, and says what an id looks like."""
+        """Raises InvalidDiskId, whose message shows the form of an id."""
         provider, colon, native = text.partition(":")
         if not colon or not is_provider_name(provider):
             raise InvalidDiskId(
@@ -154,7 +154,7 @@ class Device:
     is_stable: bool = True
     """Nobody else writes to the bytes while they are exported read-only, so the page cache may serve them."""
     incarnation: str = field(default="", compare=False)
-    """That of the disk, as it was when the device was found. Empty: `locate` did not ask; `describe` tells."""
+    """The disk's incarnation when the device was found. Empty: `locate` did not ask; `describe` has it."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ class Snapshot:
 
 
 CONFIRMED = "confirmed"
-"""The proof of an attachment that `attach` said is the plan's, where the provider kept nothing of its own."""
+"""The proof of an attachment that `attach` confirmed as the plan's, if the provider kept no proof of its own."""
 
 
 class AttachmentState(StrEnum):
@@ -269,7 +269,7 @@ class ExportState(StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """It wants to be served, and holds its claim."""
+        """It holds its claim and is, or will be, served."""
         return self in LIVE_STATES
 
     @property
@@ -280,11 +280,11 @@ class ExportState(StrEnum):
 LIVE_STATES = frozenset({ExportState.PENDING, ExportState.ATTACHING, ExportState.READY})
 OVER_STATES = frozenset({ExportState.CLOSED, ExportState.FAILED})
 CLAIMING_STATES = LIVE_STATES | {ExportState.CLOSING}
-"""A closing export may still have clients, so its claim stands until it is closed."""
+"""A closing export may still have clients, so it keeps its claim until it is closed."""
 
 
 class Tls(StrEnum):
-    """How the connections of an export are encrypted, and by what a client is let in."""
+    """How the connections of an export are encrypted, and how clients authenticate."""
 
     OFF = "off"
     PSK = "psk"
@@ -295,7 +295,7 @@ class Tls(StrEnum):
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a client is given to connect, beyond the address. Never logged."""
+    """What a client needs to connect, beyond the address. Never logged."""
 
     username: str
     key: str = field(repr=False)

@@ -1,4 +1,4 @@
-"""Who a node is, beside its name: a number of its state directory, and the machine that the directory is on.
+"""A node's identity besides its name: a random id of its state directory, and the machine that the directory is on.
 
 A name proves nothing: the default is the host name, which cloned machines and containers have in common. Nor does what
 is in a directory, which may be a copy: so what the file system knows the directory by goes with it.
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Machine:
-    """This machine, by what it says of itself. Digests: a machine's id is not for everybody (machine-id(5))."""
+class MachineMarks:
+    """This machine's identifiers, as digests: a machine's id must not be published (machine-id(5))."""
 
     marks: Mapping[str, str]
     """By source; without those that cannot be read."""
@@ -53,7 +53,7 @@ class NodeIdentity:
 
     id: str
     """Random, and never given again."""
-    machine: Machine = field(default_factory=Machine.here)
+    machine: MachineMarks = field(default_factory=MachineMarks.here)
     directory: str = ""
     """What the file system knows the state directory by, and no copy of it. Empty: kept by an older version."""
     boot: str = ""
@@ -64,13 +64,13 @@ class NodeIdentity:
     """It is a copy from another machine."""
 
     @classmethod
-    def of(cls, file: Path, machine: Machine | None = None, boot: str = "") -> "NodeIdentity":
+    def of(cls, file: Path, machine: MachineMarks | None = None, boot: str = "") -> "NodeIdentity":
         """That which the file keeps, or a new one, which it keeps from now on. Raises ConfigurationError.
 
         `boot` is this boot's id, if it is known.
         """
         kept = _kept(file)
-        here = cls(secrets.token_hex(16), machine or Machine.here(), _mark(file.parent), boot)
+        here = cls(secrets.token_hex(16), machine or MachineMarks.here(), _mark(file.parent), boot)
         identity = here if kept is None else _compared(kept, here, file.parent)
         if identity != kept:
             _keep(file, identity)
@@ -100,7 +100,7 @@ def _compared(kept: NodeIdentity, here: NodeIdentity, path: Path) -> NodeIdentit
     if is_copy:
         log.warning("%s is a copy of another directory of this machine: this is a new node", path)
         return replace(here, copied_from=(*kept.copied_from, kept.id))
-    known = Machine({**kept.machine.marks, **here.machine.marks})  # what cannot be read now may be, later
+    known = MachineMarks({**kept.machine.marks, **here.machine.marks})  # what cannot be read now may be, later
     return replace(here, id=kept.id, machine=known, copied_from=kept.copied_from)
 
 
@@ -110,7 +110,7 @@ def _kept(file: Path) -> NodeIdentity | None:
         document = json.loads(file.read_text())
         return NodeIdentity(
             str(document["id"]),
-            Machine(dict(document["machine"]["marks"])),
+            MachineMarks(dict(document["machine"]["marks"])),
             str(document.get("directory", "")),
             str(document.get("boot", "")),
             tuple(map(str, document.get("copied_from", ()))),

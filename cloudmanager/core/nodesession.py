@@ -58,8 +58,8 @@ class NodeSession:
         """Takes the name. Raises ConfigurationError when another live service has it.
 
         The same state directory on the same machine takes its own name over at once: its lock proves that the earlier
-        service is dead. A reboot looks like a copy of the machine: the service waits, for as long as the session
-        may last, whether the other one shows a sign of life.
+        service is dead. A reboot looks like a copy of the machine: the service waits, while the session can
+        last, for a heartbeat of the other one.
         """
         seen: NodeHolder | None = None
         while (holder := self._take()) is not None:
@@ -73,7 +73,7 @@ class NodeSession:
         self._heart.start()
 
     def check(self) -> None:
-        """Raises NodeDisplaced when another service has the name by now.
+        """Raises NodeDisplaced when another service now has the name.
 
         Asks the store only when this session may have ended: after a suspension, or while the store cannot be reached.
         """

@@ -51,7 +51,7 @@ def file_flaws(file: Path, owner: int) -> Iterator[Flaw]:
 
 
 def tighten(found: Iterator[Flaw]) -> Flaw | None:
-    """Mends what can be; the first that cannot. Raises OSError."""
+    """Corrects what it can; returns the first problem that it cannot correct. Raises OSError."""
     for flaw in found:
         if flaw.mode is None:
             return flaw

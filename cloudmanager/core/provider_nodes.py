@@ -1,4 +1,4 @@
-"""Who and where this machine is, for each provider."""
+"""This machine's identity and location, for each provider."""
 
 import logging
 import threading

@@ -15,7 +15,7 @@ from cloudmanager.core.store import Store
 
 
 class Readiness:
-    """Looks at what a service stands on."""
+    """Checks what the service depends on."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Makes the world agree with the store: `converge` is the one function to understand.
+"""Makes disks, attachments and servers agree with the store: `converge` is the one function to understand.
 
 It looks at what is, not at what happened, so the same code serves a first request, a server that died, a restart after
 kill -9 and a disk that somebody detached. It runs once at a time for each disk, and for several disks at once.
@@ -66,7 +66,7 @@ class Reconciler:
     ) -> None:
         """`on_change` is called with the id of an export whose state has changed, `on_ready` with one that is ready.
 
-        `check` is called before anything is done: it raises NodeDisplaced when that is another service's turn now.
+        `check` is called before every action: it raises NodeDisplaced when another service has this node's name.
         """
         self._node = node
         self._store = store
@@ -182,7 +182,7 @@ class Reconciler:
         return False
 
     def _final(self, record: ExportRecord, verdict: Verdict, problem: Problem) -> Problem | None:
-        """With what the export of a stopped server ends; None when it is served again."""
+        """The error with which the export of a stopped server ends; None if it is served again."""
         if problem.code == DiskReplaced.code:
             self._attachments.disown(record.disk)
             return problem
@@ -216,7 +216,7 @@ class Reconciler:
             log.warning("export %s cannot be stopped: %s", record.id, error.detail)
 
     def _replaced(self, disk: Disk) -> DiskReplaced | None:
-        """What ends the exports of a disk whose name another one has by now. None also where that is unknown."""
+        """The error that ends the exports of a disk whose name another disk now has. None also if that is unknown."""
         try:
             self._attachments.refuse_replaced(disk)
         except DiskReplaced as error:
@@ -238,7 +238,7 @@ class Reconciler:
             log.warning("%s cannot be planned anew: %s", canonical_id, error.detail)  # attaching will say so too
 
     def _close(self, record: ExportRecord) -> list[float]:
-        """Ends an export whose clients have left or have had their time. Returns when to look again, if it drains."""
+        """Ends an export without clients or past its grace period. Returns when to look again, if it drains."""
         now = self._clock.boottime()
         if (not_before := self._backoff.until(_ending(record))) > now:
             return [not_before]
@@ -391,7 +391,7 @@ class Reconciler:
             try:
                 self._check()
                 due = self.converge(canonical_id)
-            except NodeDisplaced:  # for good; readiness and the log say so
+            except NodeDisplaced:  # permanently; readiness and the log report it
                 due = None
             except StoreUnavailable as error:  # no fault of the disk
                 log.warning("%s waits for the store: %s", canonical_id, error.detail)
@@ -434,8 +434,8 @@ def _may_pass(error: CloudManagerError, record: ExportRecord) -> bool:
     """Whether it is worth another try.
 
     What was ready once has been set up rightly. So credentials that are refused, a role that was taken away, a machine
-    that the cloud does not know, or a file that may not be read for a while are for somebody to mend, and not the end
-    of the export.
+    that the cloud does not know, or a file that cannot be read for a while can be fixed by an operator, and do not end
+    the export.
     """
     was_ready = record.server is not None
     is_mended_by_somebody = isinstance(error, CloudError | ConfigurationError | DeviceError) and not isinstance(

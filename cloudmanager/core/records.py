@@ -53,7 +53,7 @@ class ExportRecord:
     boot_id: str
     expires_boottime: float
     unready_boottime: float
-    """Since when it has wanted to be ready without being it."""
+    """Since when it has been waiting to become ready."""
     closing_boottime: float | None = None
     port: int | None = None
     size_bytes: int | None = None
@@ -65,7 +65,7 @@ class ExportRecord:
 
     @property
     def claims(self) -> dict[str, bool]:
-        """What it lays claim to, by canonical id, and whether exclusively: what its disk reads through is only read."""
+        """The disks that it claims, by canonical id, and whether exclusively: backing disks are only read."""
         return {**dict.fromkeys(self.disk.backing, False), self.disk.canonical_id: self.access.writes_disk}
 
 
@@ -100,7 +100,7 @@ class AttachmentRecord:
 
 @dataclass(frozen=True)
 class MaintenanceAction:
-    """What an operator has done: since when it holds, who it was, and why, as far as they said so."""
+    """A maintenance action: since when it holds, and who did it and why, if given."""
 
     since: datetime
     by: str = ""
@@ -160,11 +160,11 @@ class AuditEvent:
     provider: str | None = None
     """The provider that an operator's action is about."""
     ordered_by: str | None = None
-    """The operator, if it was one and they said who they are."""
+    """The operator who did it, if given."""
 
 
 @dataclass(frozen=True)
-class Claim:
+class DiskClaim:
     """What an export that is not over excludes others from."""
 
     export_id: str
@@ -177,7 +177,7 @@ class Contents:
     """All that the store says of this moment."""
 
     exports: tuple[ExportRecord, ...]
-    claims: tuple[Claim, ...]
+    claims: tuple[DiskClaim, ...]
     attachments: tuple[AttachmentRecord, ...]
     last_events: Mapping[str, str]
     """Of each export, the last event that changed its state."""

@@ -32,16 +32,16 @@ from cloudmanager.images.errors import (
     UnsupportedImage,
 )
 from cloudmanager.images.inspection import inspect, inspect_raw, is_container, refuse_raw_by_name
-from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
+from cloudmanager.images.recognition import HEAD_BYTES, ContentGroup, FileKind, recognise
 from cloudmanager.images.source import Image, ImageFile
 
 __all__ = [
     "HEAD_BYTES",
     "BackedImage",
+    "ContentGroup",
     "DamagedImage",
     "EmptyImage",
     "FileKind",
-    "Group",
     "Image",
     "ImageFile",
     "ImageProblem",

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
-from cloudmanager.images.source import Image, Source
+from cloudmanager.images.source import ByteSource, Image
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"koly"
@@ -38,7 +38,7 @@ class _Trailer:
     segments: int
 
 
-def from_trailer(source: Source, trailer: bytes) -> Image | None:
+def from_trailer(source: ByteSource, trailer: bytes) -> Image | None:
     """None where the last sector is only a raw disk's. Raises UnsupportedImage, DamagedImage."""
     parsed = _parsed(trailer, source.size - SECTOR_BYTES)
     if parsed is None:
@@ -70,7 +70,7 @@ def _parsed(trailer: bytes, end: int) -> _Trailer | None:
     return _Trailer(data_at, fork_at, fork_bytes, xml_at, xml_bytes, sectors, segments)
 
 
-def _check_chunks(source: Source, trailer: _Trailer) -> None:
+def _check_chunks(source: ByteSource, trailer: _Trailer) -> None:
     """That all are inside the file, and such as QEMU reads."""
     end = source.size - SECTOR_BYTES
     for block in _blocks(source, trailer):
@@ -93,7 +93,7 @@ def _check_chunks(source: Source, trailer: _Trailer) -> None:
                 raise DamagedImage(f"The image is damaged: a chunk claims {max(length, sectors * SECTOR_BYTES)} bytes.")
 
 
-def _blocks(source: Source, trailer: _Trailer) -> Iterator[bytes]:
+def _blocks(source: ByteSource, trailer: _Trailer) -> Iterator[bytes]:
     """Descriptions of parts of the disk, each with its list of chunks: from the resource fork, if there is one."""
     if trailer.fork_bytes:
         source.check_table(trailer.fork_bytes, "resource fork", _MAX_LIST_BYTES)

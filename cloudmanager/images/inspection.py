@@ -5,11 +5,11 @@ from pathlib import Path
 
 from cloudmanager.images import dmg, names, parallels, qcow2, vdi, vhdx, vmdk, vpc
 from cloudmanager.images.errors import BackedImage, EmptyImage, NotADisk, UnreasonableImage, UnsupportedImage
-from cloudmanager.images.recognition import HEAD_BYTES, FileKind, Group, recognise
-from cloudmanager.images.source import Image, ImageFile, Source, TimeIsUp, round_up
+from cloudmanager.images.recognition import HEAD_BYTES, ContentGroup, FileKind, recognise
+from cloudmanager.images.source import ByteSource, Image, ImageFile, TimeIsUp, round_up
 
 FOOTER_BYTES = 512
-_READERS: dict[str, Callable[[Source], Image]] = {
+_READERS: dict[str, Callable[[ByteSource], Image]] = {
     "parallels": parallels.read,
     "qcow2": qcow2.read,
     "vdi": vdi.read,
@@ -19,10 +19,10 @@ _READERS: dict[str, Callable[[Source], Image]] = {
     "vpc": vpc.read,
 }
 _ADVICE = {
-    Group.COMPRESSED: "Decompress it first.",
-    Group.ARCHIVE: "Take the disk's image out of it first.",
-    Group.EVIDENCE: "Take the disk's image out of it first, with `ewfexport -f raw` or the program that made it.",
-    Group.OTHER: "Check its name.",
+    ContentGroup.COMPRESSED: "Decompress it first.",
+    ContentGroup.ARCHIVE: "Take the disk's image out of it first.",
+    ContentGroup.EVIDENCE: "Take the image out of it first, with `ewfexport -f raw` or the program that made it.",
+    ContentGroup.OTHER: "Check its name.",
 }
 
 
@@ -35,7 +35,7 @@ def inspect(
     backing file, which the caller has to check; any other reference stays refused. Without `check_tables` whatever can
     be known from headers takes a moment; whether the image is whole is not. Raises ImageProblem.
     """
-    source = Source(file, has_tables=check_tables)
+    source = ByteSource(file, has_tables=check_tables)
     _refuse_empty(source)
     try:
         image = _read(source)
@@ -58,21 +58,21 @@ def inspect(
 
 def inspect_raw(file: ImageFile) -> Image:
     """The file as a raw image, whatever is in it. Raises EmptyImage, UnreadableImage."""
-    source = Source(file)
+    source = ByteSource(file)
     _refuse_empty(source)
     return _raw(source)
 
 
 def is_container(file: ImageFile) -> bool:
     """Whether the file says that it is a disk in a format of its own, read here or not. Raises UnreadableImage."""
-    source = Source(file)
+    source = ByteSource(file)
     kind = recognise(source.up_to(0, HEAD_BYTES), source.size)
-    return kind.group in (Group.IMAGE, Group.EVIDENCE) if kind else _by_footer(source) is not None
+    return kind.group in (ContentGroup.IMAGE, ContentGroup.EVIDENCE) if kind else _by_footer(source) is not None
 
 
-def _read(source: Source) -> Image:
+def _read(source: ByteSource) -> Image:
     kind = recognise(source.up_to(0, HEAD_BYTES), source.size)
-    if kind and kind.group is Group.IMAGE:
+    if kind and kind.group is ContentGroup.IMAGE:
         return _READERS[kind.name](source) if kind.name in _READERS else _refuse_format(kind)
     image = _by_footer(source)
     if kind and image is None:
@@ -80,7 +80,7 @@ def _read(source: Source) -> Image:
     return image or _raw(source)
 
 
-def _raw(source: Source) -> Image:
+def _raw(source: ByteSource) -> Image:
     return Image("raw", round_up(source.size))
 
 
@@ -116,12 +116,12 @@ def _refuse_promise(name: str, head: bytes) -> None:
         )
 
 
-def _refuse_empty(source: Source) -> None:
+def _refuse_empty(source: ByteSource) -> None:
     if source.size == 0:
         raise EmptyImage("The image has no bytes at all. Check that whatever wrote it has finished.")
 
 
-def _by_footer(source: Source) -> Image | None:
+def _by_footer(source: ByteSource) -> Image | None:
     footer = source.up_to(source.size - FOOTER_BYTES, FOOTER_BYTES) if source.size >= FOOTER_BYTES else b""
     return vpc.fixed(source, footer) or dmg.from_trailer(source, footer)
 

@@ -4,7 +4,7 @@ import struct
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsupportedImage
-from cloudmanager.images.source import Image, Source
+from cloudmanager.images.source import ByteSource, Image
 from cloudmanager.linux.block import SECTOR_BYTES
 
 _MAGIC, _MAGIC_EXTENDED = MAGICS = (b"WithoutFreeSpace", b"WithouFreSpacExt")
@@ -14,7 +14,7 @@ _HEADER_BYTES = 64
 _IN_USE = 0x746F6E59
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     header = source.exactly(0, _HEADER_BYTES, "header")
     magic, version, cluster_sectors, entries, sectors, in_use, _data = _HEADER.unpack_from(header)
     if version != _VERSION:
@@ -29,7 +29,7 @@ def read(source: Source) -> Image:
     return Image("parallels", sectors * SECTOR_BYTES, read_only_because=unclean if in_use == _IN_USE else "")
 
 
-def _check_not_truncated(source: Source, entries: int, unit_sectors: int, cluster_bytes: int) -> None:
+def _check_not_truncated(source: ByteSource, entries: int, unit_sectors: int, cluster_bytes: int) -> None:
     last_start = (source.size - cluster_bytes) // (unit_sectors * SECTOR_BYTES)
     for piece in source.table(_HEADER_BYTES, entries * 4, "block table"):
         clusters = Entries(piece.data, 4, "little")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnreasonableImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.source import TIME_LIMIT_SECONDS, Image, Source, TimeIsUp, merged, round_up
+from cloudmanager.images.source import TIME_LIMIT_SECONDS, ByteSource, Image, TimeIsUp, merged, round_up
 from cloudmanager.linux.block import SECTOR_BYTES
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
@@ -72,7 +72,7 @@ class _Header:
         return 16 if self.features & _EXTENDED_L2 else 8
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     sector = source.exactly(0, SECTOR_BYTES, "header")
     header = _Header.parse(sector)
     _refuse_unsupported(header)
@@ -135,7 +135,7 @@ def _check_geometry(header: _Header) -> None:
         raise DamagedImage("The image is damaged: one of its tables does not start at a cluster.")
 
 
-def _check_snapshots(source: Source, header: _Header) -> None:
+def _check_snapshots(source: ByteSource, header: _Header) -> None:
     if header.snapshots > _MAX_SNAPSHOTS:
         raise UnreasonableImage(
             f"The image claims {header.snapshots} snapshots, more than are loaded here. Convert it with "
@@ -145,7 +145,7 @@ def _check_snapshots(source: Source, header: _Header) -> None:
         raise source.truncated("snapshot table")
 
 
-def _check_bitmaps(source: Source, header: _Header) -> None:
+def _check_bitmaps(source: ByteSource, header: _Header) -> None:
     """Raises UnreasonableImage where QEMU would need more memory for them than it should have."""
     directory = next((data for kind, data in _extensions(source, header) if kind == _BITMAPS_EXTENSION), b"")
     if not header.autoclear & 1 or len(directory) < _BITMAPS.size:
@@ -165,7 +165,7 @@ def _check_bitmaps(source: Source, header: _Header) -> None:
             )
 
 
-def _extensions(source: Source, header: _Header) -> Iterator[tuple[int, bytes]]:
+def _extensions(source: ByteSource, header: _Header) -> Iterator[tuple[int, bytes]]:
     end = min(header.backing_offset or header.cluster_bytes, _MAX_EXTENSIONS_BYTES)
     data = source.up_to(0, end)
     at = header.length
@@ -178,7 +178,7 @@ def _extensions(source: Source, header: _Header) -> Iterator[tuple[int, bytes]]:
         at += round_up(length, 8)
 
 
-def _check_not_truncated(source: Source, header: _Header) -> None:
+def _check_not_truncated(source: ByteSource, header: _Header) -> None:
     """QEMU reads zeros where a truncated image ends, without an error: that must not pass as the disk's content.
 
     Every mapped cluster must be inside the file. Where there are too many to look at them all, the reference counts
@@ -196,7 +196,7 @@ def _check_not_truncated(source: Source, header: _Header) -> None:
             ) from None
 
 
-def _check_mapped(source: Source, header: _Header, seconds: float) -> None:
+def _check_mapped(source: ByteSource, header: _Header, seconds: float) -> None:
     """Raises TimeIsUp."""
     l1_end = header.l1_offset + header.l1_entries * 8
     if l1_end > source.size:
@@ -261,7 +261,7 @@ def _in_last_sector(l2_piece: bytes, header: _Header, size: int) -> int:
     return max(offsets, default=0)
 
 
-def _is_whole(source: Source, header: _Header, offset: int) -> bool:
+def _is_whole(source: ByteSource, header: _Header, offset: int) -> bool:
     """Whether the compressed data that starts there is all there: whether a cluster comes out of it."""
     data = source.up_to(offset, header.cluster_bytes)
     try:
@@ -285,7 +285,7 @@ def _end_of_subclusters(entry: int, header: _Header) -> int:
     return (entry >> 64 & _OFFSET_MASK) + allocated.bit_length() * header.cluster_bytes // 32 if allocated else 0
 
 
-def _last_counted_cluster(source: Source, header: _Header) -> int:
+def _last_counted_cluster(source: ByteSource, header: _Header) -> int:
     """Where the last cluster starts that has a reference count."""
     table_bytes = header.refcount_clusters * header.cluster_bytes
     table = source.exactly(header.refcount_offset, table_bytes, "reference count table").rstrip(b"\0")
@@ -299,7 +299,7 @@ def _last_counted_cluster(source: Source, header: _Header) -> int:
     return (bits_before + last_bit) >> header.refcount_order << header.cluster_bits
 
 
-def _backing(source: Source, header: _Header) -> str | None:
+def _backing(source: ByteSource, header: _Header) -> str | None:
     if not header.backing_offset:
         return None
     if not 0 < header.backing_length <= _MAX_BACKING_NAME:

@@ -20,7 +20,7 @@ _SKIPPABLE_FRAME = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 _TEXT = re.compile(rb"[\t\n\f\r\x1b -\xff]*")
 
 
-class Group(Enum):
+class ContentGroup(Enum):
     """What can be done about a file that is no raw disk."""
 
     IMAGE = "an image format"
@@ -38,7 +38,7 @@ class FileKind:
     """Short, for programs: gzip, tar, ova, ewf, qcow2…"""
     description: str
     """For people, with an article: "a gzip file"."""
-    group: Group
+    group: ContentGroup
 
 
 def recognise(head: bytes, size_bytes: int | None = None) -> FileKind | None:
@@ -52,15 +52,15 @@ def recognise(head: bytes, size_bytes: int | None = None) -> FileKind | None:
 def _image(head: bytes) -> FileKind | None:
     """Where two could match, the mark at the start wins."""
     if head.lstrip().lower().startswith(b"# disk descriptorfile"):
-        return FileKind("vmdk-descriptor", "a VMDK descriptor", Group.IMAGE)
-    return _first(head, Group.IMAGE, _IMAGES)
+        return FileKind("vmdk-descriptor", "a VMDK descriptor", ContentGroup.IMAGE)
+    return _first(head, ContentGroup.IMAGE, _IMAGES)
 
 
 def _marked(head: bytes) -> FileKind | None:
     return next(filter(None, (_first(head, group, rows) for group, rows in _MARKS.items())), None)
 
 
-def _first(head: bytes, group: Group, rows: "_Rows") -> FileKind | None:
+def _first(head: bytes, group: ContentGroup, rows: "_Rows") -> FileKind | None:
     return next(
         (FileKind(name, description, group) for at, mark, name, description in rows if head[at:].startswith(mark)), None
     )
@@ -79,16 +79,16 @@ def _skippable(head: bytes) -> FileKind | None:
     while _SKIPPABLE_FRAME.match(head, at) and at + 8 <= len(head):
         at += 8 + int(struct.unpack_from("<I", head, at + 4)[0])
     if head[at:].startswith(b"\x04\x22\x4d\x18"):
-        return FileKind("lz4", "an lz4 file", Group.COMPRESSED)
-    return FileKind("zstd", "a zstd file", Group.COMPRESSED)
+        return FileKind("lz4", "an lz4 file", ContentGroup.COMPRESSED)
+    return FileKind("zstd", "a zstd file", ContentGroup.COMPRESSED)
 
 
 def _zip(head: bytes) -> FileKind | None:
     if not head.startswith(b"PK\x03\x04"):
         return None
     if b"aff4" in head.lower() or b"container.description" in head:
-        return FileKind("aff4", "an AFF4 container", Group.EVIDENCE)
-    return FileKind("zip", "a zip archive", Group.ARCHIVE)
+        return FileKind("aff4", "an AFF4 container", ContentGroup.EVIDENCE)
+    return FileKind("zip", "a zip archive", ContentGroup.ARCHIVE)
 
 
 def _tar(head: bytes) -> FileKind | None:
@@ -100,7 +100,7 @@ def _tar(head: bytes) -> FileKind | None:
     if int(given[1], 8) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         return None
     is_appliance = header[:100].split(b"\0")[0].lower().endswith(b".ovf")
-    return FileKind(*(("ova", "an OVA") if is_appliance else ("tar", "a tar archive")), Group.ARCHIVE)
+    return FileKind(*(("ova", "an OVA") if is_appliance else ("tar", "a tar archive")), ContentGroup.ARCHIVE)
 
 
 def _lzma(head: bytes) -> FileKind | None:
@@ -111,12 +111,12 @@ def _lzma(head: bytes) -> FileKind | None:
     lowest = dictionary & -dictionary
     is_usual = dictionary >= 4096 and dictionary in (lowest, lowest * 3)
     is_sized = size == (1 << 64) - 1 or 0 < size < 1 << 38
-    return FileKind("lzma", "an lzma file", Group.COMPRESSED) if is_usual and is_sized and not head[13] else None
+    return FileKind("lzma", "an lzma file", ContentGroup.COMPRESSED) if is_usual and is_sized and not head[13] else None
 
 
 def _compress(head: bytes) -> FileKind | None:
     is_it = len(head) > 2 and head.startswith(b"\x1f\x9d") and not head[2] & 0x60 and 9 <= head[2] & 0x1F <= 16
-    return FileKind("compress", "a file of compress(1)", Group.COMPRESSED) if is_it else None
+    return FileKind("compress", "a file of compress(1)", ContentGroup.COMPRESSED) if is_it else None
 
 
 def _zlib(head: bytes) -> FileKind | None:
@@ -127,24 +127,28 @@ def _zlib(head: bytes) -> FileKind | None:
         is_it = len(zlib.decompressobj().decompress(head)) >= SECTOR_BYTES
     except zlib.error:
         return None
-    return FileKind("zlib", "a zlib stream, as a dmg has it whose end is missing", Group.COMPRESSED) if is_it else None
+    return (
+        FileKind("zlib", "a zlib stream, as a dmg has it whose end is missing", ContentGroup.COMPRESSED)
+        if is_it
+        else None
+    )
 
 
 def _document(head: bytes, size_bytes: int | None) -> FileKind | None:
     if len(head) < HEAD_BYTES:
         size_bytes = len(head)
     if size_bytes is not None and size_bytes % SECTOR_BYTES and is_text(head):
-        return FileKind("text", "a text", Group.OTHER)
+        return FileKind("text", "a text", ContentGroup.OTHER)
     if size_bytes is not None and 0 < size_bytes < SECTOR_BYTES:
-        return FileKind("fragment", "smaller than one sector", Group.OTHER)
+        return FileKind("fragment", "smaller than one sector", ContentGroup.OTHER)
     if head[510:512] == b"\x55\xaa":
         return None  # a boot sector: some begin like a program
     (pe_at,) = struct.unpack_from("<I", head, 60) if head.startswith(b"MZ") and len(head) >= 64 else (0,)
     if pe_at and head[pe_at:].startswith(b"PE\0\0"):
-        return FileKind("program", "a Windows program", Group.OTHER)
+        return FileKind("program", "a Windows program", ContentGroup.OTHER)
     for at, mark, description in _DOCUMENTS:
         if head[at:].startswith(mark):
-            return FileKind("document", description, Group.OTHER)
+            return FileKind("document", description, ContentGroup.OTHER)
     return None
 
 
@@ -192,8 +196,8 @@ _IMAGES: _Rows = (
     (0, b"MComprHD", "chd", "a CHD image"),
     (64, b"\x7f\x10\xda\xbe", "vdi", "a VDI"),
 )
-_MARKS: dict[Group, _Rows] = {
-    Group.EVIDENCE: (
+_MARKS: dict[ContentGroup, _Rows] = {
+    ContentGroup.EVIDENCE: (
         (0, b"EVF\x09\x0d\x0a\xff\x00", "ewf", "an EWF container (E01)"),
         (0, b"EVF2\x0d\x0a\x81\x00", "ewf", "an EWF container (Ex01)"),
         (0, b"LVF\x09\x0d\x0a\xff\x00", "ewf-logical", "logical evidence (L01)"),
@@ -201,7 +205,7 @@ _MARKS: dict[Group, _Rows] = {
         (0, b"AFF10\r\n\0", "aff", "an AFF container"),
         (0, b"ADSEGMENTEDFILE\0", "ad1", "logical evidence of FTK (AD1)"),
     ),
-    Group.COMPRESSED: (
+    ContentGroup.COMPRESSED: (
         (0, b"\x1f\x8b\x08", "gzip", "a gzip file"),
         *((0, b"BZh%d1AY&SY" % level, "bzip2", "a bzip2 file") for level in range(1, 10)),
         *((0, b"BZh%d\x17\x72\x45\x38\x50\x90" % level, "bzip2", "a bzip2 file") for level in range(1, 10)),
@@ -217,7 +221,7 @@ _MARKS: dict[Group, _Rows] = {
         (0, b"\xff\x06\0\0sNaPpY", "snappy", "a snappy file"),
         *((0, mark, "lzfse", "an lzfse stream, as a dmg has it whose end is missing") for mark in (b"bvx1", b"bvx2")),
     ),
-    Group.ARCHIVE: (
+    ContentGroup.ARCHIVE: (
         (0, b"7z\xbc\xaf\x27\x1c", "7z", "a 7z archive"),
         (0, b"Rar!\x1a\x07", "rar", "a rar archive"),
         (0, b"PK\x05\x06", "zip", "an empty zip archive"),

@@ -35,7 +35,7 @@ class TimeIsUp(Exception):
     """Not all was looked at."""
 
 
-class Source:
+class ByteSource:
     """The bytes of an open file. Reads past the end are faults of the image. Moves the file's position."""
 
     def __init__(self, file: ImageFile, *, has_tables: bool = True) -> None:

@@ -4,7 +4,7 @@ import struct
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.source import Image, Source, round_up
+from cloudmanager.images.source import ByteSource, Image, round_up
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"\x7f\x10\xda\xbe"
@@ -17,7 +17,7 @@ _DISCARDED = 0xFFFFFFFE
 """From here on an entry means that there is no block."""
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     header = source.exactly(0, SECTOR_BYTES, "header")
     (version,) = struct.unpack_from("<I", header, MAGIC_OFFSET + 4)
     if version != _VERSION:

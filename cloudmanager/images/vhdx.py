@@ -5,7 +5,7 @@ from uuid import UUID
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.source import Image, Source
+from cloudmanager.images.source import ByteSource, Image
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"vhdxfile"
@@ -29,7 +29,7 @@ _LARGE_SECTOR = 4096
 _MAX_SIZE_BYTES = 64 * 1024**4
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     _refuse_unwritten_log(source)
     regions = _entries(source.exactly(_REGIONS_OFFSET, _TABLE_BYTES, "region table"), b"regi", 8, 16, _REGION)
     if _METADATA not in regions or _BLOCK_TABLE not in regions:
@@ -58,7 +58,7 @@ def _refuse_large_sectors(sector_bytes: int) -> None:
         raise DamagedImage(f"The image is damaged: a VHDX cannot have sectors of {sector_bytes} bytes.")
 
 
-def _refuse_unwritten_log(source: Source) -> None:
+def _refuse_unwritten_log(source: ByteSource) -> None:
     headers = [_HEADER.unpack_from(source.exactly(at, 4096, "header")) for at in _HEADER_OFFSETS]
     valid = [(sequence, log) for signature, sequence, log in headers if signature == b"head"]
     if not valid:
@@ -81,14 +81,16 @@ def _entries(
     return {guid: (offset, length) for guid, offset, length in entries}
 
 
-def _block_bytes(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, int]]) -> int:
+def _block_bytes(source: ByteSource, metadata_offset: int, items: dict[bytes, tuple[int, int]]) -> int:
     parameters = _item(source, metadata_offset, items, _FILE_PARAMETERS, "<Q")
     if parameters >> 32 & _HAS_PARENT:
         raise UnsafeImage("The image is a difference to a parent VHDX. Merge them in Hyper-V (Merge-VHD).")
     return parameters & 0xFFFFFFFF
 
 
-def _item(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, int]], guid: bytes, layout: str) -> int:
+def _item(
+    source: ByteSource, metadata_offset: int, items: dict[bytes, tuple[int, int]], guid: bytes, layout: str
+) -> int:
     if guid not in items:
         raise DamagedImage("The image is damaged: its metadata is incomplete.")
     data = source.exactly(metadata_offset + items[guid][0], struct.calcsize(layout), "metadata")
@@ -96,7 +98,9 @@ def _item(source: Source, metadata_offset: int, items: dict[bytes, tuple[int, in
     return int(value)
 
 
-def _check_not_truncated(source: Source, regions: dict[bytes, tuple[int, int]], size: int, block_bytes: int) -> None:
+def _check_not_truncated(
+    source: ByteSource, regions: dict[bytes, tuple[int, int]], size: int, block_bytes: int
+) -> None:
     """Every block is inside the file; the last one may end with the disk, as QEMU writes fixed images."""
     if block_bytes < _SMALLEST_BLOCK_BYTES or block_bytes & (block_bytes - 1):
         raise DamagedImage(f"The image is damaged: blocks of {block_bytes} bytes do not exist in VHDX.")

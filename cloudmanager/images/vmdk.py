@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cloudmanager.images import second_opinion
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, NotADisk, UnsafeImage, UnsupportedImage
-from cloudmanager.images.source import Image, Piece, Source, merged
+from cloudmanager.images.source import ByteSource, Image, Piece, merged
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"KDMV"
@@ -60,14 +60,14 @@ class _Header:
         return -(-self.capacity_sectors // self.sectors_per_table)
 
 
-def refuse_descriptor(_source: Source) -> Image:
+def refuse_descriptor(_source: ByteSource) -> Image:
     raise UnsafeImage(
         "This is a VMDK descriptor: the data is in other files that it names. Make one self-contained image of them "
         "with `qemu-img convert -O qcow2`."
     )
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     header = _Header.parse(source.exactly(0, SECTOR_BYTES, "header"))
     _check_header(header)
     descriptor = _descriptor(source, header)
@@ -98,7 +98,7 @@ def _check_header(header: _Header) -> None:
         raise DamagedImage("The image is damaged: the sizes of its tables and grains are impossible.")
 
 
-def _descriptor(source: Source, header: _Header) -> str:
+def _descriptor(source: ByteSource, header: _Header) -> str:
     length = min(header.descriptor_sectors * SECTOR_BYTES, _MAX_DESCRIPTOR_BYTES)
     if not header.descriptor_sector and not header.descriptor_sectors:
         raise _is_extent()
@@ -115,7 +115,7 @@ def _is_extent() -> NotADisk:
     return NotADisk(f"This is {kind}, not a disk. Convert the whole of it with `qemu-img convert -O qcow2`.", kind)
 
 
-def _refuse_references(source: Source, header: _Header, descriptor: str) -> None:
+def _refuse_references(source: ByteSource, header: _Header, descriptor: str) -> None:
     """But for a parent, which is left to the caller. oslo's check finds a footer only in a stream's last bytes."""
     kinds = re.findall(r'^\s*createtype\s*=\s*"?([^"\n]*)', descriptor, re.IGNORECASE | re.MULTILINE)
     extents = re.findall(r"^\s*(?:rw|rdonly|noaccess)\s.*", descriptor, re.IGNORECASE | re.MULTILINE)
@@ -149,7 +149,7 @@ def _parent(descriptor: str) -> str | None:
     return "" if content and content[1].lower() != _NO_PARENT else None
 
 
-def _check_not_truncated(source: Source, header: _Header) -> None:
+def _check_not_truncated(source: ByteSource, header: _Header) -> None:
     """Every grain table and every grain is inside the file."""
     if header.data_sector * SECTOR_BYTES > source.size:
         raise source.truncated("data")
@@ -162,7 +162,7 @@ def _check_not_truncated(source: Source, header: _Header) -> None:
         _check_grains(source, header, tables)
 
 
-def _grain_table_ranges(source: Source, directory_offset: int, header: _Header) -> Iterator[tuple[int, int]]:
+def _grain_table_ranges(source: ByteSource, directory_offset: int, header: _Header) -> Iterator[tuple[int, int]]:
     """Raises TruncatedImage."""
     table_bytes = header.table_entries * 4
     for piece in source.table(directory_offset, header.tables * 4, "grain directory"):
@@ -172,7 +172,7 @@ def _grain_table_ranges(source: Source, directory_offset: int, header: _Header) 
         yield from merged(starts, table_bytes)
 
 
-def _check_grains(source: Source, header: _Header, tables: Iterator[Piece]) -> None:
+def _check_grains(source: ByteSource, header: _Header, tables: Iterator[Piece]) -> None:
     """0 and 1 stand for grains that are not there."""
     last_start = source.size // SECTOR_BYTES - header.grain_sectors
     for piece in tables:
@@ -181,7 +181,7 @@ def _check_grains(source: Source, header: _Header, tables: Iterator[Piece]) -> N
             raise source.truncated("data")
 
 
-def _check_compressed_grains(source: Source, tables: Iterator[Piece]) -> None:
+def _check_compressed_grains(source: ByteSource, tables: Iterator[Piece]) -> None:
     """Grains do not overlap: the one that starts last ends last, and says how long it is."""
     last = 1
     for piece in tables:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cloudmanager.images.entries import Entries
 from cloudmanager.images.errors import DamagedImage, UnsafeImage, UnsupportedImage
-from cloudmanager.images.source import Image, Source, round_up
+from cloudmanager.images.source import ByteSource, Image, round_up
 from cloudmanager.linux.block import SECTOR_BYTES
 
 MAGIC = b"conectix"
@@ -67,7 +67,7 @@ class _Footer:
         return Image("vpc", self.size_bytes, driver_options={"force_size_calc": rule})
 
 
-def fixed(source: Source, footer: bytes) -> Image | None:
+def fixed(source: ByteSource, footer: bytes) -> Image | None:
     """A raw disk with a footer behind it, if that footer is whole and says so; None if it is only a raw disk."""
     if not footer.startswith(MAGIC):
         return None
@@ -76,7 +76,7 @@ def fixed(source: Source, footer: bytes) -> Image | None:
     return parsed.image if parsed.is_intact and parsed.disk_type == _FIXED and fits else None
 
 
-def read(source: Source) -> Image:
+def read(source: ByteSource) -> Image:
     """A dynamic VHD, which starts with a copy of its footer."""
     footer = _Footer.parse(source.exactly(0, SECTOR_BYTES, "header"))
     if not footer.is_intact:
@@ -89,7 +89,7 @@ def read(source: Source) -> Image:
     return footer.image
 
 
-def _check_blocks(source: Source, footer: _Footer) -> None:
+def _check_blocks(source: ByteSource, footer: _Footer) -> None:
     header = source.exactly(footer.data_offset, _DYNAMIC_HEADER_BYTES, "dynamic disk header")
     magic, table_offset, entries, block_bytes, checksum = _DYNAMIC_HEADER.unpack_from(header)
     if magic != b"cxsparse" or checksum != _checksum(header, _DYNAMIC_CHECKSUM_OFFSET):

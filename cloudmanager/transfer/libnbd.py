@@ -147,7 +147,7 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-class Failure(Exception):
+class LibnbdFailure(Exception):
     """A request was answered with an error; the connection still works."""
 
     def __init__(self, message: str, number: int) -> None:
@@ -250,18 +250,18 @@ class Connection:
                 offset = min(extent.end, end)
 
     def wait(self, cookie: int, seconds: float | None = None) -> None:
-        """Until that request is answered. Raises Failure, `lost`."""
+        """Until that request is answered. Raises LibnbdFailure, `lost`."""
         deadline = time.monotonic() + (seconds or self.timeouts.stall_seconds)
         try:
             while not self._call("nbd_aio_command_completed", cookie):
                 self._poll(deadline)
-        except Failure:
+        except LibnbdFailure:
             self._owners.pop(cookie, None)
             raise
         self._owners.pop(cookie, None)
 
     def wait_for_any(self) -> int:
-        """The cookie of a request that was answered, whichever is first. Raises Failure, `lost`."""
+        """The cookie of a request that was answered, whichever is first. Raises LibnbdFailure, `lost`."""
         deadline = time.monotonic() + self.timeouts.stall_seconds
         while (cookie := self._call("nbd_aio_peek_command_completed")) == 0:
             self._poll(deadline)
@@ -292,8 +292,8 @@ class Connection:
                 self._start(address, deadline)
                 while not self._library.nbd_aio_is_ready(self._handle):
                     self._poll(deadline)
-            except (Failure, OSError, ValueError) as error:
-                message = error.message if isinstance(error, Failure) else str(error)
+            except (LibnbdFailure, OSError, ValueError) as error:
+                message = error.message if isinstance(error, LibnbdFailure) else str(error)
                 raise self.lost(f"The NBD server cannot be reached: {message}.") from None
 
     def _start(self, address: Address, deadline: float) -> None:
@@ -340,7 +340,7 @@ class Connection:
         number: int = self._library.nbd_get_errno()
         if self._library.nbd_aio_is_dead(self._handle) or self._library.nbd_aio_is_closed(self._handle):
             return self.lost(f"The connection to the NBD server ended: {message}.")
-        return Failure(message, number)
+        return LibnbdFailure(message, number)
 
     def _close(self) -> None:
         if self._handle is not None:

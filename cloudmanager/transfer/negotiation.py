@@ -46,7 +46,7 @@ class ProtocolError(Exception):
 
 
 @dataclass(frozen=True)
-class Served:
+class ExportInfo:
     """What a server says of an export."""
 
     size_bytes: int
@@ -55,12 +55,12 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Reply:
+class OptionReply:
     """How a server has answered an option."""
 
     kind: int
     """NBD_REP_ACK or an error."""
-    served: Served | None = None
+    served: ExportInfo | None = None
     message: str = ""
     """Of an error."""
 
@@ -97,7 +97,7 @@ def start_tls() -> bytes:
     return _option(_OPT_STARTTLS)
 
 
-def read_reply(receive: Receive) -> Reply:
+def read_reply(receive: Receive) -> OptionReply:
     """What ends the option: an acknowledgement or an error, with what was said before it. Raises ProtocolError."""
     served = None
     while True:
@@ -106,9 +106,9 @@ def read_reply(receive: Receive) -> Reply:
             raise ProtocolError("sent a malformed reply")
         payload = receive(length)
         if kind == _REP_INFO and len(payload) >= _INFO_EXPORT.size and not _INFO_EXPORT.unpack_from(payload)[0]:
-            served = Served(*_INFO_EXPORT.unpack_from(payload)[1:])
+            served = ExportInfo(*_INFO_EXPORT.unpack_from(payload)[1:])
         if kind == _REP_ACK or kind & _REP_ERROR:
-            return Reply(kind, served, payload.decode(errors="replace"))
+            return OptionReply(kind, served, payload.decode(errors="replace"))
 
 
 def read_request(offset: int, length: int) -> bytes:

@@ -27,7 +27,7 @@ class Reader(Protocol):
 
 
 class NbdReader:
-    """Reads from an NBD server. Raises Failure and what the connection raises."""
+    """Reads from an NBD server. Raises LibnbdFailure and what the connection raises."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -11,7 +11,7 @@ import httpx
 
 from cloudmanager.api.app import create_app
 from cloudmanager.api.listener import address_of, listening
-from cloudmanager.api.serving import Server
+from cloudmanager.api.serving import ApiServer
 from cloudmanager.core.manager import Manager
 from cloudmanager.core.model import CLAIMING_STATES
 from cloudmanager.core.plugins import Plugins
@@ -32,7 +32,7 @@ class Service:
     url: str
     client: httpx.Client
     manager: Manager
-    server: Server
+    server: ApiServer
 
     def export(
         self, disk: str, access: str = "read-only", wait: int | None = 20, **fields: object
@@ -79,7 +79,7 @@ def running(settings: Settings, *others: tuple[str, object], token: str | None =
 
 def _serving(manager: Manager, settings: Settings, listener: socket.socket, token: str | None) -> Iterator[Service]:
     url = address_of(listener)
-    server = Server(create_app(manager, settings))
+    server = ApiServer(create_app(manager, settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="uvicorn")
     thread.start()
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -9,7 +9,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from cloudmanager.api.errors import HostRefused, OriginRefused, Unauthorized
-from cloudmanager.api.guard import Guard
+from cloudmanager.api.guard import CallerGuard
 from cloudmanager.core.settings import ServerSettings
 from tests.api.service import Service, running, settings_for
 
@@ -123,17 +123,17 @@ def test_a_browser_is_not_told_that_other_sites_may_call(service: Service) -> No
 def test_two_host_headers_are_refused() -> None:
     headers = Headers(raw=[(b"host", b"localhost"), (b"host", b"rebound.example")])
     with pytest.raises(HostRefused):
-        Guard((), "127.0.0.1").check("/v1/nodes", headers)
+        CallerGuard((), "127.0.0.1").check("/v1/nodes", headers)
 
 
 def test_a_private_unix_socket_is_called_by_any_name() -> None:
-    guard = Guard.of(ServerSettings(listen="unix:/run/cloudmanager.sock"))
+    guard = CallerGuard.of(ServerSettings(listen="unix:/run/cloudmanager.sock"))
     guard.check("/v1/nodes", Headers({"host": "whatever"}))
     with pytest.raises(OriginRefused):
         guard.check("/v1/nodes", Headers({"host": "whatever", "origin": "http://evil.example"}))
 
 
 def test_a_token_is_asked_for_on_a_unix_socket_too_if_there_is_one() -> None:
-    guard = Guard.of(ServerSettings(listen="unix:/run/cloudmanager.sock", token_sha256=DIGESTS))
+    guard = CallerGuard.of(ServerSettings(listen="unix:/run/cloudmanager.sock", token_sha256=DIGESTS))
     with pytest.raises(Unauthorized):
         guard.check("/v1/nodes", Headers({"host": "whatever"}))

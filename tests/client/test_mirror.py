@@ -31,7 +31,7 @@ ANSWERS: dict[type[BaseModel], type] = {
     answers.MaintenanceAction: model.MaintenanceAction,
     answers.Credentials: Credentials,
 }
-LISTS_AND_PROBLEMS = {answers.Answer, answers.Items, answers.Health, answers.Problem, answers.Mistake}
+LISTS_AND_PROBLEMS = {answers.AnswerModel, answers.Items, answers.Health, answers.Problem, answers.Mistake}
 OF_A_DEPLOYMENT = {answers.Written, answers.Digests}
 """Read where they are asked for."""
 EVENT = {
@@ -69,12 +69,14 @@ def test_the_table_of_statuses_has_every_error_of_the_service() -> None:
 
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.__name__)
-def test_every_field_of_an_answer_is_read(answer: type[answers.Answer]) -> None:
+def test_every_field_of_an_answer_is_read(answer: type[answers.AnswerModel]) -> None:
     assert {field.name for field in dataclasses.fields(ANSWERS[answer])} == set(answer.model_fields)
 
 
 def test_every_answer_is_known() -> None:
-    found = {each for each in vars(answers).values() if isinstance(each, type) and issubclass(each, answers.Answer)}
+    found = {
+        each for each in vars(answers).values() if isinstance(each, type) and issubclass(each, answers.AnswerModel)
+    }
     lists = {each for each in found if issubclass(each, answers.Items)}
     assert found - lists - LISTS_AND_PROBLEMS - OF_A_DEPLOYMENT == set(ANSWERS)
 

@@ -14,7 +14,7 @@ from cloudmanager.client.exchange import (
     LONGEST_PAUSE_SECONDS,
     Reply,
     Request,
-    Step,
+    ScheduledRequest,
     TransportFailed,
     pauses,
     with_retries,
@@ -35,7 +35,7 @@ def problem(code: str, status: int = 503, *, retriable: bool = True, **headers: 
     return Reply(status, named, json.dumps(body).encode(), 0.0)
 
 
-def answered(request: Request, seconds: float, *answers: Reply | TransportFailed) -> list[Step]:
+def answered(request: Request, seconds: float, *answers: Reply | TransportFailed) -> list[ScheduledRequest]:
     """The steps that the call takes while it is given these answers. Raises what it raises in the end."""
     call = with_retries(request, seconds)
     steps = [next(call)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.core.fingerprint import Change, Fingerprint, has_open, serves_a_device
+from cloudmanager.core.fingerprint import DeviceChange, Fingerprint, has_open, serves_a_device
 from cloudmanager.core.model import Device, FileIdentity
 from cloudmanager.testing.cloud import loop_device
 
@@ -46,23 +46,23 @@ def control(device: Device, request: int, argument: int = 0) -> None:
 
 def test_what_is_as_it_was_has_not_changed(image: Device, loop: Device) -> None:
     for device in (image, loop):
-        assert Fingerprint.take(device).change(os.getpid) is Change.NONE
+        assert Fingerprint.take(device).change(os.getpid) is DeviceChange.NONE
 
 
 def test_an_image_that_was_cut_off_has_shrunk_and_one_that_grew_has_not(image: Device) -> None:
     fingerprint = Fingerprint.take(image)
     os.truncate(image.path, 2 * SIZE)
-    assert fingerprint.change(os.getpid) is Change.NONE
+    assert fingerprint.change(os.getpid) is DeviceChange.NONE
     os.truncate(image.path, SIZE - 1)
-    assert fingerprint.change(os.getpid) is Change.SHRUNK
+    assert fingerprint.change(os.getpid) is DeviceChange.SHRUNK
 
 
 def test_an_image_is_watched_also_when_its_name_is_gone(image: Device) -> None:
     fingerprint = Fingerprint.take(image)
     Path(image.path).rename(f"{image.path} elsewhere")
-    assert fingerprint.change(os.getpid) is Change.NONE
+    assert fingerprint.change(os.getpid) is DeviceChange.NONE
     os.truncate(f"{image.path} elsewhere", 1)
-    assert fingerprint.change(os.getpid) is Change.SHRUNK
+    assert fingerprint.change(os.getpid) is DeviceChange.SHRUNK
 
 
 def test_the_images_below_an_image_are_watched_too(image: Device, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_images_below_an_image_are_watched_too(image: Device, tmp_path: Path
     with Path(base.path).open("rb"):
         fingerprint = Fingerprint.take(Device(image.path, SIZE, image.identity, "qcow2", backing=base))
         os.truncate(base.path, 1)
-        assert fingerprint.change(os.getpid) is Change.SHRUNK
+        assert fingerprint.change(os.getpid) is DeviceChange.SHRUNK
 
 
 def test_a_device_whose_medium_was_changed_is_gone_though_number_and_size_are_the_same(
@@ -80,25 +80,25 @@ def test_a_device_whose_medium_was_changed_is_gone_though_number_and_size_are_th
     a_file(tmp_path / "other")
     with (tmp_path / "other").open("rb") as other:
         control(loop, _LOOP_CHANGE_FD, other.fileno())
-    assert fingerprint.change(os.getpid) is Change.GONE
+    assert fingerprint.change(os.getpid) is DeviceChange.GONE
 
 
 def test_a_device_that_has_become_smaller_has_shrunk(loop: Device, tmp_path: Path) -> None:
     fingerprint = Fingerprint.take(loop)
     os.truncate(tmp_path / "behind", SIZE // 2)
     control(loop, _LOOP_SET_CAPACITY)
-    assert fingerprint.change(os.getpid) is Change.SHRUNK
+    assert fingerprint.change(os.getpid) is DeviceChange.SHRUNK
 
 
 def test_a_device_that_the_kernel_does_not_have_any_more_is_gone(loop: Device) -> None:
     known = Fingerprint.take(loop)
     nowhere = Device(loop.path, SIZE, FileIdentity(os.makedev(250, 250), 0), is_block=True)
-    assert Fingerprint(nowhere, known.sequence, known.sizes).change(os.getpid) is Change.GONE
+    assert Fingerprint(nowhere, known.sequence, known.sizes).change(os.getpid) is DeviceChange.GONE
 
 
 def test_nothing_is_said_of_a_device_of_which_nothing_was_known() -> None:
     nowhere = Device("/dev/nowhere", SIZE, FileIdentity(os.makedev(250, 250), 0), is_block=True)
-    assert Fingerprint.take(nowhere).change(os.getpid) is Change.NONE
+    assert Fingerprint.take(nowhere).change(os.getpid) is DeviceChange.NONE
 
 
 def test_what_a_process_has_open_is_told_by_identity(image: Device, loop: Device, tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from sqlalchemy import update
 
 from cloudmanager.core.errors import ConfigurationError, NodeDisplaced
 from cloudmanager.core.model import ExportState, Severity
-from cloudmanager.core.nodeidentity import Machine, NodeIdentity
+from cloudmanager.core.nodeidentity import MachineMarks, NodeIdentity
 from cloudmanager.core.nodesession import SESSION_SECONDS, NodeSession
 from cloudmanager.core.settings import Settings
 from cloudmanager.core.store import Store, schema
 from tests.core.bench import Bench, SettableClock, opened_bench
 
-HERE = Machine({"machine_id": "a", "product_uuid": "b"})
-ELSEWHERE = Machine({"machine_id": "a", "product_uuid": "c"})
+HERE = MachineMarks({"machine_id": "a", "product_uuid": "b"})
+ELSEWHERE = MachineMarks({"machine_id": "a", "product_uuid": "c"})
 """A clone: of the same image, and another virtual machine."""
 Begin = Callable[..., NodeSession]
 
@@ -172,23 +172,23 @@ def test_a_directory_of_an_older_version_is_known_from_now_on(tmp_path: Path) ->
 def test_a_machine_id_that_was_changed_in_place_changes_nothing(tmp_path: Path) -> None:
     """Nothing else says which machine this is, in a container say; the boot and the directory are the same."""
     file = tmp_path / "identity.json"
-    first = NodeIdentity.of(file, Machine({"machine_id": "a"}), boot="one boot")
-    assert NodeIdentity.of(file, Machine({"machine_id": "b"}), boot="one boot").id == first.id
-    other = NodeIdentity.of(file, Machine({"machine_id": "c"}), boot="another boot")
+    first = NodeIdentity.of(file, MachineMarks({"machine_id": "a"}), boot="one boot")
+    assert NodeIdentity.of(file, MachineMarks({"machine_id": "b"}), boot="one boot").id == first.id
+    other = NodeIdentity.of(file, MachineMarks({"machine_id": "c"}), boot="another boot")
     assert (other.id != first.id, other.is_from_elsewhere) == (True, False)
 
 
 def test_a_machine_id_that_was_changed_tells_no_machine_apart_whose_board_is_the_same(tmp_path: Path) -> None:
     file = tmp_path / "identity.json"
     first = NodeIdentity.of(file, HERE)
-    changed = Machine({"machine_id": "b", "product_uuid": "b"})
+    changed = MachineMarks({"machine_id": "b", "product_uuid": "b"})
     assert NodeIdentity.of(file, changed, boot="another boot").id == first.id
 
 
 def test_a_mark_that_cannot_be_read_proves_no_copy(tmp_path: Path) -> None:
     file = tmp_path / "identity.json"
     first = NodeIdentity.of(file, HERE)
-    assert NodeIdentity.of(file, Machine({"machine_id": "a"})).id == first.id
+    assert NodeIdentity.of(file, MachineMarks({"machine_id": "a"})).id == first.id
 
 
 def test_a_damaged_identity_is_no_new_one(tmp_path: Path) -> None:
@@ -262,10 +262,10 @@ def test_what_a_copy_from_another_machine_calls_its_disks_is_its_own(
         bench.manager.close()
         kept = tmp_path / "state/providers/machine"
         kept.write_text("the former machine")
-        monkeypatch.setattr(Machine, "here", lambda: HERE)
+        monkeypatch.setattr(MachineMarks, "here", lambda: HERE)
         bench.open().close()
         assert kept.exists()
-        monkeypatch.setattr(Machine, "here", lambda: ELSEWHERE)
+        monkeypatch.setattr(MachineMarks, "here", lambda: ELSEWHERE)
         bench.clock.boot_id = "another boot"
         bench.open()
         assert not kept.exists()

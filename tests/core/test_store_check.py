@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from cloudmanager.core.model import Severity
-from cloudmanager.core.records import Claim, Contents
+from cloudmanager.core.records import Contents, DiskClaim
 from cloudmanager.core.store import Store
 from cloudmanager.core.store.check import SHOWN, check, contradictions
 from tests.core.schemas.kept import Kept
@@ -94,7 +94,9 @@ def test_what_no_transaction_of_ours_leaves_is_found(filled: str, statement: str
 
 
 def test_of_many_mistakes_of_a_kind_some_are_shown() -> None:
-    claims = tuple(Claim(export, f"disk-{number}", True) for number in range(SHOWN + 7) for export in ("one", "other"))
+    claims = tuple(
+        DiskClaim(export, f"disk-{number}", True) for number in range(SHOWN + 7) for export in ("one", "other")
+    )
     problems = [each for each in contradictions(Contents((), claims, (), {}, ())) if each.subject == "claims"]
     assert len(problems) == SHOWN + 1
     assert problems[-1].seen == "7 more of this kind"

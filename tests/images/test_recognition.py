@@ -19,7 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudmanager.images import HEAD_BYTES, FileKind, Group, NotADisk, UnsupportedImage, inspect, inspect_raw, recognise
+from cloudmanager.images import (
+    HEAD_BYTES,
+    ContentGroup,
+    FileKind,
+    NotADisk,
+    UnsupportedImage,
+    inspect,
+    inspect_raw,
+    recognise,
+)
 
 MiB = 1 << 20
 DISK = random.Random(3).randbytes(MiB // 2) + bytes(MiB // 2)  # noqa: S311 - not for secrets
@@ -116,25 +125,25 @@ def test_skippable_frames_stand_before_what_they_are_of(low: int) -> None:
 
 
 HEADS = {
-    "E01": (b"EVF\x09\x0d\x0a\xff\x00\x01\x01\x00\x00\x00", Group.EVIDENCE),
-    "Ex01": (b"EVF2\x0d\x0a\x81\x00\x02\x01", Group.EVIDENCE),
-    "L01": (b"LVF\x09\x0d\x0a\xff\x00\x01", Group.EVIDENCE),
-    "AFF": (b"AFF10\r\n\0", Group.EVIDENCE),
-    "AFF4": (b"PK\x03\x04".ljust(30, b"\0") + b"container.description", Group.EVIDENCE),
-    "7z": (b"7z\xbc\xaf\x27\x1c\0\4", Group.ARCHIVE),
-    "rar": (b"Rar!\x1a\x07\x01\x00", Group.ARCHIVE),
-    "cpio": (b"070701000001", Group.ARCHIVE),
-    "deb": (b"!<arch>\ndebian-binary", Group.ARCHIVE),
-    "lzop": (b"\x89LZO\0\r\n\x1a\n", Group.COMPRESSED),
-    "compress": (b"\x1f\x9d\x90\1", Group.COMPRESSED),
-    "PDF": (b"%PDF-1.7\n", Group.OTHER),
-    "ELF": (b"\x7fELF\2\1\1", Group.OTHER),
-    "SQLite": (b"SQLite format 3\0", Group.OTHER),
-    "age": (b"age-encryption.org/v1\n", Group.OTHER),
-    "openssl enc": (b"Salted__\1\2\3\4", Group.OTHER),
-    "PGP": (b"-----BEGIN PGP MESSAGE-----\n\xff", Group.OTHER),
-    "LHA": (b"\x22\x00-lh5-", Group.OTHER),
-    "VMware's memory": (b"\xd2\xbe\xd2\xbe\x08", Group.OTHER),
+    "E01": (b"EVF\x09\x0d\x0a\xff\x00\x01\x01\x00\x00\x00", ContentGroup.EVIDENCE),
+    "Ex01": (b"EVF2\x0d\x0a\x81\x00\x02\x01", ContentGroup.EVIDENCE),
+    "L01": (b"LVF\x09\x0d\x0a\xff\x00\x01", ContentGroup.EVIDENCE),
+    "AFF": (b"AFF10\r\n\0", ContentGroup.EVIDENCE),
+    "AFF4": (b"PK\x03\x04".ljust(30, b"\0") + b"container.description", ContentGroup.EVIDENCE),
+    "7z": (b"7z\xbc\xaf\x27\x1c\0\4", ContentGroup.ARCHIVE),
+    "rar": (b"Rar!\x1a\x07\x01\x00", ContentGroup.ARCHIVE),
+    "cpio": (b"070701000001", ContentGroup.ARCHIVE),
+    "deb": (b"!<arch>\ndebian-binary", ContentGroup.ARCHIVE),
+    "lzop": (b"\x89LZO\0\r\n\x1a\n", ContentGroup.COMPRESSED),
+    "compress": (b"\x1f\x9d\x90\1", ContentGroup.COMPRESSED),
+    "PDF": (b"%PDF-1.7\n", ContentGroup.OTHER),
+    "ELF": (b"\x7fELF\2\1\1", ContentGroup.OTHER),
+    "SQLite": (b"SQLite format 3\0", ContentGroup.OTHER),
+    "age": (b"age-encryption.org/v1\n", ContentGroup.OTHER),
+    "openssl enc": (b"Salted__\1\2\3\4", ContentGroup.OTHER),
+    "PGP": (b"-----BEGIN PGP MESSAGE-----\n\xff", ContentGroup.OTHER),
+    "LHA": (b"\x22\x00-lh5-", ContentGroup.OTHER),
+    "VMware's memory": (b"\xd2\xbe\xd2\xbe\x08", ContentGroup.OTHER),
 }
 
 

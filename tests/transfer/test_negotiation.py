@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from cloudmanager.transfer import negotiation
-from cloudmanager.transfer.negotiation import ProtocolError, Reply, Served
+from cloudmanager.transfer.negotiation import ExportInfo, OptionReply, ProtocolError
 
 REPLY = struct.Struct(">QIII")
 MAGIC = 0x3E889045565A9
@@ -39,7 +39,7 @@ def test_the_size_and_the_flags_come_before_the_acknowledgement() -> None:
 
     answer = negotiation.read_reply(receive(other_information, export, reply(1)))
 
-    assert answer == Reply(1, Served(1 << 40, 0b11))
+    assert answer == OptionReply(1, ExportInfo(1 << 40, 0b11))
     assert answer.is_acknowledged
 
 

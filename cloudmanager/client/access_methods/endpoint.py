@@ -7,7 +7,7 @@ from cloudmanager.client.address import NbdAddress
 from cloudmanager.transfer import endpoint
 
 
-class Endpoint(endpoint.Endpoint):
+class ProgramEndpoint(endpoint.Endpoint):
     """Where an NBD server listens, and how QEMU and nbdkit are told."""
 
     @classmethod

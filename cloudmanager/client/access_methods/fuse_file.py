@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cloudmanager.client.access_methods import tls
 from cloudmanager.client.access_methods.command import TIMEOUT_SECONDS, find
-from cloudmanager.client.access_methods.endpoint import Endpoint
+from cloudmanager.client.access_methods.endpoint import ProgramEndpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost
 from cloudmanager.client.access_methods.record import Record, recorded
 from cloudmanager.client.access_methods.steps import END_SECONDS, FuseFile, needs_fusermount
@@ -61,7 +61,7 @@ def obstacle(address: NbdAddress) -> str | None:
     """Why this machine does not allow it. None: it does."""
     if find("nbdfuse") is None:
         return "nbdfuse is not installed (the package libnbd-bin)"
-    endpoint = Endpoint.of(address)
+    endpoint = ProgramEndpoint.of(address)
     if endpoint.is_tls and not _goes_through_nbdkit(endpoint) and find("qemu-nbd") is None:
         return "qemu-nbd is not installed (the package qemu-utils), which nbdfuse needs for a TLS address"
     if not os.access(_FUSE, os.R_OK | os.W_OK):
@@ -100,7 +100,9 @@ def _serve(record: Record, address: NbdAddress, is_writable: bool, connections: 
     path = point / FILE_NAME
     access = [] if is_writable else ["-r"]
     arguments = [*OPTIONS, *access, str(path), *_source(record, address, is_writable)]
-    server = _start_with_several(record, arguments, 1 if Endpoint.of(address).is_tls else connections, ready_seconds)
+    server = _start_with_several(
+        record, arguments, 1 if ProgramEndpoint.of(address).is_tls else connections, ready_seconds
+    )
     read_far_ahead(path)
     return DiskFile(path, path.stat().st_size, is_writable, server, _log(record))
 
@@ -118,7 +120,7 @@ def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]
 
     nbdkit passes errors on; qemu-nbd 7.2 hangs up on nbdfuse where the disk has a bad sector.
     """
-    endpoint = Endpoint.of(address)
+    endpoint = ProgramEndpoint.of(address)
     if not endpoint.is_tls:
         return [address.uri]
     if _goes_through_nbdkit(endpoint):
@@ -130,7 +132,7 @@ def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]
     return ["[", find("qemu-nbd") or "qemu-nbd", *access, *options, f"json:{json.dumps(block_device)}", "]"]
 
 
-def _goes_through_nbdkit(endpoint: Endpoint) -> bool:
+def _goes_through_nbdkit(endpoint: ProgramEndpoint) -> bool:
     """It is installed, and can: libnbd, which its plugin uses, cannot connect to an IPv6 address with TLS."""
     nbdkit = find("nbdkit")
     return nbdkit is not None and not endpoint.is_ipv6_literal and _has_client(nbdkit)

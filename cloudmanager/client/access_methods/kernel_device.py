@@ -10,12 +10,12 @@ from pathlib import Path
 
 from cloudmanager.client import sector_size
 from cloudmanager.client.access_methods import nbd_driver
-from cloudmanager.client.access_methods.endpoint import Endpoint
+from cloudmanager.client.access_methods.endpoint import ProgramEndpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, AccessLost, NotPossibleHere
-from cloudmanager.client.access_methods.nbd_driver import Attachment, ConnectionUnread, Nbd
+from cloudmanager.client.access_methods.nbd_driver import ConnectedDevice, ConnectionUnread, Nbd
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.transfer import negotiation
-from cloudmanager.transfer.negotiation import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, ProtocolError, Served
+from cloudmanager.transfer.negotiation import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY, ExportInfo, ProtocolError
 
 CONNECTIONS = 2
 """An export serves 32 in all, unless its service is set up otherwise, and the next client would wait."""
@@ -55,7 +55,7 @@ class DiskDevice:
 
 def obstacle(address: NbdAddress) -> str | None:
     """Why this machine, or this address, does not allow it. None: they do."""
-    if Endpoint.of(address).is_tls:
+    if ProgramEndpoint.of(address).is_tls:
         return _NO_TLS if address.credentials else _NO_CERTIFICATES
     return nbd_driver.obstacle()
 
@@ -81,7 +81,12 @@ def device(
         raise NotPossibleHere(reason)
     may_write = address.is_writable and not read_only
     wish = _Wish(
-        Endpoint.of(address), address.logical_sector_bytes, may_write, ready_seconds, request_seconds, read_ahead_bytes
+        ProgramEndpoint.of(address),
+        address.logical_sector_bytes,
+        may_write,
+        ready_seconds,
+        request_seconds,
+        read_ahead_bytes,
     )
     with ExitStack() as undo:
         found = _connected(undo, wish, connections)
@@ -94,7 +99,7 @@ def device(
 class _Wish:
     """What is to be connected, and how."""
 
-    endpoint: Endpoint
+    endpoint: ProgramEndpoint
     logical_sector_bytes: int | None
     """As the disk's service says."""
     may_write: bool
@@ -108,7 +113,7 @@ class _Wish:
             served, sockets = _connect(attempt, self.endpoint, connections, self.ready_seconds)
             flags = served.flags | (0 if self.may_write else FLAG_READ_ONLY)
             sector_bytes = self._sector_bytes(sockets[0], served.size_bytes)
-            attachment = Attachment(
+            attachment = ConnectedDevice(
                 sockets, served.size_bytes, sector_bytes, flags, self.request_seconds, self.read_ahead_bytes
             )
             nbd = Nbd(attachment, self.ready_seconds)
@@ -145,8 +150,8 @@ def _connected(undo: ExitStack, wish: _Wish, connections: int) -> DiskDevice:
 
 
 def _connect(
-    undo: ExitStack, endpoint: Endpoint, connections: int, timeout_seconds: float
-) -> tuple[Served, list[socket.socket]]:
+    undo: ExitStack, endpoint: ProgramEndpoint, connections: int, timeout_seconds: float
+) -> tuple[ExportInfo, list[socket.socket]]:
     """As many connections as the server takes; the first must come about."""
     try:
         connection, served = _negotiated(endpoint, timeout_seconds)
@@ -163,7 +168,7 @@ def _connect(
     return served, sockets
 
 
-def negotiate(connection: socket.socket, export_name: str) -> Served:
+def negotiate(connection: socket.socket, export_name: str) -> ExportInfo:
     """Leaves the connection in the transmission phase. Raises AccessFailed, OSError."""
     receive = negotiation.receiver(connection)
     try:
@@ -179,7 +184,7 @@ def negotiate(connection: socket.socket, export_name: str) -> Served:
     return reply.served
 
 
-def _negotiated(endpoint: Endpoint, timeout_seconds: float) -> tuple[socket.socket, Served]:
+def _negotiated(endpoint: ProgramEndpoint, timeout_seconds: float) -> tuple[socket.socket, ExportInfo]:
     connection = endpoint.connect(timeout_seconds)
     try:
         served = negotiate(connection, endpoint.export_name)

@@ -40,7 +40,7 @@ _CLEAR_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Attachment:
+class ConnectedDevice:
     """What a device is to be."""
 
     connections: Sequence[socket.socket]
@@ -65,7 +65,7 @@ class ConnectionUnread(AccessFailed):
 class Nbd:
     """A connected device, served by a thread of this process."""
 
-    def __init__(self, attachment: Attachment, ready_seconds: float) -> None:
+    def __init__(self, attachment: ConnectedDevice, ready_seconds: float) -> None:
         """Returns when the device can be read, with its partitions. Raises AccessFailed, ConnectionUnread."""
         self._attachment = attachment
         self._claimed: Future[tuple[Path, int]] = Future()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cloudmanager.client.access_methods import tls
 from cloudmanager.client.access_methods.command import find, run
-from cloudmanager.client.access_methods.endpoint import Endpoint
+from cloudmanager.client.access_methods.endpoint import ProgramEndpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, NotPossibleHere
 from cloudmanager.client.access_methods.record import Record, recorded
 from cloudmanager.client.access_methods.steps import MadeFile
@@ -34,7 +34,7 @@ def obstacle(address: NbdAddress) -> str | None:
         return "qemu-img is not installed (the package qemu-utils)"
     if address.is_writable:
         return "what is written to a stub never reaches the disk; export it read-only, or use the file"
-    if Endpoint.of(address).is_tls:
+    if ProgramEndpoint.of(address).is_tls:
         return "an image cannot carry the key or certificates of TLS; use the file, or give the program stub.options"
     return None
 
@@ -65,7 +65,7 @@ def _create(path: Path) -> None:
 
 
 def _fill(record: Record, path: Path, address: NbdAddress) -> Stub:
-    endpoint = Endpoint.of(address)
+    endpoint = ProgramEndpoint.of(address)
     options: tuple[str, ...] = ()
     reference = address.uri
     if endpoint.is_tls:  # an address has no place for the name of a key in QEMU

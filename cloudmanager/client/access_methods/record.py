@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from cloudmanager.client.access_methods.errors import AccessFailed, NotUndone, Outcome
-from cloudmanager.client.access_methods.steps import KINDS, Step
+from cloudmanager.client.access_methods.steps import KINDS, UndoStep
 from cloudmanager.client.errors import ClientError
 from cloudmanager.linux.files import try_lock
 from cloudmanager.linux.mounts import mount_points_below
@@ -55,7 +55,7 @@ class Record:
         except BlockingIOError:
             return None
 
-    def note(self, step: Step) -> None:
+    def note(self, step: UndoStep) -> None:
         """To be called before the step is taken: what was noted and not done is undone without harm."""
         with (self.directory / _STEPS).open("a") as file:
             file.write(json.dumps({"kind": type(step).__name__, **asdict(step)}) + "\n")
@@ -81,7 +81,7 @@ class Record:
         """To whoever cleans up."""
         os.close(self._lock)
 
-    def _steps(self) -> list[Step]:
+    def _steps(self) -> list[UndoStep]:
         try:
             lines = (self.directory / _STEPS).read_text().splitlines(keepends=True)
         except FileNotFoundError:
@@ -171,7 +171,7 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def _undone(step: Step) -> Outcome:
+def _undone(step: UndoStep) -> Outcome:
     try:
         step.undo()
     except (ClientError, OSError) as error:

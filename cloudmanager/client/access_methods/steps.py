@@ -24,7 +24,7 @@ BUSY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Step(ABC):
+class UndoStep(ABC):
     """Fields are of what JSON has. `str()` of it is for people."""
 
     path: str
@@ -35,7 +35,7 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
-class MountPoint(Step):
+class MountPoint(UndoStep):
     """A file system, mounted read-only in a directory of the record."""
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class MountPoint(Step):
 
 
 @dataclass(frozen=True)
-class BoundMount(Step):
+class BoundMount(UndoStep):
     """The same file system, where the user wants it."""
 
     of: str
@@ -66,7 +66,7 @@ class BoundMount(Step):
 
 
 @dataclass(frozen=True)
-class FuseFile(Step):
+class FuseFile(UndoStep):
     """nbdfuse and its mount point, a directory of the record."""
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class FuseFile(Step):
 
 
 @dataclass(frozen=True)
-class MadeFile(Step):
+class MadeFile(UndoStep):
     """A file that we made where the user wanted it."""
 
     device: int
@@ -113,7 +113,7 @@ class MadeFile(Step):
 
 
 @dataclass(frozen=True)
-class HeldExport(Step):
+class HeldExport(UndoStep):
     """An export that a process had to give back. `path` is the address of its service."""
 
     export_id: str
@@ -130,7 +130,7 @@ class HeldExport(Step):
 
 
 _KINDS = (MountPoint, BoundMount, FuseFile, MadeFile, HeldExport)
-KINDS: dict[str, Callable[..., Step]] = {kind.__name__: kind for kind in _KINDS}
+KINDS: dict[str, Callable[..., UndoStep]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def _device_mounted_at(path: str) -> int | None:

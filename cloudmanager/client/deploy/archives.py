@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol, cast
 
 from cloudmanager.client.deploy.errors import DamagedSource, UnsupportedSource
 from cloudmanager.images import HEAD_BYTES, recognise
-from cloudmanager.images.recognition import Group, is_text
+from cloudmanager.images.recognition import ContentGroup, is_text
 
 CHUNK_BYTES = 256 * 1024
 _MOST_MEMBERS = 10_000
@@ -151,7 +151,7 @@ def _is_companion(name: str, head: bytes) -> bool:
     kind = recognise(head)
     if kind is not None and kind.name == "vmdk-descriptor":
         return False
-    return is_text(head) or (kind is not None and kind.group is Group.OTHER)
+    return is_text(head) or (kind is not None and kind.group is ContentGroup.OTHER)
 
 
 def _the_one(names: list[str]) -> None:

@@ -91,7 +91,7 @@ class CopyWorker:
 _REPORT_SECONDS = 0.2
 
 
-class Stopped(Exception):
+class CopyStopped(Exception):
     """Another thread has failed, or the caller wants no more."""
 
 
@@ -110,12 +110,12 @@ class WorkerPool:
         self._wakers.append(wake)
 
     def check(self) -> None:
-        """Called by the threads. Raises Stopped."""
+        """Called by the threads. Raises CopyStopped."""
         if self._stop.is_set() or self.cancelled.is_set():
-            raise Stopped
+            raise CopyStopped
 
     def pause(self, seconds: float) -> None:
-        """Raises Stopped, also while it waits."""
+        """Raises CopyStopped, also while it waits."""
         self._stop.wait(seconds)
         self.check()
 
@@ -156,7 +156,7 @@ class WorkerPool:
     def _guarded(self, task: Callable[[], None]) -> None:
         try:
             task()
-        except Stopped:
+        except CopyStopped:
             pass
         except BaseException as error:
             self._errors.append(error)
@@ -248,7 +248,7 @@ class _Attempts:
         """A server without a place for one more client may leave it waiting, and the others may be done first."""
         self._copying.pool.check()
         if not (self._has_connected or self._is_first) and self._copying.is_running_out:
-            raise Stopped
+            raise CopyStopped
 
     def _work(self, worker: CopyWorker) -> None:
         while self._next_unit(worker):

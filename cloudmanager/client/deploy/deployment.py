@@ -9,7 +9,7 @@ from typing import Unpack
 
 from cloudmanager.client.deploy import sources
 from cloudmanager.client.deploy.bad_ranges import BadRanges, CarefulSource
-from cloudmanager.client.deploy.copying import Copying, Stopped, WorkerPool
+from cloudmanager.client.deploy.copying import Copying, CopyStopped, WorkerPool
 from cloudmanager.client.deploy.ends import HEAD_BYTES, DiskSupply, Head, Unit, Writer, covered, reading_back
 from cloudmanager.client.deploy.errors import (
     Cancelled,
@@ -50,7 +50,7 @@ _NO_WAY_AROUND = (
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """What came of it."""
 
     size_bytes: int
@@ -102,7 +102,7 @@ def deploy(
     )
 
 
-def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
+def _write(source: SourceLike, target: TargetLike, options: Options) -> WriteResult:
     pool = WorkerPool(options.cancelled)
     timeouts = Timeouts(check=pool.check)
     try:
@@ -118,12 +118,12 @@ def _write(source: SourceLike, target: TargetLike, options: Options) -> Written:
                     bad = BadRanges()
                     read = image if image.size_bytes is None else CarefulSource(image, bad, options.skip_bad)
                     return write(Run(read, disk, journal, options, pool, timeouts, bad))
-    except Stopped:
+    except CopyStopped:
         raise Cancelled("The deployment was cancelled.") from None
 
 
-def write(run: Run) -> Written:
-    """Raises DeployError, Stopped. A target that was left incomplete has a journal, and the error says so."""
+def write(run: Run) -> WriteResult:
+    """Raises DeployError, CopyStopped. A target that was left incomplete has a journal, and the error says so."""
     is_resumed = can_resume(run)
     if not is_resumed:
         refuse_content(run)
@@ -150,7 +150,7 @@ def write(run: Run) -> Written:
     return written
 
 
-def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
+def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> WriteResult:
     todo, resumed_bytes = _to_write(run)
     supply = _supply(run, todo)
     head = Head()
@@ -175,7 +175,7 @@ def _copy(run: Run, ledger: Ledger, *, is_blank: bool) -> Written:
         copying.run(lambda: _report(run, copying, meter))
         try:
             size_bytes = _finish(run, supply, ledger, head, is_blank=is_blank)
-            return Written(
+            return WriteResult(
                 size_bytes,
                 ledger.written_bytes,
                 resumed_bytes + ledger.skipped_bytes,

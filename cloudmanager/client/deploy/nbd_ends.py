@@ -25,7 +25,7 @@ from cloudmanager.client.deploy.errors import (
 from cloudmanager.transfer import libnbd, reading
 from cloudmanager.transfer.buffers import Buffer, zeros_address
 from cloudmanager.transfer.extents import Extent, on_grains, pieces
-from cloudmanager.transfer.libnbd import LONGEST_RANGE, Failure, Timeouts
+from cloudmanager.transfer.libnbd import LONGEST_RANGE, LibnbdFailure, Timeouts
 
 
 class NbdConnection(libnbd.Connection):
@@ -86,7 +86,7 @@ SEVERAL = 64
 _MOST_UNDER_WAY = 64
 
 
-class NbdReader(reading.NbdReader):
+class NbdSourceReader(reading.NbdReader):
     """Raises SourceError, ConnectionLost."""
 
     def __init__(self, connection: NbdConnection) -> None:
@@ -189,9 +189,9 @@ class NbdSource:
             yield cls(connections, size, SEVERAL if several else 1, identity and f"{identity} {size}")
 
     @contextmanager
-    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdSourceReader]:
         with self.connections.one(timeouts) as connection:
-            yield NbdReader(connection)
+            yield NbdSourceReader(connection)
 
     def check_unchanged(self) -> None:
         """Nobody tells."""
@@ -236,9 +236,9 @@ class NbdTarget:
             writer.settle()
 
     @contextmanager
-    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdSourceReader]:
         with self.connections.one(timeouts) as connection:
-            yield NbdReader(connection)
+            yield NbdSourceReader(connection)
 
 
 def _sectors(smallest_request_bytes: int) -> int | None:
@@ -250,7 +250,7 @@ def _sectors(smallest_request_bytes: int) -> int | None:
 def _reading(extent: Extent) -> Iterator[None]:
     try:
         yield
-    except Failure as failure:
+    except LibnbdFailure as failure:
         if failure.errno == errno.EIO:
             raise UnreadableRange.of(extent.offset, extent.length, os.strerror(errno.EIO)) from None
         raise SourceError(f"The server cannot read: {failure.message}.") from None
@@ -260,5 +260,5 @@ def _reading(extent: Extent) -> Iterator[None]:
 def _writing() -> Iterator[None]:
     try:
         yield
-    except Failure as failure:
+    except LibnbdFailure as failure:
         raise TargetError(f"The target cannot be written: {failure.message}.") from None

@@ -24,7 +24,7 @@ _ALL_THE_WORK = 1.6
 """Processor time to read, compress and send, in times of what compression alone takes."""
 
 
-class Sample:
+class ContentSample:
     """The last pieces that were sent. For several threads."""
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class RouteChoice:
         self._left: list[Pace] = []
         self._nbd_rate = 0.0
         self._remark = ""
-        self.sample = Sample()
+        self.sample = ContentSample()
         self.level = _FAST_LEVEL
         self.current = Route.NBD
         self.is_chosen = False

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, MissingTool, SourceError
 from cloudmanager.client.deploy.local_source import OpenFile
-from cloudmanager.client.deploy.nbd_ends import NbdConnection, NbdReader
+from cloudmanager.client.deploy.nbd_ends import NbdConnection, NbdSourceReader
 from cloudmanager.confined import (
     Confinement,
     Ended,
@@ -39,7 +39,7 @@ _LIMITS = Limits(memory_bytes=2**30, open_files=256)
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedImage:
     """A running server."""
 
     address: NbdAddress
@@ -57,7 +57,7 @@ class Served:
 
 
 @contextmanager
-def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
+def served(image: Image, descriptor: int, title: str) -> Iterator[ServedImage]:
     """Ends with the block, and by itself when this process is killed: the last connection ends it then.
 
     `title` is what a person calls the file. Raises MissingTool, SourceError.
@@ -75,7 +75,7 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[Served]:
             command = _command(image, confinement, descriptor, title)
             launch = Launch(command, confinement, stderr, listener.fileno(), _LIMITS)
             address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
-            server = Served(address, stderr, dict(confinement.aliases))
+            server = ServedImage(address, stderr, dict(confinement.aliases))
             launched = _started(launch, spawner, server)
             stack.callback(launched.finish, _END_SECONDS)
             listener.close()  # it is the server's alone: when that ends, who waits is told
@@ -93,7 +93,7 @@ def _command(image: Image, confinement: Confinement, descriptor: int, title: str
     return [executable("qemu-nbd", "qemu-utils"), *arguments(_NAME, READERS, [node], read_only=True)]
 
 
-def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:
+def _started(launch: Launch, spawner: Spawner, server: ServedImage) -> Launched:
     try:
         return launch.start(spawner, time.monotonic() + _START_SECONDS)
     except (Ended, NoAnswer) as error:
@@ -104,7 +104,7 @@ def _started(launch: Launch, spawner: Spawner, server: Served) -> Launched:
 class ServedSource:
     """Its server is ours, so a connection that ends is the end."""
 
-    server: Served
+    server: ServedImage
     size_bytes: int
     identity: str
     _check_unchanged: Callable[[], None]
@@ -112,11 +112,11 @@ class ServedSource:
     """One connection keeps the server alive."""
 
     @contextmanager
-    def reader(self, timeouts: Timeouts) -> Iterator[NbdReader]:
+    def reader(self, timeouts: Timeouts) -> Iterator[NbdSourceReader]:
         with _explaining(self.server):
             connection = NbdConnection(self.server.address, timeouts)
         with connection:
-            yield NbdReader(connection)
+            yield NbdSourceReader(connection)
 
     @property
     def detects_changes(self) -> bool:
@@ -141,7 +141,7 @@ def served_source(image: Image, file: OpenFile, timeouts: Timeouts) -> Iterator[
 
 
 @contextmanager
-def _explaining(server: Served) -> Iterator[None]:
+def _explaining(server: ServedImage) -> Iterator[None]:
     try:
         yield
     except ConnectionLost as error:

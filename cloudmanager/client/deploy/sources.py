@@ -27,7 +27,7 @@ from cloudmanager.client.deploy.spool import named, spooled
 from cloudmanager.client.deploy.stream import Compression, Pump, Stream, StreamSource, compression_of, decompressed
 from cloudmanager.client.deploy.web import Received, WebFile, WebImage, WebSource
 from cloudmanager.client.deploy.web_server import WebServer
-from cloudmanager.images.recognition import FileKind, Group
+from cloudmanager.images.recognition import ContentGroup, FileKind
 from cloudmanager.transfer.libnbd import Timeouts
 
 STANDARD_INPUT = "-"
@@ -151,9 +151,9 @@ class _Opening:
         kind = images.recognise(head[: images.HEAD_BYTES], length)
         if kind is None:
             return images.inspect(file, check_tables=False)
-        if kind.group is Group.COMPRESSED:
+        if kind.group is ContentGroup.COMPRESSED:
             completeness.refuse_without_end(kind.name, WebFile(image, length).fetch, length)
-        if kind.group is Group.IMAGE:
+        if kind.group is ContentGroup.IMAGE:
             images.inspect(file, check_tables=False)
             with suppress(images.UnreasonableImage):  # by a slow network: what is stored is looked at again
                 images.inspect(file)
@@ -214,7 +214,7 @@ class _Opening:
             return self._stream(inner, origin.unpacked())
         if kind.name in _TARS:
             return self._untarred(stream, origin)
-        if kind.name == "zip" or kind.group is Group.IMAGE:
+        if kind.name == "zip" or kind.group is ContentGroup.IMAGE:
             return self._spooled(stream, origin)
         raise _no_disk(kind)
 

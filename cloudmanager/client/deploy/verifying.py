@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cloudmanager.client.deploy.copying import Stopped, WorkerPool
+from cloudmanager.client.deploy.copying import CopyStopped, WorkerPool
 from cloudmanager.client.deploy.ends import Source, Target, Unit, reading_back
 from cloudmanager.client.deploy.errors import ConnectionLost, DamagedSource, DifferenceFound
 from cloudmanager.client.deploy.upload import ServiceLine
@@ -65,7 +65,7 @@ class Verification:
             """A server without a place for one more client may leave it waiting, and the others may be done first."""
             self._pool.check()
             if not (has_connected or self._units):
-                raise Stopped
+                raise CopyStopped
 
         def run() -> None:
             nonlocal has_connected

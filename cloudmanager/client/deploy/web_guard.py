@@ -19,7 +19,7 @@ _NAT64 = ip_network("64:ff9b::/96")
 _PORTS = {"http": 80, "https": 443}
 
 
-class Guard:
+class AddressGuard:
     """For one URL that a person gave. Public addresses are allowed; others only on the server that was named.
 
     A named server that was at a public address first stays at public ones.

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from cloudmanager.client import network
 from cloudmanager.client.deploy.errors import SourceChanged, SourceError, UnsupportedSource
-from cloudmanager.client.deploy.web_guard import Guard
+from cloudmanager.client.deploy.web_guard import AddressGuard
 
 HEAD_BYTES = 64 * 1024
 _TIMEOUT_SECONDS = 60.0
@@ -46,7 +46,7 @@ class Resource:
     head: bytes
 
 
-class Broken(Exception):
+class ResponseBroken(Exception):
     """There was no answer, or not all of it; another attempt may get it."""
 
     def __init__(self, why: str, retry_after: float = 0.0) -> None:
@@ -54,7 +54,7 @@ class Broken(Exception):
         self.retry_after = retry_after
 
 
-class Busy(Broken):
+class Busy(ResponseBroken):
     """The server asks for a pause before the next request."""
 
 
@@ -68,7 +68,7 @@ class WebServer:
         """`_final` is where redirections ended."""
         self._check = check
         self._retry_seconds = retry_seconds
-        self._guard = Guard(url)
+        self._guard = AddressGuard(url)
         self._lock = threading.Lock()
         self._idle: list[tuple[str, http.client.HTTPConnection]] = []
         self._sockets: dict[http.client.HTTPConnection, socket.socket] = {}
@@ -83,7 +83,7 @@ class WebServer:
                 return self._look()
             except Busy as error:
                 attempts.failed(error)
-            except Broken as error:
+            except ResponseBroken as error:
                 raise self._unreadable(error) from error
 
     def check_unchanged(self, resource: Resource) -> None:
@@ -93,7 +93,7 @@ class WebServer:
             try:
                 now = self._look()
                 break
-            except Broken as error:
+            except ResponseBroken as error:
                 attempts.failed(error)
         if (now.version, now.length) != (resource.version, resource.length):
             raise self.changed()
@@ -103,8 +103,8 @@ class WebServer:
             f"{self.name} was changed while it was read, so the target holds a mixture. Deploy it again."
         )
 
-    def get(self, headers: dict[str, str]) -> "Answer":
-        """The answer at the end of all redirections, of the kind 2xx. Raises Broken."""
+    def get(self, headers: dict[str, str]) -> "WebResponse":
+        """The answer at the end of all redirections, of the kind 2xx. Raises ResponseBroken."""
         url = self._final
         for _ in range(_MOST_REDIRECTIONS):
             answer = self._ask(url, headers)
@@ -125,7 +125,7 @@ class WebServer:
                 return answer
         raise SourceError(f"{self.name} leads from one URL to the next, {_MOST_REDIRECTIONS} times and more.")
 
-    def wait(self, seconds: float, error: Broken) -> None:
+    def wait(self, seconds: float, error: ResponseBroken) -> None:
         """Raises what `check` raises, and SourceError when it was ended meanwhile."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
@@ -134,7 +134,7 @@ class WebServer:
                 self._check()
                 raise self._unreadable(error) from error
 
-    def give_up(self, lost_at: float, error: Broken) -> None:
+    def give_up(self, lost_at: float, error: ResponseBroken) -> None:
         """Raises SourceError when nothing has succeeded for too long."""
         if time.monotonic() - lost_at >= self._retry_seconds:
             raise self._unreadable(error) from error
@@ -186,7 +186,7 @@ class WebServer:
             head = response.read(HEAD_BYTES)
         return Resource(length, version, etag if etag.startswith('"') else "", has_ranges, head)
 
-    def _ask(self, url: str, headers: dict[str, str]) -> "Answer":
+    def _ask(self, url: str, headers: dict[str, str]) -> "WebResponse":
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         sent = {"User-Agent": "cloudmanager-client", "Accept": "*/*", "Accept-Encoding": "identity", **headers}
@@ -194,18 +194,20 @@ class WebServer:
             sent |= _authorization(self._url)
         kept = self._kept(_origin(url))
         if kept is not None:
-            with suppress(Broken):  # it was closed meanwhile
+            with suppress(ResponseBroken):  # it was closed meanwhile
                 return self._answer(kept, url, path, sent)
         return self._answer(self._connection(url), url, path, sent)
 
-    def _answer(self, connection: http.client.HTTPConnection, url: str, path: str, headers: dict[str, str]) -> "Answer":
+    def _answer(
+        self, connection: http.client.HTTPConnection, url: str, path: str, headers: dict[str, str]
+    ) -> "WebResponse":
         try:
             with reading():
                 if connection.sock is None:
                     self._connect(connection)
                 self._refuse_when_ended()
                 connection.request("GET", path, headers=headers)
-                return Answer(self, _origin(url), connection, connection.getresponse())
+                return WebResponse(self, _origin(url), connection, connection.getresponse())
         except BaseException:
             self.drop(connection)
             raise
@@ -218,7 +220,7 @@ class WebServer:
 
     def _refuse_when_ended(self) -> None:
         if self._ended.is_set():
-            raise Broken("it was ended")
+            raise ResponseBroken("it was ended")
 
     def _connection(self, url: str) -> http.client.HTTPConnection:
         if network.proxy_for(url) is None:
@@ -257,14 +259,14 @@ class WebServer:
         if encoding not in _KNOWN_ENCODINGS:
             raise UnsupportedSource(f"{self.name} sends the image in an encoding that nobody asked for.")
 
-    def _unreadable(self, error: Broken) -> SourceError:
+    def _unreadable(self, error: ResponseBroken) -> SourceError:
         proxy = network.proxy_for(self._url)
         through = f" through the proxy {proxy.name}" if proxy else ""
         return SourceError(f"{self.name} cannot be read{through}: {error}.")
 
 
 @dataclass(frozen=True)
-class Answer:
+class WebResponse:
     """Its body is still to be read."""
 
     server: WebServer
@@ -298,7 +300,7 @@ class Attempts:
         self._lost_at: float | None = None
         self._pause = _FIRST_PAUSE_SECONDS
 
-    def failed(self, error: Broken) -> None:
+    def failed(self, error: ResponseBroken) -> None:
         """Waits. Raises SourceError when it was too long, and what ends the waiting."""
         self._lost_at = self._lost_at or time.monotonic()
         self._server.give_up(self._lost_at, error)
@@ -319,7 +321,7 @@ class Body:
         self._end = resource.length if end is None else end
         self._digest = None if resource.has_ranges else hashlib.sha256()
         self._attempts = Attempts(server)
-        self._answer: Answer | None = None
+        self._answer: WebResponse | None = None
         self.position = start
 
     def fill(self, view: memoryview) -> int:
@@ -328,7 +330,7 @@ class Body:
         while done < len(view) and self.position != self._end:
             try:
                 count = self._read(view[done:])
-            except Broken as error:
+            except ResponseBroken as error:
                 self.close()
                 self._attempts.failed(error)
                 continue
@@ -346,7 +348,7 @@ class Body:
             self._answer = None
 
     def _read(self, view: memoryview) -> int:
-        """Raises Broken."""
+        """Raises ResponseBroken."""
         if self._answer is None:
             self._answer = self._ask()
         count = self._received(self._answer, view if self._end is None else view[: self._end - self.position])
@@ -354,15 +356,15 @@ class Body:
             self._digest.update(view[:count])
         return count
 
-    def _received(self, answer: Answer, view: memoryview) -> int:
+    def _received(self, answer: WebResponse, view: memoryview) -> int:
         """0 at the end, where the server did not say before how long it is."""
         with reading():
             count = answer.response.readinto(view)
         if not count and (self._end is not None or answer.response.length):
-            raise Broken("the connection was closed before all had come")
+            raise ResponseBroken("the connection was closed before all had come")
         return count
 
-    def _ask(self) -> Answer:
+    def _ask(self) -> WebResponse:
         headers = {}
         if self._resource.has_ranges:
             headers["Range"] = f"bytes={self.position}-{'' if self._end is None else self._end - 1}"
@@ -376,7 +378,7 @@ class Body:
             raise
         return answer
 
-    def _advance(self, answer: Answer) -> None:
+    def _advance(self, answer: WebResponse) -> None:
         """To the position. Raises SourceChanged if these are other bytes."""
         start, total = content_range(answer.response)
         if version_of(answer.response) != self._resource.version:
@@ -400,21 +402,21 @@ class Body:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Raises Broken, or SourceError for what another attempt would not change. The words are never the server's."""
+    """Raises ResponseBroken, or SourceError for what another attempt would not change, with our own message."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         raise SourceError(f"The server's certificate is not trusted: {error.verify_message}.") from error
     except http.client.RemoteDisconnected as error:
-        raise Broken("it closed the connection") from error
+        raise ResponseBroken("it closed the connection") from error
     except TimeoutError as error:
-        raise Broken("it stopped answering") from error
+        raise ResponseBroken("it stopped answering") from error
     except OSError as error:
-        raise Broken(error.strerror or type(error).__name__) from error
+        raise ResponseBroken(error.strerror or type(error).__name__) from error
     except http.client.IncompleteRead as error:
-        raise Broken("the connection was closed before all had come") from error
+        raise ResponseBroken("the connection was closed before all had come") from error
     except (http.client.HTTPException, ValueError) as error:
-        raise Broken(f"it answered what is no HTTP ({type(error).__name__})") from None
+        raise ResponseBroken(f"it answered what is no HTTP ({type(error).__name__})") from None
 
 
 def content_range(response: http.client.HTTPResponse) -> tuple[int | None, int | None]:

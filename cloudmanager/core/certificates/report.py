@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 
 
 def require(directory: Path, host: str) -> None:
-    """For the start of a service. Raises ConfigurationError for what somebody has to mend.
+    """For the start of a service. Raises ConfigurationError for what an operator has to fix.
 
-    What came with time does not keep a service from starting: it has exports to renew and disks to detach.
+    An expired certificate does not prevent the start: the service has exports to renew and disks to detach.
     """
     _, faults = check(directory, host)
     if any(not (fault.is_of_time or fault.is_of_some) for fault in faults):

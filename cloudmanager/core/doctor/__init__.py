@@ -1,4 +1,4 @@
-"""Looks at this machine as the service will need it, and says what to do about each problem.
+"""Checks whether this machine has what the service needs, and says what to do about each problem.
 
 Nothing is changed; what a check writes to a temporary place is gone when it returns.
 """
@@ -39,7 +39,7 @@ def _check_providers(providers: Iterable[Provider]) -> Iterator[Finding]:
         yield Finding(
             "providers",
             Severity.WARNING,
-            "none is configured, so there is nothing to export",
+            "none is configured, so no disk can be exported",
             "Add a [providers.NAME] table; `cloudmanager config example` shows one of each type.",
         )
     for provider in configured:

@@ -34,7 +34,7 @@ def check_directories(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_privacy(state_dir: Path, there: Path) -> Iterator[Finding]:
-    """As the service's start finds it, which tightens what is its own."""
+    """Checks the directory as the start of the service does, which then corrects the modes of its own files."""
     is_made = there == state_dir
     found = list(flaws(there, os.geteuid()) if is_made else ancestor_flaws(state_dir, there, os.geteuid()))
     for flaw in found:

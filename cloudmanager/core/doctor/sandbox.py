@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cloudmanager.confined import Ended, Launch, Launched, NoAnswer, Spawner, Stderr, Unconfinable
-from cloudmanager.confined.groups import Groups
+from cloudmanager.confined.groups import ControlGroups
 from cloudmanager.core.model import Finding, Severity
 from cloudmanager.core.nbd.startup import FILES_PER_SERVER, THREADS_PER_SERVER
 from cloudmanager.core.settings import Settings
@@ -73,7 +73,7 @@ class _NotStarted(Exception):
 
 @contextmanager
 def _held(spawner: Spawner) -> Iterator[Launched]:
-    """A process that is started as a server is, and stands still. Raises Unconfinable, _NotStarted."""
+    """A process that is started like a server and then waits. Raises Unconfinable, _NotStarted."""
     stderr = Stderr()
     deadline = time.monotonic() + TIMEOUT_SECONDS
     try:
@@ -149,10 +149,10 @@ LIMITS = "limits of servers"
 def check_limits(settings: Settings) -> Iterator[Finding]:
     memory = f"{settings.nbd.memory_limit_bytes / 2**20:.0f} MiB of memory (RLIMIT_DATA)"
     files = f"{FILES_PER_SERVER} open files (RLIMIT_NOFILE)"
-    yield Finding(LIMITS, Severity.OK, f"{memory}, {files}, {_shared(Groups.find(), settings.nbd.cpu_weight)}")
+    yield Finding(LIMITS, Severity.OK, f"{memory}, {files}, {_shared(ControlGroups.find(), settings.nbd.cpu_weight)}")
 
 
-def _shared(groups: Groups | None, cpu_weight: int) -> str:
+def _shared(groups: ControlGroups | None, cpu_weight: int) -> str:
     """Threads, and the part of the processors."""
     controllers = groups.controllers if groups else ()
     threads = (

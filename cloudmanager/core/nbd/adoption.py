@@ -47,9 +47,9 @@ def by_record(record: ServerProcess, name: str) -> Process | None:
 
 
 def by_name(name: str, port: int) -> tuple[Process, ServerProcess] | None:
-    """The server that carries a name and listens on a port.
+    """Finds the server that has the name on its command line and listens on the port.
 
-    Whatever else carries the name is ended: a start that did not come to be, or a server that lost its port.
+    Other processes with the name are ended: an incomplete start, or a server that lost its port.
     """
     settled = time.monotonic() + _SETTLE_SECONDS
     while True:
@@ -68,7 +68,7 @@ def by_name(name: str, port: int) -> tuple[Process, ServerProcess] | None:
 
 
 def end_by_name(name: str, grace_seconds: float = 0) -> None:
-    """Ends whatever carries a name, also what is only about to become its server; kills it after the grace period."""
+    """Ends every process with the name, also one that is still starting; kills it after the grace period."""
     for carrier in filter(None, map(Process.find, _carriers(name))):
         if _is_ours(carrier.pid, name):  # now that the number cannot come to mean another process
             carrier.end(grace_seconds, _SETTLE_SECONDS)
@@ -120,7 +120,7 @@ def _give_up(server: Process, error: OSError) -> None:
 
 
 def _is_ours(pid: int, name: str) -> bool:
-    """Names can be read in /proc, so that anybody can carry one: the user and the program count too."""
+    """Anybody can read a name in /proc and use it, so the user and the program are compared too."""
     try:
         command_line = process.command_line(pid)
         has_name = any(engine.name_option(name) in command_line for engine in ENGINES)

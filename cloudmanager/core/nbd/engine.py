@@ -50,11 +50,11 @@ class Engine(ABC):
     package: ClassVar[str]
     """Debian's, which has it."""
     can_be_held: ClassVar[bool]
-    """It opens the disk before it accepts anybody, and says when (`confined.hold`)."""
+    """It opens the disk before it accepts a client, at a point where it can be held (`confined.hold`)."""
     queues: ClassVar[bool]
     """A client that finds no free connection slot may stay in the listener's queue."""
     end_seconds: ClassVar[float]
-    """The grace period in which it ends by itself and writes what it still has to write."""
+    """How long it may take to finish its writes and end by itself."""
 
     @abstractmethod
     def name_option(self, name: str) -> str:

@@ -24,7 +24,7 @@ from cloudmanager.core.errors import ImageError
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import tls
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, number_after
-from cloudmanager.core.nbd.images import Image
+from cloudmanager.core.nbd.images import OpenImage
 from cloudmanager.core.settings import NbdSettings
 
 _ENOUGH_SLOTS = 32
@@ -143,7 +143,7 @@ ENGINES: tuple[Engine, ...] = (QEMU_NBD, NBDKIT)
 
 
 def chosen(
-    settings: NbdSettings, spec: ServerSpec, images: Sequence[Image], can_make_node: Callable[[int], bool]
+    settings: NbdSettings, spec: ServerSpec, images: Sequence[OpenImage], can_make_node: Callable[[int], bool]
 ) -> Engine:
     """As it is configured, where nbdkit can keep what the export promises.
 
@@ -156,7 +156,7 @@ def chosen(
     return QEMU_NBD if settings.engine == "auto" and NBDKIT.missing() else NBDKIT
 
 
-def _can_serve(settings: NbdSettings, spec: ServerSpec, images: Sequence[Image]) -> bool:
+def _can_serve(settings: NbdSettings, spec: ServerSpec, images: Sequence[OpenImage]) -> bool:
     (top, *below) = images
     return (
         spec.access is Access.READ_ONLY
@@ -169,7 +169,7 @@ def _can_serve(settings: NbdSettings, spec: ServerSpec, images: Sequence[Image])
 
 
 def can_be_used(settings: NbdSettings) -> bool:
-    """Whether nbdkit is configured to serve anything, and may."""
+    """Whether the configuration allows nbdkit and nbdkit can be used here."""
     return (
         settings.engine != QEMU_NBD.program
         and (settings.engine != "auto" or settings.connections >= _ENOUGH_SLOTS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cloudmanager.confined.errors import Ended, NoAnswer
 from cloudmanager.confined.process import Process, remaining
 from cloudmanager.transfer import negotiation
-from cloudmanager.transfer.negotiation import LONGEST_REPLY_BYTES, ProtocolError, Served
+from cloudmanager.transfer.negotiation import LONGEST_REPLY_BYTES, ExportInfo, ProtocolError
 
 _DISCONNECT_SECONDS = 1.0
 _CHECK_SECONDS = 0.25
@@ -36,7 +36,7 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Readiness:
+class ExpectedExport:
     """What to wait for, and how long."""
 
     server: Process
@@ -50,7 +50,7 @@ class Readiness:
     """Whether clients hold every connection slot. They were accepted, so the disk is open; we would not be served."""
 
 
-def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
+def await_ready(address: tuple[str, int], readiness: ExpectedExport) -> None:
     """Returns when the server serves the export. The listener queues, so one connection is enough, unless the
     server refuses us because others have the connection slots.
 
@@ -65,7 +65,7 @@ def await_ready(address: tuple[str, int], readiness: Readiness) -> None:
             raise NoAnswer
 
 
-def _is_refused(address: tuple[str, int], readiness: Readiness) -> bool:
+def _is_refused(address: tuple[str, int], readiness: ExpectedExport) -> bool:
     """Whether the server has hung up before it greeted us. Raises as `await_ready`."""
     try:
         with socket.create_connection(address, timeout=remaining(readiness.deadline) or 0.001) as connection:
@@ -84,7 +84,7 @@ def _is_refused(address: tuple[str, int], readiness: Readiness) -> bool:
 
 
 class _Conversation:
-    def __init__(self, connection: socket.socket, readiness: Readiness) -> None:
+    def __init__(self, connection: socket.socket, readiness: ExpectedExport) -> None:
         self._connection = connection
         self._readiness = readiness
         self._poll = select.poll()
@@ -115,7 +115,7 @@ class _Conversation:
             while self._connection.recv(LONGEST_REPLY_BYTES):
                 pass
 
-    def _check_size(self, served: Served | None) -> None:
+    def _check_size(self, served: ExportInfo | None) -> None:
         if served is None:
             raise ProtocolError("did not say the size of the export")
         if served.size_bytes != self._readiness.size_bytes:

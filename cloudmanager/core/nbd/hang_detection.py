@@ -1,4 +1,4 @@
-"""Whether a server that lives also works: one that was stopped, or that hangs, ends no connection and sends no answer.
+"""Detects servers that run but do not work: a stopped or hanging one neither ends connections nor answers.
 
 It is not connected to: that would take a connection slot from its clients, and a connection that waits proves nothing
 while all slots are taken. The kernel knows enough. A server hangs when clients wait in its queue and its main loop,
@@ -35,7 +35,7 @@ _QUEUE_LENGTH = 12
 
 
 @dataclass(frozen=True)
-class Sample:
+class ServerSample:
     """What the kernel says of a server at one moment."""
 
     state: str
@@ -47,7 +47,7 @@ class Sample:
     """When it was taken, by the monotonic clock."""
 
     @classmethod
-    def take(cls, server: Process, queue: int) -> "Sample":
+    def take(cls, server: Process, queue: int) -> "ServerSample":
         """Raises OSError when it has ended."""
         state, turns = process.state(server.pid), 0
         if queue:
@@ -84,10 +84,10 @@ class HangDetector:
     """What was noticed of one server from look to look."""
 
     def __init__(self) -> None:
-        self._first: Sample | None = None
+        self._first: ServerSample | None = None
         """The earliest since when it has not run while clients waited."""
 
-    def judge(self, sample: Sample) -> Hang | None:
+    def judge(self, sample: ServerSample) -> Hang | None:
         """None: it does not hang."""
         if sample.state == STOPPED:
             return Hang(STOPPED, 0.0)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Image:
+class OpenImage:
     """One open file or device of a disk."""
 
     device: Device
@@ -35,12 +35,12 @@ class Image:
         return os.lseek(self.fd, 0, os.SEEK_END)
 
 
-def open_images(device: Device, access: Access) -> tuple[Image, ...]:
+def open_images(device: Device, access: Access) -> tuple[OpenImage, ...]:
     """The image and those that it reads through, in this order; only the first is ever writable.
 
     Raises DeviceMismatch where a path leads elsewhere than it did, DiskInUse, DeviceError.
     """
-    images: list[Image] = []
+    images: list[OpenImage] = []
     try:
         for number, link in enumerate(chain(device)):
             images.append(_open(link, writable=access.writes_disk and number == 0))
@@ -50,7 +50,7 @@ def open_images(device: Device, access: Access) -> tuple[Image, ...]:
     return tuple(images)
 
 
-def close_images(images: Sequence[Image]) -> None:
+def close_images(images: Sequence[OpenImage]) -> None:
     for image in images:
         image.close()
 
@@ -74,14 +74,14 @@ def identity_of(status: os.stat_result) -> FileIdentity:
     return FileIdentity(status.st_dev, status.st_ino)
 
 
-def _open(device: Device, *, writable: bool) -> Image:
+def _open(device: Device, *, writable: bool) -> OpenImage:
     exclusive = writable and device.is_block
     flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_EXCL if exclusive else 0)
     # A path that has become a FIFO must not hang the open.
     fd = _open_path(device, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = _checked_status(device, fd)
-        return Image(device, fd, status, writable, exclusive, _uses_page_cache(device, fd, writable=writable))
+        return OpenImage(device, fd, status, writable, exclusive, _uses_page_cache(device, fd, writable=writable))
     except BaseException:
         os.close(fd)
         raise
@@ -113,7 +113,7 @@ def _open_path(device: Device, flags: int) -> int:
 
 
 def _uses_page_cache(device: Device, fd: int, *, writable: bool) -> bool:
-    """Bytes that may change underneath, or that must reach the disk, bypass the page cache where that works."""
+    """Bytes that others may change, or that must reach the disk, bypass the page cache if the file system allows it."""
     if device.is_stable and not writable:
         return True
     with suppress(OSError):

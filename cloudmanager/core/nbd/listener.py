@@ -126,7 +126,7 @@ def inode(listener: socket.socket) -> int:
 
 
 def give_up_vanished(listener: socket.socket, seconds: int) -> None:
-    """Connections that it accepts from now on end when their client has not been heard of for so long.
+    """Connections that it accepts from now on end when their client has not responded for this time.
 
     A client whose machine or network is gone never hangs up, and would hold its connection slot for ever. Linux hands
     all of these options on to accepted sockets. Keepalive probes an idle client; while something is unacknowledged

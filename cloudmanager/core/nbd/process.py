@@ -1,4 +1,4 @@
-"""What /proc says of a process."""
+"""Reads /proc about a process."""
 
 import os
 from collections.abc import Iterator

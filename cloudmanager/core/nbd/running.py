@@ -11,12 +11,12 @@ from cloudmanager.core.nbd import process
 from cloudmanager.core.nbd.engine import program_of
 from cloudmanager.core.nbd.engines import of_program
 from cloudmanager.core.nbd.failure import last_output
-from cloudmanager.core.nbd.hang_detection import Hang, HangDetector, Sample, queue_length
+from cloudmanager.core.nbd.hang_detection import Hang, HangDetector, ServerSample, queue_length
 from cloudmanager.core.records import ServerProcess
 
 
-class Running:
-    """One qemu-nbd, started or adopted, until it is closed: also for a while after its death."""
+class RunningServer:
+    """One server process, started or adopted, until it is closed, which may be after the process has ended."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Running:
         return client_count(self.record.pid, self.record.listener_inode) if self.is_alive else 0
 
     def connection_slots(self) -> int | None:
-        """So many clients keep others in the queue. None: no number does, or it has ended."""
+        """The number of clients at which further ones stay in the queue. None: no such limit, or it has ended."""
         with suppress(OSError):
             command_line = process.command_line(self.record.pid)
             if (engine := of_program(program_of(command_line))) and engine.queues:
@@ -70,7 +70,7 @@ class Running:
             queue = queue_length(listener) if listener is not None else 0
             if queue and slots is not None and self.client_count() >= slots:
                 queue = 0  # they have to wait
-            return self._detector.judge(Sample.take(self.server, queue))
+            return self._detector.judge(ServerSample.take(self.server, queue))
         return None
 
     def send(self, number: signal.Signals) -> None:
@@ -86,7 +86,7 @@ class Running:
         return self.server.end(grace_seconds)
 
     def reap(self) -> str:
-        """Leaves no zombie of it. Its last words, where there are any; an empty text when this was done before."""
+        """Reaps it. Returns the end of its standard error; an empty text if it was reaped before."""
         with self._lock:
             if self._is_reaped:
                 return ""

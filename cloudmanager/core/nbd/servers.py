@@ -24,8 +24,8 @@ from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.handshake import WrongSize
 from cloudmanager.core.nbd.images import chain
 from cloudmanager.core.nbd.listener import ListenAddress, Ports
-from cloudmanager.core.nbd.running import Running
-from cloudmanager.core.nbd.startup import Proof, Startup, tls_directory
+from cloudmanager.core.nbd.running import RunningServer
+from cloudmanager.core.nbd.startup import ServerVerification, Startup, tls_directory
 from cloudmanager.core.nbd.transfer import LocalAddress, Transfer
 from cloudmanager.core.nbd.watcher import Watcher
 from cloudmanager.core.openfiles import Capacity
@@ -46,7 +46,7 @@ class _Entry:
 
     port: int = 0
     listener: socket.socket | None = None
-    running: Running | None = None
+    running: RunningServer | None = None
     """Also a dead one, until it is replaced or stopped: it holds the claim on a device."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     """Held while a server is started, adopted or stopped."""
@@ -164,7 +164,9 @@ class Servers:
             launched = Launched(server, adoption.launcher_of(server))
             is_proven = adopted is process
             locks = self._locks.held_again(claims) if self._locks and claims else ()
-            self._keep(export_id, entry, Running(adopted, launched, stderr=None, claims=locks, is_proven=is_proven))
+            self._keep(
+                export_id, entry, RunningServer(adopted, launched, stderr=None, claims=locks, is_proven=is_proven)
+            )
             return adopted
 
     def is_alive(self, export_id: str) -> bool:
@@ -214,7 +216,7 @@ class Servers:
         return message
 
     def halt(self, export_id: str) -> None:
-        """Kills the server at once, whatever it is writing. The export keeps what it has, and can be started again.
+        """Kills the server at once, even during writes. The export keeps its port and overlay, and can start again.
 
         Raises ServerFailed as `stop` does.
         """
@@ -266,7 +268,7 @@ class Servers:
         return Transfer(LocalAddress(uri, self.credentials(export_id)))
 
     def close(self) -> None:
-        """The daemon ends: the servers go on, and nothing is watched any more."""
+        """Stops watching the servers, which continue: the daemon ends."""
         self._watcher.close()
         self._spawner.close()
         with self._lock:
@@ -292,7 +294,7 @@ class Servers:
                             self._entries.pop(export_id, None)
                 return
 
-    def _running(self, export_id: str) -> Running | None:
+    def _running(self, export_id: str) -> RunningServer | None:
         entry = self._entries.get(export_id)
         return None if entry is None else entry.running
 
@@ -307,7 +309,7 @@ class Servers:
         return entry.listener
 
     def _refuse_beyond_limit(self, wanting: _Entry) -> None:
-        """Before files run out: then no disk can be looked at and no request answered. Raises ResourcesExhausted."""
+        """Refuses a start before descriptors run out, which would stop all other work. Raises ResourcesExhausted."""
         capacity = self.capacity
         with self._lock:
             others = sum(not entry.is_empty for entry in self._entries.values() if entry is not wanting)
@@ -318,11 +320,11 @@ class Servers:
                 retry_after=RETRY_SECONDS,
             )
 
-    def _proves(self, spec: ServerSpec, entry: _Entry, running: Running) -> bool:
+    def _proves(self, spec: ServerSpec, entry: _Entry, running: RunningServer) -> bool:
         """Whether a server that was found serves what it should."""
         address = listener.reachable(ListenAddress.resolve(self._settings.listen).host, entry.port)
         directory = self._directory / spec.export_id
-        proof = Proof(spec, self._settings, directory, address, running.record.listener_inode)
+        proof = ServerVerification(spec, self._settings, directory, address, running.record.listener_inode)
         deadline = time.monotonic() + self._settings.start_timeout_seconds
         try:
             proof.await_answer(running.server, deadline)
@@ -333,7 +335,7 @@ class Servers:
         running.is_proven = True
         return True
 
-    def _keep(self, export_id: str, entry: _Entry, running: Running) -> None:
+    def _keep(self, export_id: str, entry: _Entry, running: RunningServer) -> None:
         entry.running = running
         self._watcher.watch(running.server.fd, partial(self._died, export_id, entry, running))
 
@@ -345,17 +347,19 @@ class Servers:
             entry.running.close()
             entry.running = None
 
-    def _end(self, export_id: str, entry: _Entry, running: Running, *, grace_seconds: float = _STOP_SECONDS) -> None:
+    def _end(
+        self, export_id: str, entry: _Entry, running: RunningServer, *, grace_seconds: float = _STOP_SECONDS
+    ) -> None:
         self._watcher.forget(running.server.fd)
         if not running.end(grace_seconds):
             self._keep(export_id, entry, running)
             raise ServerFailed(
-                "The export's server does not end: its disk does not answer. It is tried again.", retriable=True
+                "The export's server does not end, because its disk does not answer. This is retried.", retriable=True
             )
         running.reap()
         running.close()
 
-    def _died(self, export_id: str, entry: _Entry, running: Running) -> None:
+    def _died(self, export_id: str, entry: _Entry, running: RunningServer) -> None:
         if entry.running is not running:
             return
         output = running.reap()

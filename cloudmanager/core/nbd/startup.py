@@ -1,4 +1,4 @@
-"""From a specification to a server that serves it."""
+"""Starts a server from its specification."""
 
 import os
 import socket
@@ -30,9 +30,9 @@ from cloudmanager.core.nbd.adoption import end_by_name, leave_name, server_proce
 from cloudmanager.core.nbd.engine import Engine, ServerSpec, program_of, scratch_file
 from cloudmanager.core.nbd.engines import QEMU_NBD, chosen, of_program
 from cloudmanager.core.nbd.failure import explain_exit
-from cloudmanager.core.nbd.handshake import Readiness, WrongSize
-from cloudmanager.core.nbd.images import Image, image_name
-from cloudmanager.core.nbd.running import Running, client_count
+from cloudmanager.core.nbd.handshake import ExpectedExport, WrongSize
+from cloudmanager.core.nbd.images import OpenImage, image_name
+from cloudmanager.core.nbd.running import RunningServer, client_count
 from cloudmanager.core.records import ServerProcess
 from cloudmanager.core.settings import NbdSettings
 from cloudmanager.transfer.negotiation import ProtocolError
@@ -42,8 +42,8 @@ _STANDARD_OUTPUTS = (1, 2)
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What a server has to show."""
+class ServerVerification:
+    """What a started server must prove before clients may connect."""
 
     spec: ServerSpec
     settings: NbdSettings
@@ -70,7 +70,7 @@ class Proof:
 
     def await_answer(self, server: Process, deadline: float) -> None:
         """Returns when it has offered the export to us. Raises Ended, NoAnswer, ProtocolError, WrongSize, OSError."""
-        readiness = Readiness(
+        readiness = ExpectedExport(
             server,
             self.spec.name,
             self.spec.served_bytes,
@@ -119,7 +119,7 @@ class Startup:
     locks: tuple[int, ...] = ()
     """Descriptors of the disk's locks, which the server inherits."""
 
-    def run(self) -> Running:
+    def run(self) -> RunningServer:
         """Raises ServerFailed, DeviceMismatch, DeviceError, DiskInUse, ImageError; then nothing is left running."""
         try:
             with ExitStack() as undo:
@@ -137,9 +137,11 @@ class Startup:
             raise_exhausted(error)
             raise ServerFailed(f"The NBD server cannot be started: {error.strerror}.", retriable=True) from error
         images.close_images([image for image in opened if not image.is_exclusive])
-        return Running(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
+        return RunningServer(record, launched, stderr, tuple(image.fd for image in opened if image.is_exclusive))
 
-    def _prepare(self, opened: tuple[Image, ...], confinement: Confinement, stderr: Stderr, engine: Engine) -> Launch:
+    def _prepare(
+        self, opened: tuple[OpenImage, ...], confinement: Confinement, stderr: Stderr, engine: Engine
+    ) -> Launch:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             leave_name(self.directory, self.spec.name)
@@ -161,7 +163,7 @@ class Startup:
         )
         return Launch(command, confinement, stderr, self.listener.fileno(), limits)
 
-    def _command(self, opened: tuple[Image, ...], confinement: Confinement, engine: Engine) -> list[str]:
+    def _command(self, opened: tuple[OpenImage, ...], confinement: Confinement, engine: Engine) -> list[str]:
         keys = self._tls(confinement)
         nodes = [*self._overlay(confinement), *self._disk(opened, confinement)]
         if not engine.can_be_held:  # it opens a device by its number: keep that from being reused
@@ -172,7 +174,7 @@ class Startup:
         confinement.environment.update(engine.environment(keys))
         return [program, *engine.arguments(self.spec, self.settings, nodes, keys)]
 
-    def _disk(self, opened: tuple[Image, ...], confinement: Confinement) -> list[qemu_nbd.BlockNode]:
+    def _disk(self, opened: tuple[OpenImage, ...], confinement: Confinement) -> list[qemu_nbd.BlockNode]:
         """The disk itself has the advertised size; its backing images may have any."""
         top, *backing = (_node(image, confinement, number) for number, image in enumerate(opened))
         return [replace(top, size_bytes=self.spec.served_bytes), *backing]
@@ -226,7 +228,7 @@ class Startup:
     def _proven(self, launched: Launched, launch: Launch, deadline: float) -> ServerProcess:
         inode = listener.inode(self.listener)
         address = listener.reachable_address(self.listener)
-        proof = Proof(self.spec, self.settings, self.directory, address, inode)
+        proof = ServerVerification(self.spec, self.settings, self.directory, address, inode)
         try:
             if launch.confinement.is_held:
                 with launched.held(deadline):
@@ -266,7 +268,7 @@ class Startup:
         return scratch_file(self.directory)
 
 
-def _node(image: Image, confinement: Confinement, number: int) -> qemu_nbd.BlockNode:
+def _node(image: OpenImage, confinement: Confinement, number: int) -> qemu_nbd.BlockNode:
     device = image.device
     if image.is_exclusive:
         confinement.keep(image.fd)

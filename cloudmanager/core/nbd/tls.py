@@ -64,7 +64,7 @@ def psk_object(directory: str, priority: str) -> str:
 
 
 _MARKS = {Tls.PSK: KEYS, Tls.X509: MARK}
-"""Without this file, the directory is not of that kind."""
+"""The file by which a directory of this kind is recognised."""
 _DH_PARAMETERS = "dh-params.pem"
 """The name that QEMU looks for. Without the file it makes parameters at each start, which takes up to 2 s."""
 _PRIORITY = "NORMAL:-CIPHER-ALL:+AES-128-GCM"

@@ -16,7 +16,7 @@ from cloudmanager.core.model import Credentials
 from cloudmanager.transfer.buffers import Buffer
 from cloudmanager.transfer.extents import Extent
 from cloudmanager.transfer.frames import Encoding, Frame
-from cloudmanager.transfer.libnbd import Connection, Failure, Lost, Missing, Timeouts
+from cloudmanager.transfer.libnbd import Connection, LibnbdFailure, Lost, Missing, Timeouts
 from cloudmanager.transfer.reading import NbdReader, digest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LocalAddress:
     certificates: None = None
 
 
-class Stopped(Exception):
+class TransferStopped(Exception):
     """The transfer was cancelled."""
 
 
@@ -77,7 +77,7 @@ class Transfer:
         return self._connection.size_bytes
 
     def write(self, frame: Frame) -> None:
-        """Returns when the server has acknowledged it. Raises InvalidContent, TransferFailed, Stopped."""
+        """Returns when the server has acknowledged it. Raises InvalidContent, TransferFailed, TransferStopped."""
         if frame.offset + frame.length > self.size_bytes:
             raise InvalidContent(
                 f"A frame reaches from byte {frame.offset} to {frame.offset + frame.length}; the disk has "
@@ -86,14 +86,14 @@ class Transfer:
         self._in_turn(lambda: self._write(frame.offset, self._plain(frame)))
 
     def digests(self, extent: Extent) -> bytes:
-        """The checksums of the range's blocks. Raises TransferFailed, Stopped."""
+        """The checksums of the range's blocks. Raises TransferFailed, TransferStopped."""
         return self._in_turn(lambda: self._digests(extent))
 
     def _digests(self, extent: Extent) -> bytes:
         free: deque[Buffer] = deque()
         try:
             return digest(NbdReader(self._connection), extent, free, self._check)
-        except Failure as failure:
+        except LibnbdFailure as failure:
             raise TransferFailed(
                 f"Bytes {extent.offset} to {extent.end - 1} cannot all be read: {failure.message}. The disk may have a "
                 "bad sector there."
@@ -121,12 +121,12 @@ class Transfer:
                     f"{error} The export may have ended, or its server is being replaced: look at the export.",
                     retriable=True,
                 ) from error
-            except Failure as failure:
+            except LibnbdFailure as failure:
                 raise TransferFailed(f"The export's server refused: {failure.message}.") from failure
 
     def _check(self) -> None:
         if self._is_stopped.is_set():
-            raise Stopped
+            raise TransferStopped
 
 
 def _decompressor() -> "zstandard.ZstdDecompressor":

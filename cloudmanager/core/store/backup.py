@@ -1,4 +1,4 @@
-"""Backups of a SQLite store: made while the service runs, brought back while it does not."""
+"""Backups of a SQLite store: made while the service runs, restored while it does not."""
 
 import os
 import sqlite3
@@ -26,7 +26,7 @@ from cloudmanager.linux import files
 
 @dataclass(frozen=True)
 class Restored:
-    """What a store was replaced by."""
+    """The result of a restore."""
 
     path: Path
     kept: Path | None

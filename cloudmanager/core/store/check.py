@@ -1,4 +1,4 @@
-"""Looks a store over: what the engine knows of its file, the schema, and what our rows promise each other."""
+"""Checks a store: the database file, the schema, and the consistency of our rows."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,14 +12,14 @@ from sqlalchemy.exc import DatabaseError
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import CloudManagerError, StoreUnavailable
 from cloudmanager.core.model import AttachmentState, ExportState, Finding, Severity
-from cloudmanager.core.records import AttachmentRecord, Claim, Contents, ExportRecord
+from cloudmanager.core.records import AttachmentRecord, Contents, DiskClaim, ExportRecord
 from cloudmanager.core.store import schema, sqlite_file
 from cloudmanager.core.store.database import Database, migrations
 from cloudmanager.core.store.store import Store
 
 SHOWN = 10
 """Of many mistakes of one kind."""
-_RESTORE = "Stop the service, and bring a backup back with `cloudmanager store restore`."
+_RESTORE = "Stop the service, and restore a backup with `cloudmanager store restore`."
 _DEFECT = "This is a defect: report it, with a copy of the store. An intact backup can be restored."
 _STATES_AFTER = {
     "export.claimed": {ExportState.PENDING, ExportState.ATTACHING},
@@ -135,8 +135,8 @@ def _is_ours(name: str | None, kind: str, _parents: object) -> bool:
 
 
 def contradictions(contents: Contents) -> Iterator[Finding]:
-    """What our own transactions keep true, at every moment."""
-    claims: dict[str, list[Claim]] = defaultdict(list)
+    """Checks the invariants that every transaction preserves."""
+    claims: dict[str, list[DiskClaim]] = defaultdict(list)
     for claim in contents.claims:
         claims[claim.export_id].append(claim)
     exports = [mistake for record in contents.exports for mistake in _export_mistakes(record)]
@@ -171,7 +171,7 @@ def _shared_ports(exports: Sequence[ExportRecord]) -> Iterator[str]:
             yield f"exports {other} and {record.id} are both on port {record.port}"
 
 
-def _claim_mistakes(record: ExportRecord, claims: Sequence[Claim]) -> Iterator[str]:
+def _claim_mistakes(record: ExportRecord, claims: Sequence[DiskClaim]) -> Iterator[str]:
     expected = {} if record.state.is_over else record.claims
     found = {claim.canonical_id: claim.is_exclusive for claim in claims}
     if found != expected:
@@ -182,8 +182,8 @@ def _shown(claims: dict[str, bool]) -> str:
     return ", ".join(f"{disk}{' alone' if alone else ''}" for disk, alone in sorted(claims.items())) or "nothing"
 
 
-def _broken_into(claims: Sequence[Claim]) -> Iterator[str]:
-    by_disk: dict[str, list[Claim]] = defaultdict(list)
+def _broken_into(claims: Sequence[DiskClaim]) -> Iterator[str]:
+    by_disk: dict[str, list[DiskClaim]] = defaultdict(list)
     for claim in claims:
         by_disk[claim.canonical_id].append(claim)
     for disk, standing in by_disk.items():

@@ -27,7 +27,7 @@ def fault(error: SQLAlchemyError, url: URL) -> StoreUnavailable:
 def damaged(path: object, message: str) -> StoreDamaged:
     return StoreDamaged(
         f"{path} is damaged: {message}. Stop the service, look with `cloudmanager store check`, "
-        "and bring a backup back with `cloudmanager store restore`."
+        "and restore a backup with `cloudmanager store restore`."
     )
 
 
@@ -35,7 +35,7 @@ def moved(path: Path) -> StoreUnavailable:
     """What is written to a file that has lost its name is found by no later service."""
     return StoreUnavailable(
         f"{path} was moved, removed or replaced under the running service. Bring it back there; or stop the service, "
-        "and bring a backup back with `cloudmanager store restore`."
+        "and restore a backup with `cloudmanager store restore`."
     )
 
 

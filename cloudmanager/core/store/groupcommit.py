@@ -1,4 +1,4 @@
-"""Several writers' changes in one commit.
+"""Commits the changes of several writers together.
 
 SQLite has one writer at a time, and a commit that a power cut cannot undo waits for the disk: a millisecond, or a
 hundred on a busy one. A writer that has others waiting behind it leaves the commit to them, and the last one

@@ -1,4 +1,4 @@
-"""An operator's actions: providers that are paused, nodes that are drained."""
+"""Maintenance actions: paused providers and drained nodes."""
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 

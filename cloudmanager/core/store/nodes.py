@@ -34,7 +34,7 @@ class NodeTable:
     def begin_session(
         self, name: str, session: str, identity: str, machine: str, life_seconds: float
     ) -> NodeHolder | None:
-        """Takes the name of a node for a service, unless another live one has it, who is returned. A drain stands.
+        """Takes the name of a node for a service, unless another live one has it, which it returns. Drains stay.
 
         Of the service's own identity, in the same boot of its machine, an earlier session is over.
         """

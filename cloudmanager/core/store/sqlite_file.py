@@ -46,7 +46,7 @@ def require_readable(path: Path) -> None:
 
 
 def make_single(path: Path) -> None:
-    """Brings the write-ahead log home, so that the file alone is the store.
+    """Checkpoints the write-ahead log, so that the file alone is the store.
 
     Raises sqlite3.Error when somebody else has it open, or when it is damaged.
     """

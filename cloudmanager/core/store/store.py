@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, select, update
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ConfigurationError, StoreUnavailable
 from cloudmanager.core.model import CLAIMING_STATES, AttachmentState, ExportState
-from cloudmanager.core.records import AttachmentRecord, Claim, Contents
+from cloudmanager.core.records import AttachmentRecord, Contents, DiskClaim
 from cloudmanager.core.statedir import secure_store
 from cloudmanager.core.store import schema, sqlite_file, trail
 from cloudmanager.core.store.attachments import AttachmentTable, is_attachment
@@ -91,7 +91,7 @@ class Store:
         }
 
     def rename_node(self, former: str, name: str, identity: str) -> None:
-        """What is the node's stays the node's. Raises ConfigurationError when the new name is another node's.
+        """Moves the node's rows to its new name. Raises ConfigurationError when that is another node's.
 
         Does nothing where the former name is that of a node with another identity: then it was not this one's.
         """
@@ -119,7 +119,7 @@ class Store:
             events = {row.export_id: row.event for row in connection.execute(_LAST_EVENTS)}
             return Contents(
                 tuple(map(export_record, exports)),
-                tuple(Claim(**row) for row in claims),
+                tuple(DiskClaim(**row) for row in claims),
                 tuple(map(attachment_record, attachments)),
                 events,
                 (*filter(None, map(misfiled_export, exports)), *filter(None, map(misfiled_attachment, attachments))),

@@ -11,10 +11,10 @@ import pytest
 
 from cloudmanager.client import access_methods
 from cloudmanager.client.access_methods import kernel_device
-from cloudmanager.client.access_methods.endpoint import Endpoint
+from cloudmanager.client.access_methods.endpoint import ProgramEndpoint
 from cloudmanager.client.access_methods.errors import AccessFailed, NotPossibleHere
 from cloudmanager.client.access_methods.kernel_device import negotiate
-from cloudmanager.client.access_methods.nbd_driver import Attachment, ConnectionUnread
+from cloudmanager.client.access_methods.nbd_driver import ConnectedDevice, ConnectionUnread
 from cloudmanager.client.address import NbdAddress
 from cloudmanager.core.model import Access
 from cloudmanager.transfer.negotiation import FLAG_CAN_MULTI_CONN, FLAG_READ_ONLY
@@ -26,7 +26,7 @@ SECONDS = 20.0
 def connect(address: NbdAddress, connections: int = 1, seconds: float = SECONDS) -> tuple[int, int, int]:
     """Size, flags and the number of connections."""
     with ExitStack() as undo:
-        served, sockets = kernel_device._connect(undo, Endpoint.of(address), connections, seconds)
+        served, sockets = kernel_device._connect(undo, ProgramEndpoint.of(address), connections, seconds)
         assert all(each.gettimeout() is None for each in sockets)
         return served.size_bytes, served.flags, len(sockets)
 
@@ -60,7 +60,7 @@ def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at
 
         path = Path("/dev/nbd0")
 
-        def __init__(self, attachment: Attachment, _ready_seconds: float) -> None:
+        def __init__(self, attachment: ConnectedDevice, _ready_seconds: float) -> None:
             tried.append(attachment.connections)
             if len(attachment.connections) > 1:
                 raise ConnectionUnread("it does not listen")
@@ -71,7 +71,7 @@ def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at
             return {}
 
     monkeypatch.setattr(kernel_device, "Nbd", Driver)
-    wish = kernel_device._Wish(Endpoint.of(serving.address(raw)), None, False, SECONDS, 1, 4096)
+    wish = kernel_device._Wish(ProgramEndpoint.of(serving.address(raw)), None, False, SECONDS, 1, 4096)
     with ExitStack() as undo:
         assert kernel_device._connected(undo, wish, 2).size_bytes == raw.stat().st_size
         assert [len(connections) for connections in tried] == [2, 2, 1]
@@ -119,14 +119,14 @@ def test_a_server_that_talks_nonsense_is_an_error(said: bytes) -> None:
 @pytest.mark.parametrize(
     ("uri", "expected"),
     [
-        ("nbd://host/name", Endpoint("host", 10809, None, "name", False)),
-        ("nbd://[::1]:10900/a%20b/c", Endpoint("::1", 10900, None, "a b/c", False)),
-        ("nbds://user@host:1/", Endpoint("host", 1, None, "", True)),
-        ("nbd+unix:///name?socket=/run/a%20b", Endpoint("localhost", 10809, "/run/a b", "name", False)),
+        ("nbd://host/name", ProgramEndpoint("host", 10809, None, "name", False)),
+        ("nbd://[::1]:10900/a%20b/c", ProgramEndpoint("::1", 10900, None, "a b/c", False)),
+        ("nbds://user@host:1/", ProgramEndpoint("host", 1, None, "", True)),
+        ("nbd+unix:///name?socket=/run/a%20b", ProgramEndpoint("localhost", 10809, "/run/a b", "name", False)),
     ],
 )
-def test_addresses_are_understood(uri: str, expected: Endpoint) -> None:
-    assert Endpoint.of(NbdAddress(uri)) == expected
+def test_addresses_are_understood(uri: str, expected: ProgramEndpoint) -> None:
+    assert ProgramEndpoint.of(NbdAddress(uri)) == expected
 
 
 @pytest.mark.skipif(Path("/sys/block/nbd0").exists(), reason="this kernel has NBD devices")

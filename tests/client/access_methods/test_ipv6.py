@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.client.access_methods import file, stub
-from cloudmanager.client.access_methods.endpoint import Endpoint
+from cloudmanager.client.access_methods.endpoint import ProgramEndpoint
 from cloudmanager.client.address import NbdAddress, as_written
 from cloudmanager.client.deploy import deploy
 from cloudmanager.client.deploy.errors import ConnectionLost
@@ -168,7 +168,7 @@ def test_by_a_name_everybody_connects(
 
 @pytest.mark.parametrize("spelled", ["fe80::1%25eth0", "fe80::1%eth0", "FE80::1%25eth0"])
 def test_the_zone_of_a_link_is_read_and_is_no_part_of_a_certificate(spelled: str) -> None:
-    endpoint = Endpoint.of(NbdAddress(f"nbds://[{spelled}]:10900/name"))
+    endpoint = ProgramEndpoint.of(NbdAddress(f"nbds://[{spelled}]:10900/name"))
     assert (endpoint.host, endpoint.certified_host) == ("fe80::1%eth0", "fe80::1")
     assert endpoint.as_block_device("tls")["tls-hostname"] == "fe80::1"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Connection, Failure, Timeouts
+from cloudmanager.transfer.libnbd import Connection, LibnbdFailure, Timeouts
 from tests.client.deploy import images
 from tests.client.deploy.servers import serving
 
@@ -31,7 +31,7 @@ def test_extents_are_those_of_the_file(raw: Path) -> None:
 def test_a_refused_request_is_an_error_and_the_connection_lives_on(raw: Path) -> None:
     buffer = Buffer()
     with serving(raw, "--read-only", "--shared=8") as server, Connection(server.address, Timeouts()) as connection:
-        with pytest.raises(Failure):
+        with pytest.raises(LibnbdFailure):
             connection.wait(connection.start_write(buffer.address, 4096, 0))
         connection.wait(connection.start_read(buffer.address, 4096, 0))
     with raw.open("rb") as file:

@@ -23,7 +23,7 @@ from cloudmanager.core.nbd import ServerSpec, process
 from cloudmanager.core.nbd.transfer import LocalAddress
 from cloudmanager.core.records import new_export_name
 from cloudmanager.transfer.buffers import Buffer
-from cloudmanager.transfer.libnbd import Connection, Failure, Timeouts
+from cloudmanager.transfer.libnbd import Connection, LibnbdFailure, Timeouts
 from tests.bad_sector import damaged
 from tests.core.nbd.client import Client
 from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, connected, device, read_back
@@ -165,7 +165,7 @@ def test_with_nbdkit_a_bad_sector_is_an_error_for_every_client(
         connection._read_flags = 0  # as other programs built on libnbd ask
         buffer = Buffer()
         for _ in range(2):
-            with pytest.raises(Failure) as caught:
+            with pytest.raises(LibnbdFailure) as caught:
                 connection.wait(connection.start_read(buffer.address, 65536, 2 * MiB))
             assert caught.value.errno == errno.EIO
             connection.wait(connection.start_read(buffer.address, 65536, MiB))

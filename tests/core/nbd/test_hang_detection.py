@@ -18,8 +18,8 @@ from cloudmanager.confined import Launched, Process
 from cloudmanager.core.model import Access
 from cloudmanager.core.nbd import hang_detection
 from cloudmanager.core.nbd.adoption import server_process
-from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hang, HangDetector, Sample
-from cloudmanager.core.nbd.running import Running
+from cloudmanager.core.nbd.hang_detection import HANGS_SECONDS, Hang, HangDetector, ServerSample
+from cloudmanager.core.nbd.running import RunningServer
 from tests.core.nbd.client import READ
 from tests.core.nbd.exporter import Exporter, MiB, connected, device, has_ended, read_back, status
 from tests.loop_devices import loop_device
@@ -174,23 +174,23 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
         assert has_ended(running.record) is is_replaced
 
 
-QUIET = Sample("S", 7, 0, 0.0)
-WAITED_FOR = Sample("S", 7, 1, 0.0)
+QUIET = ServerSample("S", 7, 0, 0.0)
+WAITED_FOR = ServerSample("S", 7, 1, 0.0)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "hangs"),
     [
-        (WAITED_FOR, Sample("S", 7, 1, LATER), True),
-        (WAITED_FOR, Sample("D", 7, 2, LATER), True),
-        (WAITED_FOR, Sample("S", 7, 1, HANGS_SECONDS / 2), False),
-        (WAITED_FOR, Sample("S", 8, 1, LATER), False),  # it has run: others are in the queue now
-        (WAITED_FOR, Sample("S", 7, 0, LATER), False),
-        (QUIET, Sample("S", 7, 1, LATER), False),  # the client may have come just now
+        (WAITED_FOR, ServerSample("S", 7, 1, LATER), True),
+        (WAITED_FOR, ServerSample("D", 7, 2, LATER), True),
+        (WAITED_FOR, ServerSample("S", 7, 1, HANGS_SECONDS / 2), False),
+        (WAITED_FOR, ServerSample("S", 8, 1, LATER), False),  # it has run: others are in the queue now
+        (WAITED_FOR, ServerSample("S", 7, 0, LATER), False),
+        (QUIET, ServerSample("S", 7, 1, LATER), False),  # the client may have come just now
     ],
 )
 def test_a_server_hangs_from_the_first_look_at_which_somebody_waited(
-    first: Sample, second: Sample, hangs: bool
+    first: ServerSample, second: ServerSample, hangs: bool
 ) -> None:
     hearing = HangDetector()
     assert hearing.judge(first) is None
@@ -198,7 +198,7 @@ def test_a_server_hangs_from_the_first_look_at_which_somebody_waited(
 
 
 @contextmanager
-def _hanging() -> Iterator[tuple[Running, socket.socket]]:
+def _hanging() -> Iterator[tuple[RunningServer, socket.socket]]:
     """A process that has the listener and never looks at it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         asleep = subprocess.Popen(["sleep", "infinity"], pass_fds=[listener.fileno()])
@@ -206,7 +206,7 @@ def _hanging() -> Iterator[tuple[Running, socket.socket]]:
         try:
             inode = os.fstat(listener.fileno()).st_ino
             eventually(lambda: status(asleep.pid, "Name") == "sleep" and status(asleep.pid, "State")[0] == "S")
-            yield Running(server_process(server, inode), Launched(server), None, ()), listener
+            yield RunningServer(server_process(server, inode), Launched(server), None, ()), listener
         finally:
             asleep.kill()
             asleep.wait()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudmanager.confined.groups import PREFIX, Groups
+from cloudmanager.confined.groups import PREFIX, ControlGroups
 from cloudmanager.core.errors import ServerFailed
 from cloudmanager.core.nbd.failure import limit_reached
 from cloudmanager.core.nbd.startup import FILES_PER_SERVER, THREADS_PER_SERVER
@@ -34,8 +34,8 @@ def vdi_with_a_map_of(path: Path, map_bytes: int) -> Path:
 
 
 @pytest.fixture
-def groups() -> Groups:
-    found = Groups.find()
+def groups() -> ControlGroups:
+    found = ControlGroups.find()
     if found is None or "pids" not in found.controllers:
         pytest.skip("no control groups can be made here")
     return found
@@ -95,7 +95,7 @@ def test_a_server_has_its_limits(make_exporter: Callable[..., Exporter], raw: Pa
 
 @SANDBOXES
 def test_a_server_has_a_control_group_of_its_own_until_it_ends(
-    make_exporter: Callable[..., Exporter], groups: Groups, raw: Path, sandbox: str
+    make_exporter: Callable[..., Exporter], groups: ControlGroups, raw: Path, sandbox: str
 ) -> None:
     exporter = make_exporter(sandbox=sandbox, cpu_weight=50)
     served = exporter.export(device(raw))
@@ -112,7 +112,7 @@ def test_a_server_has_a_control_group_of_its_own_until_it_ends(
 
 
 def test_a_group_that_nobody_removed_is_swept_and_one_in_use_is_not(
-    make_exporter: Callable[..., Exporter], groups: Groups, raw: Path
+    make_exporter: Callable[..., Exporter], groups: ControlGroups, raw: Path
 ) -> None:
     served = make_exporter().export(device(raw))
     with subprocess.Popen(["true"]) as ended:

@@ -168,7 +168,7 @@ def test_every_file_of_a_chain_is_the_one_that_was_opened(
     exporter = make_exporter(sandbox=sandbox)
     opened = images.open_images
 
-    def open_and_lose(*arguments: object) -> tuple[images.Image, ...]:
+    def open_and_lose(*arguments: object) -> tuple[images.OpenImage, ...]:
         held = opened(*arguments)  # type: ignore[arg-type] # as it was called
         for path in (base, top):
             path.rename(path.with_suffix(".away"))

@@ -13,7 +13,7 @@ import pytest
 from cloudmanager.confined import Process
 from cloudmanager.core.errors import SizeMismatch
 from cloudmanager.core.model import Access, Device
-from cloudmanager.core.nbd.handshake import Readiness, WrongSize, await_ready
+from cloudmanager.core.nbd.handshake import ExpectedExport, WrongSize, await_ready
 from cloudmanager.images import inspect
 from tests.core.nbd.exporter import WAIT_SECONDS, Exporter, MiB, device
 
@@ -109,7 +109,7 @@ def test_an_image_that_qemu_reads_as_smaller_is_not_served(
 def test_a_server_that_shows_another_size_is_not_ready(exporter: Exporter, raw: Path) -> None:
     """Whatever serves it, and however it came to that."""
     served = exporter.export(device(raw))
-    readiness = Readiness(
+    readiness = ExpectedExport(
         server=Process(served.pid),
         name=served.spec.name,
         size_bytes=served.spec.served_bytes + SECTOR,
