@@ -30,10 +30,10 @@ def with_a_file_system(volume: Path, content: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def digest(source: str) -> str:
-    """Of the bytes that a shell command writes."""
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", f"{source} | sha256sum"], check=True, capture_output=True)
-    return done.stdout.decode().split()[0]
+def assert_same_bytes(uri: str, volume: Path) -> None:
+    """A GiB is compared in a fifth of the time that its digest takes."""
+    copying = f"nbdcopy '{uri}' - | cmp - '{volume}'"
+    subprocess.run(["bash", "-o", "pipefail", "-c", copying], check=True, capture_output=True)
 
 
 def test_a_volume_is_found_exported_read_shared_and_detached(
@@ -44,7 +44,7 @@ def test_a_volume_is_found_exported_read_shared_and_detached(
     (found,) = service.client.get("/v1/disks", params={"provider": "prod", "q": "EVIDENCE"}).json()["items"]
     exports = [service.export(found["id"], holder=holder) for holder in HOLDERS]
     assert [export["state"] for export in exports] == ["ready"] * 3
-    assert digest(f"nbdcopy '{exports[0]['uri']}' -") == digest(f"cat '{cloud.backing(volume)}'")
+    assert_same_bytes(str(exports[0]["uri"]), cloud.backing(volume))
     assert changes(cloud) == ["AttachVolume"]
     node = cloud.guests["worker-1"].plugged[volume].node
     for export in exports[:2]:
