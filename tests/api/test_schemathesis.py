@@ -23,16 +23,18 @@ def tried(directory: Path, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def test_every_answer_is_as_documented(tried: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("examples", [5, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
+def test_every_answer_is_as_documented(tried: Service, tmp_path: Path, examples: int) -> None:
     command = [
         str(Path(sys.executable).with_name("st")),
         "--config-file",
         str(CONFIGURATION),
         "run",
+        f"--max-examples={examples}",
         f"{tried.url}/openapi.json",
     ]
     ran = subprocess.run(
-        [*command, "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [*command, "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

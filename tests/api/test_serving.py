@@ -30,7 +30,7 @@ def socket_directory() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_it_says_where_it_listens_and_ends_in_good_order(tmp_path: Path, signal_number: int) -> None:
     with process(tmp_path) as started:
         assert httpx.get(f"{started.address()}/readyz").json()["ready"] is True
@@ -99,7 +99,13 @@ def test_neither_tokens_nor_keys_are_logged_even_when_everything_is(tmp_path: Pa
     assert "wrong-horse" not in logged
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client", "sqlalchemy"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "sqlalchemy",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("fastapi", "uvicorn", "prometheus_client")),
+    ],
+)
 def test_a_missing_extra_names_the_command_that_installs_it(tmp_path: Path, package: str) -> None:
     configuration = tmp_path / "configuration.json"
     configuration.write_text(settings_for(tmp_path).model_dump_json())

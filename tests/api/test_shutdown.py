@@ -233,7 +233,7 @@ def test_what_cannot_be_closed_in_time_is_named_and_left_to_the_next_start(site:
         assert {run.get(f"/v1/exports/{each['id']}")["state"] for each in (gone, used)} == {"closed"}
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_it_at_once(site: Site, second: int) -> None:
     with site.serving(bound=3600, on_shutdown="close") as run:
         export = run.ready()

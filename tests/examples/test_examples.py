@@ -23,7 +23,9 @@ def test_the_provider_passes_the_conformance_suite(tmp_path: Path) -> None:
     assert all(reason.startswith("declared not to apply: ") for reason in report.reasons)
 
 
-@pytest.mark.parametrize("name", ["cloudmanager-evidence-policy", "cloudmanager-attach-meter"])
+@pytest.mark.parametrize(
+    "name", ["cloudmanager-evidence-policy", pytest.param("cloudmanager-attach-meter", marks=pytest.mark.slow)]
+)
 def test_a_plugin_that_is_no_provider_passes_its_tests(name: str, tmp_path: Path) -> None:
     report = certify(name, tmp_path)
     assert report.failed == report.errors == report.skipped == 0

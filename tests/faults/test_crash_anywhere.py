@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1800)
 RUNS = int(os.environ.get("FAULT_RUNS", "0"))
 HERE = ("read-only", "local")
 IN_CLOUDS = ("gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in ("aws", "azure")))
-SAMPLE = 7
+SAMPLE = 4
 """So many points of a scenario in a cloud are tried in every run of the tests."""
 WHOLE_LIFE = {
     "before claims.add #1",

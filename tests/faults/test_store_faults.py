@@ -216,6 +216,7 @@ def test_no_service_starts_on_a_full_disk_and_exports_go_on_until_one_does(small
     _goes_on(daemon, export)
 
 
+@pytest.mark.slow
 @as_root
 def test_no_service_starts_on_a_read_only_file_system(ext4: Path, starts_on: StartsOn) -> None:
     daemon = starts_on(ext4 / "state")
@@ -270,7 +271,8 @@ def _restores(daemon: Daemon, backup: Path) -> None:
     daemon.start()
 
 
-@pytest.mark.parametrize("damaged", ["header", pytest.param("middle", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("damaged", ["header", "middle"])
 def test_no_service_starts_on_a_damaged_store_and_a_backup_brings_it_back(
     starts_on: StartsOn, tmp_path: Path, damaged: str
 ) -> None:

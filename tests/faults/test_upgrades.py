@@ -22,7 +22,13 @@ PORTION = SIZE // 8
 BEFORE = revision_before_head()
 pytestmark = pytest.mark.skipif(BEFORE is None, reason="this version's schema is the first")
 End = Callable[[Daemon], None]
-HOW = pytest.mark.parametrize("end", [Daemon.stop, Daemon.kill], ids=["stopped", "killed"])
+ENDS = {"stopped": Daemon.stop, "killed": Daemon.kill}
+
+
+def ended(quick: str) -> pytest.MarkDecorator:
+    """In each of these ways, of which one is quick enough for every run."""
+    marks = {name: () if name == quick else (pytest.mark.slow,) for name in ENDS}
+    return pytest.mark.parametrize("end", [pytest.param(ENDS[name], id=name, marks=marks[name]) for name in ENDS])
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def _is_adopted(daemon: Daemon, export: dict[str, Any]) -> None:
     }
 
 
-@HOW
+@ended(quick="killed")
 def test_a_copy_does_not_notice_an_upgrade_across_a_migration(daemon: Daemon, end: End, tmp_path: Path) -> None:
     export = daemon.ready("disk.img")
     copy = tmp_path / "copy"
@@ -68,7 +74,7 @@ def test_a_copy_does_not_notice_an_upgrade_across_a_migration(daemon: Daemon, en
     assert copy.read_bytes() == (daemon.disks / "disk.img").read_bytes()
 
 
-@HOW
+@ended(quick="stopped")
 def test_what_a_client_has_flushed_across_an_upgrade_is_on_the_disk(daemon: Daemon, end: End) -> None:
     export = daemon.ready("disk.img", "read-write")
     marks = [os.urandom(BLOCK) for _ in range(3)]
