@@ -39,7 +39,8 @@ from cloudmanager.core.settings import ExportSettings
 from cloudmanager.core.store import Store
 from cloudmanager.core.workqueue import WorkQueue
 
-DISKS_AT_ONCE = 16
+DISKS_AT_ONCE = 64
+"""Most wait for a cloud, which may make what waits together in one step."""
 STARTS_AT_ONCE = 16
 DRAIN_LOOK_SECONDS = 0.25
 HEARTBEAT_SECONDS = 30.0

@@ -49,6 +49,11 @@ class BlockDevice:
     def is_read_only(self) -> bool:
         return self.text("ro") == "1"
 
+    @property
+    def stamp(self) -> str:
+        """Differs from that of every other device that this machine has had under the name (diskseq, Linux 5.15)."""
+        return " ".join(self.text(attribute) for attribute in ("dev", "diskseq", "size"))
+
     def parent(self) -> Path:
         """The device that it belongs to, in sysfs, all links resolved."""
         return (self.directory / "device").resolve()
@@ -93,11 +98,11 @@ class BlockDevices:
 
     def __init__(self, dev_root: Path = Path("/dev"), sys_root: Path = Path("/sys")) -> None:
         self._dev = dev_root
-        self._sys = sys_root
+        self.sys_root = sys_root
 
     def __iter__(self) -> Iterator[BlockDevice]:
         """Every whole disk, by name, without the hidden paths of multipath NVMe, which have no node."""
-        for directory in sorted((self._sys / "block").glob("*")):
+        for directory in sorted((self.sys_root / "block").glob("*")):
             disk = BlockDevice(directory.name, self._dev / directory.name, directory)
             if not (directory / "partition").exists() and disk.text("hidden") != "1":
                 yield disk

@@ -1,9 +1,14 @@
 """What a SCSI disk says of itself: vital product data, as the kernel keeps it in sysfs (SPC-4, 7.8)."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from cloudmanager.core.exhaustion import raise_exhausted
 from cloudmanager.providers._block_devices import BlockDevice
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,23 @@ def address(disk: BlockDevice) -> ScsiAddress | None:
     if len(numbers) != 4 or not all(number.isdecimal() for number in numbers):
         return None
     return ScsiAddress(*map(int, numbers))
+
+
+def rescan(sys_root: Path, is_wanted: Callable[[Path], bool], lun: int) -> None:
+    """Has the kernel look for new disks on the hosts whose directory in sysfs `is_wanted`; nothing where it may not.
+
+    It looks at the other LUNs of a target only when there is a disk at LUN 0. So `lun` is asked for besides.
+    """
+    for link in sorted((sys_root / "class" / "scsi_host").glob("*")):
+        if not is_wanted(link.resolve()):
+            continue
+        for wanted in ("- - -", f"- - {lun}"):
+            try:
+                with (link / "scan").open("w") as scan:
+                    scan.write(wanted)
+            except OSError as error:
+                raise_exhausted(error)
+                log.debug("%s/scan cannot be written: %s", link, error.strerror)
 
 
 def _page(data: bytes, code: int) -> bytes:

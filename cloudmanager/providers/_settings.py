@@ -1,11 +1,13 @@
 """The settings that all cloud providers have in common."""
 
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from cloudmanager.providers._block_devices import BlockDevices
+from cloudmanager.providers._limiter import Limiter
 from cloudmanager.providers._slots import Slots
 
 
@@ -41,6 +43,12 @@ class CloudSettings(BaseModel):
         14400, gt=0, description="How long the cloud may take to make a snapshot, or a disk from one."
     )
     poll_seconds: float = Field(2, gt=0, description="Longest pause between two looks at an operation that runs.")
+    look_seconds: float = Field(
+        60,
+        ge=0,
+        description="How old the cloud's description of this machine may be at the regular look at attached disks. "
+        "The kernel is looked at each time; a device that has changed leads to a new look at the cloud.",
+    )
     retry_attempts: int = Field(
         4, ge=1, description="How often a request is made that the cloud throttles or cannot serve right now."
     )
@@ -48,6 +56,15 @@ class CloudSettings(BaseModel):
     @property
     def block_devices(self) -> BlockDevices:
         return BlockDevices(self.dev_root, self.sys_root)
+
+    def limiter(self, *, refills: Mapping[str, float] | None = None, blocking: Collection[str] = ()) -> Limiter:
+        """One for each provider instance."""
+        return Limiter(
+            attempts=self.retry_attempts,
+            timeout=self.request_timeout_seconds,
+            refills=refills,
+            blocking=blocking,
+        )
 
     def slots(self, machine: str, rest: timedelta = timedelta(minutes=5)) -> Slots:
         """The device names or LUNs of a machine, named by its full id in the cloud."""

@@ -33,6 +33,11 @@ class Slots:
                 f"lock_dir {directory} cannot be made: {error.strerror}. Set lock_dir to one that may be written."
             ) from error
 
+    def free(self, slot: str) -> None:
+        """It may be chosen again at once: what had it is gone for good, or never got it."""
+        with self.locked() as memory:
+            memory.chosen.pop(slot, None)
+
     @contextmanager
     def locked(self) -> Iterator["Memory"]:
         """The lock of this machine; look at the cloud's list of taken slots while holding it."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import botocore.session
@@ -14,13 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 
 from cloudmanager.core.errors import CloudManagerError, ConfigurationError
+from cloudmanager.providers._limiter import Limiter
 from cloudmanager.providers._listing import every
-from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers.aws.errors import translated
 from cloudmanager.providers.aws.facts import Document, EbsLimits, Volume, VolumeAttachment, VolumeSnapshot, answered_at
 from cloudmanager.providers.aws.settings import AwsSettings
 
-Answer = TypeVar("Answer")
 _PAGE_SIZE = 500
 _NOTHING_TO_DETACH = frozenset(
     {
@@ -40,6 +39,7 @@ class Regions:
 
     def __init__(self, settings: AwsSettings) -> None:
         self._settings = settings
+        self._limiter = settings.limiter()
         self._clients: dict[str, Ec2] = {}
         self._lock = threading.Lock()
         # botocore logs signed requests, session tokens among them, when everything is logged
@@ -49,7 +49,7 @@ class Regions:
         """Raises AccessDenied when the profile does not exist, ConfigurationError when the region is none."""
         with self._lock:  # boto3's sessions are not thread-safe, its clients are
             if region not in self._clients:
-                self._clients[region] = Ec2(self._make_client(region), region, self._settings)
+                self._clients[region] = Ec2(self._make_client(region), region, self._limiter)
             return self._clients[region]
 
     def _make_client(self, region: str) -> Any:
@@ -69,7 +69,7 @@ class Regions:
             connect_timeout=timeout,
             read_timeout=timeout,
             max_pool_connections=_POOLED_CONNECTIONS,
-            # One attempt: `retrying` repeats reads, and an attach is repeated only after a look at what became of it.
+            # One attempt: the limiter repeats reads, and an attach is repeated only after a look at what became of it.
             retries={"total_max_attempts": 1, "mode": "standard"},
             user_agent_extra="cloudmanager",
         )
@@ -98,10 +98,10 @@ class Tagged:
 class Ec2:
     """Reads are repeated when EC2 throttles or fails; what changes something is asked once."""
 
-    def __init__(self, client: Any, region: str, settings: AwsSettings) -> None:
+    def __init__(self, client: Any, region: str, limiter: Limiter) -> None:
         self.region = region
         self._client = client
-        self._settings = settings
+        self._limiter = limiter
 
     def volume(self, volume_id: str) -> Volume:
         """Raises DiskNotFound."""
@@ -156,14 +156,11 @@ class Ec2:
         That it is not attached so, or not any more, is no error: whoever asks looks afterwards.
         """
 
-        def ask() -> None:
-            try:
-                self._ask(self._client.detach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
-            except CloudManagerError as error:
-                if error.cloud_code not in _NOTHING_TO_DETACH:
-                    raise
-
-        self._repeat(ask)
+        try:
+            self._read(self._client.detach_volume, VolumeId=volume_id, InstanceId=instance_id, Device=device)
+        except CloudManagerError as error:
+            if error.cloud_code not in _NOTHING_TO_DETACH:
+                raise
 
     def create_snapshot(self, volume_id: str, description: str, tagged: Tagged) -> VolumeSnapshot:
         answer = self._ask(
@@ -176,7 +173,7 @@ class Ec2:
 
     def create_volume(self, snapshot_id: str, zone: str, volume_type: str, token: str, tagged: Tagged) -> Volume:
         """Repeated safely: `token` makes one volume."""
-        create = lambda: self._ask(  # noqa: E731 - repeated as it is
+        answer = self._read(
             self._client.create_volume,
             SnapshotId=snapshot_id,
             AvailabilityZone=zone,
@@ -184,7 +181,7 @@ class Ec2:
             ClientToken=token,
             TagSpecifications=tagged.specification("volume"),
         )
-        return Volume.of(self._repeat(create), self.region)
+        return Volume.of(answer, self.region)
 
     def delete_volume(self, volume_id: str) -> None:
         self._ask(self._client.delete_volume, VolumeId=volume_id)
@@ -203,16 +200,24 @@ class Ec2:
         return True
 
     def _read(self, call: Callable[..., Document], **parameters: object) -> Document:
-        return self._repeat(lambda: self._ask(call, **parameters))
-
-    def _repeat(self, call: Callable[[], Answer]) -> Answer:
-        return retrying(call, attempts=self._settings.retry_attempts, timeout=self._settings.request_timeout_seconds)
+        """Also of a change that is harmless when it is repeated."""
+        return self._limiter.read(self._kind(call), lambda: self._translated(call, parameters))
 
     def _ask(self, call: Callable[..., Document], **parameters: object) -> Document:
+        return self._limiter.change(self._kind(call), lambda: self._translated(call, parameters))
+
+    def _kind(self, call: Callable[..., Document]) -> str:
+        """EC2 has a bucket for each action in each region."""
+        return f"{self.region}/{self._action(call)}"
+
+    def _translated(self, call: Callable[..., Document], parameters: Mapping[str, object]) -> Document:
         try:
             return call(**parameters)
         except (ClientError, BotoCoreError) as error:
-            raise translated(error, self._client.meta.method_to_api_mapping[call.__name__]) from error
+            raise translated(error, self._action(call)) from error
+
+    def _action(self, call: Callable[..., Document]) -> str:
+        return str(self._client.meta.method_to_api_mapping[call.__name__])
 
 
 def filter_by(name: str, *values: str) -> Document:

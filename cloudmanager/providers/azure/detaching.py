@@ -3,9 +3,10 @@
 from cloudmanager.core.errors import CloudUnavailable, ForeignAttachment
 from cloudmanager.core.incarnation import is_replaced
 from cloudmanager.core.model import Attachment
+from cloudmanager.providers._slots import Slots
 from cloudmanager.providers._waiting import Deadline, TimedOut
 from cloudmanager.providers.azure.api import Compute
-from cloudmanager.providers.azure.change_lock import Turn
+from cloudmanager.providers.azure.changes import Change, Changes
 from cloudmanager.providers.azure.errors import MachineGone
 from cloudmanager.providers.azure.facts import MachineFacts
 from cloudmanager.providers.azure.machine_view import AGREEMENT_SECONDS, MachineView
@@ -16,28 +17,40 @@ from cloudmanager.providers.azure.resource_id import ResourceId
 class Detaching:
     """Detaches from one machine."""
 
-    def __init__(self, compute: Compute, view: MachineView, machine: ResourceId, turn: Turn, proofs: Proofs) -> None:
+    def __init__(
+        self, compute: Compute, view: MachineView, machine: ResourceId, slots: Slots, changes: Changes, proofs: Proofs
+    ) -> None:
         self._compute = compute
         self._view = view
         self._proofs = proofs
         self._machine = machine
-        self._turn = turn
+        self._slots = slots
+        self._changes = changes
 
     def detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
         """Returns when the machine does not have the disk, also because it, or the disk, is gone.
 
         A disk at another LUN than the attachment's was attached by somebody else and stays. So does one that got the
         disk's name later: the attachment has gone with the disk that it was of. Raises ForeignAttachment where no
-        request of ours is known, and where the disk was attached again since.
+        request of ours is known, and where the disk was attached again since. Callers serialise what is done to a disk.
         """
+
         try:
-            with self._turn.taken(deadline):
+            machine = self._view.look(self._view.look_seconds / 4)
+            if not _has(machine, attachment, id):
                 machine = self._view.settled(deadline)
-                if _has(machine, attachment, id) and self._may_detach(attachment, id, machine):
-                    self._compute.detach(self._machine, id, deadline.left)
-                    self._await_gone(attachment, id, deadline)
+            if _has(machine, attachment, id) and self._may_detach(attachment, id, machine):
+                self._detach(attachment, id, deadline)
+                self._slots.free(attachment.slot)
         except MachineGone:
             return
+
+    def _detach(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
+        def has(machine: MachineFacts) -> bool:
+            return _has(machine, attachment, id)
+
+        if self._changes.make(Change(id, None, deadline, has)):
+            self._await_gone(attachment, id, deadline)
 
     def _may_detach(self, attachment: Attachment, id: ResourceId, machine: MachineFacts) -> bool:
         """False of a disk that got the name later. Raises ForeignAttachment."""
@@ -51,8 +64,10 @@ class Detaching:
         return True
 
     def _await_gone(self, attachment: Attachment, id: ResourceId, deadline: Deadline) -> None:
+        ages = [AGREEMENT_SECONDS]  # any look since the change
+
         def look() -> bool | None:
-            return None if _has(self._view.look(), attachment, id) else True
+            return None if _has(self._view.look(ages.pop() if ages else 0.0), attachment, id) else True
 
         try:
             deadline.wait_for(look, AGREEMENT_SECONDS)

@@ -129,6 +129,7 @@ def _of_answer(error: HttpResponseError) -> Ours:
         f"Azure answers {code or status}: {message or error.reason}",
         cloud_code=code or str(status),
         retry_after=retry_after(headers),
+        retriable=True if kind is AttachLimit else None,  # until another disk is detached
         holder=holder,
     )
 

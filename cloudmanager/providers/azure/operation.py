@@ -8,14 +8,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from azure.core.exceptions import HttpResponseError
 from azure.core.pipeline import PipelineResponse
 from azure.core.polling import PollingMethod
-from azure.core.rest import HttpRequest, HttpResponse
+from azure.core.rest import HttpResponse
 
 from cloudmanager.core.backoff import report_wait
+from cloudmanager.core.errors import CloudUnavailable, Throttled
 from cloudmanager.providers.azure.errors import retry_after, translate
 
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+TOO_MANY = 429
+_TRANSIENT = frozenset({408, 500, 502, 503, 504})
 _FAILED = frozenset({"failed", "canceled"})
 _FIRST_PAUSE_SECONDS = 0.1
+_PAUSE_FACTOR = 3
+"""Azure takes 45 looks at a machine's operations, then 15 a minute."""
 
 
 class OperationRuns(Exception):
@@ -30,20 +34,25 @@ class Operation(PollingMethod[None]):
     """
 
     def __init__(
-        self, *, timeout: float, longest_pause: float, on_accepted: Callable[[str], None] = lambda _: None
+        self,
+        *,
+        timeout: float,
+        longest_pause: float,
+        look: Callable[[str, float], HttpResponse],
+        on_accepted: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Both in seconds. A pause that Azure asks for may be longer than `longest_pause`.
 
-        `on_accepted` is called at once with the operation's path and query, by which its status is looked up later.
+        `look` gets a URL, within a number of seconds. `on_accepted` is called at once with the operation's path and
+        query, by which its status is looked up later.
         """
         self._deadline = time.monotonic() + timeout
         self._longest_pause = longest_pause
+        self._look = look
         self._on_accepted = on_accepted
-        self._client: Any = None
         self._initial: PipelineResponse[Any, HttpResponse] | None = None
 
-    def initialize(self, client: Any, initial_response: Any, _: Callable[[Any], None]) -> None:
-        self._client = client
+    def initialize(self, _client: Any, initial_response: Any, _: Callable[[Any], None]) -> None:
         self._initial = initial_response
         if url := self._url():
             self._on_accepted(_status_path(url))
@@ -67,13 +76,18 @@ class Operation(PollingMethod[None]):
         is_ended = _has_status_ended if has_status else _has_location_ended
         pause = _FIRST_PAUSE_SECONDS
         while True:
-            answer = self._client.send_request(HttpRequest("GET", url))
-            if answer.status_code in _TRANSIENT:
-                report_wait(translate(HttpResponseError(response=answer)))
-            elif is_ended(answer):
-                return
-            self._sleep(retry_after(answer.headers) or pause)
-            pause = min(2 * pause, self._longest_pause)
+            try:
+                answer = self._look(url, max(0.0, self._deadline - time.monotonic()))
+            except (Throttled, CloudUnavailable) as error:
+                report_wait(error)
+                self._sleep(error.retry_after or pause)
+            else:
+                if answer.status_code in _TRANSIENT:
+                    report_wait(translate(HttpResponseError(response=answer)))
+                elif is_ended(answer):
+                    return
+                self._sleep(retry_after(answer.headers) or pause)
+            pause = min(_PAUSE_FACTOR * pause, self._longest_pause)
 
     def _url(self) -> str:
         """Where the state of the operation is; empty where it has ended already."""

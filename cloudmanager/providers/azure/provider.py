@@ -21,6 +21,7 @@ from cloudmanager.core.model import (
     Query,
     Snapshot,
 )
+from cloudmanager.providers._disk_locks import DiskLocks
 from cloudmanager.providers._errors import require_sdk
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.azure.facts import DiskFacts, SnapshotFacts
@@ -47,6 +48,7 @@ class AzureProvider:
         self._name = name
         self._settings = settings
         self._machine = ThisMachine(settings, name)
+        self._locks = DiskLocks()
         self._built: Parts | None = None
         self._lock = threading.Lock()
 
@@ -73,17 +75,18 @@ class AzureProvider:
 
     @hookimpl
     def attach(self, plan: AttachPlan, keep: Callable[[str], None]) -> Attachment:
-        with self._existing_machine():
-            deadline = self._deadline(self._settings.attach_timeout_seconds)
+        deadline = self._deadline(self._settings.attach_timeout_seconds)
+        with self._existing_machine(), self._locks.locked(plan.disk.canonical_id):
             attachment = self._parts().attaching.attach(plan, self._resource(plan.disk), deadline, keep)
-        self._parts().locating.found(self._resource(plan.disk), int(attachment.slot))
+        self._parts().locating.attached(self._resource(plan.disk), int(attachment.slot))
         return attachment
 
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:
         with self._existing_machine():
             deadline = self._deadline(self._settings.device_timeout_seconds)
-            return self._parts().locating.locate(disk, self._resource(disk), deadline)
+            id = self._resource(disk)
+            return self._parts().locating.locate(disk, id, deadline, self._parts().attaching.seen(id))
 
     @hookimpl
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
@@ -95,7 +98,8 @@ class AzureProvider:
     @hookimpl
     def detach(self, attachment: Attachment) -> None:
         deadline = self._deadline(self._settings.detach_timeout_seconds)
-        self._parts().detaching.detach(attachment, self._resource(attachment.disk), deadline)
+        with self._locks.locked(attachment.disk.canonical_id):
+            self._parts().detaching.detach(attachment, self._resource(attachment.disk), deadline)
 
     @hookimpl
     def snapshot(self, disk: Disk, name: str) -> Snapshot:

@@ -6,7 +6,7 @@ from typing import Self
 
 from cloudmanager.providers.azure.api import Compute
 from cloudmanager.providers.azure.attaching import Attaching
-from cloudmanager.providers.azure.change_lock import Turn
+from cloudmanager.providers.azure.changes import Changes
 from cloudmanager.providers.azure.copies import Copies
 from cloudmanager.providers.azure.detaching import Detaching
 from cloudmanager.providers.azure.listing import Listing
@@ -33,15 +33,16 @@ class Parts:
         """Raises ConfigurationError when it cannot be found out which machine this is."""
         id, subscription = machine.id, machine.subscription
         compute = Compute(settings, subscription)
-        view = MachineView(compute, id)
+        view = MachineView(compute, id, settings.look_seconds)
         slots = settings.slots(id.key)
-        turn = Turn(settings.lock_dir, id.key)
+        changes = Changes(compute, view, id, settings)
+        locating = Locating(compute, view, id, settings.block_devices)
         proofs = Proofs(compute, timedelta(seconds=settings.request_timeout_seconds))
         return cls(
             compute,
-            Attaching(compute, view, id, slots, turn, proofs),
-            Detaching(compute, view, id, turn, proofs),
-            Locating(compute, view, id, settings.block_devices),
+            Attaching(compute, view, id, slots, changes, proofs, locating.glimpse),
+            Detaching(compute, view, id, slots, changes, proofs),
+            locating,
             Listing(compute, settings.endpoint, subscription, settings.find_in),
             Copies(compute),
         )

@@ -18,7 +18,6 @@ from google.auth.credentials import Credentials
 from google.cloud import compute_v1
 
 from cloudmanager.core.errors import CloudManagerError, CloudUnavailable, ConfigurationError
-from cloudmanager.providers._retrying import retrying
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.errors import NOT_FOUND, of_operation, translated
 from cloudmanager.providers.gce.resource_id import ResourceId
@@ -26,6 +25,8 @@ from cloudmanager.providers.gce.settings import GceSettings
 
 Answer = TypeVar("Answer")
 Client = TypeVar("Client")
+_WAITS = ("zoneOperations.wait", "globalOperations.wait")
+"""Answered when the operation ends."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _UNIVERSE_VARIABLE = "GOOGLE_CLOUD_UNIVERSE_DOMAIN"
 DONE = compute_v1.Operation.Status.DONE
@@ -57,14 +58,15 @@ class Compute:
 
     def __init__(self, settings: GceSettings) -> None:
         self._settings = settings
+        self._limiter = settings.limiter(blocking=_WAITS)
 
     def disk(self, disk: ResourceId) -> compute_v1.Disk:
         """Raises DiskNotFound."""
         if disk.is_regional:
             regional = compute_v1.GetRegionDiskRequest(project=disk.project, region=disk.location, disk=disk.name)
-            return self._call(self._region_disks.get, regional)
+            return self._call("regionDisks.get", self._region_disks.get, regional)
         zonal = compute_v1.GetDiskRequest(project=disk.project, zone=disk.location, disk=disk.name)
-        return self._call(self._disks.get, zonal)
+        return self._call("disks.get", self._disks.get, zonal)
 
     def instance(self, instance: ResourceId) -> compute_v1.Instance | None:
         """None when it does not exist."""
@@ -72,7 +74,7 @@ class Compute:
             project=instance.project, zone=instance.location, instance=instance.name
         )
         try:
-            return self._call(self._instances.get, request)
+            return self._call("instances.get", self._instances.get, request)
         except CloudManagerError as error:
             if error.cloud_code != NOT_FOUND:
                 raise
@@ -83,7 +85,7 @@ class Compute:
         request = compute_v1.GetMachineTypeRequest(
             project=instance.project, zone=instance.location, machine_type=machine_type
         )
-        return self._call(self._machine_types.get, request).maximum_persistent_disks or None
+        return self._call("machineTypes.get", self._machine_types.get, request).maximum_persistent_disks or None
 
     def attach(self, instance: ResourceId, disk: compute_v1.AttachedDisk, request_id: str) -> compute_v1.Operation:
         request = compute_v1.AttachDiskInstanceRequest(
@@ -93,7 +95,7 @@ class Compute:
             attached_disk_resource=disk,
             request_id=request_id,
         )
-        return self._call(self._instances.attach_disk_unary, request)
+        return self._call("instances.attachDisk", self._instances.attach_disk_unary, request)
 
     def detach(self, instance: ResourceId, device_name: str) -> compute_v1.Operation:
         request = compute_v1.DetachDiskInstanceRequest(
@@ -103,7 +105,7 @@ class Compute:
             device_name=device_name,
             request_id=str(uuid.uuid4()),
         )
-        return self._call(self._instances.detach_disk_unary, request)
+        return self._call("instances.detachDisk", self._instances.detach_disk_unary, request)
 
     def pending(self, instance: ResourceId, link: str) -> Sequence[compute_v1.Operation]:
         """The operations on an instance that have not ended; `link` is its self-link."""
@@ -112,7 +114,7 @@ class Compute:
             zone=instance.location,
             filter=f'(targetLink = "{link}") (status != "DONE")',
         )
-        return list(self._call(_first_page(self._zone_operations.list), request).items)
+        return list(self._call("zoneOperations.list", _first_page(self._zone_operations.list), request).items)
 
     def was_asked(self, instance: ResourceId, link: str, request_ids: Collection[str]) -> bool:
         """Compute Engine knows of an attach to the instance that was asked for under one of the ids and has not failed.
@@ -127,7 +129,7 @@ class Compute:
             order_by="creationTimestamp desc",
             max_results=500,
         )
-        found = self._call(_first_page(self._zone_operations.list), request).items
+        found = self._call("zoneOperations.list", _first_page(self._zone_operations.list), request).items
         return any(each.client_operation_id in request_ids and not each.error.errors for each in found)
 
     def finish(self, operation: compute_v1.Operation, deadline: Deadline, doing: str) -> None:
@@ -151,46 +153,46 @@ class Compute:
     def disks_everywhere(self, project: str, listing: ListRequest) -> DiskPage:
         """One page of the disks of every zone and region."""
         request = compute_v1.AggregatedListDisksRequest(project=project, **vars(listing))
-        answer = self._call(_first_page(self._disks.aggregated_list), request)
+        answer = self._call("disks.aggregatedList", _first_page(self._disks.aggregated_list), request)
         found = [disk for scope in answer.items.values() for disk in scope.disks]
         silent = [name for name, scope in answer.items.items() if scope.warning.code == _UNREACHABLE]
         return DiskPage(found, answer.next_page_token, list(dict.fromkeys([*answer.unreachables, *silent])))
 
     def disks_of_zone(self, project: str, zone: str, listing: ListRequest) -> DiskPage:
         request = compute_v1.ListDisksRequest(project=project, zone=zone, **vars(listing))
-        answer = self._call(_first_page(self._disks.list), request)
+        answer = self._call("disks.list", _first_page(self._disks.list), request)
         return DiskPage(answer.items, answer.next_page_token)
 
     def disks_of_region(self, project: str, region: str, listing: ListRequest) -> DiskPage:
         request = compute_v1.ListRegionDisksRequest(project=project, region=region, **vars(listing))
-        answer = self._call(_first_page(self._region_disks.list), request)
+        answer = self._call("regionDisks.list", _first_page(self._region_disks.list), request)
         return DiskPage(answer.items, answer.next_page_token)
 
     def snapshot(self, snapshot: ResourceId) -> compute_v1.Snapshot:
         """Raises DiskNotFound."""
         request = compute_v1.GetSnapshotRequest(project=snapshot.project, snapshot=snapshot.name)
-        return self._call(self._snapshots.get, request)
+        return self._call("snapshots.get", self._snapshots.get, request)
 
     def make_snapshot(self, project: str, snapshot: compute_v1.Snapshot) -> compute_v1.Operation:
         request = compute_v1.InsertSnapshotRequest(
             project=project, snapshot_resource=snapshot, request_id=str(uuid.uuid4())
         )
-        return self._call(self._snapshots.insert_unary, request)
+        return self._call("snapshots.insert", self._snapshots.insert_unary, request)
 
     def make_disk(self, project: str, zone: str, disk: compute_v1.Disk) -> compute_v1.Operation:
         request = compute_v1.InsertDiskRequest(
             project=project, zone=zone, disk_resource=disk, request_id=str(uuid.uuid4())
         )
-        return self._call(self._disks.insert_unary, request)
+        return self._call("disks.insert", self._disks.insert_unary, request)
 
     def delete_disk(self, disk: ResourceId) -> compute_v1.Operation:
         """Of a zone: what is made here is never regional."""
         request = compute_v1.DeleteDiskRequest(project=disk.project, zone=disk.location, disk=disk.name)
-        return self._call(self._disks.delete_unary, request)
+        return self._call("disks.delete", self._disks.delete_unary, request)
 
     def delete_snapshot(self, snapshot: ResourceId) -> compute_v1.Operation:
         request = compute_v1.DeleteSnapshotRequest(project=snapshot.project, snapshot=snapshot.name)
-        return self._call(self._snapshots.delete_unary, request)
+        return self._call("snapshots.delete", self._snapshots.delete_unary, request)
 
     def _wait(self, operation: compute_v1.Operation, deadline: Deadline) -> compute_v1.Operation:
         """Asks once, and until the operation ends or Google's patience does; pauses where the answer came early."""
@@ -210,11 +212,11 @@ class Compute:
         if operation.zone:
             zone = operation.zone.rpartition("/")[2]
             zonal = compute_v1.WaitZoneOperationRequest(project=project, zone=zone, operation=operation.name)
-            return self._call(self._zone_operations.wait, zonal, timeout)
+            return self._call("zoneOperations.wait", self._zone_operations.wait, zonal, timeout)
         everywhere = compute_v1.WaitGlobalOperationRequest(project=project, operation=operation.name)
-        return self._call(self._global_operations.wait, everywhere, timeout)
+        return self._call("globalOperations.wait", self._global_operations.wait, everywhere, timeout)
 
-    def _call(self, method: Callable[..., Answer], request: object, timeout: float | None = None) -> Answer:
+    def _call(self, kind: str, method: Callable[..., Answer], request: object, timeout: float | None = None) -> Answer:
         """Calls a method of a client; the SDK's own retries, which hide what they retried, are off."""
         seconds = timeout or self._settings.request_timeout_seconds
 
@@ -222,7 +224,7 @@ class Compute:
             with translated():
                 return method(request=request, retry=None, timeout=seconds)
 
-        return retrying(call, attempts=self._settings.retry_attempts, timeout=seconds)
+        return self._limiter.read(kind, call, timeout=seconds)
 
     @cached_property
     def _credentials(self) -> Credentials:

@@ -89,6 +89,7 @@ class Control:
             "GET faults": self._faults,
             "POST faults": self._add_fault,
             "DELETE faults": self._clear_faults,
+            "DELETE limits": self._lift_limits,
             "POST clock": self._move_clock,
             "POST disks": self._make_disk,
             "DELETE disks": self._delete_disk,
@@ -124,6 +125,10 @@ class Control:
 
     def _clear_faults(self, _: Request) -> object:
         self._cloud.faults.clear()
+        return {}
+
+    def _lift_limits(self, _: Request) -> object:
+        self._cloud.limits.lift()
         return {}
 
     def _move_clock(self, request: Request) -> object:

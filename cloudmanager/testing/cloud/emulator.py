@@ -6,6 +6,7 @@ import ssl
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
@@ -15,6 +16,7 @@ from cloudmanager.testing.cloud.calls import Call, CallLog
 from cloudmanager.testing.cloud.control import PREFIX, Control
 from cloudmanager.testing.cloud.faults import Effect, Fault, Faults
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.limits import Exceeded, Limit, Limits
 from cloudmanager.testing.cloud.manual_actions import ManualActions
 from cloudmanager.testing.cloud.timeline import Timeline
 from cloudmanager.testing.cloud.wire import CUT, HttpServer, Request, Response
@@ -67,6 +69,8 @@ class Emulator(ManualActions, Generic[State]):
         self.faults = Faults(self._freeze)
         self.calls = CallLog()
         self.timeline = Timeline(pace)
+        self.limits = Limits()
+        """As the cloud publishes them; `limits.lift()` ends them."""
         self.largest_page: int | None = None
         """Lists are answered in pages of at most so many items; None: as many as the cloud gives."""
         self.guests: dict[str, Guest] = {}
@@ -147,6 +151,18 @@ class Emulator(ManualActions, Generic[State]):
         """The variables with which the cloud's SDK finds credentials, and this emulator, on `instance`."""
         return {}
 
+    def limits_of(self, operation: Operation, request: Request) -> Sequence[Limit]:  # noqa: ARG002 - see above
+        """The buckets that a request takes a token from."""
+        return ()
+
+    def throttle(self, operation: Operation, exceeded: Exceeded) -> Response:  # noqa: ARG002 - most say no time
+        """The cloud's answer to a request over the limit."""
+        return self.refuse(operation, Fault(operation.name, Effect.THROTTLE))
+
+    def show_remaining(self, response: Response, remaining: Sequence[tuple[Limit, int]]) -> Response:  # noqa: ARG002
+        """An answer with what the cloud says in it of the limits."""
+        return response
+
     def _freeze(self) -> State:
         with self.lock:
             return copy.deepcopy(self.state)
@@ -158,8 +174,12 @@ class Emulator(ManualActions, Generic[State]):
             operation = self.identify(request)
         except Refusal as refusal:
             return refusal.response
-        fault = self.faults.take(operation.name, operation.target)
-        response = self._carry_out(operation, request, fault)
+        taken = self.limits.take(self.limits_of(operation, request))
+        if isinstance(taken, Exceeded):
+            response = self.throttle(operation, taken)
+        else:
+            fault = self.faults.take(operation.name, operation.target)
+            response = self.show_remaining(self._carry_out(operation, request, fault), taken)
         self.calls.add(Call(operation.name, operation.target, operation.mutates, response.status))
         return response
 

@@ -15,7 +15,7 @@ from cloudmanager.testing.cloud.timeline import Timeline
 
 _NULL_DEVICE = os.makedev(1, 3)
 """Stands for a controller's character device, which needs a number and is never opened."""
-_MIRRORED = ("dev", "size", "ro", "holders", "stat", "inflight", "queue")
+_MIRRORED = ("dev", "diskseq", "size", "ro", "holders", "stat", "inflight", "queue")
 """Attributes of the loop device that the guest shows as its own, so that `blockdev --setro` is seen."""
 _SECTOR = 512
 _MIB = 1024 * 1024

@@ -7,6 +7,7 @@ from pathlib import Path
 from cloudmanager.testing.cloud.calls import CallLog
 from cloudmanager.testing.cloud.faults import Faults
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.limits import Limits
 from cloudmanager.testing.cloud.timeline import Timeline
 
 GIB = 1024**3
@@ -17,6 +18,7 @@ class ManualActions(ABC):
 
     calls: CallLog
     faults: Faults
+    limits: Limits
     timeline: Timeline
 
     @abstractmethod

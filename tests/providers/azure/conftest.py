@@ -40,6 +40,7 @@ QUICK: dict[str, Any] = {
     "device_timeout_seconds": 0.6,
     "request_timeout_seconds": 5,
     "poll_seconds": 0.05,
+    "look_seconds": 0,
     "retry_attempts": 1,
 }
 

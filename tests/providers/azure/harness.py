@@ -1,6 +1,7 @@
 """What the conformance suite needs of Azure."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from cloudmanager.core.errors import (
@@ -50,6 +51,10 @@ class AzureHarness(EmulatorHarness):
         "test_a_device_that_says_it_is_another_is_not_used": NO_IDENTITY,
     }
 
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._by_hand: list[str] = []
+
     @property
     def secrets(self) -> Sequence[str]:
         return self.cloud.accounts.tokens
@@ -62,6 +67,12 @@ class AzureHarness(EmulatorHarness):
     def start_machines(self) -> None:
         self.cloud.make_instance(NODE, size=SIZE)
         self.cloud.make_instance(NEIGHBOUR)
+
+    def attach_by_hand(self, disk: str, *, slot: str = "") -> None:
+        """The console proposes the lowest LUN that is free, which is the one that a plan has chosen."""
+        taken = {self.cloud.lun(name, NODE) for name in self._by_hand}
+        self._by_hand.append(disk)
+        super().attach_by_hand(disk, slot=slot or str(next(lun for lun in range(63, 0, -1) if lun not in taken)))
 
     def native_id(self, disk: str) -> str:
         group, name = disk.split("/")[4], disk.split("/")[8]
@@ -179,12 +190,13 @@ AzureHarness.error_cases = (
         AccessDenied,
         "LinkedAuthorizationFailed",
     ),
-    case(
+    ErrorCase(
         "as many disks as the size takes",
         "attach",
         refuses(ON_ATTACH, "OperationNotAllowed", TEXT, 409),
         AttachLimit,
-        "OperationNotAllowed",
+        retriable=True,
+        cloud_code="OperationNotAllowed",
     ),
     case("another zone", "attach", refuses(ON_ATTACH, "BadRequest", ZONE, 400), WrongZone, "BadRequest"),
     case(

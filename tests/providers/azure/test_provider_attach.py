@@ -42,7 +42,7 @@ def test_the_whole_way_with_both_controllers_and_every_form_of_answer(
     disk = describe(provider, "evidence-7")
     plan = provider.plan_attach(disk, Access.READ_ONLY)
     attachment = provider.attach(plan)
-    assert (attachment.slot, attachment.request_id, attachment.access) == ("63", plan.request_id, Access.READ_WRITE)
+    assert (attachment.slot, attachment.request_id, attachment.access) == ("0", plan.request_id, Access.READ_WRITE)
     device = provider.locate(disk)
     assert isinstance(device, Device)
     assert Path(device.path).read_bytes() == content.read_bytes()
@@ -90,29 +90,30 @@ def test_our_own_part_of_an_attach_takes_less_than_150_ms(cloud: AzureEmulation,
     assert min(took) < 0.15
 
 
-def test_no_more_calls_are_made_than_the_protocol_needs(cloud: AzureEmulation, provider: Provider) -> None:
+def test_no_more_calls_are_made_than_the_protocol_needs(cloud: AzureEmulation, identity: None) -> None:
+    """Eight from the name to the device: Azure proves nothing with fewer."""
+    provider = make_provider(cloud, poll_seconds=0.05)
     cloud.make_disk("evidence-7")
     plan = plan_for(provider, f"{GROUP}/evidence-7")
     attachment = provider.attach(plan)
+    provider.locate(plan.disk)
     assert operations(cloud) == [
         "Disks_Get",
         "Disks_Get",  # the plan: is it still that disk?
         "VirtualMachines_Get",  # and which LUNs are free?
-        "VirtualMachines_Get",  # the attach: is it here already?
-        "Disks_Get",
+        "VirtualMachines_Get",  # the attach: is the machine idle, and without the disk?
         f"{ATTACH}/attach",
         "Operations_Get",
-        "VirtualMachines_Get",  # the proof
+        "VirtualMachines_Get",  # the proof, for the device too
         "Disks_Get",  # and that it was that disk
     ]
     cloud.calls.clear()
     provider.locate(plan.disk)
-    assert operations(cloud) == ["VirtualMachines_Get", "Disks_Get", "VirtualMachines_Get"]
-    cloud.calls.clear()
+    assert operations(cloud) == []
     provider.detach(attachment)
     assert operations(cloud) == [
-        "VirtualMachines_Get",
         "Disks_Get",
+        "VirtualMachines_Get",
         f"{ATTACH}/detach",
         "Operations_Get",
         "VirtualMachines_Get",
@@ -158,7 +159,7 @@ def test_what_was_detached_and_attached_again_by_hand_at_the_same_lun_is_not_our
     again = make_provider(cloud).attach(replace(plan, proof=kept[-1]))
     assert (again.request_id, again.reason) == (
         "",
-        f"prod:{GROUP.casefold()}/evidence-7 is attached at LUN 63, "
+        f"prod:{GROUP.casefold()}/evidence-7 is attached at LUN 0, "
         "and nothing proves that a request of this service did that.",
     )
 
@@ -211,17 +212,16 @@ def test_a_lun_that_was_taken_meanwhile_is_a_clash_and_the_next_plan_has_another
     with pytest.raises(NameClash) as caught:
         provider.attach(plan)
     assert caught.value.cloud_code == "InvalidParameter"
-    assert provider.attach(provider.plan_attach(disk, Access.READ_ONLY)).slot == "62"
+    assert provider.attach(provider.plan_attach(disk, Access.READ_ONLY)).slot == "1"
 
 
-def test_luns_are_not_used_again_at_once(cloud: AzureEmulation, provider: Provider) -> None:
+def test_the_lowest_lun_is_used_and_used_again_once_it_is_free(cloud: AzureEmulation, provider: Provider) -> None:
     cloud.make_disk("evidence-7")
-    slots = []
-    for _ in range(3):
-        attachment = attach(provider, "evidence-7")
-        slots.append(attachment.slot)
-        provider.detach(attachment)
-    assert slots == ["63", "62", "61"]
+    cloud.make_disk("evidence-8")
+    first, second = attach(provider, "evidence-7"), attach(provider, "evidence-8")
+    assert (first.slot, second.slot) == ("0", "1")
+    provider.detach(first)
+    assert attach(provider, "evidence-7").slot == "0"
 
 
 def test_disks_that_are_attached_at_once_get_luns_of_their_own(cloud: AzureEmulation, identity: None) -> None:
@@ -232,7 +232,7 @@ def test_disks_that_are_attached_at_once_get_luns_of_their_own(cloud: AzureEmula
     with ThreadPoolExecutor(8) as pool:
         attachments = list(pool.map(lambda pair: attach(providers[pair[0] % 2], pair[1]), enumerate(names)))
     assert len({attachment.slot for attachment in attachments}) == 8
-    assert len(cloud.calls.mutations()) == 8
+    assert 1 < len(cloud.calls.mutations()) <= 8
     assert all(cloud.holders(name) == ["worker-1"] for name in names)
 
 
@@ -316,7 +316,7 @@ def test_the_limit_of_the_size_is_told_and_a_freed_place_is_used(cloud: AzureEmu
     first, _ = attach(provider, "evidence-0"), attach(provider, "evidence-1")
     with pytest.raises(AttachLimit) as caught:
         attach(provider, "evidence-2")
-    assert (caught.value.cloud_code, caught.value.retriable) == ("OperationNotAllowed", False)
+    assert (caught.value.cloud_code, caught.value.retriable) == ("OperationNotAllowed", True)
     provider.detach(first)
     attach(provider, "evidence-2")
 
@@ -387,11 +387,11 @@ def test_a_request_that_never_arrived_proves_nothing(cloud: AzureEmulation, prov
     assert provider.attach(replace(plan, proof=kept[-1])).request_id == ""
 
 
-def test_a_look_at_the_operation_that_is_throttled_is_made_again(cloud: AzureEmulation, provider: Provider) -> None:
+def test_a_look_at_the_operation_that_is_throttled_is_made_again(cloud: AzureEmulation, identity: None) -> None:
     cloud.faults.add(Fault("Operations_Get", Effect.THROTTLE, retry_after=0))
     cloud.faults.add(Fault("Operations_Get", Effect.ERROR, nth=2, code="ServerTimeout"))
     cloud.make_disk("evidence-7")
-    attach(provider, "evidence-7")
+    attach(make_provider(cloud, "worker-1", "prod", poll_seconds=0.05), "evidence-7")
     assert [call.status for call in cloud.calls if call.operation == "Operations_Get"] == [429, 503, 200]
     assert len(cloud.calls.mutations()) == 1
 

@@ -29,7 +29,7 @@ def located(request: pytest.FixtureRequest, cloud: AzureEmulation, identity: Non
     return make_provider(cloud, "worker-9", **QUICK)
 
 
-QUICK: dict[str, Any] = {"device_timeout_seconds": 2, "poll_seconds": 0.05, "retry_attempts": 1}
+QUICK: dict[str, Any] = {"device_timeout_seconds": 2, "poll_seconds": 0.05, "look_seconds": 0, "retry_attempts": 1}
 
 
 def bytes_of(provider: Provider, native: str) -> bytes:
@@ -56,7 +56,7 @@ def test_a_disk_that_moved_to_another_lun_is_found_there(cloud: AzureEmulation, 
     disk = attach(located, "evidence-7").disk
     cloud.make_disk("other-1", size_bytes=64 * KIB)
     cloud.detach_by_hand("evidence-7", "worker-9")
-    cloud.attach_by_hand("other-1", "worker-9", slot="63")
+    cloud.attach_by_hand("other-1", "worker-9", slot="0")
     cloud.attach_by_hand("evidence-7", "worker-9", slot="7")
     assert bytes_of(located, "evidence-7") == cloud.backing("evidence-7").read_bytes()
     cloud.detach_by_hand("evidence-7", "worker-9")
@@ -69,7 +69,7 @@ def test_a_device_that_does_not_appear_is_waited_for_and_then_not_ready(
     cloud.faults.add(Fault("guest.plug", Effect.HANG))
     disk = attach(located, "evidence-7").disk
     hasty = make_provider(cloud, "worker-9", **{**QUICK, "device_timeout_seconds": 0.2})
-    with pytest.raises(DeviceNotReady, match="LUN 63"):
+    with pytest.raises(DeviceNotReady, match="LUN 0"):
         hasty.locate(disk)
     cloud.timeline.release()
     assert isinstance(located.locate(disk), Device)
@@ -91,16 +91,17 @@ def test_a_disk_whose_lun_is_given_away_while_its_device_is_opened_is_refused(
     cloud: AzureEmulation, located: Provider
 ) -> None:
     disk = attach(located, "evidence-7").disk
+    located.locate(disk)  # from now on Azure is asked before and after
     cloud.make_disk("other-1", size_bytes=64 * KIB)
 
     def swap(_: Call) -> None:
         end()
         cloud.detach_by_hand("evidence-7", "worker-9")
-        cloud.attach_by_hand("other-1", "worker-9", slot="63")
+        cloud.attach_by_hand("other-1", "worker-9", slot="0")
         cloud.attach_by_hand("evidence-7", "worker-9", slot="1")
 
     end = cloud.calls.watch(swap)
-    with pytest.raises(DeviceMismatch, match="moved away from LUN 63"):
+    with pytest.raises(DeviceMismatch, match="moved away from LUN 0"):
         located.locate(disk)
 
 
@@ -110,7 +111,7 @@ def test_two_namespaces_at_one_lun_cannot_be_told_apart(cloud: AzureEmulation, i
     provider = make_provider(cloud, "worker-9")
     disk = attach(provider, "evidence-7").disk
     guest.plug(
-        "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), devices.data_disk(Controller.NVME, 63, "ghost")
+        "ghost", backing.make(cloud.directory / "ghost.img", 64 * KIB), devices.data_disk(Controller.NVME, 0, "ghost")
     )
     with pytest.raises(DeviceMismatch, match="neither is used"):
         provider.locate(disk)

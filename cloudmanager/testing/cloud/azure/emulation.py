@@ -1,13 +1,15 @@
 """An emulated Azure: Resource Manager over https, a metadata server for each machine, and real block devices."""
 
+import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Self
 
 from cloudmanager.testing.cloud.authority import Authority
-from cloudmanager.testing.cloud.azure import accounts, blobs, devices, documents, errors, routes
+from cloudmanager.testing.cloud.azure import accounts, blobs, devices, documents, errors, policies, routes
 from cloudmanager.testing.cloud.azure.accounts import Accounts, Identity
 from cloudmanager.testing.cloud.azure.attachments import AttachRequest, Change
 from cloudmanager.testing.cloud.azure.context import RequestContext
@@ -24,7 +26,8 @@ from cloudmanager.testing.cloud.backing import make
 from cloudmanager.testing.cloud.emulator import Emulator, Operation, Refusal
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.guest import Guest
-from cloudmanager.testing.cloud.wire import Request, Response
+from cloudmanager.testing.cloud.limits import Exceeded, Limit
+from cloudmanager.testing.cloud.wire import CUT, Request, Response
 
 SUBSCRIPTION = "0b1f6471-1bf0-4dda-aec3-cb9272f09590"
 OTHER_SUBSCRIPTION = "c4b5a3d2-7e61-4f0a-8b9c-2d3e4f5a6b7c"
@@ -143,6 +146,29 @@ class AzureEmulation(Emulator[Inventory]):
         if fault.effect is Effect.THROTTLE:
             return _shown(_throttled(fault))
         return _shown(errors.of_fault(fault.code, fault.message, fault.status, fault.retry_after))
+
+    def limits_of(self, operation: Operation, request: Request) -> Sequence[Limit]:
+        match = routes.find(request.method, request.path)
+        if match is None:
+            return ()
+        names = match.names
+        machine = match.resource.key if match.route.kind == "virtualMachines" else ""
+        if match.route.operation == "Operations_Get":
+            machine = self._operations.resource(names["name"])
+        return policies.limits_of(operation.name, names["subscription"], machine, mutates=match.route.mutates)
+
+    def throttle(self, operation: Operation, exceeded: Exceeded) -> Response:  # noqa: ARG002 - all are refused alike
+        seconds = max(1, math.ceil(exceeded.seconds))
+        if exceeded.limit.policy.startswith("subscription"):
+            return _shown(errors.throttled_subscription(seconds))
+        return _shown(errors.throttled(seconds, exceeded.limit.policy))
+
+    def show_remaining(self, response: Response, remaining: Sequence[tuple[Limit, int]]) -> Response:
+        """Of the compute resource provider; ARM's own buckets have headers of their own."""
+        shown = [f"Microsoft.Compute/{limit.policy};{left}" for limit, left in remaining if limit.policy[0].isupper()]
+        if not shown or response is CUT:
+            return response
+        return replace(response, headers={**response.headers, "x-ms-ratelimit-remaining-resource": ",".join(shown)})
 
     def _handle(self, request: Request, fault: Fault | None) -> Response:
         match = routes.find(request.method, request.path)

@@ -254,13 +254,13 @@ def attached_disk(name: str, vm: str) -> ArmError:
     return ArmError(409, "OperationNotAllowed", f"Disk {name} is attached to VM {vm}.")
 
 
-def throttled(seconds: int) -> ArmError:
+def throttled(seconds: int, policy: str = "UpdateVMResource") -> ArmError:
     return ArmError(
         429,
         "TooManyRequests",
         "The request is being throttled as the limit has been reached for operation type. For more information, see "
         "https://aka.ms/srpthrottlinglimits",
-        headers={"Retry-After": str(seconds), "x-ms-ratelimit-remaining-resource": "Microsoft.Compute/UpdateVM;0"},
+        headers={"Retry-After": str(seconds), "x-ms-ratelimit-remaining-resource": f"Microsoft.Compute/{policy};0"},
     )
 
 

@@ -79,6 +79,7 @@ class Machines:
                 "operations",
                 result=lambda: documents.storage_profile(machine, self._inventory),
                 version=context.version,
+                resource=machine.id.key,
             )
         )
         body = documents.storage_profile(machine, self._inventory)

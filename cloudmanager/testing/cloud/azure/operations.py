@@ -44,6 +44,8 @@ class Running:
     """What the request itself would have answered; None: nothing."""
     version: str
     """The api-version of the request, which the polling URLs repeat."""
+    resource: str = ""
+    """Key of the virtual machine that it changes, where it does."""
     shows_output: bool = False
     """The status document carries the result."""
     name: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -98,6 +100,11 @@ class Operations:
         if form is Form.LOCATION:
             return location
         return {"Azure-AsyncOperation": status, **(location if form is Form.BOTH else {})}
+
+    def resource(self, name: str) -> str:
+        """Key of the machine that an operation changes; empty where there is none."""
+        operation = self._known.get(name)
+        return operation.resource if operation else ""
 
     def poll(self, name: str, *, is_location: bool) -> Response:
         """Raises ArmError for an unknown operation, and where `Location` reports a failure."""

@@ -3,7 +3,7 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qsl
@@ -33,6 +33,7 @@ from cloudmanager.testing.cloud.ec2.views import ROOT_DEVICE
 from cloudmanager.testing.cloud.emulator import Emulator, Operation, Refusal
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.limits import Limit
 from cloudmanager.testing.cloud.wire import CUT, HttpServer, Request, Response
 
 _ROOT_GIB = 8
@@ -105,6 +106,16 @@ class Emulation(Emulator[State]):
         if action is None:
             raise errors.not_emulated(model.name)
         return action(RequestContext(scope, parameters, self.seen(fault), fault, self.largest_page))
+
+    def limits_of(self, operation: Operation, request: Request) -> Sequence[Limit]:
+        """A bucket for each action, in each account and region.
+
+        https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html (read 2026-11-29): 100 tokens and 20 a
+        second for actions that change nothing, 50 and 5 for others.
+        """
+        scope, _ = signer(request)
+        burst, refill = (50, 5 * 60) if operation.mutates else (100, 20 * 60)
+        return [Limit(operation.name, f"{scope.account}/{scope.region}", burst, refill)]
 
     def refuse(self, operation: Operation, fault: Fault) -> Response:  # noqa: ARG002 - every action fails alike
         """THROTTLE has the forms `` (RequestLimitExceeded, 503), `EC2ThrottledException` (503), `Throttling` (400)."""

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from cloudmanager.testing.cloud.gce.metadata import Metadata
 from cloudmanager.testing.cloud.gce.operations import Operations
 from cloudmanager.testing.cloud.gce.state import HOST, UNIVERSE, AttachedDisk, Cloud, Disk, Instance, Mode, path_of
 from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.limits import Limit
 from cloudmanager.testing.cloud.manual_actions import GIB
 from cloudmanager.testing.cloud.wire import HttpServer, Request, Response
 
@@ -88,6 +89,17 @@ class Emulation(Emulator[Cloud]):
             {**request.query, **match.parameters}, body, self.seen(fault), fault, self.largest_page
         )
         return self._once(operation, request, context)
+
+    def limits_of(self, operation: Operation, request: Request) -> Sequence[Limit]:
+        """1500 requests a minute for each project, region and group of methods.
+
+        https://cloud.google.com/compute/api-quota (read 2026-11-29). Google refills its buckets at the full
+        minute, these refill evenly.
+        """
+        parameters = self._match(request).parameters
+        group = "OperationReads" if "Operations." in operation.name else "Queries" if operation.mutates else "Reads"
+        place = str(parameters.get("region") or parameters.get("zone", "global-").rpartition("-")[0])
+        return [Limit(group, f"{parameters['project']}/{place}", 1500, 1500)]
 
     def refuse(self, operation: Operation, fault: Fault) -> Response:
         if fault.effect is Effect.THROTTLE:
