@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloudmanager.api.errors import InvalidFields
 from cloudmanager.core import model, records
-from cloudmanager.core.catalog import ProviderStatus
+from cloudmanager.core.catalog import DiskUse, ProviderStatus
 from cloudmanager.core.errors import CloudManagerError
-from cloudmanager.core.model import Access, AttachmentState, ExportState, NodeState, Severity, Tls
+from cloudmanager.core.model import Access, AttachedAs, AttachmentState, ExportState, NodeState, Severity, Tls
 
 Item = TypeVar("Item")
 
@@ -132,6 +132,10 @@ class Disk(AnswerModel):
     labels: dict[str, str]
     access: list[Access] = Field(description="The accesses that the provider can give.")
     held_by: list[str] = Field(description="Who uses it besides cloudmanager.")
+    attached: AttachedAs | None = Field(
+        description="To the service's machine, and as what: its boot disk, by the service (ours), or by somebody else."
+    )
+    exported_to: list[str] = Field(description="Holders of the exports of it that are not over.")
     backing: list[str] = Field(description="Canonical ids of the disks that this one reads through.")
     actual_size_bytes: int | None
     created_at: datetime | None
@@ -141,7 +145,7 @@ class Disk(AnswerModel):
     )
 
     @classmethod
-    def of(cls, disk: model.Disk) -> Self:
+    def of(cls, disk: model.Disk, use: DiskUse) -> Self:
         return cls(
             id=str(disk.id),
             canonical_id=disk.canonical_id,
@@ -153,6 +157,8 @@ class Disk(AnswerModel):
             labels=dict(disk.labels),
             access=sorted(disk.access),
             held_by=list(disk.held_by),
+            attached=use.attached,
+            exported_to=list(use.exported_to),
             backing=list(disk.backing),
             actual_size_bytes=disk.actual_size_bytes,
             created_at=disk.created_at,

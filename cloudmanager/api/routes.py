@@ -214,7 +214,8 @@ async def get_digests(
 async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Facade) -> answers.DiskList:
     """Asks one provider after the other. A page may be short or empty: `next_page` says whether there are more."""
     page = await facade.run(facade.manager.disks, wanted.provider, wanted.query, wanted.page, wanted.limit)
-    return answers.DiskList(items=[answers.Disk.of(disk) for disk in page.items], next_page=page.next_page)
+    uses = await facade.run(facade.manager.uses, page.items)
+    return answers.DiskList(items=list(map(answers.Disk.of, page.items, uses)), next_page=page.next_page)
 
 
 @router.get(
@@ -225,7 +226,8 @@ async def list_disks(wanted: Annotated[requests.DiskQuery, Query()], facade: Fac
 )
 async def get_disk(provider: Provider, native_id: NativeId, facade: Facade) -> answers.Disk:
     """What its provider says about it now."""
-    return answers.Disk.of(await facade.run(facade.manager.disk, f"{provider}:{native_id}"))
+    disk = await facade.run(facade.manager.disk, f"{provider}:{native_id}")
+    return answers.Disk.of(disk, *await facade.run(facade.manager.uses, [disk]))
 
 
 @router.get("/v1/attachments", tags=["service"], summary="List attachments", responses=documented(*STORE))

@@ -157,6 +157,10 @@ class Disk:
     """What partition tables on it count in. None: not known before it is exported."""
     incarnation: str = ""
     """What makes it this disk and no later one of its name. Empty where its source tells nothing of the kind."""
+    attached: str | None = None
+    """To the service's machine, as `boot` (it runs from it), `ours` (the service attached it) or `foreign`."""
+    exported_to: tuple[str, ...] = ()
+    """Holders of the exports of it that are not over."""
 
 
 @dataclass(frozen=True)

@@ -133,5 +133,6 @@ class Claiming:
 def _unsupported(disk: Disk, access: Access) -> UnsupportedAccess:
     possible = ", ".join(sorted(disk.access)) or "nothing"
     held = f" It is held by {', '.join(disk.held_by)}." if disk.held_by else ""
-    why = f" {disk.description}" if disk.description else ""
+    boot = " This machine runs from it." if disk.is_boot else ""
+    why = f"{boot} {disk.description}" if disk.description else boot
     return UnsupportedAccess(f"{disk.id} cannot be exported {access}; possible: {possible}.{held}{why}")

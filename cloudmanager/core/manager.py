@@ -1,10 +1,11 @@
 """The façade: everything that the API may call."""
 
 import secrets
+from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import timedelta
 
-from cloudmanager.core.catalog import Catalog, ProviderStatus
+from cloudmanager.core.catalog import Catalog, DiskUse, ProviderStatus
 from cloudmanager.core.claiming import Claiming, ClaimRequest
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import ExportOver
@@ -158,6 +159,10 @@ class Manager:
 
     def disk(self, disk: str) -> Disk:
         return self._catalog.disk(disk)
+
+    def uses(self, disks: Sequence[Disk]) -> tuple[DiskUse, ...]:
+        """What is done with each of them on this machine. Asks no cloud."""
+        return self._catalog.uses(disks)
 
     def attachments(self) -> tuple[AttachmentRecord, ...]:
         return tuple(self._store.attachments.all())

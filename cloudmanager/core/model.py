@@ -120,6 +120,21 @@ class Disk:
     incarnation: str = ""
     """What its source gives to this one disk and never again, though a later disk may have the same name; a partition
     has its disk's. Empty where the source has nothing of the kind, and in what an older version has stored."""
+    is_attached: bool = field(default=False, compare=False)
+    """To this machine, as the cloud says, whoever attached it. Where nothing is ever attached it stays false."""
+    is_boot: bool = field(default=False, compare=False)
+    """This machine runs from it: it is never exported read-write."""
+
+
+class AttachedAs(StrEnum):
+    """What a disk is to this machine, to which it is attached."""
+
+    BOOT = "boot"
+    """This machine runs from it."""
+    OURS = "ours"
+    """The service attached it, or is about to, and will detach it."""
+    FOREIGN = "foreign"
+    """Somebody else attached it; the service never detaches it."""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def assemble(settings: Settings, plugins: Plugins, store: Store, clock: Clock, s
         exports.became_ready,
         session.check,
     )
-    catalog = Catalog(plugins, store, provider_nodes)
+    catalog = Catalog(node, plugins, store, provider_nodes)
     return Manager(
         plugins,
         store,

@@ -9,7 +9,7 @@ from cloudmanager.cli.client.output import format_bytes
 from cloudmanager.cli.client.service import service
 from cloudmanager.client.model import Disk
 
-_COLUMNS = ("disk", "size", "format", "location", "access", "held by")
+_COLUMNS = ("disk", "size", "format", "location", "access", "attached", "used by")
 
 
 def disks(text: str, *, provider: str, labels: list[str], location: str, limit: int, as_json: bool) -> None:
@@ -25,8 +25,9 @@ def disks(text: str, *, provider: str, labels: list[str], location: str, limit: 
 
 def _row(disk: Disk) -> Iterable[str]:
     access = ", ".join(disk.access) or "none"
-    held_by = ", ".join(disk.held_by) or "-"
-    return disk.id, format_bytes(disk.size_bytes), disk.format, disk.location or "-", access, held_by
+    used_by = ", ".join([*disk.held_by, *(f"{holder} (export)" for holder in disk.exported_to)]) or "-"
+    size, attached = format_bytes(disk.size_bytes), disk.attached or "-"
+    return disk.id, size, disk.format, disk.location or "-", access, attached, used_by
 
 
 def _parsed(labels: list[str]) -> Mapping[str, str]:

@@ -7,6 +7,13 @@ from cloudmanager.providers.aws.facts import Volume
 NAMES = tuple(f"/dev/xvd{first}{second}" for first in "abcd" for second in "abcdefghijklmnopqrstuvwx")
 """Those of two letters, which people and machine images do not use: xvdaa to xvddx."""
 
+_ROOT = frozenset({"/dev/sda1", "/dev/xvda"})
+"""Reserved for the root volume: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/device_naming.html"""
+
+
+def is_root(name: str) -> bool:
+    return name in _ROOT
+
 
 def taken_on(instance_id: str, volumes: Iterable[Volume]) -> set[str]:
     """The names that volumes have on an instance. No API reports the names that its image maps to other disks."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from cloudmanager.core.errors import AccessDenied, CloudManagerError, DiskNotFound
-from cloudmanager.core.model import Disk, DiskId, Snapshot
+from cloudmanager.core.model import Access, Disk, DiskId, Snapshot
 from cloudmanager.providers.aws.api import Ec2, Regions
 from cloudmanager.providers.aws.attaching import Attaching
 from cloudmanager.providers.aws.copies import Copies
 from cloudmanager.providers.aws.detaching import Detaching
+from cloudmanager.providers.aws.device_name import is_root
 from cloudmanager.providers.aws.facts import SECTOR_BYTES, EbsLimits, Volume, VolumeSnapshot
 from cloudmanager.providers.aws.listing import Listing
 from cloudmanager.providers.aws.locating import Locating
@@ -119,6 +120,8 @@ class Parts:
 
     def disk(self, volume: Volume) -> Disk:
         id = ResourceId(volume.id, volume.region)
+        here = volume.on(self.machine.instance_id)
+        is_boot = here is not None and is_root(here.device)
         return Disk(
             id=DiskId(self._provider, id.native(self.machine.region)),
             canonical_id=id.canonical,
@@ -127,9 +130,12 @@ class Parts:
             location=volume.zone,
             description=volume.name,
             labels=dict(volume.tags),
+            access=frozenset(Access) - ({Access.READ_WRITE} if is_boot else set()),
             held_by=volume.elsewhere(self.machine.instance_id),
             created_at=volume.created_at,
             incarnation=volume.id,
+            is_attached=here is not None,
+            is_boot=is_boot,
         )
 
     def snapshot(self, made: VolumeSnapshot) -> Snapshot:

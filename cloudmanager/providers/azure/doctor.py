@@ -1,6 +1,6 @@
 """What `cloudmanager doctor` says about Azure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from cloudmanager.core.errors import CloudManagerError
 from cloudmanager.core.model import Finding, Severity
@@ -13,8 +13,8 @@ from cloudmanager.providers.azure.wiring import Parts
 _ROLE = "Give the identity of this machine the role in docs/providers/azure.md."
 
 
-def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Finding]:
-    """In the order of need; stops at the first problem that hides the rest."""
+def diagnose(machine: ThisMachine, parts: Callable[[], Parts], groups: Sequence[str]) -> Iterator[Finding]:
+    """`groups` are those of find_in. In the order of need; stops at the first problem that hides the rest."""
     try:
         node = machine.node()
         yield Finding("machine", Severity.OK, f"{node.native_id} in {node.location}")
@@ -26,17 +26,20 @@ def diagnose(machine: ThisMachine, parts: Callable[[], Parts]) -> Iterator[Findi
         yield Finding("machine", Severity.PROBLEM, error.detail, _ROLE)
         return
     yield Finding("permission to read the machine", Severity.OK, facts.provisioning_state)
-    yield _list(parts())
+    for group in groups or (None,):
+        yield _list(parts(), group)
     yield _limit(parts(), facts)
 
 
-def _list(parts: Parts) -> Finding:
+def _list(parts: Parts, group: str | None) -> Finding:
+    """Asks for what `find` lists and nothing else."""
+    subject = f"permission to list disks of {group}" if group else "permission to list disks"
     try:
-        parts.compute.list_disks(None, None)
+        parts.compute.list_disks(group, None)
     except CloudManagerError as error:
-        advice = f"{_ROLE} Or set find_in to the resource groups that may be read."
-        return Finding("permission to list disks", Severity.WARNING, error.detail, advice)
-    return Finding("permission to list disks", Severity.OK, "granted")
+        other = f"Or take {group} out of find_in." if group else "Or set find_in to the groups that may be read."
+        return Finding(subject, Severity.WARNING, error.detail, f"{_ROLE} {other}")
+    return Finding(subject, Severity.OK, "granted")
 
 
 def _limit(parts: Parts, facts: MachineFacts) -> Finding:

@@ -54,6 +54,8 @@ class MachineFacts:
     data_disks: tuple[DataDisk, ...]
     seen_at: datetime | None = None
     """When Azure said so, by its own clock, to the second."""
+    os_disk: ResourceId | None = None
+    """None of an unmanaged or an ephemeral one."""
 
     @property
     def is_settled(self) -> bool:
@@ -88,6 +90,8 @@ class DiskFacts:
     """When it was last attached or detached, or its machine deallocated or started."""
     said_sector_bytes: int | None = None
     """What Azure says; it says nothing of most disks."""
+    has_system: bool = False
+    """An operating system was installed on it: `osType` is set."""
     unique_id: str = ""
     """What Azure gives to a disk when it is made, and never again."""
 

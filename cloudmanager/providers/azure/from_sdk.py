@@ -24,7 +24,13 @@ def machine(model: models.VirtualMachine, seen_at: datetime | None = None) -> Ma
         properties.provisioning_state or "",
         tuple(_entries(profile.data_disks or [] if profile else [])),
         seen_at,
+        _os_disk(profile),
     )
+
+
+def _os_disk(profile: models.StorageProfile | None) -> ResourceId | None:
+    disk = profile.os_disk if profile else None
+    return ResourceId.of(disk.managed_disk.id or "") if disk and disk.managed_disk else None
 
 
 def clock(headers: Mapping[str, str]) -> datetime | None:
@@ -66,6 +72,7 @@ def disk(model: models.Disk) -> DiskFacts:
         dict(model.tags or {}),
         _source(properties.creation_data),
         properties.time_created.astimezone(UTC) if properties.time_created else None,
+        has_system=properties.os_type is not None,
         unique_id=properties.unique_id or "",
         said_sector_bytes=properties.creation_data.logical_sector_size if properties.creation_data else None,
         owned_since=properties.last_ownership_update_time.astimezone(UTC)

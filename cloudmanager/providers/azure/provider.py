@@ -49,6 +49,7 @@ class AzureProvider:
         self._settings = settings
         self._machine = ThisMachine(settings, name)
         self._locks = DiskLocks()
+        self._os_disk: ResourceId | None = None
         self._built: Parts | None = None
         self._lock = threading.Lock()
 
@@ -125,7 +126,7 @@ class AzureProvider:
     def diagnose(self) -> Iterable[Finding]:
         from cloudmanager.providers.azure.doctor import diagnose  # noqa: PLC0415 - it imports the SDK
 
-        return list(diagnose(self._machine, self._parts))
+        return list(diagnose(self._machine, self._parts, self._settings.find_in))
 
     def _parts(self) -> "Parts":
         """Built at the first call: only then it is known which subscription this is about."""
@@ -157,6 +158,8 @@ class AzureProvider:
         return self._deadline(self._settings.copy_timeout_seconds)
 
     def _disk(self, facts: DiskFacts, asked: DiskId | None = None) -> Disk:
+        is_attached = facts.is_owned_by(self._machine.id)
+        is_boot = is_attached and facts.has_system and self._is_boot(facts.id)
         shares = f", shared by up to {facts.max_shares}" if facts.max_shares > 1 else ""
         return Disk(
             asked or DiskId(self._name, facts.id.short),
@@ -165,12 +168,20 @@ class AzureProvider:
             location=str(facts.place),
             description=f"{facts.sku}, {facts.state}{shares}",
             labels=facts.tags,
-            access=frozenset(Access),
+            access=frozenset(Access) - ({Access.READ_WRITE} if is_boot else set()),
             held_by=tuple(owner.name for owner in facts.others(self._machine.id)),
             created_at=facts.created_at,
             logical_sector_bytes=facts.logical_sector_bytes,
             incarnation=facts.unique_id,
+            is_attached=is_attached,
+            is_boot=is_boot,
         )
+
+    def _is_boot(self, disk: ResourceId) -> bool:
+        """Of a disk of this machine that has a system on it. The answer never changes while the machine runs."""
+        if self._os_disk is None:
+            self._os_disk = self._parts().compute.machine(self._machine.id).os_disk
+        return self._os_disk is not None and self._os_disk.key == disk.key
 
     def _snapshot(self, facts: SnapshotFacts) -> Snapshot:
         return Snapshot(DiskId(self._name, facts.id.short), facts.size_bytes, str(facts.place))

@@ -1,5 +1,6 @@
 """What Compute Engine says of a disk, as the core wants to know it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,12 +15,25 @@ if TYPE_CHECKING:
 GIB = 1024**3
 
 
-def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node, *, by_number: bool = False) -> Disk:
+def disk_of(
+    provider: str,
+    project: str,
+    found: "compute_v1.Disk",
+    node: Node,
+    is_boot: Callable[[ResourceId], bool],
+    *,
+    by_number: bool = False,
+) -> Disk:
     """`project` is the provider's own: a disk of it is known by its short name.
+
+    `is_boot` is asked of a disk that is attached to this instance.
 
     `by_number`: it was asked for by its number, which stays its id, for the name may mean another disk later.
     """
     resource = ResourceId.from_link(found.self_link)
+    holders = users(found)
+    is_attached = any(user.path == node.native_id for user in holders)
+    boots = is_attached and is_boot(resource)
     named = replace(resource, name=incarnation(found)) if by_number else resource
     return Disk(
         id=DiskId(provider, named.short if named.project == project else named.path),
@@ -28,8 +42,10 @@ def disk_of(provider: str, project: str, found: "compute_v1.Disk", node: Node, *
         location=resource.location,
         description=found.description,
         labels=dict(found.labels),
-        access=_access(found),
-        held_by=tuple(user.short for user in users(found) if user.path != node.native_id),
+        access=_access(found) - ({Access.READ_WRITE} if boots else set()),
+        held_by=tuple(user.short for user in holders if user.path != node.native_id),
+        is_attached=is_attached,
+        is_boot=boots,
         created_at=_moment(found.creation_timestamp),
         incarnation=incarnation(found),
     )

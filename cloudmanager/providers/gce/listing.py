@@ -1,7 +1,7 @@
 """Finds disks: a query becomes the narrowest list that Compute Engine can make itself."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,10 @@ _STATE = re.compile(r"[A-Z_]*")
 class Listing:
     """The disks of one project."""
 
-    def __init__(self, compute: Compute, provider: str, node: Node, project: str) -> None:
+    def __init__(
+        self, compute: Compute, provider: str, node: Node, project: str, is_boot: Callable[[ResourceId], bool]
+    ) -> None:
+        self._is_boot = is_boot
         self._compute = compute
         self._provider = provider
         self._node = node
@@ -40,7 +43,7 @@ class Listing:
             found = self._list(query.location, ListRequest(_filter(query), page_token or "", _PAGE_SIZE))
         except DiskNotFound:
             return Page(())  # there is no such location
-        disks = (disk_of(self._provider, self._project, disk, self._node) for disk in found.items)
+        disks = (disk_of(self._provider, self._project, disk, self._node, self._is_boot) for disk in found.items)
         text = query.text.lower()
         return Page(
             tuple(disk for disk in disks if text in disk.canonical_id.rpartition("/")[2]), found.next_page_token or None

@@ -23,6 +23,7 @@ class Slot:
     device_name: str
     access: Access
     """READ_ONLY or READ_WRITE."""
+    is_boot: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class MachineView:
     def __init__(self, compute: Compute, instance: ResourceId) -> None:
         self._compute = compute
         self._instance = instance
+        self._boot: frozenset[str] | None = None
+
+    def is_boot(self, disk: ResourceId) -> bool:
+        """The instance, to which it is attached, runs from it. That never changes while it runs: one call."""
+        if self._boot is None:
+            view = self.look()
+            self._boot = frozenset(path for path, slot in view.slots.items() if slot.is_boot)
+        return disk.path in self._boot
 
     def look(self) -> View:
         """One call."""
@@ -106,4 +115,5 @@ def writable(request_id: str) -> str:
 
 
 def _slot(disk: compute_v1.AttachedDisk) -> Slot:
-    return Slot(disk.device_name, Access.READ_ONLY if disk.mode == "READ_ONLY" else Access.READ_WRITE)
+    access = Access.READ_ONLY if disk.mode == "READ_ONLY" else Access.READ_WRITE
+    return Slot(disk.device_name, access, bool(disk.boot))

@@ -190,7 +190,8 @@ class GceProvider:
 
     def _disk(self, found: "compute_v1.Disk", *, by_number: bool = False) -> Disk:
         project = self._machine.resource().project
-        return disk_of(self._name, project, found, self._machine.node(), by_number=by_number)
+        is_boot = self._parts().instance.is_boot
+        return disk_of(self._name, project, found, self._machine.node(), is_boot, by_number=by_number)
 
     def _takes_fresh(self, plan: AttachPlan) -> bool:
         """Once: whatever becomes of the first try, the next one looks first."""

@@ -23,7 +23,7 @@ class Parts:
         self.instance = MachineView(self.compute, me)
         self.attaching = Attaching(self.compute, self.instance, node, settings)
         self.detaching = Detaching(self.compute, self.instance, me, settings)
-        self.listing = Listing(self.compute, name, node, me.project)
+        self.listing = Listing(self.compute, name, node, me.project, self.instance.is_boot)
         self._doctor = Doctor(f"provider {name}", settings, self.compute, self.instance, self.listing)
         self.copies = Copies(self.compute, name, me, settings)
 

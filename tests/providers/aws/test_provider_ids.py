@@ -3,6 +3,7 @@
 import pytest
 
 from cloudmanager.core.errors import DiskNotFound, InvalidDiskId
+from cloudmanager.core.model import Access
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.ec2 import HOME_ACCOUNT, Emulation
 from tests.providers.aws.clients import actions, describe, make_provider
@@ -83,3 +84,14 @@ def test_a_deleted_volume_that_ec2_still_shows_is_not_found(cloud: Emulation, pr
     cloud.volume(volume).state = type(cloud.volume(volume).state).DELETING
     with pytest.raises(DiskNotFound, match="deleted"):
         describe(provider, volume)
+
+
+def test_the_boot_volume_is_known_and_never_offered_read_write(cloud: Emulation, provider: Provider) -> None:
+    (root,) = (attachment.volume_id for attachment in cloud.state.attachments(cloud.instance("worker-1").id))
+    disk = describe(provider, root)
+    assert (disk.is_boot, disk.is_attached, disk.access) == (True, True, frozenset(Access) - {Access.READ_WRITE})
+    other = cloud.make_disk("evidence-7")
+    assert (describe(provider, other).is_attached, describe(provider, other).is_boot) == (False, False)
+    cloud.attach_by_hand(other, "worker-1")
+    found = describe(provider, other)
+    assert (found.is_attached, found.is_boot, Access.READ_WRITE in found.access) == (True, False, True)

@@ -114,6 +114,22 @@ def test_no_more_disks_are_attached_than_the_setting_allows(cloud: AzureEmulatio
         provider.plan_attach(disk, Access.READ_ONLY)
 
 
+def test_the_doctor_asks_for_the_groups_of_find_in_alone(cloud: AzureEmulation, identity: None) -> None:
+    provider = make_provider(cloud, find_in=[GROUP, OTHER_GROUP])
+    findings = [finding for finding in provider.diagnose() if "list disks" in finding.subject]
+    assert [finding.subject.rpartition(" ")[2] for finding in findings] == [GROUP, OTHER_GROUP]
+    listed = [call.target for call in cloud.calls if call.operation == "Disks_List"]
+    assert listed == []
+
+
+def test_the_boot_disk_is_known_and_never_offered_read_write(cloud: AzureEmulation, provider: Provider) -> None:
+    boot = provider.describe(DiskId(provider.name, cloud.make_os_disk("worker-1")))
+    assert (boot.is_boot, boot.is_attached, boot.access) == (True, True, frozenset(Access) - {Access.READ_WRITE})
+    attachment = attach(provider, cloud.make_disk("evidence-7"))
+    data = provider.describe(attachment.disk.id)
+    assert (data.is_boot, data.is_attached, Access.READ_WRITE in data.access) == (False, True, True)
+
+
 def test_the_doctor_names_a_machine_that_is_not_there(cloud: AzureEmulation, identity: None) -> None:
     finding = make_provider(cloud, vm="nobody").diagnose()[-1]
     assert (finding.severity, finding.subject) == (Severity.PROBLEM, "machine")

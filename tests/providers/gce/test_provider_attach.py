@@ -17,7 +17,7 @@ from cloudmanager.core.errors import (
     Throttled,
     WrongZone,
 )
-from cloudmanager.core.model import CONFIRMED, Access, Device, NotAttached
+from cloudmanager.core.model import CONFIRMED, Access, Device, NotAttached, Query
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.faults import Effect, Fault
 from cloudmanager.testing.cloud.hardware import ScsiDisk
@@ -320,6 +320,25 @@ def test_no_more_disks_are_attached_than_the_setting_allows(harness: GceHarness)
     with pytest.raises(AttachLimit, match="2 of the 2 disks that max_disks allows"):
         plan(provider, harness.make_disk())
     assert harness.calls.mutations() == []
+
+
+def test_the_boot_disk_is_known_and_never_offered_read_write(harness: GceHarness, provider: Provider) -> None:
+    native, other = f"us-central1-b/{NODE}", harness.make_disk()
+    disk = describe(provider, native)
+    assert (disk.is_boot, disk.is_attached, disk.access) == (True, True, frozenset(Access) - {Access.READ_WRITE})
+    neighbour = describe(provider, f"us-central1-b/{NEIGHBOUR}")
+    assert (neighbour.is_boot, neighbour.is_attached, Access.READ_WRITE in neighbour.access) == (False, False, True)
+    attach(provider, other)
+    attached = describe(provider, other)
+    assert (attached.is_boot, attached.is_attached, Access.READ_WRITE in attached.access) == (False, True, True)
+    listed = {each.id.native: each.is_boot for each in provider.find(Query()).items}
+    assert (listed[native], listed[other]) == (True, False)
+
+
+def test_a_foreign_boot_disk_is_read_as_it_is(harness: GceHarness, provider: Provider) -> None:
+    made = plan(provider, f"us-central1-b/{NODE}", Access.READ_ONLY)
+    assert provider.attach(made).request_id == ""
+    assert_is(provider.locate(made.disk), harness, f"us-central1-b/{NODE}")
 
 
 def test_the_boot_disk_is_there_and_not_ours(harness: GceHarness, provider: Provider) -> None:

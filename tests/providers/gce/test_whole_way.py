@@ -8,7 +8,7 @@ import pytest
 
 from cloudmanager.linux import block
 from cloudmanager.providers import gce
-from cloudmanager.testing.conformance.emulated import NODE
+from cloudmanager.testing.conformance.emulated import NEIGHBOUR, NODE
 from tests.api.service import Service, running, settings_for
 from tests.providers.gce.harness import ATTACH, PREFIX, GceHarness
 from tests.waiting import eventually
@@ -60,3 +60,29 @@ def test_a_disk_that_was_attached_read_write_by_hand_is_exported_as_it_is(
     service.client.delete(f"/v1/exports/{export['id']}").raise_for_status()
     eventually(lambda: service.client.get("/v1/attachments").json()["items"] == [], "the attachment was kept")
     assert modes(harness) == ["READ_WRITE"]
+
+
+def test_disks_say_what_each_of_them_is(harness: GceHarness, service: Service) -> None:
+    ours, foreign = harness.make_disk("ours"), harness.native_id(harness.cloud.make_disk("theirs"))
+    harness.cloud.attach_by_hand(harness.emulated_id(foreign), NODE)
+    harness.make_disk("free")
+    service.export(f"prod:{ours}", holder="anna")
+    disks = service.client.get("/v1/disks", params={"provider": "prod"}).json()["items"]
+    seen = {disk["id"].rpartition("/")[2]: (disk["attached"], disk["exported_to"], disk["held_by"]) for disk in disks}
+    assert seen == {
+        NODE: ("boot", [], []),
+        NEIGHBOUR: (None, [], [f"us-central1-b/{NEIGHBOUR}"]),
+        "ours": ("ours", ["anna"], []),
+        "theirs": ("foreign", [], []),
+        "free": (None, [], []),
+    }
+    assert service.client.get(f"/v1/disks/prod/{ours}").json()["attached"] == "ours"
+
+
+def test_the_boot_disk_is_not_exported_read_write(harness: GceHarness, service: Service) -> None:
+    answer = service.client.post(
+        "/v1/exports",
+        json={"disk": f"prod:us-central1-b/{NODE}", "access": "read-write", "holder": "anna", "ttl_seconds": 600},
+    )
+    assert (answer.status_code, "This machine runs from it" in answer.json()["detail"]) == (422, True)
+    assert service.export(f"prod:us-central1-b/{NODE}")["state"] == "ready"

@@ -47,6 +47,7 @@ def storage_profile(record: Machine, inventory: Inventory) -> Shown:
             "caching": "ReadWrite",
             "deleteOption": "Delete",
             "diskSizeGB": 30,
+            **({"managedDisk": {"id": record.os_disk.shouted}} if record.os_disk else {}),
         },
         "dataDisks": [_entry(entry, inventory) for entry in record.data_disks],
         "diskControllerType": record.controller.value,
@@ -92,6 +93,7 @@ def disk(record: ManagedDisk) -> Shown:
             "networkAccessPolicy": "AllowAll",
             **({"LastOwnershipUpdateTime": time(record.owned_since)} if record.owned_since else {}),
             **shares,
+            **({"osType": record.os_type} if record.os_type else {}),
         },
     }
 

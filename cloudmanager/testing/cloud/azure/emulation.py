@@ -253,6 +253,16 @@ class AzureEmulation(Emulator[Inventory]):
                 shutil.copyfile(content, record.file)
         return str(record.id)
 
+    def make_os_disk(self, instance: str) -> str:
+        """That of a machine, as a managed disk: without this it has one that is no resource."""
+        machine = self._machine(instance)
+        disk = self.make_disk(f"{machine.id.name}_OsDisk", location=str(machine.place), size_bytes=30 * GIB)
+        with self.lock:
+            record = self.state.disks[self.resource(disk, "disks").key]
+            record.os_type, record.owners = "Linux", [machine.id]
+            machine.os_disk = record.id
+        return disk
+
     def attach_by_hand(self, disk: str, instance: str, *, read_only: bool = False, slot: str = "") -> None:
         """Azure cannot attach read-only: raises ValueError."""
         if read_only:

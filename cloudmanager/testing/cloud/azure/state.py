@@ -66,6 +66,8 @@ class Machine:
     vm_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     tags: dict[str, str] = field(default_factory=dict)
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    os_disk: ResourceId | None = None
+    """None: it has none that is a resource of its own."""
 
     @property
     def etag(self) -> str:
@@ -101,6 +103,8 @@ class ManagedDisk:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     owned_since: datetime | None = None
     """When it was last attached or detached."""
+    os_type: str = ""
+    """`Linux`, of a disk with an operating system."""
 
     def __post_init__(self) -> None:
         if self.sku in _LARGE_SECTORS:
