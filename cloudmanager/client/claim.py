@@ -46,20 +46,20 @@ class Claim:
         asked_at: float,
         sent_at: float,
         look_seconds: float = LOOK_SECONDS,
-        life_seconds: float | None = None,
+        lifetime_seconds: float | None = None,
     ) -> None:
         """When it was asked for first, and when the request was sent that was answered, by the boot clock.
 
-        An earlier attempt may have made the export, so it is renewed as early as if that were so. `life_seconds` is
+        An earlier attempt may have made the export, so it is renewed as early as if that were so. `lifetime_seconds` is
         how long it lives from that request on, if that is not since it was made.
         """
         self.export = export
         self.lost: ExportLost | None = None
         self._ttl_seconds = ttl_seconds
-        self._life_seconds = life_seconds or (export.expires_at - export.created_at).total_seconds()
+        self._lifetime_seconds = lifetime_seconds or (export.expires_at - export.created_at).total_seconds()
         self._look_seconds = look_seconds
-        self._ends_at = sent_at + self._life_seconds
-        self._renew_at = asked_at + self._life_seconds / 3
+        self._ends_at = sent_at + self._lifetime_seconds
+        self._renew_at = asked_at + self._lifetime_seconds / 3
         self._look_at = now() + look_seconds
         self._pauses: Iterator[float] | None = None
         self._problem: ClientError | None = None
@@ -74,23 +74,23 @@ class Claim:
     def look(self) -> Request:
         return look_request(self.export.id, answer_seconds=ANSWER_SECONDS)
 
-    def heard(self, step: ScheduledRequest, reply: Reply) -> None:
+    def process_reply(self, step: ScheduledRequest, reply: Reply) -> None:
         """Takes in the answer to a step."""
         if reply.status not in step.request.expected:
             self._refused(error_of(reply))
             return
         try:
-            self.saw(read_export(reply, self.export.id))
+            self.update(read_export(reply, self.export.id))
         except ClientError as error:
             self.missed(error)
             return
         self._pauses = None
         self._look_at = now() + self._look_seconds
         if step.request.method == "POST":
-            self._ends_at = reply.sent_at + self._life_seconds
-            self._renew_at = reply.sent_at + self._life_seconds / 3
+            self._ends_at = reply.sent_at + self._lifetime_seconds
+            self._renew_at = reply.sent_at + self._lifetime_seconds / 3
 
-    def saw(self, export: Export) -> None:
+    def update(self, export: Export) -> None:
         """Takes in what the service says of the export."""
         self.export = export
         if not export.state.is_live:
@@ -169,10 +169,10 @@ def take_over(wanted: ClaimRequest, retry_seconds: float, look_seconds: float) -
     request = calls.renew_request(claim.export.id, wanted.ttl_seconds)
     reply = yield from with_retries(request, retry_seconds)
     export = calls.read_export(reply)
-    return Claim(export, wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds, _life_left(export, reply))
+    return Claim(export, wanted.ttl_seconds, asked_at, reply.sent_at, look_seconds, _lifetime_left(export, reply))
 
 
-def _life_left(export: Export, reply: Reply) -> float:
+def _lifetime_left(export: Export, reply: Reply) -> float:
     """Seconds, by the service's own clock where its answer tells it."""
     try:
         at = parsedate_to_datetime(reply.headers.get("date", ""))
@@ -216,7 +216,7 @@ def keep(claim: Claim) -> Call[ExportLost]:
         except TransportFailed as failure:
             claim.missed(unreachable(failure))
         else:
-            claim.heard(step, reply)
+            claim.process_reply(step, reply)
     return claim.lost
 
 
@@ -231,7 +231,7 @@ def give_back(claim: Claim, retry_seconds: float, *, look: bool) -> Call[bool]:
         except TransportFailed as failure:
             claim.missed(unreachable(failure))
         else:
-            claim.heard(ScheduledRequest(claim.look()), reply)
+            claim.process_reply(ScheduledRequest(claim.look()), reply)
     if claim.lost and claim.lost.reason is not LostReason.EXPIRED:
         return True
     retry_seconds = 0 if claim.lost else min(retry_seconds, RELEASE_RETRY_SECONDS)

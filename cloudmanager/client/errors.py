@@ -9,7 +9,7 @@ ClientError
 └── ServiceError                what the service answered, by the code of its problem
     ├── InvalidRequest              the caller must change the request
     │   ├── InvalidDiskId
-    │   ├── AmbiguousDisk               several disks have that name: `detail` tells which
+    │   ├── AmbiguousDisk               several disks have that name: `detail` lists them
     │   ├── UnsupportedAccess           the disk cannot be exported that way
     │   ├── IdempotencyMismatch         the key was used for another request
     │   ├── InvalidContent              what was sent for a disk is not made as it should be

@@ -258,7 +258,7 @@ class KeptDisk:
                 "[nbd] tls of the service, or give none."
             )
         self._address = replace(export.address, certificates=self._service.certificates)
-        self._begun().saw(export)
+        self._begun().update(export)
         self.check()
 
     def _is_mine(self) -> bool:
@@ -286,7 +286,7 @@ class KeptDisk:
         return InvalidSetup(f"{self.disk} is exported inside the `with` block only: with manager.export(…) as disk:")
 
     def _loss_to_raise(self, error: BaseException | None) -> ExportLost | None:
-        """At the end of the block. A program that is being ended is not held up, and a loss is not told twice."""
+        """Runs at the end of the block. Does not delay a program that is being ended, nor report a loss twice."""
         lost = self._begun().lost
         if lost is None or isinstance(error, ExportLost):
             return None

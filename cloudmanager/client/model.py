@@ -156,7 +156,7 @@ class Disk:
     logical_sector_bytes: int | None = None
     """What partition tables on it count in. None: not known before it is exported."""
     incarnation: str = ""
-    """What makes it this disk and no later one of its name. Empty where its source tells nothing of the kind."""
+    """Identifies this disk among all that ever had its name. Empty where its source has nothing of the kind."""
     attached: str | None = None
     """To the service's machine, as `boot` (it runs from it), `ours` (the service attached it) or `foreign`."""
     exported_to: tuple[str, ...] = ()

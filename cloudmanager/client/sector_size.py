@@ -1,7 +1,7 @@
 """The logical sector size that the content of a disk is laid out for: partition tables count in it.
 
 A disk says its own (BLKSSZGET); an image file and most NBD servers say none. What a table or a file system was made for
-can be told from where it is: a GPT header is in the second sector (UEFI 2.10, 5.3.2), whatever that means in bytes.
+follows from where it is: a GPT header is in the second sector (UEFI 2.10, 5.3.2), whatever that means in bytes.
 """
 
 import os
@@ -62,7 +62,7 @@ def laid_out_for(read: Read, size_bytes: int | None = None) -> frozenset[int]:
 
 
 def chosen(read: Read, declared: int | None) -> int:
-    """With which size a disk is to be read: as its content is laid out; where that does not tell, as the disk says.
+    """The size with which to read a disk: that of its content's layout, else the one that the disk reports.
 
     Investigators get disks in a form that their own sector size was lost in: what the content shows is believed.
     """
@@ -81,7 +81,7 @@ def of_device(descriptor: int) -> int | None:
 
 
 def of_path(path: Path, declared: int | None = None) -> int:
-    """With which size a file or block device is to be read. `said`: what its server says. Raises OSError."""
+    """With which size a file or block device is to be read. `declared`: what its server reports. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return chosen(lambda offset, length: _some(descriptor, offset, length), declared or of_device(descriptor))

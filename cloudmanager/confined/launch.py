@@ -16,7 +16,7 @@ from cloudmanager.confined.groups import ControlGroup
 from cloudmanager.confined.hold import Hold
 from cloudmanager.confined.limits import Limits
 from cloudmanager.confined.process import Process, is_hung_up, kill_child, reap_child, remaining
-from cloudmanager.confined.sandbox import FILTER_FD, GATE_FD, INFO_FD, Confinement, out_of_the_way
+from cloudmanager.confined.sandbox import FILTER_FD, GATE_FD, INFO_FD, Confinement, moved_above_reserved
 from cloudmanager.confined.spawner import Descriptors, Spawner
 
 _LISTENER = 3
@@ -187,7 +187,7 @@ class Launch:
 
 
 def _pipe(ends: ExitStack) -> tuple[FileIO, FileIO]:
-    reading, writing = map(out_of_the_way, os.pipe())
+    reading, writing = map(moved_above_reserved, os.pipe())
     return (
         ends.enter_context(os.fdopen(reading, "rb", buffering=0)),
         ends.enter_context(os.fdopen(writing, "wb", buffering=0)),
@@ -195,7 +195,7 @@ def _pipe(ends: ExitStack) -> tuple[FileIO, FileIO]:
 
 
 def _file_of(content: bytes, ends: ExitStack) -> int:
-    fd = out_of_the_way(os.memfd_create("filter", os.MFD_CLOEXEC))
+    fd = moved_above_reserved(os.memfd_create("filter", os.MFD_CLOEXEC))
     ends.callback(os.close, fd)
     os.write(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -28,7 +28,7 @@ _AWAY = "/dev"
 """Where a program starts that changes to the root directory when it has opened everything."""
 
 
-def out_of_the_way(descriptor: int) -> int:
+def moved_above_reserved(descriptor: int) -> int:
     """The same file under a number that is not one of those that a process is given."""
     if descriptor >= _FIRST_KEPT:
         return descriptor

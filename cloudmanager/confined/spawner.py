@@ -37,7 +37,7 @@ _R = TypeVar("_R")
 class Descriptors:
     """What a process is given: its number, in rising order → ours. Its standard input is empty.
 
-    Of ours, the last may have no number that is given earlier: `out_of_the_way` sees to it.
+    Of ours, the last may have no number that is given earlier: `moved_above_reserved` ensures that.
     """
 
     given: Mapping[int, int]

@@ -78,7 +78,7 @@ class Claiming:
         disk_id = DiskId.parse(request.disk)
         provider = self._plugins[disk_id.provider]
         request.check()
-        life = self.life(request.ttl)
+        lifetime = self.lifetime(request.ttl)
         key, digest = request.idempotency_key, request.digest
         if key is not None and (earlier := self._store.claims.replayed(key, digest)):
             return earlier
@@ -86,7 +86,7 @@ class Claiming:
         # First: a cloud that is down may be why it is paused.
         self._store.maintenance.refuse(disk_id.provider, self._node, self._clock.boottime())
         disk = provider.describe(disk_id)
-        record = self._record(export_id, disk, request, life)
+        record = self._record(export_id, disk, request, lifetime)
         if request.access not in disk.access:
             self._store.claims.refuse_conflict(record)  # if an export holds the disk, its holder is named
             raise _unsupported(disk, request.access)
@@ -95,15 +95,15 @@ class Claiming:
         self._refuse_when_ending()  # the calls above may have taken long
         return self._store.claims.add(record, key, digest)
 
-    def life(self, ttl: timedelta | None) -> timedelta:
+    def lifetime(self, ttl: timedelta | None) -> timedelta:
         """How long an export with that request lives. Raises InvalidRequest."""
         limits = self._settings
-        life = timedelta(seconds=limits.default_ttl_seconds) if ttl is None else ttl
-        if not timedelta(seconds=1) <= life <= timedelta(seconds=limits.max_ttl_seconds):
+        lifetime = timedelta(seconds=limits.default_ttl_seconds) if ttl is None else ttl
+        if not timedelta(seconds=1) <= lifetime <= timedelta(seconds=limits.max_ttl_seconds):
             raise InvalidRequest(f"ttl_seconds must be from 1 to {limits.max_ttl_seconds}.")
-        return life
+        return lifetime
 
-    def _record(self, export_id: str, disk: Disk, request: ClaimRequest, life: timedelta) -> ExportRecord:
+    def _record(self, export_id: str, disk: Disk, request: ClaimRequest, lifetime: timedelta) -> ExportRecord:
         now, boottime = self._clock.now(), self._clock.boottime()
         return ExportRecord(
             id=export_id,
@@ -115,9 +115,9 @@ class Claiming:
             state=ExportState.PENDING,
             name=new_export_name(),
             created_at=now,
-            expires_at=now + life,
+            expires_at=now + lifetime,
             boot_id=self._clock.boot_id,
-            expires_boottime=boottime + life.total_seconds(),
+            expires_boottime=boottime + lifetime.total_seconds(),
             unready_boottime=boottime,
         )
 

@@ -59,7 +59,7 @@ class ClockReadings:
         except OSError as error:
             log.warning("%s cannot be written: %s", self._path, error.strerror)
 
-    def life_left(self, record: ExportRecord, longest: timedelta) -> timedelta:
+    def lifetime_left(self, record: ExportRecord, longest: timedelta) -> timedelta:
         """Of an export that was claimed in an earlier boot: negative when it has expired.
 
         `longest` bounds it where only the wall clock is known of that boot.

@@ -159,7 +159,7 @@ class Drift:
     def listen(self) -> None:
         """One round over all servers: whether they answer."""
         for served in self._spread(self._due()):
-            before, now = self._heard(served), self._hear(served)
+            before, now = self._last_response(served), self._check_responsive(served)
             if now == before:
                 continue
             with self._lock:
@@ -178,7 +178,7 @@ class Drift:
         located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
         for served in sound:
             finding = self._judge(served, self._identified(provider, served, located[served.disk.id]))
-            self._report(served, finding if finding.problem else self._heard(served))
+            self._report(served, finding if finding.problem else self._last_response(served))
             if finding.verdict is Verdict.DETACHED:
                 self._report_others(served, finding, began)
         return pause
@@ -225,14 +225,14 @@ class Drift:
             self._report(served, Sighting.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
         return change is DeviceChange.NONE
 
-    def _hear(self, served: _Served) -> Sighting:
+    def _check_responsive(self, served: _Served) -> Sighting:
         """Whether its server answers; it is continued or replaced where that is harmless."""
         message = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
         if message is None:
             return Sighting(served.export_id)
         return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(message, retriable=True)))
 
-    def _heard(self, served: _Served) -> Sighting:
+    def _last_response(self, served: _Served) -> Sighting:
         """When its server was last checked for an answer."""
         with self._lock:
             unresponsive, finding = self._unresponsive.get(served.export_id, (None, None))

@@ -122,9 +122,9 @@ class Manager:
 
     def renew(self, export_id: str, ttl: timedelta | None = None) -> Export:
         """Extends the export to `ttl` from now. Raises ExportOver once it is closing."""
-        life = self._claiming.life(ttl)
+        lifetime = self._claiming.lifetime(ttl)
         renewed = self._store.exports.renew(
-            export_id, self._clock.now() + life, self._clock.boottime() + life.total_seconds()
+            export_id, self._clock.now() + lifetime, self._clock.boottime() + lifetime.total_seconds()
         )
         export = self.get(export_id)
         if not renewed:

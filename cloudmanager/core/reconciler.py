@@ -370,7 +370,7 @@ class Reconciler:
         if record.access is Access.SCRATCH and record.server is not None:
             lost = ServerFailed("The machine was restarted: what was written to the scratch export is lost. Ask again.")
             self._end(record, ExportState.FAILED, Problem.of(lost))
-        left = self._clock_readings.life_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
+        left = self._clock_readings.lifetime_left(record, timedelta(seconds=self._settings.max_ttl_seconds))
         self._store.exports.rebase(record, left)  # last: from here on nothing shows that there was a reboot
 
     def _detach_unused(self, canonical_id: str) -> list[float]:

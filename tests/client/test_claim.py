@@ -53,7 +53,7 @@ def test_it_is_looked_at_often_and_renewed_after_a_third_of_its_life(claim: Clai
         step = claim.next_step()
         clock.seconds += step.after
         methods.append(step.request.method)
-        claim.heard(step, answer(clock))
+        claim.process_reply(step, answer(clock))
     renewals = [at for at, method in enumerate(methods) if method == "POST"]
     assert renewals[0] == TTL_SECONDS / 3 / LOOK - 1
     assert len(renewals) == 3
@@ -83,7 +83,7 @@ def test_a_renewal_that_succeeds_after_failures_is_as_good_as_any(claim: Claim, 
     claim.missed(Unreachable("Away."))
     step = claim.next_step()
     assert step.request.method == "POST"
-    claim.heard(step, answer(clock))
+    claim.process_reply(step, answer(clock))
     clock.seconds += TTL_SECONDS - 1
     claim.expire()
     assert claim.lost is None
@@ -94,7 +94,7 @@ def test_an_answer_that_was_slow_does_not_make_its_life_longer(claim: Claim, clo
     step, answered = claim.next_step(), answer(clock)
     assert step.request.method == "POST"
     clock.seconds += 30
-    claim.heard(step, answered)
+    claim.process_reply(step, answered)
     clock.seconds += TTL_SECONDS - 30
     claim.expire()
     assert claim.lost is not None
@@ -107,5 +107,5 @@ def test_one_that_may_have_been_made_by_an_earlier_attempt_is_renewed_at_once(cl
 
 
 def test_one_that_is_being_served_anew_is_not_lost(claim: Claim, clock: BootClock) -> None:
-    claim.heard(claim.next_step(), answer(clock, state="attaching", uri=None))
+    claim.process_reply(claim.next_step(), answer(clock, state="attaching", uri=None))
     assert claim.lost is None

@@ -27,7 +27,7 @@ def attach(disk: str, directory: Path | None, *, part: str | None, method: str |
                 if as_json:
                     output.print_json(_answer(ready, mounted))
                 else:
-                    _tell(mounted)
+                    _print_layout(mounted)
                 ending.wait()
             except KeyboardInterrupt:  # what was asked for
                 print_message("Releasing the disk.")
@@ -43,7 +43,7 @@ def _answer(ready: ExportedDisk, mounted: MountedDisk) -> dict[str, object]:
     }
 
 
-def _tell(mounted: MountedDisk) -> None:
+def _print_layout(mounted: MountedDisk) -> None:
     output.print_table(_COLUMNS, (_row(part, mounted) for part in mounted.layout.parts), "")
     print(f"\nRead-only at {mounted.path}, without replaying any journal. Ctrl-C releases the disk.", flush=True)
 

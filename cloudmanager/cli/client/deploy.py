@@ -50,7 +50,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
         source = stack.enter_context(_source(image, holder, cancelled))
         disk = stack.enter_context(_target(target, holder, cancelled))
         show = _Lines() if as_json else stack.enter_context(bar())
-        told: DeployOptions = {
+        all_options: DeployOptions = {
             **options,
             "progress": show.progress,
             "cancelled": cancelled,
@@ -59,7 +59,7 @@ def deploy(image: str, target: str, options: "DeployOptions", *, holder: str | N
             "upload_via": disk.upload_via,
         }
         try:
-            result = deploy_image(source.end, disk.end, **told)
+            result = deploy_image(source.end, disk.end, **all_options)
         except BaseException as error:
             show.failed(error)
             if _is_resumable(error, show.phase) and not as_json:

@@ -1,11 +1,11 @@
-"""From an NBD address to bytes that a program can read. Each way is a context manager that undoes everything.
+"""From an NBD address to bytes that a program can read. Each access method is a context manager that undoes everything.
 
 device   /dev/nbdN: the kernel is the client      root, the module nbd
 file     an ordinary file, by nbdfuse             /dev/fuse
 stub     a qcow2 image that refers to the address nothing
 mount    a file system of the disk, read-only     root, and the device or the file
 
-Names are loaded when they are first used: who only notes an export for `cleanup` needs few of them.
+Names are loaded when they are first used: a program that only records an export for `cleanup` needs few of them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Which way this machine allows."""
+"""Chooses the access method that this machine allows."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ OBSTACLES: Mapping[AccessMethod, Callable[[NbdAddress], str | None]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The best way, and why the better ones do not go."""
+    """The best access method, and why better ones cannot be used."""
 
     method: AccessMethod
     why_not: Mapping[AccessMethod, str]
-    """A sentence for each way that is not allowed here, also those that are not as good."""
+    """A sentence for each access method that cannot be used here, also for worse ones."""
 
 
 def choose(address: NbdAddress, among: Iterable[AccessMethod] = AccessMethod) -> Choice:
     """Nothing is tried, so what is chosen may yet fail.
 
-    Raises NotPossibleHere with every reason when no way is left.
+    Raises NotPossibleHere with every reason when none can be used.
     """
     found = {method: OBSTACLES[method](address) for method in among}
     why_not = {method: reason for method, reason in found.items() if reason is not None}
@@ -44,9 +44,9 @@ def choose(address: NbdAddress, among: Iterable[AccessMethod] = AccessMethod) ->
 
 @contextmanager
 def open_disk(address: NbdAddress, method: AccessMethod | None = None) -> Iterator[Path]:
-    """A path that a program can read the disk at: the best way that goes, or the one that is asked for.
+    """A path at which a program can read the disk: by the best access method that works, or by `method`.
 
-    The path of a stub, in a private directory, is for programs that read qcow2. Raises what the way raises.
+    The path of a stub, in a private directory, is for programs that read qcow2. Raises what the access method raises.
     """
     match method or choose(address).method:
         case AccessMethod.DEVICE:

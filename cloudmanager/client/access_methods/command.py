@@ -12,12 +12,12 @@ SYSTEM_PATH = ":/usr/sbin:/sbin"
 
 
 def find(program: str) -> str | None:
-    """Where a program is; also in the directories that the PATH of somebody who is not root leaves out."""
+    """The path of a program; also searches the sbin directories, which are not on the PATH of ordinary users."""
     return shutil.which(program, path=os.environ.get("PATH", os.defpath) + SYSTEM_PATH)
 
 
 def run(program: str, *arguments: str | os.PathLike[str], accept: tuple[int, ...] = (0,)) -> str:
-    """What it printed. Raises AccessFailed for an exit status that is not accepted, with what it said of it."""
+    """Its output. Raises AccessFailed with its standard error for an exit status that is not accepted."""
     command = [find(program) or program, *arguments]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where an address leads, for the programs that connect to it."""
+"""The options with which programs connect to an NBD address."""
 
 from typing import Self
 
@@ -8,7 +8,7 @@ from cloudmanager.transfer import endpoint
 
 
 class ProgramEndpoint(endpoint.Endpoint):
-    """Where an NBD server listens, and how QEMU and nbdkit are told."""
+    """Where an NBD server listens, as options of QEMU and nbdkit."""
 
     @classmethod
     def of(cls, address: NbdAddress) -> Self:

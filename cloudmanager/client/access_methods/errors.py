@@ -2,9 +2,9 @@
 
 WayError
 ├── NotPossibleHere   this machine, or this address, does not allow the way
-├── AccessFailed         it should have worked: a program or the kernel said why it did not
+├── AccessFailed         a program or the kernel failed, with its message
 ├── AccessLost           the connection ended while the disk was in use
-├── NotMountable      nothing to mount, or it must be said which
+├── NotMountable      nothing to mount, or several things: name one
 └── NotUndone         something is still set up; `cleanup` tries again
 """
 
@@ -18,7 +18,7 @@ from cloudmanager.client.errors import ClientError
 
 
 class AccessMethod(StrEnum):
-    """From the fastest, which needs the most, to the one that needs nothing."""
+    """From the fastest, which has the most requirements, to the one that has none."""
 
     DEVICE = "device"
     FILE = "file"
@@ -27,7 +27,7 @@ class AccessMethod(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one step, or of one record."""
+    """The result of undoing one step or one record."""
 
     what: str
     error: str = ""
@@ -42,7 +42,7 @@ class WayError(ClientError):
 
 
 class NotPossibleHere(WayError):
-    """`reasons` has a sentence for each way that was considered."""
+    """`reasons` has a sentence for each access method that was considered."""
 
     def __init__(self, detail: str, *, reasons: Mapping[AccessMethod, str] | None = None) -> None:
         super().__init__(detail)
@@ -50,11 +50,11 @@ class NotPossibleHere(WayError):
 
 
 class AccessFailed(WayError):
-    """The message has the words of the program or of the kernel."""
+    """The message is that of the program or of the kernel."""
 
 
 class AccessLost(WayError):
-    """What was read before is right; reads after it failed with an error."""
+    """Data that was read before is valid; later reads failed with an error."""
 
 
 class NotMountable(WayError):

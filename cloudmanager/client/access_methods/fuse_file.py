@@ -58,7 +58,7 @@ class DiskFile:
 
 
 def obstacle(address: NbdAddress) -> str | None:
-    """Why this machine does not allow it. None: it does."""
+    """Why this machine cannot do it. None: it can."""
     if find("nbdfuse") is None:
         return "nbdfuse is not installed (the package libnbd-bin)"
     endpoint = ProgramEndpoint.of(address)
@@ -133,7 +133,7 @@ def _source(record: Record, address: NbdAddress, is_writable: bool) -> list[str]
 
 
 def _goes_through_nbdkit(endpoint: ProgramEndpoint) -> bool:
-    """It is installed, and can: libnbd, which its plugin uses, cannot connect to an IPv6 address with TLS."""
+    """Whether it is installed and can connect: libnbd, which its plugin uses, cannot use TLS with an IPv6 address."""
     nbdkit = find("nbdkit")
     return nbdkit is not None and not endpoint.is_ipv6_literal and _has_client(nbdkit)
 
@@ -154,7 +154,7 @@ def _has_client(nbdkit: str) -> bool:
 def _start_with_several(
     record: Record, arguments: list[str], connections: int, ready_seconds: float
 ) -> subprocess.Popen[bytes]:
-    """With one where that many are not to be had: a server lets the client that is too many wait."""
+    """With one connection if so many are not available: a server lets further clients wait."""
     several_seconds = min(_SEVERAL_SECONDS, ready_seconds / 2) if connections > 1 else 0.0
     server = _start(record, ["-C", str(connections), *arguments], several_seconds) if several_seconds else None
     server = server or _start(record, ["-C", "1", *arguments], ready_seconds - several_seconds)
@@ -166,7 +166,7 @@ def _start_with_several(
 
 
 def _start(record: Record, arguments: list[str], ready_seconds: float) -> subprocess.Popen[bytes] | None:
-    """Returns when it serves, which it says by writing its pid; None if it does not in time."""
+    """Returns when it serves, which it signals by writing its pid; None if it does not in time."""
     says_ready, ready = os.pipe()
     try:
         with _log(record).open("wb") as log:
@@ -224,4 +224,4 @@ def _log(record: Record) -> Path:
 
 def _said(record: Record) -> str:
     message = without_graphs(_log(record).read_text(errors="replace").strip(), "the disk")
-    return message or "it said nothing"
+    return message or "it printed no message"

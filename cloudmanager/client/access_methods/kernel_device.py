@@ -21,13 +21,13 @@ CONNECTIONS = 2
 """An export serves 32 in all, unless its service is set up otherwise, and the next client would wait."""
 READY_SECONDS = 60.0
 REQUEST_SECONDS = 120
-"""How long the driver waits for an answer, then gives the connection up: no cloud disk is that slow."""
+"""How long the driver waits for an answer before it drops the connection: no cloud disk is that slow."""
 READ_AHEAD_BYTES = 4 * 2**20
 """So that one reader keeps several requests under way."""
 _FURTHER_CONNECTION_SECONDS = 2.0
 _ATTEMPTS = 2
 """With several connections."""
-_NO_TLS = "the kernel speaks no TLS, and its nbd-client, which does it in its place, knows no TLS-PSK; use the file"
+_NO_TLS = "the kernel does not support TLS, and nbd-client, which does, does not support TLS-PSK; use the file"
 _NO_CERTIFICATES = (
     "the kernel speaks no TLS; use the file, or nbd-client with your certificates, which speaks it in the kernel's "
     "place (docs/tls.md shows how)"
@@ -54,7 +54,7 @@ class DiskDevice:
 
 
 def obstacle(address: NbdAddress) -> str | None:
-    """Why this machine, or this address, does not allow it. None: they do."""
+    """Why this machine or this address cannot be used. None: it can."""
     if ProgramEndpoint.of(address).is_tls:
         return _NO_TLS if address.credentials else _NO_CERTIFICATES
     return nbd_driver.obstacle()
@@ -80,7 +80,7 @@ def device(
     if reason := obstacle(address):
         raise NotPossibleHere(reason)
     may_write = address.is_writable and not read_only
-    wish = _Wish(
+    plan = _ConnectionPlan(
         ProgramEndpoint.of(address),
         address.logical_sector_bytes,
         may_write,
@@ -89,14 +89,14 @@ def device(
         read_ahead_bytes,
     )
     with ExitStack() as undo:
-        found = _connected(undo, wish, connections)
+        found = _connected(undo, plan, connections)
         yield found
         if found.is_lost:
             raise AccessLost(f"the connection of {found.path} ended while it was in use")
 
 
 @dataclass(frozen=True)
-class _Wish:
+class _ConnectionPlan:
     """What is to be connected, and how."""
 
     endpoint: ProgramEndpoint
@@ -141,12 +141,12 @@ class _Wish:
             connection.settimeout(None)  # the kernel wants a blocking one
 
 
-def _connected(undo: ExitStack, wish: _Wish, connections: int) -> DiskDevice:
+def _connected(undo: ExitStack, plan: _ConnectionPlan, connections: int) -> DiskDevice:
     """Tries again where the kernel does not listen on each connection; at last with one, on which it listens."""
     for _ in range(_ATTEMPTS):
         with suppress(ConnectionUnread):
-            return wish.connected(undo, connections)
-    return wish.connected(undo, 1)
+            return plan.connected(undo, connections)
+    return plan.connected(undo, 1)
 
 
 def _connect(
@@ -162,7 +162,7 @@ def _connect(
         for _ in range(connections - 1):
             try:
                 connection, _ = _negotiated(endpoint, _FURTHER_CONNECTION_SECONDS)
-            except (OSError, AccessFailed):  # other clients have taken the places
+            except (OSError, AccessFailed):  # other clients have taken the connection slots
                 break
             sockets.append(undo.enter_context(connection))
     return served, sockets

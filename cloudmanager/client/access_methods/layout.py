@@ -1,4 +1,4 @@
-"""What is on a disk: partitions, logical volumes, file systems. Nothing is changed, and no privilege is needed.
+"""Reads the layout of a disk: partitions, logical volumes, file systems. Changes nothing and needs no privileges.
 
 The tables are read by libblkid (`blkid`, `partx`), which is on every Debian.
 """

@@ -1,6 +1,6 @@
 """The logical volumes on one LVM2 physical volume, read from its metadata.
 
-The kernel's device mapper and the tools of LVM are not asked: a worker may have neither, and a group of a stranger's
+The kernel's device mapper and the tools of LVM are not used: a worker may have neither, and a group on an unknown
 disk can have the name of one that this machine uses. The format: lib/format_text/layout.h and lib/label of the LVM2
 project.
 """

@@ -51,7 +51,7 @@ def mount(
     """Mounts a part of the disk at a directory, by default a private one; unmounted, lazily if need be, at the end.
 
     `part` is a name in the layout: `1`, `group/name`. It may be left out when the disk has one file system only.
-    Needs root. Raises NotMountable with what the disk has, NotPossibleHere, AccessFailed with what mount(8) said.
+    Needs root. Raises NotMountable with what the disk has, NotPossibleHere, AccessFailed with the message of mount(8).
     """
     chosen = method or choose(address, (AccessMethod.DEVICE, AccessMethod.FILE)).method
     with _disk(address, chosen) as (path, devices), recorded() as record:

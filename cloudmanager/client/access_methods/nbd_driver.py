@@ -41,7 +41,7 @@ _CLEAR_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ConnectedDevice:
-    """What a device is to be."""
+    """The parameters of a device."""
 
     connections: Sequence[socket.socket]
     """Each negotiated."""
@@ -113,7 +113,7 @@ class Nbd:
         return dict(sorted(found.items()))
 
     def _serve(self) -> None:
-        """The life of the thread. No signal may reach it: one would end the ioctl, and with it the connections."""
+        """Runs in the thread. No signal may reach it: one would end the ioctl, and with it the connections."""
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             descriptor, path = self._claim()
@@ -134,7 +134,7 @@ class Nbd:
     def _run(self, descriptor: int, keeper: int) -> None:
         """Until `disconnect`, also when the connections end before.
 
-        Who opens a lost device again must get errors: not the driver's empty device, nor the disk of another worker.
+        A program that opens a lost device again must get errors: not an empty device, nor the disk of another worker.
         The device keeps its size as long as somebody else has it open: the keeper.
         """
         try:
@@ -173,7 +173,7 @@ class Nbd:
         fcntl.ioctl(descriptor, _SET_TIMEOUT, wanted.request_timeout_seconds)
 
     def _await_size(self, deadline: float) -> None:
-        """The driver announces a connected device to udev alone, which a container does not hear."""
+        """The driver announces a connected device only to udev, whose events do not reach a container."""
         shown = Path("/sys/block", self.path.name)
         units = self._attachment.sectors * self._attachment.logical_sector_bytes // block.SECTOR_BYTES
         while not ((shown / "pid").exists() and int((shown / "size").read_text()) == units):
@@ -182,7 +182,7 @@ class Nbd:
             time.sleep(_LOOK_SECONDS)
 
     def _await_every_connection(self, deadline: float) -> None:
-        """Before anybody reads of the device, who might wait for the one that is not listened on."""
+        """Checks before anybody reads from the device and waits for a connection that is not served."""
         if not nbd_queues.are_served(self._keeper, self.path, deadline - time.monotonic()):
             raise ConnectionUnread(f"the kernel does not listen on every connection of {self.path}")
 

@@ -1,4 +1,4 @@
-"""Whether the kernel listens on every connection of an NBD device.
+"""Checks whether the kernel serves every connection of an NBD device.
 
 For each it has a work item, which ends with the connection. Two of them can end up in one thread, one after the other:
 when the kernel is slow to start a thread (it is busy, or short of memory) the workqueue's rescuer takes both, and the
@@ -24,7 +24,7 @@ def are_served(descriptor: int, device: Path, timeout_seconds: float) -> bool:
     partitions first, which waits for an answer too.
 
     A read that is not answered goes on in a thread, until the device is disconnected. When not even the first is
-    answered in time, nothing can be said of the others: that counts as served.
+    answered in time, nothing is known about the others: that counts as served.
     """
     cpus = _cpus(device)
     if len(cpus) < 2:

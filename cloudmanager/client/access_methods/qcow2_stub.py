@@ -20,7 +20,7 @@ from cloudmanager.client.address import NbdAddress
 
 @dataclass(frozen=True)
 class Stub:
-    """It reads as long as the export lives, and from wherever the address can be reached."""
+    """It can be read as long as the export exists, from any machine that can reach the address."""
 
     path: Path
     options: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Stub:
 
 
 def obstacle(address: NbdAddress) -> str | None:
-    """Why it cannot be made, or not be read by a program that was told nothing. None: it can."""
+    """Why it cannot be made, or not be read by a program without extra options. None: it can."""
     if find("qemu-img") is None:
         return "qemu-img is not installed (the package qemu-utils)"
     if address.is_writable:

@@ -1,7 +1,7 @@
-"""What is set up on this machine is written down before it is done, and undone in reverse: also after a crash.
+"""Records each step on this machine before it is taken, and undoes the steps in reverse, also after a crash.
 
-Each use of a way has a directory of its own, which is locked as long as its worker lives: the kernel drops the lock
-with the last process that has it. Unlike a pid, a lock holds across containers and cannot be taken over by a stranger.
+Each use of an access method has its own directory, locked as long as its worker runs: the kernel drops the lock
+with the last process that has it. Unlike a pid, a lock works across containers and cannot be reused.
 What is written down is known by paths inside that directory, or by inode: never by a number that may be used again.
 """
 
@@ -32,7 +32,7 @@ _OF_EXPORT = "export-"
 
 
 class Record:
-    """What one use of a way has set up. Its directory is private, and takes keys and mount points too."""
+    """What one use of an access method has set up. Its directory is private, and holds keys and mount points too."""
 
     def __init__(self, directory: Path, lock: int) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Record:
 
     @classmethod
     def begin(cls, *, of_export: bool = False) -> Self:
-        """Raises AccessFailed when there is no place for it. An export's is undone after those of the ways to it."""
+        """Raises AccessFailed when there is no place for it. An export's is undone after its access methods'."""
         kind = _OF_EXPORT if of_export else ""
         with _locked_run_directory() as run:
             directory = Path(tempfile.mkdtemp(prefix=f"{kind}{os.getpid()}-", dir=run))
@@ -49,7 +49,7 @@ class Record:
 
     @classmethod
     def take_over(cls, directory: Path) -> Self | None:
-        """The record of a worker that is gone. None: it lives."""
+        """The record of a worker that has ended. None: it still runs."""
         try:
             return cls(directory, _lock(directory))
         except BlockingIOError:
@@ -78,7 +78,7 @@ class Record:
             self.leave()
 
     def leave(self) -> None:
-        """To whoever cleans up."""
+        """Leaves the record to `cleanup`."""
         os.close(self._lock)
 
     def _steps(self) -> list[UndoStep]:

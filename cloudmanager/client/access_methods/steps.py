@@ -1,4 +1,4 @@
-"""The things that a crash would leave behind, and how each is undone: harmlessly when it never was done."""
+"""What a crash would leave behind, and how each is undone. Undoing a step that was never taken is harmless."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MountPoint(UndoStep):
         return f"file system mounted at {self.path}"
 
     def undo(self) -> None:
-        """Whoever still reads there keeps what is open; nothing that was written can be lost."""
+        """Processes that still read keep their open files; nothing that was written can be lost."""
         if _is_mount_point(self.path):
             try:
                 run("umount", self.path)
@@ -79,7 +79,7 @@ class FuseFile(UndoStep):
             if _is_mount_point(self.path):
                 self._unmount(servers)
             for server in servers:
-                if not server.wait(END_SECONDS):  # a server of NBD that does not answer may keep it
+                if not server.wait(END_SECONDS):  # an NBD server that does not answer may block it
                     server.end(grace_seconds=0)
         finally:
             for server in servers:

@@ -1,4 +1,4 @@
-"""What programs that connect need for TLS: in files, never on a command line."""
+"""TLS credentials for connecting programs: in files, never on a command line."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from cloudmanager.client.access_methods.errors import AccessFailed
 from cloudmanager.client.address import FILES, VARIABLE, Credentials, NbdAddress, directory_of
 
 OBJECT = "cloudmanager"
-"""By this name the block device options refer to it."""
+"""The name by which the block device options refer to it."""
 _KEYS = "keys.psk"
 """The name that QEMU looks for in a directory."""
 

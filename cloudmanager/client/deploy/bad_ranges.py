@@ -1,4 +1,4 @@
-"""Ranges of an image that cannot be read: they are told exactly, and gone around where that is asked for."""
+"""Ranges of an image that cannot be read: reported exactly, and skipped if requested."""
 
 import threading
 from collections.abc import Iterable, Iterator

@@ -40,7 +40,7 @@ class CopyWorker:
     def copy(self, unit: Unit, count: Callable[[int, int], None]) -> bytes:
         """Returns when the target has acknowledged all of it, with its checksums if they are wanted.
 
-        `count` is told content that was read, and written.
+        `count` receives the content that was read and written.
         """
         self._unit, self._already_zero = unit.extent, None
         digester = Digester() if self._wants_digests else None
@@ -92,7 +92,7 @@ _REPORT_SECONDS = 0.2
 
 
 class CopyStopped(Exception):
-    """Another thread has failed, or the caller wants no more."""
+    """Another thread has failed, or the caller has cancelled."""
 
 
 @dataclass
@@ -228,7 +228,7 @@ class _Attempts:
                         return self._work(self._open(stack, lasting))
                 except ConnectionLost as error:
                     if not (self._has_connected or self._is_first):
-                        return None  # the server serves fewer clients; the first lane does it
+                        return None  # the server serves fewer clients; the first thread does the work
                     self._take_back_count()
                     self._copying.connection_lost(error)
                     self._wait_or_give_up(error)
@@ -245,7 +245,7 @@ class _Attempts:
         return CopyWorker(self._reader, writer, copying.head, is_blank=copying.is_blank, digests=copying.wants_digests)
 
     def _check_while_connecting(self) -> None:
-        """A server without a place for one more client may leave it waiting, and the others may be done first."""
+        """A server without a free connection slot may let this client wait until the others are done."""
         self._copying.pool.check()
         if not (self._has_connected or self._is_first) and self._copying.is_running_out:
             raise CopyStopped

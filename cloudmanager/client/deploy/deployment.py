@@ -51,7 +51,7 @@ _NO_WAY_AROUND = (
 
 @dataclass(frozen=True)
 class WriteResult:
-    """What came of it."""
+    """The result of writing the content."""
 
     size_bytes: int
     written_bytes: int
@@ -266,7 +266,7 @@ def _leave(run: Run, ledger: Ledger, error: BaseException) -> None:
 
 
 def erase_head(run: Run) -> None:
-    """From now on the target is not taken for a system."""
+    """Clears the target's first MiB, so that it no longer looks like a system."""
     with run.target.writer(run.timeouts) as writer:
         writer.zero(Extent(0, min(HEAD_BYTES, run.target.size_bytes)))
         writer.flush()

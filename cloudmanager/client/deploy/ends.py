@@ -1,4 +1,4 @@
-"""What a source and a target are to the copying between them."""
+"""The interfaces of a source and a target, as the copying uses them."""
 
 import threading
 from collections import deque
@@ -69,7 +69,7 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """As a person knows it."""
+        """Its name in messages."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -80,7 +80,7 @@ class Target(Protocol):
 
     @property
     def likeness(self) -> str:
-        """What tells it, as far as possible, from another one of its name."""
+        """Distinguishes it, as far as possible, from another target of the same name."""
 
     @property
     def writers(self) -> int:

@@ -92,7 +92,7 @@ class TargetInUse(TargetError):
 
 
 class TargetNotEmpty(TargetError):
-    """It would be overwritten, which nobody asked for."""
+    """It has content, and overwriting was not requested."""
 
 
 class SectorSizeDiffers(TargetError):
@@ -130,4 +130,4 @@ class GrowFailed(DeployError):
 
 
 class Cancelled(DeployError):
-    """The caller asked for it."""
+    """The caller cancelled the deployment."""

@@ -171,7 +171,7 @@ def _looped(disk: Path, *options: str) -> Iterator[str]:
     device = _retried("losetup", "--find", "--show", *options, str(disk)).strip()
     try:
         yield device
-        _sync(Path(device))  # what the kernel could not write back is said here, and by no close
+        _sync(Path(device))  # reports what the kernel could not write back; close does not
     finally:
         _run("losetup", "--detach", device)
     _sync(disk)

@@ -46,7 +46,7 @@ _BAD_MEDIUM = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
 
 
 class FileReader:
-    """Reads where it is told, at once: the kernel reads ahead."""
+    """Reads at the given offset, synchronously: the kernel reads ahead."""
 
     def __init__(self, descriptor: int, end: int) -> None:
         """An open file of its own: looking for holes moves its position."""
@@ -140,7 +140,7 @@ class OpenFile:
 @contextmanager
 def opened(path: Path) -> Iterator[OpenFile]:
     """Raises SourceError."""
-    try:  # nobody may ever write to a named pipe: it is not waited for
+    try:  # a named pipe may never have a writer: do not wait for one
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise SourceError(f"{path} cannot be opened: {error.strerror}.") from error
@@ -178,7 +178,7 @@ class FileSource:
         return self.file.identity
 
     def reader(self, timeouts: Timeouts) -> AbstractContextManager[FileReader]:
-        del timeouts  # a file does not go silent
+        del timeouts  # a file always answers
         return opened_again(self.file.descriptor, self.file.length)
 
     def check_unchanged(self) -> None:

@@ -29,7 +29,7 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 
 
 class LocalTarget:
-    """Open for ourselves alone, as far as this machine can tell."""
+    """Opened exclusively, as far as this machine can check."""
 
     writers = _WRITERS
 
@@ -74,7 +74,7 @@ class LocalTarget:
 
     @contextmanager
     def writer(self, timeouts: Timeouts) -> Iterator["LocalWriter"]:
-        del timeouts  # a device does not go silent
+        del timeouts  # a device always answers
         with opened_again(self.descriptor, self.size_bytes) as reader:
             own = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDWR | os.O_CLOEXEC | self._flags)
             try:
@@ -92,7 +92,7 @@ class LocalTarget:
 
 
 class LocalWriter:
-    """Writes where it is told, at once."""
+    """Writes at the given offset, synchronously."""
 
     def __init__(self, descriptor: int, reader: FileReader) -> None:
         self._descriptor = descriptor
@@ -191,7 +191,7 @@ def _is_for_devices(path: Path) -> bool:
 
 
 def _refuse_read_only(target: LocalTarget) -> None:
-    """A device opens for writing even if the kernel was told to write nothing to it."""
+    """A device can be opened for writing even if the kernel has it set read-only."""
     if block.is_read_only(target.descriptor):
         raise TargetReadOnly(
             f"{target.path} is read-only. If that is not meant to protect it, `blockdev --setrw` makes it writable."

@@ -39,8 +39,8 @@ class NbdConnection(libnbd.Connection):
 
 
 class NbdConnections:
-    """To one server, for threads. One that nobody uses is kept for who comes next: it takes several round trips to
-    make one. No more than one, because servers count their clients.
+    """Connections to one server, for threads. An unused one is kept for the next thread: making one takes several round
+    trips. No more than one, because servers count their clients.
     """
 
     def __init__(self, address: libnbd.Address) -> None:

@@ -41,7 +41,7 @@ class Progress:
     """From 0 to 1. Of a compressed file it is the part that was read."""
     seconds_left: float | None = None
     remark: str = ""
-    """Something that a person should know: a connection that is being made again, a journal that was found."""
+    """A message for the user: a connection that is being made again, a journal that was found."""
 
 
 Listener: TypeAlias = Callable[[Progress], None]
@@ -77,7 +77,7 @@ class Format(StrEnum):
     """How an image's bytes are to be taken."""
 
     FOUND = "found"
-    """As what they look like. What is no disk is refused."""
+    """As the format that they look like. What is not a disk is refused."""
     RAW = "raw"
     """As a disk, whatever they look like."""
 

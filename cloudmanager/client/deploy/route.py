@@ -1,4 +1,4 @@
-"""Which way content goes to the target: over NBD, or compressed to the service. Measured when the writing begins."""
+"""The route of content to the target: over NBD, or compressed to the service. Measured when the writing begins."""
 
 import os
 import threading
@@ -57,7 +57,7 @@ _WARM_UP_BYTES = MIB // 2
 
 
 class Pace:
-    """Bytes over time, without the first ones. Told what is sent, and when all of that has arrived."""
+    """Measures bytes over time, without the first ones, from what was sent and when all of it had arrived."""
 
     def __init__(self, step_bytes: int = STEP_BYTES) -> None:
         """`step_bytes` are sent before they are waited for, once the first ones are there."""
@@ -90,7 +90,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How long each way is measured, and what decides between them."""
+    """How long each route is measured, and what decides between them."""
 
     wire_step_bytes: int = 8 * MIB
     """Of one request while it is measured: each has to begin and to end, and later ones are longer. With 4 MiB, 136
@@ -104,7 +104,7 @@ class Comparison:
     worth_a_try: float = 1.3
     """What compression promises has to be so much more than NBD's rate: it is the most that can be hoped for."""
     margin: float = 1.0
-    """How much faster the other way has to be. It is a little faster than it is measured to be, but takes more of the
+    """How much faster the other route has to be. It is a little faster than it is measured to be, but takes more of the
     processors."""
 
 
@@ -115,7 +115,7 @@ _SLOW_LEVEL, _FAST_LEVEL = 3, 1
 
 
 class RouteChoice:
-    """Shared by the threads that write. All of them go the way that is measured, NBD first, until one is chosen."""
+    """Shared by the threads that write. All use the route that is being measured, NBD first, until one is chosen."""
 
     def __init__(self, target: NbdTarget, upload_via: UploadEndpoint, comparison: Comparison = COMPARISON) -> None:
         self.comparison = comparison
@@ -123,7 +123,7 @@ class RouteChoice:
         self._upload_via = upload_via
         self._lock = threading.RLock()
         self._measuring: set[_ChangingWriter] = set()
-        self._heard: set[_ChangingWriter] = set()
+        self._reported: set[_ChangingWriter] = set()
         self._left: list[Pace] = []
         self._nbd_rate = 0.0
         self._remark = ""
@@ -163,13 +163,13 @@ class RouteChoice:
         with self._lock:
             self._measuring.add(writer)
 
-    def hear(self, writer: "_ChangingWriter") -> None:
+    def record_arrival(self, writer: "_ChangingWriter") -> None:
         """Another part of what it sent has arrived."""
         pace = writer.pace
         with self._lock:
             if self.is_chosen or writer.route is not self.current or not pace.bytes:
                 return
-            self._heard.add(writer)
+            self._reported.add(writer)
             rate = self._rate()
             if (
                 self.current is Route.NBD
@@ -185,13 +185,13 @@ class RouteChoice:
             return True
         least = self.comparison
         is_long = pace.bytes >= least.least_bytes and pace.seconds >= least.least_seconds
-        return is_long and self._measuring <= self._heard
+        return is_long and self._measuring <= self._reported
 
     def _rate(self) -> float:
         """Of all. Who has left has sent nothing since, while the others had more of the link."""
         now = time.monotonic()
         gone = sum(pace.bytes / max(now - pace.since, 1e-6) for pace in self._left)
-        return gone + sum(writer.pace.rate for writer in self._heard)
+        return gone + sum(writer.pace.rate for writer in self._reported)
 
     def _judge(self, rate: float) -> None:
         if self.current is Route.NBD:
@@ -209,7 +209,7 @@ class RouteChoice:
         try:
             promised = self.sample.promise(self._nbd_rate, self.level)
         except ModuleNotFoundError:
-            remark = "Content is not compressed: pip install 'cloudmanager[deploy]' would allow to try it."
+            remark = "Content is not compressed: pip install 'cloudmanager[deploy]' allows to try it."
             self.choose(Route.NBD, remark)
             return
         if promised < self.comparison.worth_a_try * self._nbd_rate:
@@ -218,7 +218,7 @@ class RouteChoice:
             )
             return
         self._measuring.clear()
-        self._heard.clear()
+        self._reported.clear()
         self._left.clear()
         self.current = Route.COMPRESSED
         self._remark = f"Content goes compressed to the service for a try: {self._nbd_rate / MIB:.0f} MiB/s over NBD."
@@ -226,8 +226,8 @@ class RouteChoice:
     def _leave(self, writer: "_ChangingWriter") -> None:
         with self._lock:
             self._measuring.discard(writer)
-            if writer in self._heard:
-                self._heard.discard(writer)
+            if writer in self._reported:
+                self._reported.discard(writer)
                 self._left.append(writer.pace)
 
     @contextmanager
@@ -283,7 +283,7 @@ class _ChangingWriter:
         self._free.extend(self._writer.settle())
         if self.pace.under_way:
             self.pace.arrived()
-            self._routes.hear(self)
+            self._routes.record_arrival(self)
 
     def _change(self) -> None:
         self._free.extend(self._writer.settle())

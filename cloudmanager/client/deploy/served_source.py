@@ -48,7 +48,7 @@ class ServedImage:
     """What it calls the files that it sees, and what we call them."""
 
     def explained(self, error: Exception) -> SourceError:
-        """What the server itself says about it."""
+        """The end of the server's standard error."""
         lines = self.stderr.read().strip().splitlines()
         line = lines[-1] if lines else str(error)
         for name, title in self.aliases.items():
@@ -78,7 +78,7 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[ServedImage]:
             server = ServedImage(address, stderr, dict(confinement.aliases))
             launched = _started(launch, spawner, server)
             stack.callback(launched.finish, _END_SECONDS)
-            listener.close()  # it is the server's alone: when that ends, who waits is told
+            listener.close()  # only the server has it then: waiting clients notice when the server ends
         except Unconfinable as error:
             raise MissingTool(f"The image cannot be opened safely: {error}") from error
         except OSError as error:
@@ -128,7 +128,7 @@ class ServedSource:
 
 @contextmanager
 def served_source(image: Image, file: OpenFile, timeouts: Timeouts) -> Iterator[ServedSource]:
-    """Raises SourceError with QEMU's words, MissingTool."""
+    """Raises SourceError with QEMU's message, MissingTool."""
     with served(image, file.descriptor, str(file.path)) as server:
         with _explaining(server):
             lasting = NbdConnection(server.address, timeouts)

@@ -274,7 +274,7 @@ class _Ends:
 
 
 def _ends(head: bytes, last: bytes, length: int) -> BinaryIO:
-    """A file of which only the start and the end are known, for who looks nowhere else."""
+    """A file of which only the start and the end are known, for callers that read nothing else."""
     return cast(BinaryIO, _Ends(head, last, length))
 
 

@@ -78,15 +78,15 @@ def _forget_name(descriptor: int) -> None:
 
 
 def _write(fill: Callable[[memoryview], int], descriptor: int, length: int | None, progress: Listener) -> None:
-    meter, told, buffer, done = Meter(Phase.FETCHING, length), 0.0, Buffer(), 0
+    meter, reported_at, buffer, done = Meter(Phase.FETCHING, length), 0.0, Buffer(), 0
     while count := fill(buffer.view):
         if not is_zero(buffer.address, count):
             view = buffer.view[:count]
             while view:
                 view = view[os.pwrite(descriptor, view, done + count - len(view)) :]
         done += count
-        if time.monotonic() - told >= _REPORT_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - reported_at >= _REPORT_SECONDS:
+            reported_at = time.monotonic()
             progress(meter.read(done))
     os.ftruncate(descriptor, done)
 

@@ -155,7 +155,7 @@ class StreamSource:
     identity: str = ""
     check_unchanged: Callable[[], None] = _nothing
     fraction: Callable[[], float | None] = field(default=lambda: None)
-    """How much of it was read, where that can be told."""
+    """The fraction that was read, where it is known."""
     size_of: Callable[[int, bytes], int] = field(default=lambda length, _last: length)
     """How large the disk is, by the number of bytes that came and the last sector of them. Raises SourceError."""
     readers: int = _READERS
@@ -262,7 +262,7 @@ class StreamSupply:
     """Each unit is in the memory of the reader that took it, and nowhere else."""
 
     def __init__(self, source: StreamSource, reserve: Callable[[int], None], target_bytes: Callable[[], int]) -> None:
-        """`reserve` is told how far the image reaches so far, and raises if the target does not."""
+        """`reserve` receives the end of the image so far, and raises if the target is smaller."""
         self._source = source
         self._reserve = reserve
         self._target_bytes = target_bytes

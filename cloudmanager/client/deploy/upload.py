@@ -104,7 +104,7 @@ class ServiceLine:
             raise self._refusal(error) from error
 
     def _refusal(self, error: OSError) -> DeployError:
-        """Who answers before everything was sent, closes the connection, and has said why."""
+        """A server that answers before everything was sent has given the reason and closes the connection."""
         try:
             self._answer()
         except DeployError as refused:
@@ -299,7 +299,7 @@ class WireWriter:
         self._nbd.trim(extent)
 
     def flush(self) -> None:
-        """What was settled, whichever way it went: qemu-nbd's flush is about all of its connections."""
+        """Flushes what was acknowledged, by either route: qemu-nbd's flush covers all of its connections."""
         self._nbd.flush()
 
     @cached_property

@@ -62,7 +62,7 @@ class Verification:
         has_connected = is_first
 
         def check() -> None:
-            """A server without a place for one more client may leave it waiting, and the others may be done first."""
+            """A server without a free connection slot may let this client wait until the others are done."""
             self._pool.check()
             if not (has_connected or self._units):
                 raise CopyStopped

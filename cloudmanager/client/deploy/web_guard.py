@@ -1,6 +1,6 @@
 """Which addresses a web server may send the client to.
 
-Whoever answers a request decides where a redirection leads and, by DNS, to which address a name belongs. Neither may
+A server decides where a redirection leads and, by DNS, to which address a name belongs. Neither may
 make this machine ask its own services, its neighbours or a cloud's metadata server for what then goes onto a disk.
 """
 

@@ -1,4 +1,4 @@
-"""What an HTTP server has at one URL: looked at, then read by ranges or as a whole, asked again where it breaks off."""
+"""The resource at one URL: inspected, then read by ranges or as a whole, with new requests after a broken response."""
 
 import base64
 import hashlib

@@ -1,14 +1,14 @@
-"""The small JSON files that stand for a disk among a task's input files.
+"""The small JSON files that describe a disk among a task's input files.
 
 Our own have the data type `cloud:cloudmanager:disk` and name the disk as the service does:
 
     {"disk": "prod:us-central1-b/evidence-7"}
 
-OpenRelik's have `cloud:gcp:disk`, `cloud:aws:disk` or `cloud:azure:disk` and name it in the cloud's words:
+OpenRelik's have `cloud:gcp:disk`, `cloud:aws:disk` or `cloud:azure:disk` and name it with the cloud's terms:
 
     {"provider": "gcp", "disk_name": "evidence-7", "zone": "us-central1-b"}
 
-Both may say `access`: `read-only` (otherwise) or `scratch`. A key that is not understood is refused: it may be the one
+Both may say `access`: `read-only` (otherwise) or `scratch`. An unknown key is refused: it may be the one
 that tells which of several disks is meant.
 """
 
@@ -157,7 +157,7 @@ class _Reading:
         return "" if declared.casefold() in cloud.names else declared
 
     def location(self, cloud: Cloud) -> dict[str, str]:
-        """A zone may be given as its link, of which the last part is the name. null is as good as nothing."""
+        """A zone may be given as its link, of which the last part is the name. null counts as absent."""
         found: dict[str, str] = {}
         for key, fact in cloud.location.items():
             if self.content.get(key) is None:

@@ -1,4 +1,4 @@
-"""From a cloud's name of a disk to the service's."""
+"""Finds the service's name of a disk from the cloud's name."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,7 +60,7 @@ def _full_name(descriptor: Descriptor) -> str | None:
 
 
 def _described(manager: CloudManager, name: str) -> list[Disk]:
-    """None where the provider needs to be told more, or has no such disk."""
+    """None where the provider needs more than the name, or has no such disk."""
     try:
         return [manager.disk(name)]
     except (InvalidDiskId, NotFound, AmbiguousDisk):
@@ -122,7 +122,7 @@ def _azure_facts(disk: Disk) -> dict[str, str]:
 
 
 _FACTS: Mapping[str, Callable[[Disk], dict[str, str]]] = {"gce": _gce_facts, "aws": _aws_facts, "azure": _azure_facts}
-"""Where a disk is, as its provider tells."""
+"""Where a disk is, according to its provider."""
 
 
 def _where(descriptor: Descriptor) -> str:

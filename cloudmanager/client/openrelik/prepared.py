@@ -38,7 +38,7 @@ class Failure:
 
     @property
     def retriable(self) -> bool:
-        """Whether it may go another time: the service was away, or says so of the error, or the disk was lost."""
+        """Whether another attempt may succeed: no service, a retriable error, or a lost disk."""
         return isinstance(self.error, _PASSING) or (isinstance(self.error, ServiceError) and self.error.retriable)
 
 
@@ -51,7 +51,7 @@ class PreparationFailed(ClientError):
 
     @property
     def retriable(self) -> bool:
-        """Whether another attempt at the task may do better, for one disk at least."""
+        """Whether another attempt at the task may succeed for at least one disk."""
         return any(failure.retriable for failure in self.failures)
 
 

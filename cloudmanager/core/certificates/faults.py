@@ -55,7 +55,7 @@ def check(directory: Path, host: str) -> tuple[Certificates | None, list[Certifi
 def faults(certificates: Certificates, host: str, now: datetime | None = None) -> Iterator[CertificateFault]:
     """`host` is what clients connect to."""
     now = now or datetime.now(UTC)
-    yield from _of_places(certificates)
+    yield from _of_directories(certificates)
     yield from _of_key(certificates)
     yield from _of_authority(certificates)
     yield from _of_purpose(certificates)
@@ -63,12 +63,12 @@ def faults(certificates: Certificates, host: str, now: datetime | None = None) -
     yield from _of_time(certificates, now)
 
 
-def _of_places(certificates: Certificates) -> Iterator[CertificateFault]:
-    """Whoever can put other files there decides whom the service trusts. A file may be a link, as certbot's are."""
+def _of_directories(certificates: Certificates) -> Iterator[CertificateFault]:
+    """A user who can replace the files decides whom the service trusts. A file may be a link, as certbot's are."""
     files = [certificates.directory / name for name in certificates.contents]
     leading = {parent for file in files for parent in (file.parent.resolve(), file.resolve().parent)}
-    places = {flaw.path for each in leading for flaw in ancestor_flaws(each, each, os.geteuid())}
-    for path in (*sorted(places), *files):
+    writable = {flaw.path for each in leading for flaw in ancestor_flaws(each, each, os.geteuid())}
+    for path in (*sorted(writable), *files):
         if path.stat().st_mode & stat.S_IWOTH:
             yield CertificateFault(f"{path} can be written by everybody on this machine", f"chmod o-w {path}")
 

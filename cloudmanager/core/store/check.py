@@ -68,7 +68,7 @@ def _check(database: Database) -> Iterator[Finding]:
         yield Finding("store", Severity.PROBLEM, f"{path} does not exist", "The service makes it when it starts.")
         return
     with database.snapshot() as connection:
-        yield _place(database, connection)
+        yield _describe_file(database, connection)
         if path is not None:
             yield from _check_file(connection)
         revision = MigrationContext.configure(connection).get_current_revision()
@@ -78,7 +78,7 @@ def _check(database: Database) -> Iterator[Finding]:
         yield from contradictions(Store(database, Clock()).contents())
 
 
-def _place(database: Database, connection: Connection) -> Finding:
+def _describe_file(database: Database, connection: Connection) -> Finding:
     path = sqlite_file.path_of(database.url)
     if path is not None:
         return Finding("store", Severity.OK, f"{path}, {path.stat().st_size / 1024**2:.1f} MiB")

@@ -185,9 +185,9 @@ def _engine(url: URL) -> Engine:
 
 
 def _postgresql_engine(url: URL) -> Engine:
-    patient = url.set(query={"connect_timeout": str(_CONNECT_SECONDS), **url.query})
+    with_timeout = url.set(query={"connect_timeout": str(_CONNECT_SECONDS), **url.query})
     try:
-        engine = create_engine(patient, pool_size=8, max_overflow=32, pool_pre_ping=True)
+        engine = create_engine(with_timeout, pool_size=8, max_overflow=32, pool_pre_ping=True)
     except ImportError as error:
         raise MissingExtra(
             f"store.url needs {error.name}, which is not installed: pip install 'cloudmanager[postgres]'"

@@ -106,7 +106,7 @@ class ExportTable:
             expires_boottime=expires_boottime,
         )
 
-    def rebase(self, record: ExportRecord, life_left: timedelta) -> None:
+    def rebase(self, record: ExportRecord, lifetime_left: timedelta) -> None:
         """Moves an export's deadlines to the clocks of this boot."""
         boottime = self._clock.boottime()
         self._change(
@@ -115,8 +115,8 @@ class ExportTable:
             "export.rebased",
             "after a reboot",
             boot_id=self._clock.boot_id,
-            expires_at=self._clock.now() + life_left,
-            expires_boottime=boottime + life_left.total_seconds(),
+            expires_at=self._clock.now() + lifetime_left,
+            expires_boottime=boottime + lifetime_left.total_seconds(),
             unready_boottime=boottime,
             closing_boottime=None if record.closing_boottime is None else boottime,
         )

@@ -32,7 +32,7 @@ class NodeTable:
         self._clock = clock
 
     def begin_session(
-        self, name: str, session: str, identity: str, machine: str, life_seconds: float
+        self, name: str, session: str, identity: str, machine: str, lifetime_seconds: float
     ) -> NodeHolder | None:
         """Takes the name of a node for a service, unless another live one has it, which it returns. Drains stay.
 
@@ -52,7 +52,7 @@ class NodeTable:
                 "identity": identity,
                 "machine": machine,
                 "session": session,
-                "alive_until": now + life_seconds,
+                "alive_until": now + lifetime_seconds,
             }
             if row:
                 connection.execute(update(schema.nodes).where(schema.nodes.c.name == name).values(begun))
@@ -60,14 +60,14 @@ class NodeTable:
                 connection.execute(insert(schema.nodes).values(name=name, **begun))
         return None
 
-    def renew_session(self, name: str, session: str, life_seconds: float) -> NodeHolder | None:
+    def renew_session(self, name: str, session: str, lifetime_seconds: float) -> NodeHolder | None:
         """Returns the holder of the name if that is another session; one without a machine if the name is free."""
         with self._write() as connection:
             now = self._now(connection)
             renewed = connection.execute(
                 update(schema.nodes)
                 .where(schema.nodes.c.name == name, schema.nodes.c.session == session)
-                .values(alive_until=now + life_seconds, seen_at=self._clock.now())
+                .values(alive_until=now + lifetime_seconds, seen_at=self._clock.now())
             )
             if renewed.rowcount:
                 return None

@@ -86,7 +86,7 @@ def _killed_after(harness: Harness, calls: int, action: Callable[[], object]) ->
     child = _fork(ready, action)
     os.close(ready)
     victim = _Victim(child, calls)
-    unwatch = harness.calls.watch(victim.saw)
+    unwatch = harness.calls.watch(victim.on_call)
     os.write(go, b"x")
     os.close(go)
     _, status = os.waitpid(child, 0)
@@ -107,7 +107,7 @@ class _Victim:
         self._left = calls
         self._lock = threading.Lock()
 
-    def saw(self, _: Call) -> None:
+    def on_call(self, _: Call) -> None:
         """Called after a call was carried out, and before it is answered."""
         with self._lock:
             self._left -= 1

@@ -44,7 +44,7 @@ class ReplacingChecks(Checks):
             harness.make_provider().attach(made)
         assert_free(harness, native)
 
-    def test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again(self, harness: Harness) -> None:
+    def test_a_disk_that_is_replaced_while_it_is_attached_is_released(self, harness: Harness) -> None:
         """The very process that made the plan need not look again before it attaches, but afterwards."""
         provider, native = harness.make_provider(), harness.make_disk()
         made = plan(provider, native)

@@ -71,7 +71,7 @@ def test_where_the_kernel_leaves_a_connection_unread_it_is_connected_anew_and_at
             return {}
 
     monkeypatch.setattr(kernel_device, "Nbd", Driver)
-    wish = kernel_device._Wish(ProgramEndpoint.of(serving.address(raw)), None, False, SECONDS, 1, 4096)
+    wish = kernel_device._ConnectionPlan(ProgramEndpoint.of(serving.address(raw)), None, False, SECONDS, 1, 4096)
     with ExitStack() as undo:
         assert kernel_device._connected(undo, wish, 2).size_bytes == raw.stat().st_size
         assert [len(connections) for connections in tried] == [2, 2, 1]

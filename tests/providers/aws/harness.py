@@ -67,7 +67,7 @@ class Ec2Harness(EmulatorHarness):
         "test_a_name_that_is_used_again_is_another_disk": NEVER_AGAIN,
         "test_a_disk_that_was_replaced_gets_no_plan": NEVER_AGAIN,
         "test_a_disk_that_was_replaced_after_the_plan_is_not_attached": NEVER_AGAIN,
-        "test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again": NEVER_AGAIN,
+        "test_a_disk_that_is_replaced_while_it_is_attached_is_released": NEVER_AGAIN,
         "test_the_device_of_another_disk_with_the_name_is_not_the_disk_s": NEVER_AGAIN,
         "test_another_disk_with_the_name_is_not_detached": NEVER_AGAIN,
     }

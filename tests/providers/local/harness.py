@@ -103,7 +103,7 @@ class ImageHarness(Harness):
         "test_an_attach_after_a_detach_that_timed_out_is_not_undone_by_it": NO_CLOUD,
         "test_a_disk_that_was_replaced_gets_no_plan": ALWAYS_HERE,
         "test_a_disk_that_was_replaced_after_the_plan_is_not_attached": ALWAYS_HERE,
-        "test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again": ALWAYS_HERE,
+        "test_a_disk_that_is_replaced_while_it_is_attached_is_released": ALWAYS_HERE,
         "test_another_disk_with_the_name_is_not_detached": ALWAYS_HERE,
         "test_a_link_that_is_wrong_misleads_nobody": "an image is opened by its path, and checked by its inode",
         "test_a_device_that_does_not_say_who_it_is_is_not_used": "an image is known by its inode, which it always has",

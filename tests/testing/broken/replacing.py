@@ -35,7 +35,7 @@ class PlansForTheName(Broken):
 
 @failing(
     "test_a_disk_that_was_replaced_after_the_plan_is_not_attached",
-    "test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again",
+    "test_a_disk_that_is_replaced_while_it_is_attached_is_released",
 )
 class AttachesWhatHasTheName(Broken):
     @hookimpl
@@ -43,7 +43,7 @@ class AttachesWhatHasTheName(Broken):
         return super().attach(replace(plan, disk=_by_name(plan.disk)))
 
 
-@failing("test_a_disk_that_is_replaced_while_it_is_attached_is_let_go_of_again")
+@failing("test_a_disk_that_is_replaced_while_it_is_attached_is_released")
 class LooksBeforeTheAttachOnly(Broken):
     @hookimpl
     def attach(self, plan: AttachPlan) -> Attachment:

@@ -398,8 +398,8 @@ def _named_by_its_disks(request: Request) -> Operation:
         names = [str(member["diskId"]).rpartition("/")[2] for member in [*attach, *detach]]
     except (ValueError, AttributeError, TypeError, KeyError):
         return Operation(ATTACH, "", mutates=True)  # refused when it is read
-    way = "attach" if attach else "detach"
-    return Operation(f"{ATTACH}/{way}", ",".join(names), mutates=True)
+    change = "attach" if attach else "detach"
+    return Operation(f"{ATTACH}/{change}", ",".join(names), mutates=True)
 
 
 def _throttled(fault: Fault) -> ArmError:

@@ -48,7 +48,7 @@ class Operations:
         return Response.of_json(200, documents.operation(self._find(context, context.seen)))
 
     def wait(self, context: RequestContext) -> Response:
-        """Lets go of the lock while it waits."""
+        """Releases the lock while it waits."""
         operation = self._find(context, self._cloud)
         self._changed.wait_for(lambda: self._is_closed or operation.status is Status.DONE, self._wait_limit_seconds)
         return Response.of_json(200, documents.operation(operation))
