@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 from cloudmanager.core.clock import Clock
 from cloudmanager.core.errors import (
@@ -87,6 +87,8 @@ class _Served:
     """None of a server that was adopted, until it was looked at."""
     is_proven: bool = False
     """The device that it has open was found to be of the disk's incarnation, and the kernel notices when it changes."""
+    sound: Device | None = None
+    """Where the disk was located when that was last found to be right. A provider gives the same again where it can."""
 
 
 class Drift:
@@ -159,7 +161,10 @@ class Drift:
     def listen(self) -> None:
         """One round over all servers: whether they answer."""
         for served in self._spread(self._due()):
-            before, now = self._last_response(served), self._check_responsive(served)
+            message = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
+            if message is None and served.export_id not in self._unresponsive:
+                continue
+            before, now = self._last_response(served), _response(served, message)
             if now == before:
                 continue
             with self._lock:
@@ -177,7 +182,13 @@ class Drift:
         began = self._clock.boottime()
         located, pause = self._locate(provider, {served.disk.id: served.disk for served in sound})
         for served in sound:
-            finding = self._judge(served, self._identified(provider, served, located[served.disk.id]))
+            device = located[served.disk.id]
+            if device is served.sound:  # a thousand may be as they were
+                if not self._shows_nothing(served):
+                    self._report(served, self._last_response(served))
+                continue
+            finding = self._judge(served, self._identified(provider, served, device))
+            served.sound = device if finding.verdict is Verdict.SOUND and _tells_incarnation(device) else None
             self._report(served, finding if finding.problem else self._last_response(served))
             if finding.verdict is Verdict.DETACHED:
                 self._report_others(served, finding, began)
@@ -200,7 +211,8 @@ class Drift:
         latest = self._clock.boottime() - self._every_seconds
         with self._lock:
             served = [each for each in self._served.values() if provider in (None, each.disk.id.provider)]
-        return [each for each in served if each.since <= latest and self._servers.is_alive(each.export_id)]
+        living = self._servers.living()
+        return [each for each in served if each.since <= latest and each.export_id in living]
 
     def _spread(self, served: Sequence[_Served]) -> Iterator[_Served]:
         """A few at once, with pauses: a request meanwhile would wait for all of them."""
@@ -225,18 +237,10 @@ class Drift:
             self._report(served, Sighting.of(served.export_id, Verdict.WRONG, _shrunk(served.disk)))
         return change is DeviceChange.NONE
 
-    def _check_responsive(self, served: _Served) -> Sighting:
-        """Whether its server answers; it is continued or replaced where that is harmless."""
-        message = self._servers.check_responsive(served.export_id, has_device=self._is_device(served))
-        if message is None:
-            return Sighting(served.export_id)
-        return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(message, retriable=True)))
-
     def _last_response(self, served: _Served) -> Sighting:
         """When its server was last checked for an answer."""
-        with self._lock:
-            unresponsive, finding = self._unresponsive.get(served.export_id, (None, None))
-            return finding if finding and unresponsive is served else Sighting(served.export_id)
+        unresponsive, finding = self._unresponsive.get(served.export_id, (None, None))
+        return finding if finding and unresponsive is served else Sighting(served.export_id)
 
     def _locate(self, provider: Provider, disks: Mapping[DiskId, Disk]) -> tuple[Mapping[DiskId, Located], float]:
         """Where they are, and for how many seconds the provider does not want to be asked again."""
@@ -246,7 +250,9 @@ class Drift:
             known = provider.locate_all(list(disks.values()))
         except CloudManagerError as error:
             return dict.fromkeys(disks, error), error.retry_after or 0.0
-        return {id: known.get(id) or _located(provider, disk) for id, disk in disks.items()}, 0.0
+        if missing := [disk for id, disk in disks.items() if not known.get(id)]:
+            return {**known, **{disk.id: _located(provider, disk) for disk in missing}}, 0.0
+        return known, 0.0
 
     def _identified(self, provider: Provider, served: _Served, located: Located) -> Located:
         """What was located, if that is the disk that was claimed and not one that has its name since."""
@@ -315,6 +321,11 @@ class Drift:
             if each is not served and each.since < began:
                 self._report(each, replace(finding, export_id=each.export_id))
 
+    def _shows_nothing(self, served: _Served) -> bool:
+        """And there is nothing to show, because its server answers."""
+        id = served.export_id
+        return id in self._shown and self._shown[id] is None and id not in self._unresponsive
+
     def _report(self, served: _Served, finding: Sighting) -> None:
         with self._lock:
             is_known = served.export_id in self._shown and self._shown[served.export_id] == finding.problem
@@ -322,6 +333,17 @@ class Drift:
                 return
             self._found[served.disk.canonical_id][served.export_id] = (served, finding)
         self._poke(served.disk.canonical_id)
+
+
+def _response(served: _Served, message: str | None) -> Sighting:
+    """Of a server that does not answer, as the message says; None: it answers."""
+    if message is None:
+        return Sighting(served.export_id)
+    return Sighting(served.export_id, Verdict.NOTED, Problem.of(ServerFailed(message, retriable=True)))
+
+
+def _tells_incarnation(located: Located) -> TypeGuard[Device]:
+    return isinstance(located, Device) and bool(located.incarnation)
 
 
 def _located(provider: Provider, disk: Disk) -> Located:

@@ -61,10 +61,19 @@ class Fingerprint:
         """
         if self.device.is_block:
             return self._change_of_device()
-        sizes = _named_sizes(self.device) or _open_sizes(pid() or 0)
-        before = zip(chain(self.device), self.sizes, strict=False)
-        has_shrunk = any(sizes.get(image.identity, size) < size for image, size in before)
-        return DeviceChange.SHRUNK if has_shrunk else DeviceChange.NONE
+        return DeviceChange.SHRUNK if self._has_shrunk(pid) else DeviceChange.NONE
+
+    def _has_shrunk(self, pid: Callable[[], int | None]) -> bool:
+        """Of an image, or one below it."""
+        before = list(zip(chain(self.device), self.sizes, strict=False))
+        for image, size in before:
+            now = _named_size(image)
+            if now is None:
+                sizes = _open_sizes(pid() or 0)
+                return any(sizes.get(each.identity, size) < size for each, size in before)
+            if now < size:
+                return True
+        return False
 
     def _change_of_device(self) -> DeviceChange:
         size = _block_size(self.device)
@@ -92,21 +101,17 @@ def _open_sizes(pid: int) -> dict[FileIdentity, int]:
     return {}
 
 
-def _named_sizes(device: Device) -> dict[FileIdentity, int] | None:
+def _named_size(image: Device) -> int | None:
     """What a name leads to is the open file if it has its identity: an inode that is open is not used again.
 
-    None where that is not so for all images of the chain, which says nothing of their bytes.
+    None where that is not so, which says nothing of the image's bytes.
     """
-    sizes = {}
-    for image in chain(device):
-        try:
-            status = os.stat(image.path)  # noqa: PTH116 - no Path per look
-        except OSError:
-            return None
-        if identity_of(status) != image.identity:
-            return None
-        sizes[image.identity] = status.st_size
-    return sizes
+    try:
+        status = os.stat(image.path)  # noqa: PTH116 - no Path per look
+    except OSError:
+        return None
+    is_it = (status.st_dev, status.st_ino) == (image.identity.device, image.identity.inode)
+    return status.st_size if is_it else None
 
 
 def _sizes(device: Device) -> Iterator[int]:

@@ -426,7 +426,7 @@ class Reconciler:
     def _look_at_all(self) -> None:
         """At every disk that wants work, one after the other: requests would have to wait for all at once."""
         now = self._clock.boottime()
-        disks = sorted(self._store.disks_with_work(self._node, now, self._servers.is_alive))
+        disks = sorted(self._store.disks_with_work(self._node, now, self._servers.living()))
         for number, canonical_id in enumerate(disks):
             self._queue.put(canonical_id, now + self._settings.reconcile_seconds * number / len(disks))
 

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,12 +42,19 @@ def bench(tmp_path: Path) -> Iterator[LocalBench]:
 
 def look(bench: LocalBench) -> int:
     """One regular look. Returns how often something was opened that is in the directory of images."""
-    _watched.directory, _watched.opened = str(bench.images), 0
-    try:
+    with opens_below(bench.images) as opened:
         bench.manager._reconciler._drift.look(bench.manager._plugins["local"])
+    return opened()
+
+
+@contextmanager
+def opens_below(directory: Path) -> Iterator[Callable[[], int]]:
+    """How often something in the directory was opened in the meantime."""
+    _watched.directory, _watched.opened = str(directory), 0
+    try:
+        yield lambda: int(_watched.opened)
     finally:
         _watched.directory = ""
-    return int(_watched.opened)
 
 
 def settle(bench: LocalBench, *exports: Export) -> None:
@@ -69,6 +76,32 @@ def test_images_that_are_as_they_were_are_not_opened_again(bench: LocalBench) ->
     settle(bench, *exports)
     assert look(bench) == 0
     assert [bench.manager.get(export.id).error for export in exports] == [None] * 5
+
+
+def test_a_server_that_no_client_waits_for_costs_one_read(bench: LocalBench) -> None:
+    export = bench.ready(bench.image("a.raw").name)
+    settle(bench, export)
+    pid = bench.manager._exports._servers.pid(export.id)
+    with opens_below(Path(f"/proc/{pid}")) as opened:
+        bench.manager._reconciler._drift.listen()
+    assert opened() == 1
+
+
+def test_an_image_that_was_found_sound_is_not_judged_again(bench: LocalBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = bench.ready(bench.image("a.raw").name)
+    settle(bench, export)
+    drift, judged = bench.manager._reconciler._drift, []
+    monkeypatch.setattr(drift, "_judge", lambda served, _: judged.append(served))
+    look(bench)
+    assert judged == []
+
+
+def test_the_exports_whose_servers_live_are_known_at_once(bench: LocalBench) -> None:
+    exports = [bench.ready(bench.image(f"{number}.raw").name) for number in range(3)]
+    servers = bench.manager._exports._servers
+    assert servers.living() == {export.id for export in exports}
+    bench.manager.release(exports[0].id)
+    eventually(lambda: servers.living() == {export.id for export in exports[1:]})
 
 
 def test_what_is_done_to_an_image_after_an_idle_time_is_noticed(bench: LocalBench) -> None:
@@ -179,9 +212,9 @@ def test_what_is_not_as_it_should_be_is_looked_at(tmp_path: Path) -> None:
         bench.ready("one:a.img")
         dead = bench.ready("one:b.img")
         store, clock = bench.manager._store, bench.clock
-        served = bench.manager._exports._servers.is_alive
+        served = bench.manager._exports._servers.living()
         assert store.disks_with_work("here", clock.boottime(), served) == set()
-        assert store.disks_with_work("here", clock.boottime(), lambda id: id != dead.id) == {"shelf:b.img"}
+        assert store.disks_with_work("here", clock.boottime(), served - {dead.id}) == {"shelf:b.img"}
         assert store.disks_with_work("here", clock.boottime() + 86400, served) == {"shelf:a.img", "shelf:b.img"}
         assert store.disks_with_work("there", clock.boottime(), served) == set()
 

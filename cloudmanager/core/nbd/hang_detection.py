@@ -28,10 +28,8 @@ _WAITS = {
 _ENDED = "ZX"
 _TURNS = re.compile(rb"^(?:non)?voluntary_ctxt_switches:\t(\d+)", re.MULTILINE)
 """In /proc/PID/status."""
-_LISTENER_INFO = struct.Struct("8B6I")
-"""The beginning of Linux's struct tcp_info, up to tcpi_unacked and one more."""
-_QUEUE_LENGTH = 12
-"""tcpi_unacked is the length of a listener's queue: tcp_get_info() in net/ipv4/tcp.c."""
+_LISTENER_INFO = struct.Struct("24xI")
+"""tcpi_unacked of Linux's struct tcp_info, which is the length of a listener's queue (tcp_get_info() in ipv4/tcp.c)."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +99,4 @@ class HangDetector:
 def queue_length(listener: socket.socket) -> int:
     """How many clients wait to be accepted."""
     information = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LISTENER_INFO.size)
-    return int(_LISTENER_INFO.unpack(information)[_QUEUE_LENGTH])
+    return int(_LISTENER_INFO.unpack(information)[0])

@@ -61,17 +61,18 @@ class RunningServer:
                 return engine.connection_slots(command_line)
         return None
 
-    def detect_hang(self, listener: socket.socket | None, slots: int | None) -> Hang | None:
-        """How it hangs, or None; `slots`: as above.
-
-        Without its listener only one that was stopped is noticed.
-        """
+    def detect_hang(self, listener: socket.socket | None) -> Hang | None:
+        """How it hangs, or None. Without its listener only one that was stopped is noticed."""
         with suppress(OSError):  # it has ended, or was just closed
             queue = queue_length(listener) if listener is not None else 0
-            if queue and slots is not None and self.client_count() >= slots:
+            if queue and self._are_slots_taken():
                 queue = 0  # they have to wait
             return self._detector.judge(ServerSample.take(self.server, queue))
         return None
+
+    def _are_slots_taken(self) -> bool:
+        slots = self.connection_slots()
+        return slots is not None and self.client_count() >= slots
 
     def send(self, number: signal.Signals) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
 """The export manager: one qemu-nbd per export."""
 
 import logging
+import select
 import shutil
 import signal
 import socket
@@ -173,6 +174,24 @@ class Servers:
         running = self._running(export_id)
         return running is not None and running.is_alive
 
+    def living(self) -> set[str]:
+        """The exports whose servers live. One system call for all: there may be a thousand, which are looked at often.
+
+        One that ends meanwhile, and whose descriptor is used again at once, may still be among them.
+        """
+        with self._lock:
+            exports = {
+                running.server.fd: export_id
+                for export_id, entry in self._entries.items()
+                if (running := entry.running) is not None
+            }
+        poll = select.poll()
+        for descriptor in exports:
+            poll.register(descriptor, select.POLLIN)
+        for descriptor, _ended_or_closed in poll.poll(0):
+            del exports[descriptor]
+        return set(exports.values())
+
     def pid(self, export_id: str) -> int | None:
         """Of the living server."""
         running = self._running(export_id)
@@ -200,7 +219,7 @@ class Servers:
         running = entry and entry.running
         if not entry or not running:
             return None
-        hang = running.detect_hang(entry.listener, running.connection_slots())
+        hang = running.detect_hang(entry.listener)
         if hang is None:
             return None
         who = f"The export's server (process {running.record.pid})"

@@ -1,6 +1,6 @@
 """The store as a whole, and what reaches across its tables."""
 
-from collections.abc import Callable
+from collections.abc import Set
 from typing import Self
 
 from sqlalchemy import bindparam, func, select, update
@@ -74,8 +74,10 @@ class Store:
             exported = {row.canonical_id for row in connection.execute(_CLAIMING, {"on_node": node})}
             return exported.union(connection.execute(_ATTACHED, {"on_node": node}).scalars())
 
-    def disks_with_work(self, node: str, boottime: float, is_served: Callable[[str], bool]) -> set[str]:
+    def disks_with_work(self, node: str, boottime: float, served: Set[str]) -> set[str]:
         """Those of the active disks that need work: an export is not as it should be, or the disk has none.
+
+        `served`: the exports whose servers live.
 
         An export is as it should be that is ready, has not expired and is served. Of those, which may be a thousand, a
         few columns are read and no record is made.
@@ -87,7 +89,7 @@ class Store:
         return unneeded | {
             canonical_id
             for export_id, canonical_id, state, expires in exports
-            if state != ExportState.READY.value or expires <= boottime or not is_served(export_id)
+            if state != ExportState.READY.value or expires <= boottime or export_id not in served
         }
 
     def rename_node(self, former: str, name: str, identity: str) -> None:

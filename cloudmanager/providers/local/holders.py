@@ -38,9 +38,14 @@ class Holders:
             known = self._by_identity.setdefault(identity, [])
             if holder not in known:
                 known.append(holder)
+        self._written = {identity for identity, known in self._by_identity.items() if any(h.writes for h in known)}
 
     def of(self, identity: FileIdentity) -> tuple[Holder, ...]:
         return tuple(self._by_identity.get(identity, ()))
+
+    def may_write(self, identity: FileIdentity) -> bool:
+        """Whether one of them may change it at any time."""
+        return identity in self._written
 
 
 def device_identity(number: int) -> FileIdentity:
@@ -66,18 +71,18 @@ def identity_of(path: Path | str) -> FileIdentity | None:
 
 def loop_backing(roots: Roots, name: str) -> FileIdentity | None:
     """What a loop device reads from: the driver knows it even when the path that sysfs shows is stale."""
-    directory, node = roots.sys / "block" / name, roots.dev / name
-    shown = identity_of(read_text(directory / "loop/backing_file"))
+    directory = f"{roots.sys}/block/{name}"  # no Path per look: a machine may have a hundred
     try:
-        descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(f"{roots.dev}/{name}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise_exhausted(error)
-        return shown
-    try:
-        is_its_node = os.fstat(descriptor).st_rdev == device_number(read_text(directory / "dev") or "0:0")
-        return _ask_loop(descriptor) if is_its_node else shown
-    finally:
-        os.close(descriptor)
+    else:
+        try:
+            if os.fstat(descriptor).st_rdev == device_number(read_text(f"{directory}/dev") or "0:0"):
+                return _ask_loop(descriptor)
+        finally:
+            os.close(descriptor)
+    return identity_of(read_text(f"{directory}/loop/backing_file"))
 
 
 def _ask_loop(descriptor: int) -> FileIdentity | None:
@@ -94,7 +99,7 @@ def _loops(roots: Roots) -> Iterator[tuple[FileIdentity, Holder]]:
     for name in sorted(_bound_loops(roots)):
         identity = loop_backing(roots, name)
         if identity:
-            is_read_only = read_text(roots.sys / "block" / name / "ro") == "1"
+            is_read_only = read_text(f"{roots.sys}/block/{name}/ro") == "1"
             yield identity, Holder(f"loop device {name}", not is_read_only)
 
 

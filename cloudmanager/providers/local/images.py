@@ -1,7 +1,7 @@
 """Image files as disks."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 from cloudmanager.core.errors import AmbiguousDisk, CloudManagerError, DiskReplaced, ImageError
 from cloudmanager.core.incarnation import is_replaced, refuse_replaced
 from cloudmanager.core.inspection import Turns, inspect_raw, is_container
-from cloudmanager.core.model import Access, Device, Disk, DiskId, FileIdentity
+from cloudmanager.core.model import Access, Device, Disk, DiskId
 from cloudmanager.providers.local.backing import Layer, incarnation_of, incarnation_of_image, read_layers
 from cloudmanager.providers.local.directories import Entry, ImageDirectories, Place
 from cloudmanager.providers.local.file_id import file_id, file_incarnation
@@ -37,7 +37,7 @@ class ImageDisks:
         self._roots = roots
         self._turns = Turns()
         self._seen: dict[DiskId, Unchanged] = {}
-        """What was located in the last round, for the next one."""
+        """What was located in an earlier round, for the next one."""
 
     def describe(self, disk_id: DiskId) -> Disk:
         place = self._directories.place(disk_id.native)
@@ -71,19 +71,22 @@ class ImageDisks:
         claimed = replace(disk, incarnation=incarnation_of_image(disk))
         refuse_replaced(claimed, file_incarnation(image.file.fileno()))
 
-    def locate_all(self, disks: Iterable[Disk], holders: Holders) -> dict[DiskId, Device]:
+    def locate_all(self, disks: Sequence[Disk], holders: Holders) -> dict[DiskId, Device]:
         """As `locate`, every few seconds: what is as it was is not opened again. Leaves out what cannot be located."""
-        seen, self._seen = self._seen, {}
         located: dict[DiskId, Device] = {}
         for disk in disks:
+            before = self._seen.get(disk.id)
+            if before and before.is_of(disk) and before.is_so():
+                located[disk.id] = _held(before.device, holders)
+                continue
+            self._seen.pop(disk.id, None)
             with suppress(CloudManagerError):
-                located[disk.id] = self._look_again(disk, seen.get(disk.id), holders)
+                located[disk.id] = self._look_again(disk, holders)
+        if len(self._seen) > len(disks):
+            self._seen = {disk.id: self._seen[disk.id] for disk in disks if disk.id in self._seen}
         return located
 
-    def _look_again(self, disk: Disk, seen: Unchanged | None, holders: Holders) -> Device:
-        if seen is not None and seen.disk == disk and seen.is_so():
-            self._seen[disk.id] = seen
-            return _held(seen.device, holders)
+    def _look_again(self, disk: Disk, holders: Holders) -> Device:
         began = now()
         device = self.locate(disk, holders)
         if unchanged := Unchanged.since(began, disk, device, self._directories.place(disk.id.native)):
@@ -171,21 +174,17 @@ def _device(layers: Sequence[Layer], holders: Holders) -> Device:
         format=top.image.format,
         driver_options=top.image.driver_options,
         backing=_device(backing, holders) if backing else None,
-        is_stable=_is_stable(top.identity, holders),
+        is_stable=not holders.may_write(top.identity),
     )
 
 
 def _held(device: Device, holders: Holders) -> Device:
     """The device with what its holders make of it now."""
     backing = _held(device.backing, holders) if device.backing else None
-    is_stable = _is_stable(device.identity, holders)
+    is_stable = not holders.may_write(device.identity)
     if is_stable == device.is_stable and backing is device.backing:
         return device
     return replace(device, is_stable=is_stable, backing=backing)
-
-
-def _is_stable(identity: FileIdentity, holders: Holders) -> bool:
-    return not any(holder.writes for holder in holders.of(identity))
 
 
 def _looks_like_a_disk(image: OpenedImage, path: Path) -> bool:

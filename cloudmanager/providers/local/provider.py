@@ -81,12 +81,14 @@ class LocalProvider:
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
         """Whoever holds what is read once for all. What is left out, `locate` says what is the matter with it."""
         holders = Holders(self._roots)
-        images = [disk for disk in disks if self._disks(disk.id) is self._images]
-        located = self._images.locate_all(images, holders)
+        images: list[Disk] = []
+        devices: list[Disk] = []
         for disk in disks:
-            if self._disks(disk.id) is self._devices:
-                with suppress(CloudManagerError):
-                    located[disk.id] = self._devices.locate(disk, holders)
+            (images if self._disks(disk.id) is self._images else devices).append(disk)
+        located = self._images.locate_all(images, holders)
+        for disk in devices:
+            with suppress(CloudManagerError):
+                located[disk.id] = self._devices.locate(disk, holders)
         return located
 
     @hookimpl

@@ -86,7 +86,7 @@ class Roots:
         return read_text(self.proc / "sys/kernel/random/boot_id")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path | str) -> str:
     """A file of one line without its end; empty where there is none: attributes come and go with kernels.
 
     Without Python's file objects, which ask the kernel four times as much of a file that is read once.

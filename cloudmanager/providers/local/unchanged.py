@@ -62,13 +62,19 @@ class Unchanged:
                 return None
         return cls(disk, device, tuple(map(str, place.before)), tuple(stamps.items()))
 
+    def is_of(self, disk: Disk) -> bool:
+        """Whether that was the disk."""
+        return self.disk is disk or self.disk == disk
+
     def is_so(self) -> bool:
         """Costs a system call for each file and each earlier place."""
         try:
-            is_same = all(Stamp.of(path) == stamp for path, stamp in self.stamps)
+            for path, stamp in self.stamps:
+                if Stamp.of(path) != stamp:
+                    return False
         except OSError:
             return False
-        return is_same and not any(map(os.path.lexists, self.absent))
+        return not any(map(os.path.lexists, self.absent))
 
 
 def now() -> float:

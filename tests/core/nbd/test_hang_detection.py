@@ -25,7 +25,6 @@ from tests.core.nbd.exporter import Exporter, MiB, connected, device, has_ended,
 from tests.loop_devices import loop_device
 from tests.waiting import eventually
 
-PLACES = 8
 LATER = 100.0
 
 
@@ -88,7 +87,9 @@ def test_a_stopped_server_that_is_ended_writes_first_and_needs_no_killing(export
     assert raw.read_bytes()[:MiB] == bytes(MiB)
 
 
-def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callable[..., Exporter], raw: Path) -> None:
+def test_a_server_whose_places_are_all_taken_does_not_hang(
+    make_exporter: Callable[..., Exporter], raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exporter = make_exporter(connections=1, engine="qemu-nbd")
     served = exporter.export(device(raw))
     running = exporter.servers._running(served.id)
@@ -97,9 +98,10 @@ def test_a_server_whose_places_are_all_taken_does_not_hang(make_exporter: Callab
     assert listener
     with served.connect(), served.queue_up():
         eventually(lambda: hang_detection.queue_length(listener))
-        assert running.detect_hang(listener, slots=1) is None
+        assert running.detect_hang(listener) is None
         assert running._detector._first is None
-        assert running.detect_hang(listener, slots=2) is None
+        monkeypatch.setattr(running, "connection_slots", lambda: 2)
+        assert running.detect_hang(listener) is None
         assert running._detector._first is not None  # else the look above would prove nothing
 
 
@@ -134,20 +136,20 @@ def test_a_client_that_waits_for_nbdkit_is_a_sign_that_it_hangs_though_all_slots
     monkeypatch.setattr(hang_detection, "STOPPED", "none")  # it shall be as one that waits for something else
     with connected(served), connected(served), _stopped(served.pid), served.queue_up():
         eventually(lambda: hang_detection.queue_length(listener))
-        assert running.detect_hang(listener, running.connection_slots()) is None
+        assert running.detect_hang(listener) is None
         assert running._detector._first is not None
 
 
 def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pytest.MonkeyPatch, raw: Path) -> None:
     monkeypatch.setattr(hang_detection, "HANGS_SECONDS", 0.01)
     with _hanging() as (running, listener):
-        assert [running.detect_hang(listener, PLACES) for _ in range(3)] == [None] * 3
+        assert [running.detect_hang(listener) for _ in range(3)] == [None] * 3
         with socket.create_connection(listener.getsockname()):
             eventually(lambda: hang_detection.queue_length(listener))
-            found = eventually(lambda: running.detect_hang(listener, PLACES))
+            found = eventually(lambda: running.detect_hang(listener))
             assert (found.is_asleep, found.is_stopped) == (True, False)
         os.kill(running.record.pid, signal.SIGSTOP)
-        eventually(lambda: (told := running.detect_hang(listener, PLACES)) and told.is_stopped)
+        eventually(lambda: (told := running.detect_hang(listener)) and told.is_stopped)
 
 
 @pytest.mark.parametrize(("has_device", "is_replaced"), [(True, True), (False, False)])
