@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table as Grid
 
-from benchmarks import page, surroundings
+from benchmarks import environment, page
 from benchmarks.figures import Figures, Series
 from benchmarks.rig import leftovers
 from benchmarks.rig.cgroup import scheduled_together
@@ -71,7 +71,7 @@ def _measure(name: str, effort: Effort) -> Figures:
         series.append(each)
     took = round(time.monotonic() - began)
     day = datetime.now(UTC).date().isoformat()
-    return Figures(name, surroundings.describe(), day, took, effort.is_quick, tuple(series))
+    return Figures(name, environment.describe(), day, took, effort.is_quick, tuple(series))
 
 
 def _show(figures: Figures) -> None:

@@ -2,9 +2,9 @@
 
 It writes both tables into docs/access-methods.md.
 
-All in one run and in turn, so that a machine whose speed drifts slows every way. The device is the kernel's own, which
-this machine may not have: so it is measured in the virtual machine of tests/vm, beside the file and the stub. There a
-second is worth nothing, since the processor is emulated; the ratios tell which way costs more.
+All in one run and in turn, so that a machine whose speed drifts slows every method. The kernel's own device, which
+this machine may not have, is measured in the virtual machine of tests/vm, beside the file and the stub. There a
+second is worth nothing, since the processor is emulated; the ratios show which method costs more.
 
 `python -m benchmarks.access_methods inside` is what runs in that machine.
 """
@@ -58,7 +58,7 @@ EMULATED = Scale(16 * 2**20, 200, 5)
 
 @dataclass(frozen=True)
 class Reader:
-    """A way to read, and what it is measured against: the first of its kind."""
+    """An access method, and what it is measured against: the first of its kind."""
 
     name: str
     kind: str
@@ -85,19 +85,19 @@ def main() -> None:
 
 def write_tables() -> None:
     tables = []
-    places: tuple[tuple[str, Scale, Callable[[], list[Row]]], ...] = (
+    machines: tuple[tuple[str, Scale, Callable[[], list[Row]]], ...] = (
         (machine(), HERE, lambda: measured(HERE)),
         (f"a virtual machine on {machine()}, emulated in software", EMULATED, measured_inside),
     )
-    for what, scale, measure_it in places:
-        tables.append(table(f"Taken on {what}: {told(scale)}.", measure_it()))
+    for what, scale, measure_it in machines:
+        tables.append(table(f"Taken on {what}: {description(scale)}.", measure_it()))
         print(tables[-1], flush=True)
     PAGE.write_text(filled(PAGE.read_text(), tables))
 
 
 def measured(scale: Scale) -> list[Row]:
     """Of this machine."""
-    with tempfile.TemporaryDirectory(prefix="cm-ways-") as name, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="cm-variants-") as name, ExitStack() as stack:
         directory = Path(name)
         image = directory / "disk.raw"
         image.write_bytes(os.urandom(scale.size_bytes))
@@ -144,7 +144,7 @@ def measured_inside() -> list[Row]:
     from tests.vm.code import make_code, make_image  # noqa: PLC0415 - the machine itself has no tests
     from tests.vm.virtual_machine import VirtualMachine  # noqa: PLC0415 - as above
 
-    with tempfile.TemporaryDirectory(prefix="cm-ways-") as name:
+    with tempfile.TemporaryDirectory(prefix="cm-variants-") as name:
         directory = Path(name)
         here = Path(__file__)
         code = make_code(directory, here, here.with_name("__init__.py"))
@@ -162,7 +162,7 @@ def table(caption: str, rows: list[Row]) -> str:
 
 
 def filled(page: str, tables: list[str]) -> str:
-    """With these in the place of its tables, in their order. Raises ValueError if it has more or fewer."""
+    """With these in place of its tables, in their order. Raises ValueError if it has more or fewer."""
     parts = re.split(rf"^(?:Taken on .*\n\n)?{re.escape(HEADING)}(?:\|.*\n)*", page, flags=re.MULTILINE)
     pairs = zip(parts, [*tables, ""], strict=True)
     return "".join(text for pair in pairs for text in pair)
@@ -172,7 +172,7 @@ def machine() -> str:
     return f"{os.cpu_count()} processors, Linux {platform.release().partition('-')[0]}"
 
 
-def told(scale: Scale) -> str:
+def description(scale: Scale) -> str:
     return f"{scale.size_bytes >> 20} MiB, medians of {scale.rounds}"
 
 
@@ -208,10 +208,10 @@ def qemu_img(path: Path, form: str, scale: Scale) -> None:
 
 def read_anywhere(path: Path, scale: Scale) -> None:
     forget(path)
-    places = random.Random(0)  # noqa: S311 - the same places for each
+    offsets = random.Random(0)  # noqa: S311 - the same offsets for each
     with path.open("rb", buffering=0) as file:
         for _ in range(scale.small_reads):
-            file.seek(places.randrange(scale.size_bytes // SMALL_BYTES) * SMALL_BYTES)
+            file.seek(offsets.randrange(scale.size_bytes // SMALL_BYTES) * SMALL_BYTES)
             file.read(SMALL_BYTES)
 
 

@@ -33,7 +33,7 @@ class Series:
 
     case: str
     """What was done: `one reader, 60.5 MB/s`."""
-    way: str
+    variant: str
     """By which means: `nbdcopy, direct`."""
     quantity: Quantity
     values: tuple[float, ...]
@@ -57,25 +57,25 @@ class Figures:
     """Tiny sizes and few rounds: shows that the benchmark works, and nothing else."""
     series: tuple[Series, ...] = field(repr=False)
 
-    def median(self, case: str, way: str, quantity: Quantity) -> float:
-        return self.one(case, way, quantity).median
+    def median(self, case: str, variant: str, quantity: Quantity) -> float:
+        return self.one(case, variant, quantity).median
 
     def ratio(self, case: str, quantity: Quantity, over: str, under: str) -> float:
-        """Of the medians of two ways."""
+        """Of the medians of two variants."""
         return self.median(case, over, quantity) / self.median(case, under, quantity)
 
-    def one(self, case: str, way: str, quantity: Quantity) -> Series:
+    def one(self, case: str, variant: str, quantity: Quantity) -> Series:
         for series in self.series:
-            if (series.case, series.way, series.quantity) == (case, way, quantity):
+            if (series.case, series.variant, series.quantity) == (case, variant, quantity):
                 return series
-        raise KeyError(f"{self.table}: {case!r} was not measured for {way!r} in {quantity}")
+        raise KeyError(f"{self.table}: {case!r} was not measured for {variant!r} in {quantity}")
 
     def has(self, case: str) -> bool:
         return any(series.case == case for series in self.series)
 
-    def ways(self, case: str) -> list[str]:
+    def variants(self, case: str) -> list[str]:
         """In the order in which they were measured."""
-        return list(dict.fromkeys(series.way for series in self.series if series.case == case))
+        return list(dict.fromkeys(series.variant for series in self.series if series.case == case))
 
     def save(self, directory: Path) -> Path:
         path = directory / f"{self.table}.json"
@@ -87,7 +87,7 @@ class Figures:
     def load(cls, path: Path) -> Self:
         found = json.loads(path.read_text())
         series = tuple(
-            Series(each["case"], each["way"], Quantity(each["quantity"]), tuple(each["values"]))
+            Series(each["case"], each["variant"], Quantity(each["quantity"]), tuple(each["values"]))
             for each in found.pop("series")
         )
         return cls(**found, series=series)

@@ -72,12 +72,12 @@ def _draw(root: ET.Element, bar: _Bar, start: int, scale: float) -> None:
     if bar.group:
         _text(root, 0, bar.y - 6, bar.group, "group")
     length = max(1.0, bar.value * scale)
-    place = {"x": str(start), "y": str(bar.y), "width": f"{length:.1f}", "height": str(BAR), "rx": "2"}
-    ET.SubElement(root, "rect", {"class": bar.kind, **place})
+    context = {"x": str(start), "y": str(bar.y), "width": f"{length:.1f}", "height": str(BAR), "rx": "2"}
+    ET.SubElement(root, "rect", {"class": bar.kind, **context})
     _text(root, start - 8, bar.y + 12, bar.label, "label", anchor="end")
     _text(root, start + length + 6, bar.y + 12, significant(bar.value), "value")
 
 
 def _text(root: ET.Element, x: float, y: float, text: str, kind: str, anchor: str = "start") -> None:
-    place = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
-    ET.SubElement(root, "text", {"class": kind, **place}).text = text
+    context = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor}
+    ET.SubElement(root, "text", {"class": kind, **context}).text = text

@@ -1,4 +1,4 @@
-"""Taking turns: a machine whose speed drifts slows every way alike."""
+"""Taking turns: a machine whose speed drifts slows every variant alike."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -28,24 +28,24 @@ class Effort:
 
 
 def take_turns(
-    case: str, rounds: int, ways: Mapping[str, Attempt], *, once_if_slower: float = math.inf
+    case: str, rounds: int, variants: Mapping[str, Attempt], *, once_if_slower: float = math.inf
 ) -> Iterator[Series]:
-    """Every way once in each round; every second round in the opposite order.
+    """Every variant once in each round; every second round in the opposite order.
 
-    A way that took `once_if_slower` times as long as the fastest is not taken again: no round would change that.
+    A variant that took `once_if_slower` times as long as the fastest is not taken again: no round would change that.
     """
-    taken: dict[str, list[Measured]] = {way: [attempt()] for way, attempt in ways.items()}
+    taken: dict[str, list[Measured]] = {variant: [attempt()] for variant, attempt in variants.items()}
     again = _fast(taken, once_if_slower)
     for number in range(1, rounds):
-        for way in again[:: -1 if number % 2 else 1]:
-            taken[way].append(ways[way]())
-    for way, measured in taken.items():
+        for variant in again[:: -1 if number % 2 else 1]:
+            taken[variant].append(variants[variant]())
+    for variant, measured in taken.items():
         for quantity in measured[0]:
-            yield Series(case, way, quantity, rounded(each[quantity] for each in measured))
+            yield Series(case, variant, quantity, rounded(each[quantity] for each in measured))
 
 
 def _fast(taken: Mapping[str, list[Measured]], times: float) -> list[str]:
     if times == math.inf:
         return list(taken)
-    seconds = {way: measured[0][Quantity.SECONDS] for way, measured in taken.items()}
-    return [way for way, each in seconds.items() if each < times * min(seconds.values())]
+    seconds = {variant: measured[0][Quantity.SECONDS] for variant, measured in taken.items()}
+    return [variant for variant, each in seconds.items() if each < times * min(seconds.values())]

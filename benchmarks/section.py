@@ -28,10 +28,10 @@ class Section:
     chart: Chart | None = None
 
 
-def value(figures: Figures, case: str, way: str, quantity: Quantity) -> str:
+def value(figures: Figures, case: str, variant: str, quantity: Quantity) -> str:
     """The median, with the lowest and the highest where there were several; empty if it was not measured."""
     try:
-        series = figures.one(case, way, quantity)
+        series = figures.one(case, variant, quantity)
     except KeyError:
         return ""
     if len(series.values) == 1:
@@ -47,8 +47,8 @@ def significant(number: float) -> str:
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}" if number >= 0.001 else f"{number:.1g}"
 
 
-def milliseconds(figures: Figures, case: str, way: str) -> str:
-    return f"{figures.median(case, way, Quantity.SECONDS) * 1000:.0f}"
+def milliseconds(figures: Figures, case: str, variant: str) -> str:
+    return f"{figures.median(case, variant, Quantity.SECONDS) * 1000:.0f}"
 
 
 def slug(text: str) -> str:

@@ -1,1 +1,1 @@
-"""What measurements stand on: disks, hosts, links, servers, readers. Every part is a context manager that cleans up."""
+"""The testbed: disks, hosts, links, servers, readers. Every part is a context manager that cleans up."""

@@ -45,9 +45,9 @@ def _sweep(wanted: Callable[[int], bool]) -> None:
     for group in Path("/sys/fs/cgroup").glob(f"**/{MARK}-*"):
         if bears_number(_NAMED.match(group.name)):
             remove_group(group)
-    for place in BULK.glob(f"{MARK}-*"):
-        if bears_number(_NAMED.match(place.name)):
-            _remove_directory(place)
+    for context in BULK.glob(f"{MARK}-*"):
+        if bears_number(_NAMED.match(context.name)):
+            _remove_directory(context)
     for line in _said("ip", "-oneline", "-brief", "link"):
         if bears_number(_LINK.match(line)):
             subprocess.run(["ip", "link", "delete", re.split(r"[@ ]", line)[0]], check=False, capture_output=True)
@@ -73,14 +73,14 @@ def remove_group(group: Path) -> None:
             time.sleep(0.01)
 
 
-def _remove_directory(place: Path) -> None:
+def _remove_directory(context: Path) -> None:
     """With the loop devices and mounts that are in it."""
-    loop_device.detach_all(place)
+    loop_device.detach_all(context)
     for line in Path("/proc/self/mounts").read_text().splitlines():
         target = line.split()[1]
-        if target.startswith(f"{place}/"):
+        if target.startswith(f"{context}/"):
             subprocess.run(["umount", "--lazy", target], check=False, capture_output=True)
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(context, ignore_errors=True)
 
 
 def _said(*command: str) -> list[str]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rig import leftovers
+from benchmarks.rig.execution import CommandFailed, ExecutionContext
 from benchmarks.rig.meter import slope
-from benchmarks.rig.place import CommandFailed, Place
 from cloudmanager.client.access_methods import fuse_file
 
 MOUNT_SECONDS = 20
@@ -41,20 +41,22 @@ class Source:
         return self.name.startswith("nbd")
 
 
-def dd(source: Source, place: Place) -> float:
+def dd(source: Source, context: ExecutionContext) -> float:
     """Bytes per second. Not of an NBD address: that takes `as_file`."""
-    words = ["dd", f"if={source.name}", "bs=1M", "status=none"]
-    return _piped(words, source, place) if source.skip_bytes else _timed([*words, "of=/dev/null"], source, place)
+    command = ["dd", f"if={source.name}", "bs=1M", "status=none"]
+    return (
+        _piped(command, source, context) if source.skip_bytes else _timed([*command, "of=/dev/null"], source, context)
+    )
 
 
-def nbdcopy(source: Source, place: Place) -> float:
+def nbdcopy(source: Source, context: ExecutionContext) -> float:
     """Bytes per second."""
     if source.skip_bytes:
-        return _piped(["nbdcopy", source.name, "-"], source, place)
-    return _timed(["nbdcopy", source.name, "null:"], source, place)
+        return _piped(["nbdcopy", source.name, "-"], source, context)
+    return _timed(["nbdcopy", source.name, "null:"], source, context)
 
 
-def fio(source: Source, place: Place, options: Sequence[str]) -> tuple[float, Latency]:
+def fio(source: Source, context: ExecutionContext, options: Sequence[str]) -> tuple[float, Latency]:
     """Bytes per second, and the latency of its requests, after its first second where a limiter is skipped."""
     engine = ["--ioengine=nbd", f"--uri={source.name}"]
     if not source.is_nbd:
@@ -62,7 +64,7 @@ def fio(source: Source, place: Place, options: Sequence[str]) -> tuple[float, La
     with leftovers.directory() as directory:
         limited = ["--ramp_time=1s", f"--write_lat_log={directory / 'log'}"] if source.skip_bytes else []
         size = f"--size={source.size_bytes}"
-        printed = place.run(["fio", "--name=read", *engine, size, *limited, *options, "--output-format=json"])
+        printed = context.run(["fio", "--name=read", *engine, size, *limited, *options, "--output-format=json"])
         (job,) = json.loads(printed[printed.index("{") :])["jobs"]
         percentiles = job["read"]["clat_ns"]["percentile"]
         latency = Latency(percentiles["50.000000"] / 1e6, percentiles["99.000000"] / 1e6)
@@ -93,13 +95,13 @@ def random_reads(seconds: int) -> Sequence[str]:
 
 
 @contextmanager
-def as_file(uri: str, place: Place, directory: Path, *, as_client: bool = False) -> Iterator[Path]:
+def as_file(uri: str, context: ExecutionContext, directory: Path, *, as_client: bool = False) -> Iterator[Path]:
     """An NBD address as a file, through nbdfuse: as a person types it, or set up as by cloudmanager's client."""
     directory.mkdir(exist_ok=True)
     log, file = directory.with_suffix(".log"), directory / "disk"
     options = ["-C", str(fuse_file.CONNECTIONS), *fuse_file.OPTIONS] if as_client else []
-    with log.open("wb") as said:
-        process = place.start(["nbdfuse", *options, file, uri], stderr=said)
+    with log.open("wb") as output:
+        process = context.start(["nbdfuse", *options, file, uri], stderr=output)
     try:
         _await_file(file, process, log)
         if as_client:
@@ -118,18 +120,18 @@ def _await_file(file: Path, process: subprocess.Popen[bytes], log: Path) -> None
         time.sleep(0.005)
 
 
-def _timed(words: Sequence[str], source: Source, place: Place) -> float:
+def _timed(command: Sequence[str], source: Source, context: ExecutionContext) -> float:
     began = time.perf_counter()
-    place.run(words)
+    context.run(command)
     return source.size_bytes / (time.perf_counter() - began)
 
 
-def _piped(words: Sequence[str], source: Source, place: Place) -> float:
+def _piped(command: Sequence[str], source: Source, context: ExecutionContext) -> float:
     """To the meter, which leaves out what comes first."""
-    with place.start(words, stdout=subprocess.PIPE) as reader:
+    with context.start(command, stdout=subprocess.PIPE) as reader:
         assert reader.stdout
         meter = [sys.executable, str(_METER), str(source.skip_bytes)]
         printed = subprocess.run(meter, check=True, capture_output=True, text=True, stdin=reader.stdout).stdout
     if reader.returncode:
-        raise CommandFailed(words, reader.returncode, "")
+        raise CommandFailed(command, reader.returncode, "")
     return float(printed)

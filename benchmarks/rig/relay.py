@@ -85,7 +85,7 @@ async def _arrive(on_the_way: "Queue[tuple[float, bytes]]", writer: StreamWriter
 
 
 async def _received(reader: StreamReader) -> bytes:
-    """Nothing once the connection is over, in whatever way."""
+    """Nothing once the connection is over, however it ended."""
     try:
         return await reader.read(_CHUNK_BYTES)
     except ConnectionError:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from benchmarks.rig.place import Place
+from benchmarks.rig.execution import ExecutionContext
 
 START_SECONDS = 20
 CONNECTIONS = 100
@@ -112,10 +112,10 @@ class StorageDaemon(PlainServer):
 
 
 @contextmanager
-def serving(server: PlainServer, place: Place) -> Iterator[str]:
-    """Its address, once it answers. The end of the place's group ends what the server leaves."""
+def serving(server: PlainServer, context: ExecutionContext) -> Iterator[str]:
+    """Its address, once it answers. The end of the context's group ends what the server leaves."""
     with (server.directory / f"{server.program}.log").open("wb") as log:
-        process = place.start(server.command(), stdout=log, stderr=log)
+        process = context.start(server.command(), stdout=log, stderr=log)
         try:
             _await_answer(server, process, Path(log.name))
             yield server.uri

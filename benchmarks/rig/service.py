@@ -20,7 +20,7 @@ import httpx
 
 from benchmarks.rig import leftovers
 from benchmarks.rig.cgroup import group
-from benchmarks.rig.place import Place
+from benchmarks.rig.execution import ExecutionContext
 from benchmarks.rig.ports import free_ports
 
 START_SECONDS = 60
@@ -64,7 +64,7 @@ class Export:
 class Service:
     """`cloudmanager serve`, which can be killed and started again."""
 
-    place: Place
+    context: ExecutionContext
     directory: Path
     url: str
     environment: Mapping[str, str]
@@ -100,7 +100,7 @@ class Service:
         """Returns when it is ready, which it is when it has taken over what an earlier one left."""
         command = [sys.executable, "-m", "cloudmanager", "serve", "--config", str(self._configuration)]
         with (self.directory / "log").open("ab") as log:
-            self._process = self.place.start(command, stdout=log, stderr=log, environment=self.environment)
+            self._process = self.context.start(command, stdout=log, stderr=log, environment=self.environment)
         deadline = time.monotonic() + START_SECONDS
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -166,10 +166,10 @@ def running_service(
     tables: Tables | None = None,
     *,
     address: str = "127.0.0.1",
-    place: Place | None = None,
+    context: ExecutionContext | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
-    """`tables` are added to the configuration. Without a `place` it has a group of its own."""
+    """`tables` are added to the configuration. Without a `context` it has a group of its own."""
     with ExitStack() as cleanup:
         directory = cleanup.enter_context(leftovers.directory())
         (directory / "images").mkdir()
@@ -185,8 +185,8 @@ def running_service(
                 **(tables or {}),
             },
         )
-        place = place or Place(cleanup.enter_context(group()))
-        service = Service(place, directory, f"http://{listen}", {**os.environ, **(environment or {})}, token)
+        context = context or ExecutionContext(cleanup.enter_context(group()))
+        service = Service(context, directory, f"http://{listen}", {**os.environ, **(environment or {})}, token)
         cleanup.callback(service.close)
         service.start()
         yield service

@@ -18,11 +18,11 @@ def meaning(figures: Figures) -> str:
 
 
 def sections(figures: Figures) -> list[Section]:
-    rows = [(way, value(figures, CASE, way, Quantity.SECONDS)) for way in (LOCAL, OVER_NBD)]
+    rows = [(variant, value(figures, CASE, variant, Quantity.SECONDS)) for variant in (LOCAL, OVER_NBD)]
     note = (
         "From a small template of our own, with its machine emulated in software, which takes most of the time. The "
         "target is a loop device on nbdfuse's file; its time includes asking for the export and giving it back."
     )
-    bars = {way: figures.median(CASE, way, Quantity.SECONDS) for way in (LOCAL, OVER_NBD)}
+    bars = {variant: figures.median(CASE, variant, Quantity.SECONDS) for variant in (LOCAL, OVER_NBD)}
     chart = Chart("building", CASE, "seconds", {"": bars})
     return [Section(CASE, ("target", "s"), rows, note, chart)]

@@ -47,7 +47,7 @@ def _compared(figures: Figures) -> Section:
         (
             case,
             quantity,
-            *(value(figures, case, way, quantity) for way in (OURS, PLAIN)),
+            *(value(figures, case, variant, quantity) for variant in (OURS, PLAIN)),
             f"{figures.ratio(case, quantity, OURS, PLAIN):.2f}",
         )
         for case, quantity in lines
@@ -63,7 +63,7 @@ def _compared(figures: Figures) -> Section:
 
 def _chart(figures: Figures) -> Chart:
     groups = {
-        case: {way: figures.median(case, way, Quantity.SECONDS) for way in (OURS, PLAIN)}
+        case: {variant: figures.median(case, variant, Quantity.SECONDS) for variant in (OURS, PLAIN)}
         for case in (many(HUNDRED), many(FIVE_HUNDRED))
     }
     return Chart("control", "Until all are ready", "seconds", groups)
@@ -79,8 +79,8 @@ def _own(figures: Figures) -> Section:
     ]
     for count in (HUNDRED, FIVE_HUNDRED):
         rows += [
-            (f"{held(count)}: {way}", significant(figures.median(held(count), way, Quantity.MEMORY)), "MiB")
-            for way in figures.ways(held(count))
+            (f"{held(count)}: {variant}", significant(figures.median(held(count), variant, Quantity.MEMORY)), "MiB")
+            for variant in figures.variants(held(count))
         ]
     rows.append((f"{IDLE}: the daemon", significant(figures.median(IDLE, OURS, Quantity.CPU)), Quantity.CPU))
     note = "Killed means SIGKILL: the servers go on, and are the same processes afterwards."
@@ -95,7 +95,7 @@ def _clouds(figures: Figures) -> Section:
             value(figures, ATTACH, cloud, Quantity.SECONDS),
             significant(figures.median(DETACH, cloud, Quantity.CALLS)),
         )
-        for cloud in figures.ways(ATTACH)
+        for cloud in figures.variants(ATTACH)
     ]
     headings = ("cloud", "calls until ready", "seconds", "calls from the release until detached")
     note = (

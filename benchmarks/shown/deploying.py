@@ -10,7 +10,7 @@ MIB = 2**20
 
 def meaning(figures: Figures) -> str:
     parts = [_against_typing(figures)]
-    if OURS in figures.ways(LINKS[0].case(SPARSE)):
+    if OURS in figures.variants(LINKS[0].case(SPARSE)):
         parts.append(_ours(figures))
     return " ".join(parts)
 
@@ -18,7 +18,7 @@ def meaning(figures: Figures) -> str:
 def _against_typing(figures: Figures) -> str:
     """What holes are worth, by whoever knows of them."""
     case = LINKS[0].case(SPARSE)
-    fastest = min(figures.ways(case), key=lambda way: figures.median(case, way, Quantity.SECONDS))
+    fastest = min(figures.variants(case), key=lambda variant: figures.median(case, variant, Quantity.SECONDS))
     times = figures.ratio(case, Quantity.SECONDS, "nc", fastest)
     return (
         f"Most of a new machine's disk is empty: {fastest} writes an image, a quarter of which is content, "
@@ -42,8 +42,8 @@ def _ours(figures: Figures) -> str:
 
 def _of_fastest(figures: Figures, case: str) -> float:
     """Of what others do."""
-    others = [way for way in figures.ways(case) if way not in (OURS, OURS_VERIFIED)]
-    fastest = min(figures.median(case, way, Quantity.SECONDS) for way in others)
+    others = [variant for variant in figures.variants(case) if variant not in (OURS, OURS_VERIFIED)]
+    fastest = min(figures.median(case, variant, Quantity.SECONDS) for variant in others)
     return figures.median(case, OURS, Quantity.SECONDS) / fastest
 
 
@@ -53,26 +53,26 @@ def sections(figures: Figures) -> list[Section]:
 
 def _section(figures: Figures, link: Link, kind: str) -> Section:
     case = link.case(kind)
-    seconds = {way: figures.median(case, way, Quantity.SECONDS) for way in figures.ways(case)}
+    seconds = {variant: figures.median(case, variant, Quantity.SECONDS) for variant in figures.variants(case)}
     fastest = min(seconds.values())
     rows = [
         (
-            f"{way}{_chosen(figures, case, way)}",
-            value(figures, case, way, Quantity.SECONDS),
-            f"{seconds[way] / fastest:.2f}",
-            significant(figures.median(case, way, Quantity.CPU)),
+            f"{variant}{_chosen(figures, case, variant)}",
+            value(figures, case, variant, Quantity.SECONDS),
+            f"{seconds[variant] / fastest:.2f}",
+            significant(figures.median(case, variant, Quantity.CPU)),
         )
-        for way in sorted(seconds, key=lambda way: seconds[way])
+        for variant in sorted(seconds, key=lambda variant: seconds[variant])
     ]
     chart = Chart(f"deploying-{slug(case)}", f"A {case}", "seconds", {"": dict(sorted(seconds.items(), key=_second))})
     title = f"A {case}: {link.size_bytes[kind] // MIB} MiB"
     return Section(title, ("method", "s", "of the fastest", "CPU, s"), rows, _note(link, kind), chart)
 
 
-def _chosen(figures: Figures, case: str, way: str) -> str:
+def _chosen(figures: Figures, case: str, variant: str) -> str:
     """How the content went, where that was chosen in each attempt."""
     try:
-        went = set(figures.one(case, way, Quantity.COMPRESSED).values)
+        went = set(figures.one(case, variant, Quantity.COMPRESSED).values)
     except KeyError:
         return ""
     return f" ({' or '.join('compressed' if each else 'NBD' for each in sorted(went))})"
@@ -95,7 +95,7 @@ def _note(link: Link, kind: str) -> str:
     if link.delay_seconds:
         return (
             f"A relay, which takes some of the processors' time, holds every byte back for "
-            f"{link.delay_seconds * 1000:.0f} ms each way."
+            f"{link.delay_seconds * 1000:.0f} ms in each direction."
         )
     if kind == RANDOM:
         return "Random data: nothing to leave out, nothing to compress."

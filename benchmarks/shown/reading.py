@@ -12,7 +12,7 @@ from benchmarks.rig.limits import (
     NO_LIMIT,
     SMALL_MACHINE,
 )
-from benchmarks.rig.stand import DIRECT, OURS, PLAIN
+from benchmarks.rig.testbed import DIRECT, OURS, PLAIN
 from benchmarks.section import Chart, Section, sentence_case, significant, slug, value
 from benchmarks.tables.reading import (
     IMAGE_FILE,
@@ -120,15 +120,15 @@ def _measured(figures: Figures, *cases: str) -> list[str]:
 
 
 def _kernel(figures: Figures, case: str) -> Section:
-    base = next(way for way in figures.ways(case) if way.endswith(DIRECT) or way == TCP)
+    base = next(variant for variant in figures.variants(case) if variant.endswith(DIRECT) or variant == TCP)
     rows = [
         (
-            way,
-            value(figures, case, way, Quantity.RATE),
-            "" if way == base else f"{figures.ratio(case, Quantity.RATE, way, base):.3f}",
-            "" if way == base else significant(figures.median(case, way, Quantity.SERVER_CPU)),
+            variant,
+            value(figures, case, variant, Quantity.RATE),
+            "" if variant == base else f"{figures.ratio(case, Quantity.RATE, variant, base):.3f}",
+            "" if variant == base else significant(figures.median(case, variant, Quantity.SERVER_CPU)),
         )
-        for way in figures.ways(case)
+        for variant in figures.variants(case)
     ]
     return Section(sentence_case(case), ("with", "MB/s", f"of {base}", "server, s/GiB"), rows, KERNEL_NOTES[case])
 
@@ -154,10 +154,10 @@ def _one_reader(figures: Figures, case: str) -> Section:
         },
     )
     rows = []
-    for way in figures.ways(case):
-        tool, side = way.split(", ")
-        latency = [value(figures, case, way, each) for each in (Quantity.TYPICAL_LATENCY, Quantity.HIGH_LATENCY)]
-        rows.append((tool, side, *_common(figures, case, way), *latency))
+    for variant in figures.variants(case):
+        tool, side = variant.split(", ")
+        latency = [value(figures, case, variant, each) for each in (Quantity.TYPICAL_LATENCY, Quantity.HIGH_LATENCY)]
+        rows.append((tool, side, *_common(figures, case, variant), *latency))
     headings = ("with", "from", "MB/s", "of direct", "server, s/GiB", "client, s/GiB", "median, ms", "99 %, ms")
     return Section(sentence_case(case), headings, rows, NOTES.get(case, ""), chart)
 
@@ -182,39 +182,39 @@ NOTES = {
 def _rates(figures: Figures, case: str, note: str) -> Section:
     headings = ("with", "from", "MB/s", "of direct", "server, s/GiB", "client, s/GiB", "slowest, MB/s")
     rows = [
-        (*way.split(", "), *_common(figures, case, way), value(figures, case, way, Quantity.SLOWEST))
-        for way in figures.ways(case)
+        (*variant.split(", "), *_common(figures, case, variant), value(figures, case, variant, Quantity.SLOWEST))
+        for variant in figures.variants(case)
     ]
     return Section(sentence_case(case), headings, rows, note)
 
 
-def _common(figures: Figures, case: str, way: str) -> tuple[str, str, str, str]:
-    direct = way.endswith(DIRECT)
+def _common(figures: Figures, case: str, variant: str) -> tuple[str, str, str, str]:
+    direct = variant.endswith(DIRECT)
     return (
-        value(figures, case, way, Quantity.RATE),
-        "" if direct else f"{_of_direct(figures, case, way):.3f}",
-        "" if direct else significant(figures.median(case, way, Quantity.SERVER_CPU)),
-        significant(figures.median(case, way, Quantity.CLIENT_CPU)),
+        value(figures, case, variant, Quantity.RATE),
+        "" if direct else f"{_of_direct(figures, case, variant):.3f}",
+        "" if direct else significant(figures.median(case, variant, Quantity.SERVER_CPU)),
+        significant(figures.median(case, variant, Quantity.CLIENT_CPU)),
     )
 
 
 def _latencies(figures: Figures) -> Section:
     quantities = (Quantity.TYPICAL_LATENCY, Quantity.HIGH_LATENCY)
     rows = [
-        (way.split(", ")[1], *(value(figures, RANDOM_READS, way, each) for each in quantities))
-        for way in figures.ways(RANDOM_READS)
+        (variant.split(", ")[1], *(value(figures, RANDOM_READS, variant, each) for each in quantities))
+        for variant in figures.variants(RANDOM_READS)
     ]
     note = "`fio`, a cold disk without a limit, over the whole of it."
     return Section(sentence_case(RANDOM_READS), ("from", "median, ms", "99 %, ms"), rows, note)
 
 
-def _of_direct(figures: Figures, case: str, way: str) -> float:
+def _of_direct(figures: Figures, case: str, variant: str) -> float:
     """Of the direct read with the same program, or with the one that there is."""
-    direct = f"{way.split(', ', maxsplit=1)[0]}, {DIRECT}"
-    if direct not in figures.ways(case):
-        direct = next(each for each in figures.ways(case) if each.endswith(DIRECT))
-    return figures.ratio(case, Quantity.RATE, way, direct)
+    direct = f"{variant.split(', ', maxsplit=1)[0]}, {DIRECT}"
+    if direct not in figures.variants(case):
+        direct = next(each for each in figures.variants(case) if each.endswith(DIRECT))
+    return figures.ratio(case, Quantity.RATE, variant, direct)
 
 
 def _sides(figures: Figures, case: str, tool: str) -> list[str]:
-    return [side for side in SIDES if f"{tool}, {side}" in figures.ways(case)]
+    return [side for side in SIDES if f"{tool}, {side}" in figures.variants(case)]

@@ -14,8 +14,8 @@ def meaning(figures: Figures) -> str:
 
 def _speed(figures: Figures) -> str:
     parts = [figures.ratio(case(clients), Quantity.RATE, OURS, QemuNbd.name) for clients in CLIENTS]
-    clear = [way for way in figures.ways(case(max(CLIENTS))) if "TLS" not in way]
-    fastest = max(clear, key=lambda way: figures.median(case(1), way, Quantity.RATE))
+    clear = [variant for variant in figures.variants(case(max(CLIENTS))) if "TLS" not in variant]
+    fastest = max(clear, key=lambda variant: figures.median(case(1), variant, Quantity.RATE))
     numbers = ", ".join(f"{part:.2f}" for part in parts)
     many = ", ".join(map(str, CLIENTS))
     words = "An export reads no slower than" if min(parts) >= ALIKE else "An export reads at this part of the rate of"
@@ -37,9 +37,9 @@ def _tls(figures: Figures) -> str:
 
 
 def _connecting(figures: Figures) -> str:
-    ours, plain = (figures.median(CONNECT, way, Quantity.SECONDS) * 1000 for way in (OURS, QemuNbd.name))
+    ours, plain = (figures.median(CONNECT, variant, Quantity.SECONDS) * 1000 for variant in (OURS, QemuNbd.name))
     if ours < 0.7 * plain:
-        return f"A connection takes {ours:.0f} ms in place of {plain:.0f} ms, as the listener sends without delay."
+        return f"A connection takes {ours:.0f} ms instead of {plain:.0f} ms, as the listener sends without delay."
     return f"A connection takes {ours:.0f} ms; with the server by hand, {plain:.0f} ms."
 
 
@@ -50,7 +50,8 @@ def sections(figures: Figures) -> list[Section]:
         "MB/s, all clients together",
         {
             case(clients): {
-                way: figures.median(case(clients), way, Quantity.RATE) for way in figures.ways(case(clients))
+                variant: figures.median(case(clients), variant, Quantity.RATE)
+                for variant in figures.variants(case(clients))
             }
             for clients in CLIENTS
         },
@@ -64,14 +65,14 @@ def _section(figures: Figures, clients: int, chart: Chart | None) -> Section:
     headings = ("server", "MB/s", "of qemu-nbd by hand", "server, s/GiB", "client, s/GiB", "memory, MiB")
     rows = [
         (
-            way,
-            value(figures, name, way, Quantity.RATE),
-            f"{figures.ratio(name, Quantity.RATE, way, QemuNbd.name):.2f}",
-            significant(figures.median(name, way, Quantity.SERVER_CPU)),
-            significant(figures.median(name, way, Quantity.CLIENT_CPU)),
-            significant(figures.median(name, way, Quantity.MEMORY)),
+            variant,
+            value(figures, name, variant, Quantity.RATE),
+            f"{figures.ratio(name, Quantity.RATE, variant, QemuNbd.name):.2f}",
+            significant(figures.median(name, variant, Quantity.SERVER_CPU)),
+            significant(figures.median(name, variant, Quantity.CLIENT_CPU)),
+            significant(figures.median(name, variant, Quantity.MEMORY)),
         )
-        for way in figures.ways(name)
+        for variant in figures.variants(name)
     ]
     note = ""
     if clients == min(CLIENTS):
@@ -86,6 +87,6 @@ def _section(figures: Figures, clients: int, chart: Chart | None) -> Section:
 
 
 def _connections(figures: Figures) -> Section:
-    rows = [(way, milliseconds(figures, CONNECT, way)) for way in figures.ways(CONNECT)]
+    rows = [(variant, milliseconds(figures, CONNECT, variant)) for variant in figures.variants(CONNECT)]
     note = "`nbdinfo --size`, its own start included."
     return Section("One connection", ("server", "ms"), rows, note)

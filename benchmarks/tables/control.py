@@ -15,7 +15,7 @@ from benchmarks.rig.by_shell import ByShell, by_shell
 from benchmarks.rig.cgroup import group, memory_mib
 from benchmarks.rig.clouds import INSTANCE, NAMES, cloud
 from benchmarks.rig.disk import random_image
-from benchmarks.rig.place import Place
+from benchmarks.rig.execution import ExecutionContext
 from benchmarks.rig.ports import free_ports
 from benchmarks.rig.readers import Source
 from benchmarks.rig.servers import QemuNbd, serving
@@ -101,22 +101,22 @@ def _cached_read(service: Service, effort: Effort) -> Iterator[Series]:
     """Both servers on loopback. The first round of each is for the page cache, and left out."""
     image = random_image(service.images / "large.raw", effort.size(2**30))
     server = QemuNbd(image, "127.0.0.1", free_ports(1)[0], service.directory)
-    with group() as by_hand, group() as clients, serving(server, Place(by_hand)) as plain:
+    with group() as by_hand, group() as clients, serving(server, ExecutionContext(by_hand)) as plain:
         made = service.export(f"local:{image.name}")
         size = image.stat().st_size
 
         def read(uri: str) -> Measured:
-            return {Quantity.RATE: readers.nbdcopy(Source(uri, size), Place(clients)) / 1e6}
+            return {Quantity.RATE: readers.nbdcopy(Source(uri, size), ExecutionContext(clients)) / 1e6}
 
-        ways: dict[str, Attempt] = {OURS: partial(read, made.uri), PLAIN: partial(read, plain)}
-        for attempt in ways.values():
+        variants: dict[str, Attempt] = {OURS: partial(read, made.uri), PLAIN: partial(read, plain)}
+        for attempt in variants.values():
             attempt()
-        yield from take_turns(CACHED_READ, effort.rounds(9), ways)
+        yield from take_turns(CACHED_READ, effort.rounds(9), variants)
         service.release(made)
 
 
 def _footprint(service: Service, count: int) -> Iterator[Series]:
-    servers = service.place.group.memory_mib() - memory_mib(service.pid)
+    servers = service.context.group.memory_mib() - memory_mib(service.pid)
     yield Series(held(count), "the daemon, resident", Quantity.MEMORY, rounded([resident_mib(service.pid)]))
     yield Series(held(count), "all servers, proportional", Quantity.MEMORY, rounded([servers]))
 
@@ -130,11 +130,11 @@ def _idle(service: Service, effort: Effort) -> Series:
 def _restarted(service: Service) -> Measured:
     """Killed, and started until it is ready. Its servers are the same ones afterwards."""
     service.kill()
-    before = set(service.place.group.pids)
+    before = set(service.context.group.pids)
     began = time.perf_counter()
     service.start()
     took = time.perf_counter() - began
-    assert before <= set(service.place.group.pids), "servers were lost"
+    assert before <= set(service.context.group.pids), "servers were lost"
     states = [each["state"] for each in _items(service)]
     assert states.count("ready") == len(states), states
     return {Quantity.SECONDS: took}

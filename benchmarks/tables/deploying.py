@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.figures import Quantity, Series
 from benchmarks.rig import images, leftovers, readers
 from benchmarks.rig.cgroup import Group, group
+from benchmarks.rig.execution import CommandFailed, ExecutionContext
 from benchmarks.rig.network import Network, network
-from benchmarks.rig.place import CommandFailed, Place
 from benchmarks.rig.relay import relay
 from benchmarks.rig.servers import WritableQemuNbd, serving
 from benchmarks.rig.service import Service, Tables, running_service
@@ -61,20 +61,20 @@ LINKS = (UNLIMITED, FAST, SLOW, FAR)
 
 def measure(effort: Effort) -> Iterator[Series]:
     for link in LINKS:
-        with _stand(link) as stand:
+        with _testbed(link) as testbed:
             for kind, size_bytes in link.size_bytes.items():
-                with _target(stand, link, kind, effort.size(size_bytes)) as target:
+                with _target(testbed, link, kind, effort.size(size_bytes)) as target:
                     case, rounds = link.case(kind), effort.rounds(link.rounds)
                     yield from take_turns(case, rounds, _ways(target), once_if_slower=ONCE_IF_SLOWER)
 
 
 @dataclass(frozen=True)
-class _Stand:
+class _Testbed:
     """This machine is the target, and a host beside it has the images."""
 
     network: Network
-    source: Place
-    here: Place
+    source: ExecutionContext
+    here: ExecutionContext
     service: Service
     reached_at: str
     """This machine's address for the host."""
@@ -83,16 +83,16 @@ class _Stand:
     @property
     def groups(self) -> tuple[Group, ...]:
         """Both sides' processes, and the service's."""
-        return (self.source.group, self.service.place.group)
+        return (self.source.group, self.service.context.group)
 
 
 @contextmanager
-def _stand(link: Link) -> Iterator[_Stand]:
+def _testbed(link: Link) -> Iterator[_Testbed]:
     with ExitStack() as cleanup:
         scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
         cables.limit(link.megabits)
-        place = Place(cleanup.enter_context(group()))
+        context = ExecutionContext(cleanup.enter_context(group()))
         near, far = cables.address, cables.far_address if link.delay_seconds else cables.address
         nbd = {"listen": near, "advertise": far, "ports": f"{SERVICE_PORTS[0]}-{SERVICE_PORTS[-1]}", "insecure": True}
         tables: Tables = {"nbd": nbd, "exports": {"drain_seconds": 1}}
@@ -100,12 +100,12 @@ def _stand(link: Link) -> Iterator[_Stand]:
         if link.delay_seconds:
             ports = [BY_HAND_PORT, NETCAT_PORT, service.port, *SERVICE_PORTS]
             cleanup.enter_context(relay(far, near, ports, link.delay_seconds))
-        yield _Stand(cables, place.on(cables.hosts[0]), place, service, far, scratch)
+        yield _Testbed(cables, context.on(cables.hosts[0]), context, service, far, scratch)
 
 
 @dataclass(frozen=True)
 class _Target:
-    stand: _Stand
+    testbed: _Testbed
     image: Path
     digest: bytes
     disk: Path
@@ -121,7 +121,7 @@ class _Target:
             file.truncate(0)
             file.truncate(self.image.stat().st_size)
         began = time.perf_counter()
-        with cpu_seconds_of(*self.stand.groups) as spent:
+        with cpu_seconds_of(*self.testbed.groups) as spent:
             more = write()
         took = time.perf_counter() - began
         if _digest(disk) != self.digest:
@@ -134,22 +134,22 @@ class CorruptTarget(Exception):
 
 
 @contextmanager
-def _target(stand: _Stand, link: Link, kind: str, size_bytes: int) -> Iterator[_Target]:
+def _target(testbed: _Testbed, link: Link, kind: str, size_bytes: int) -> Iterator[_Target]:
     with ExitStack() as cleanup:
-        image = images.image(kind, stand.scratch / "image.raw", size_bytes)
+        image = images.image(kind, testbed.scratch / "image.raw", size_bytes)
         cleanup.callback(image.unlink)
-        disk, ours = stand.scratch / "disk.raw", stand.service.images / f"{slug(link.case(kind))}.raw"
+        disk, ours = testbed.scratch / "disk.raw", testbed.service.images / f"{slug(link.case(kind))}.raw"
         for each in (disk, ours):
             with each.open("wb") as file:
                 file.truncate(size_bytes)
             cleanup.callback(each.unlink)
-        server = WritableQemuNbd(disk, stand.network.address, BY_HAND_PORT, stand.scratch)
-        cleanup.enter_context(serving(server, stand.here))
-        yield _Target(stand, image, _digest(image), disk, f"nbd://{stand.reached_at}:{BY_HAND_PORT}/", ours)
+        server = WritableQemuNbd(disk, testbed.network.address, BY_HAND_PORT, testbed.scratch)
+        cleanup.enter_context(serving(server, testbed.here))
+        yield _Target(testbed, image, _digest(image), disk, f"nbd://{testbed.reached_at}:{BY_HAND_PORT}/", ours)
 
 
 def _ways(target: _Target) -> dict[str, Attempt]:
-    ways: dict[str, Callable[[_Target], None]] = {
+    variants: dict[str, Callable[[_Target], None]] = {
         "dd onto nbdfuse": _dd,
         "nbdcopy": _nbdcopy,
         "qemu-img convert": _qemu_img,
@@ -160,21 +160,23 @@ def _ways(target: _Target) -> dict[str, Attempt]:
         OURS_VERIFIED: partial(_deploy, options=("--verify",)),
     }
     attempts: dict[str, Attempt] = {
-        name: partial(target.attempt, partial(way, target), target.disk) for name, way in ways.items()
+        name: partial(target.attempt, partial(variant, target), target.disk) for name, variant in variants.items()
     }
     if can_deploy():
-        attempts |= {name: partial(target.attempt, partial(way, target), target.ours) for name, way in ours.items()}
+        attempts |= {
+            name: partial(target.attempt, partial(variant, target), target.ours) for name, variant in ours.items()
+        }
     return attempts
 
 
 def _dd(target: _Target) -> None:
-    source = target.stand.source
-    with readers.as_file(target.by_hand, source, target.stand.scratch / "mounted") as file:
+    source = target.testbed.source
+    with readers.as_file(target.by_hand, source, target.testbed.scratch / "mounted") as file:
         source.run(["dd", f"if={target.image}", f"of={file}", "bs=1M", "conv=notrunc,fsync", "status=none"])
 
 
 def _nbdcopy(target: _Target) -> None:
-    target.stand.source.run(["nbdcopy", "--flush", target.image, target.by_hand])
+    target.testbed.source.run(["nbdcopy", "--flush", target.image, target.by_hand])
 
 
 def _qemu_img(target: _Target) -> None:
@@ -192,31 +194,33 @@ def _qemu_img(target: _Target) -> None:
         target.image,
         target.by_hand,
     ]
-    target.stand.source.run(words)
+    target.testbed.source.run(words)
 
 
 def _netcat(target: _Target, words: Sequence[str]) -> None:
     """Written through a file system's cache, as in the blog post, and then made durable."""
     unpack = f"{words[0]} -dc" if words else "cat"
     write = f"dd of={target.disk} bs=1M iflag=fullblock conv=notrunc,fsync status=none"
-    receive = f"nc.openbsd -v -l {target.stand.network.address} {NETCAT_PORT} | {unpack} | {write}"
-    with target.stand.here.start(["sh", "-c", receive], stderr=subprocess.PIPE) as receiver:
+    receive = f"nc.openbsd -v -l {target.testbed.network.address} {NETCAT_PORT} | {unpack} | {write}"
+    with target.testbed.here.start(["sh", "-c", receive], stderr=subprocess.PIPE) as receiver:
         assert receiver.stderr
         receiver.stderr.readline()  # `Listening on`
         pack = f"{' '.join(words)} <{target.image}" if words else f"cat {target.image}"
-        send = f"nc.openbsd -N {target.stand.reached_at} {NETCAT_PORT}"
-        target.stand.source.run(["sh", "-c", f"{pack} | {send}"])
+        send = f"nc.openbsd -N {target.testbed.reached_at} {NETCAT_PORT}"
+        target.testbed.source.run(["sh", "-c", f"{pack} | {send}"])
         if receiver.wait(RECEIVE_SECONDS):
             raise CommandFailed([receive], receiver.returncode, receiver.stderr.read().decode())
 
 
 def _deploy(target: _Target, options: Sequence[str] = ()) -> Measured:
-    """To a disk of the other cloudmanager. Which way it chose."""
-    service = target.stand.service
-    url = f"http://{target.stand.reached_at}:{service.port}"
+    """To a disk of the other cloudmanager. Which route it chose."""
+    service = target.testbed.service
+    url = f"http://{target.testbed.reached_at}:{service.port}"
     asked = {**service.environment, "CLOUDMANAGER_URL": url, "CLOUDMANAGER_TOKEN": service.token}
-    said = target.stand.source.run([*DEPLOY, str(target.image), f"local:{target.ours.name}", "--json", *options], asked)
-    return {Quantity.COMPRESSED: json.loads(said.splitlines()[-1])["way"] == "compressed"}
+    output = target.testbed.source.run(
+        [*DEPLOY, str(target.image), f"local:{target.ours.name}", "--json", *options], asked
+    )
+    return {Quantity.COMPRESSED: json.loads(output.splitlines()[-1])["route"] == "compressed"}
 
 
 DEPLOY = (sys.executable, "-m", "cloudmanager", "deploy")

@@ -10,8 +10,8 @@ from benchmarks.rig import readers
 from benchmarks.rig.guest import KernelClient, kernel_client
 from benchmarks.rig.limits import KERNEL_CLIENT_LIMITS, LIMITS, NO_LIMIT, SMALL_MACHINE, possible
 from benchmarks.rig.readers import Latency
-from benchmarks.rig.stand import DIRECT, OURS, Target, stand
 from benchmarks.rig.stream import stream
+from benchmarks.rig.testbed import DIRECT, OURS, Target, testbed
 from benchmarks.rounds import Attempt, Effort, Measured, take_turns
 
 SINGLE_TOOLS = ("dd", "nbdcopy", "fio")
@@ -27,7 +27,7 @@ KERNEL_ROUNDS = 3
 
 
 def measure(effort: Effort) -> Iterator[Series]:
-    with stand(effort) as ready:
+    with testbed(effort) as ready:
         for limit in possible(LIMITS):
             with ready.disk(limit, effort) as target:
                 yield from _disk(target, effort)
@@ -51,59 +51,59 @@ def _disk(target: Target, effort: Effort) -> Iterator[Series]:
 
 def _one_reader(target: Target, effort: Effort) -> Iterator[Series]:
     tools: dict[str, Callable[[Target, str], Measured]] = {"dd": _dd, "nbdcopy": _nbdcopy, "fio": _fio}
-    ways = {f"{tool}, {side}": partial(tools[tool], target, side) for tool in SINGLE_TOOLS for side in target.sides}
-    yield from take_turns(target.limit.case(ONE_READER), effort.rounds(target.limit.rounds), ways)
+    variants = {f"{tool}, {side}": partial(tools[tool], target, side) for tool in SINGLE_TOOLS for side in target.sides}
+    yield from take_turns(target.limit.case(ONE_READER), effort.rounds(target.limit.rounds), variants)
 
 
 def _three_readers(target: Target, effort: Effort) -> Iterator[Series]:
-    ways = {f"dd, {side}": partial(_dd, target, side, 3) for side in target.sides}
-    yield from take_turns(target.limit.case(THREE_READERS), effort.rounds(SHARED_ROUNDS), ways)
+    variants = {f"dd, {side}": partial(_dd, target, side, 3) for side in target.sides}
+    yield from take_turns(target.limit.case(THREE_READERS), effort.rounds(SHARED_ROUNDS), variants)
 
 
 def _two_clients(target: Target, case: str, effort: Effort) -> Iterator[Series]:
     """Beside two dd on the machine that has the disk: two nbdcopy there would throw away what the other one needs."""
-    ways: dict[str, Attempt] = {f"dd, {DIRECT}": partial(_dd, target, DIRECT, 2)}
-    ways |= {f"nbdcopy, {side}": partial(_nbdcopy, target, side, 2) for side in target.sides if side != DIRECT}
-    yield from take_turns(case, effort.rounds(SHARED_ROUNDS), ways)
+    variants: dict[str, Attempt] = {f"dd, {DIRECT}": partial(_dd, target, DIRECT, 2)}
+    variants |= {f"nbdcopy, {side}": partial(_nbdcopy, target, side, 2) for side in target.sides if side != DIRECT}
+    yield from take_turns(case, effort.rounds(SHARED_ROUNDS), variants)
 
 
 def _random_reads(target: Target, effort: Effort) -> Iterator[Series]:
     options = readers.random_reads(seconds=1 if effort.is_quick else 4)
-    ways = {f"fio, {side}": partial(_random, target, side, options) for side in target.sides}
-    yield from take_turns(RANDOM_READS, effort.rounds(3), ways)
+    variants = {f"fio, {side}": partial(_random, target, side, options) for side in target.sides}
+    yield from take_turns(RANDOM_READS, effort.rounds(3), variants)
 
 
 def _kernel_reads(target: Target, kernel: KernelClient, effort: Effort) -> Iterator[Series]:
     """`dd` of /dev/nbd0, beside `dd` of the disk; without a limit, beside what the machine's network can do."""
-    ways: dict[str, Attempt] = {
+    variants: dict[str, Attempt] = {
         f"dd, {side}": partial(_kernel_dd, target, kernel, side) for side in target.sides if side != DIRECT
     }
-    address = target.stand.network.address
+    address = target.testbed.network.address
     with stream(address, target.size_bytes) as port:
         if target.limit.bytes_per_second:
-            ways[f"dd, {DIRECT}"] = lambda: {Quantity.RATE: _dd(target, DIRECT)[Quantity.RATE]}
+            variants[f"dd, {DIRECT}"] = lambda: {Quantity.RATE: _dd(target, DIRECT)[Quantity.RATE]}
         else:
-            ways[TCP] = lambda: {Quantity.RATE: kernel.receive(address, port) / 1e6}
-        yield from take_turns(target.limit.case(KERNEL_CLIENT), effort.rounds(KERNEL_ROUNDS), ways)
+            variants[TCP] = lambda: {Quantity.RATE: kernel.receive(address, port) / 1e6}
+        yield from take_turns(target.limit.case(KERNEL_CLIENT), effort.rounds(KERNEL_ROUNDS), variants)
 
 
 def _dd(target: Target, side: str, count: int = 1) -> Measured:
     """Over NBD through nbdfuse; all readers read the same mount, whose pages they share."""
-    place = target.place(side)
+    context = target.context(side)
     with ExitStack() as cleanup:
         path = target.path
         if side != DIRECT:
-            point = target.stand.scratch / "mounted"
-            mount = readers.as_file(target.name(side), place, point, as_client=side == OURS)
+            point = target.testbed.scratch / "mounted"
+            mount = readers.as_file(target.name(side), context, point, as_client=side == OURS)
             path = cleanup.enter_context(mount)
-        read = partial(readers.dd, target.source(path), place)
+        read = partial(readers.dd, target.source(path), context)
         return target.attempt(side, count, lambda: _together([read] * count))
 
 
 def _nbdcopy(target: Target, side: str, count: int = 1) -> Measured:
     """Each reader on a host of its own."""
     reads = [
-        partial(readers.nbdcopy, target.source(target.name(side, number)), target.place(side, number))
+        partial(readers.nbdcopy, target.source(target.name(side, number)), target.context(side, number))
         for number in range(count)
     ]
     return target.attempt(side, count, lambda: _together(reads))
@@ -115,7 +115,7 @@ def _fio(target: Target, side: str, options: Sequence[str] = ()) -> Measured:
     latencies: list[Latency] = []
 
     def read() -> list[float]:
-        rate, latency = readers.fio(target.source(target.name(side)), target.place(side), options)
+        rate, latency = readers.fio(target.source(target.name(side)), target.context(side), options)
         latencies.append(latency)
         return [rate]
 

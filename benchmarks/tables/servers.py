@@ -13,8 +13,8 @@ from benchmarks.figures import Quantity, Series, rounded
 from benchmarks.rig import leftovers, readers
 from benchmarks.rig.cgroup import Group, group, memory_mib
 from benchmarks.rig.disk import random_image
+from benchmarks.rig.execution import ExecutionContext
 from benchmarks.rig.network import Network, network
-from benchmarks.rig.place import Place
 from benchmarks.rig.ports import free_ports
 from benchmarks.rig.readers import Source
 from benchmarks.rig.servers import (
@@ -51,15 +51,15 @@ def case(clients: int) -> str:
 
 def measure(effort: Effort) -> Iterator[Series]:
     """All servers run at the same time, and one at a time has something to do."""
-    with _stand() as stand:
+    with _testbed() as testbed:
         for clients, size_bytes in IMAGE_BYTES.items():
-            with _servers(stand, clients, effort.size(size_bytes)) as (image, servers):
+            with _servers(testbed, clients, effort.size(size_bytes)) as (image, servers):
                 if clients == 1:
-                    connects = {name: partial(_connect, stand, server) for name, server in servers.items()}
+                    connects = {name: partial(_connect, testbed, server) for name, server in servers.items()}
                     yield from take_turns(CONNECT, effort.rounds(CONNECT_ROUNDS), connects)
-                reads = {name: partial(_read, stand, server, image) for name, server in servers.items()}
+                reads = {name: partial(_read, testbed, server, image) for name, server in servers.items()}
                 yield from take_turns(case(clients), effort.rounds(ROUNDS), reads)
-        yield Series(DAEMON, OURS, Quantity.MEMORY, rounded([memory_mib(stand.ours[OURS].pid)]))
+        yield Series(DAEMON, OURS, Quantity.MEMORY, rounded([memory_mib(testbed.ours[OURS].pid)]))
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,20 @@ class _Server:
 
 
 @dataclass(frozen=True)
-class _Stand:
+class _Testbed:
     network: Network
-    clients: Place
+    clients: ExecutionContext
     """On another host."""
     scratch: Path
     ours: Mapping[str, Service]
 
 
 @contextmanager
-def _stand() -> Iterator[_Stand]:
+def _testbed() -> Iterator[_Testbed]:
     with ExitStack() as cleanup:
         scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(1))
-        clients = Place(cleanup.enter_context(group())).on(cables.hosts[0])
+        clients = ExecutionContext(cleanup.enter_context(group())).on(cables.hosts[0])
         make_certificates(scratch, cables.address)
         security: dict[str, dict[str, object]] = {
             OURS: {"insecure": True},
@@ -91,7 +91,7 @@ def _stand() -> Iterator[_Stand]:
             OURS_X509: {"tls": "x509", "tls_certificates": str(scratch / "server")},
         }
         ours = {name: cleanup.enter_context(_ours(cables, nbd)) for name, nbd in security.items()}
-        yield _Stand(cables, clients, scratch, ours)
+        yield _Testbed(cables, clients, scratch, ours)
 
 
 @contextmanager
@@ -102,59 +102,59 @@ def _ours(cables: Network, security: Mapping[str, object]) -> Iterator[Service]:
 
 
 @contextmanager
-def _servers(stand: _Stand, clients: int, size_bytes: int) -> Iterator[tuple[Path, dict[str, _Server]]]:
+def _servers(testbed: _Testbed, clients: int, size_bytes: int) -> Iterator[tuple[Path, dict[str, _Server]]]:
     """With the image that all of them serve."""
-    image = random_image(stand.scratch / f"{clients}.raw", size_bytes)
+    image = random_image(testbed.scratch / f"{clients}.raw", size_bytes)
     with ExitStack() as cleanup:
-        servers = {name: cleanup.enter_context(_exported(stand, image, name, clients)) for name in stand.ours}
+        servers = {name: cleanup.enter_context(_exported(testbed, image, name, clients)) for name in testbed.ours}
         for kind in filter(is_installed, BY_HAND):
-            servers[kind.name] = cleanup.enter_context(_by_hand(stand, image, kind, clients))
+            servers[kind.name] = cleanup.enter_context(_by_hand(testbed, image, kind, clients))
         yield image, servers
     image.unlink()
 
 
 @contextmanager
-def _exported(stand: _Stand, image: Path, name: str, clients: int) -> Iterator[_Server]:
+def _exported(testbed: _Testbed, image: Path, name: str, clients: int) -> Iterator[_Server]:
     """Ours has an export for each client, as it is meant to be used."""
-    service = stand.ours[name]
+    service = testbed.ours[name]
     (service.images / image.name).hardlink_to(image)
     exports = [service.export(f"local:{image.name}", f"client-{each}") for each in range(clients)]
-    certificates = stand.scratch / "client" if name == OURS_X509 else None
-    uris = [export.authenticated(stand.scratch, certificates) for export in exports]
-    yield _Server(service.place.group, uris)
+    certificates = testbed.scratch / "client" if name == OURS_X509 else None
+    uris = [export.authenticated(testbed.scratch, certificates) for export in exports]
+    yield _Server(service.context.group, uris)
     for export in exports:
         service.release(export)
 
 
 @contextmanager
-def _by_hand(stand: _Stand, image: Path, kind: type[PlainServer], clients: int) -> Iterator[_Server]:
+def _by_hand(testbed: _Testbed, image: Path, kind: type[PlainServer], clients: int) -> Iterator[_Server]:
     """Serves all clients at one address."""
-    directory = stand.scratch / f"{kind.__name__}-{clients}"
+    directory = testbed.scratch / f"{kind.__name__}-{clients}"
     directory.mkdir()
-    address = stand.network.address
+    address = testbed.network.address
     with group() as own:
-        with serving(kind(image, address, free_ports(1, address)[0], directory), Place(own)) as uri:
+        with serving(kind(image, address, free_ports(1, address)[0], directory), ExecutionContext(own)) as uri:
             yield _Server(own, [uri] * clients)
 
 
-def _connect(stand: _Stand, server: _Server) -> Measured:
+def _connect(testbed: _Testbed, server: _Server) -> Measured:
     """Connection, TLS, the NBD handshake, and the client's own start."""
     began = time.perf_counter()
-    stand.clients.run(["nbdinfo", "--size", server.uris[0]])
+    testbed.clients.run(["nbdinfo", "--size", server.uris[0]])
     return {Quantity.SECONDS: time.perf_counter() - began}
 
 
-def _read(stand: _Stand, server: _Server, image: Path) -> Measured:
+def _read(testbed: _Testbed, server: _Server, image: Path) -> Measured:
     """Each client reads all of the image, with as many connections as nbdcopy likes to have."""
     _warm(image)
     size, clients = image.stat().st_size, len(server.uris)
     began = time.perf_counter()
     with (
-        cpu_seconds_of(server.group, stand.clients.group) as spent,
+        cpu_seconds_of(server.group, testbed.clients.group) as spent,
         _watched_memory(server.group) as largest,
         ThreadPoolExecutor(clients) as pool,
     ):
-        list(pool.map(lambda uri: readers.nbdcopy(Source(uri, size), stand.clients), server.uris))
+        list(pool.map(lambda uri: readers.nbdcopy(Source(uri, size), testbed.clients), server.uris))
     took = time.perf_counter() - began
     gib = clients * size / GIB
     return {

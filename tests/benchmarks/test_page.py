@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from benchmarks import page, plot
 from benchmarks.figures import Figures, Quantity, Series
 from benchmarks.rig.limits import LARGE_MACHINE, NO_LIMIT
-from benchmarks.rig.stand import DIRECT, OURS, PLAIN
+from benchmarks.rig.testbed import DIRECT, OURS, PLAIN
 from benchmarks.section import Chart, significant
 from benchmarks.shown import SHOWN
 from benchmarks.tables import MEASURES
@@ -44,12 +44,12 @@ def with_ours_at(figures: Figures, part_of_direct: float) -> Figures:
     """Every rate of ours is that part of the direct one."""
 
     def change(series: Series) -> Series:
-        if series.quantity is not Quantity.RATE or not series.way.endswith(OURS):
+        if series.quantity is not Quantity.RATE or not series.variant.endswith(OURS):
             return series
-        direct = series.way.replace(OURS, DIRECT)
-        if direct not in figures.ways(series.case):
+        direct = series.variant.replace(OURS, DIRECT)
+        if direct not in figures.variants(series.case):
             return series
-        return replace(scaled(figures.one(series.case, direct, Quantity.RATE), part_of_direct), way=series.way)
+        return replace(scaled(figures.one(series.case, direct, Quantity.RATE), part_of_direct), variant=series.variant)
 
     return changed(figures, change)
 
@@ -66,7 +66,7 @@ def test_the_page_and_its_plots_are_in_step_with_the_results(results: dict[str, 
 
 
 def test_every_row_of_the_page_is_read_with_all_its_cells(results: dict[str, Figures]) -> None:
-    """A way of netcat's has a pipe in its name, which is what Markdown ends a cell with."""
+    """A variant with netcat has a pipe in its name, which is what Markdown ends a cell with."""
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page.files(results)[page.PAGE])
     cells = [token.content for opened, token in pairwise(tokens) if opened.type == "td_open"]
     sections = [section for name in results for section in SHOWN[name].sections(results[name])]
@@ -96,9 +96,9 @@ def test_a_quick_run_is_said_to_mean_nothing(results: dict[str, Figures]) -> Non
 def test_the_sentence_on_the_limited_disk_follows_the_figures(
     part: float, is_as_fast: bool, results: dict[str, Figures]
 ) -> None:
-    said = SHOWN["reading"].meaning(with_ours_at(results["reading"], part))
-    assert ("as fast as directly" in said) is is_as_fast
-    assert f"{part:.3f}" in said
+    output = SHOWN["reading"].meaning(with_ours_at(results["reading"], part))
+    assert ("as fast as directly" in output) is is_as_fast
+    assert f"{part:.3f}" in output
 
 
 @pytest.mark.parametrize(("part", "is_shared"), [(0.6, False), (0.95, True)])
@@ -109,12 +109,12 @@ def test_the_sentence_on_several_readers_follows_the_slowest_of_them(
     alone = found.median(LARGE_MACHINE.case(ONE_READER), f"dd, {DIRECT}", Quantity.RATE)
 
     def slower(series: Series) -> Series:
-        is_ours = series.quantity is Quantity.SLOWEST and series.way.endswith(OURS)
+        is_ours = series.quantity is Quantity.SLOWEST and series.variant.endswith(OURS)
         return replace(series, values=(part * alone,)) if is_ours else series
 
-    said = SHOWN["reading"].meaning(changed(found, slower))
-    assert ("read once for all" in said) is is_shared
-    assert f"get {part:.2f} of its rate each, three readers on one client {part:.2f}" in said
+    output = SHOWN["reading"].meaning(changed(found, slower))
+    assert ("read once for all" in output) is is_shared
+    assert f"get {part:.2f} of its rate each, three readers on one client {part:.2f}" in output
 
 
 @pytest.mark.parametrize(("times", "words"), [(0.9, "is read at 0.90 of"), (2.5, "2.50 times the rate that nbdfuse")])
@@ -122,7 +122,7 @@ def test_the_sentence_on_the_file_follows_the_figures(times: float, words: str, 
     found, case = results["reading"], NO_LIMIT.case(ONE_READER)
     by_hand = found.one(case, f"dd, {PLAIN}", Quantity.RATE)
     ours = found.one(case, f"dd, {OURS}", Quantity.RATE)
-    scaled_ours = replace(scaled(by_hand, times), way=ours.way)
+    scaled_ours = replace(scaled(by_hand, times), variant=ours.variant)
     assert words in SHOWN["reading"].meaning(changed(found, lambda series: scaled_ours if series is ours else series))
 
 
@@ -160,8 +160,8 @@ def test_a_long_label_is_not_cut_off() -> None:
 
 
 def test_a_way_of_ours_has_the_same_shade_in_whatever_order() -> None:
-    def shades(*ways: str) -> dict[str | None, str]:
-        root = ET.fromstring(plot.svg(Chart("some", "Some", "s", {"": dict.fromkeys(ways, 1.0)})))  # noqa: S314
+    def shades(*variants: str) -> dict[str | None, str]:
+        root = ET.fromstring(plot.svg(Chart("some", "Some", "s", {"": dict.fromkeys(variants, 1.0)})))  # noqa: S314
         labels = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "label"]
         return dict(zip(labels, [bar.get("class", "") for bar in root.iter(f"{SVG}rect")], strict=True))
 

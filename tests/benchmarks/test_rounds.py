@@ -18,11 +18,11 @@ def figures(*series: Series) -> Figures:
 def test_ways_take_turns_in_alternating_order() -> None:
     order: list[str] = []
 
-    def way(name: str) -> Measured:
+    def variant(name: str) -> Measured:
         order.append(name)
         return {S: 1.0}
 
-    list(take_turns("some", 3, {"a": lambda: way("a"), "b": lambda: way("b")}))
+    list(take_turns("some", 3, {"a": lambda: variant("a"), "b": lambda: variant("b")}))
     assert "".join(order) == "abbaab"
 
 
@@ -34,8 +34,8 @@ def test_every_value_of_every_quantity_is_kept_in_order() -> None:
 
 
 def test_a_way_that_is_far_slower_is_measured_once() -> None:
-    ways = {"fast": lambda: {S: 1.0}, "slow": lambda: {S: 5.0}, "near": lambda: {S: 1.5}}
-    taken = {series.way: len(series.values) for series in take_turns("some", 3, ways, once_if_slower=3)}
+    variants = {"fast": lambda: {S: 1.0}, "slow": lambda: {S: 5.0}, "near": lambda: {S: 1.5}}
+    taken = {series.variant: len(series.values) for series in take_turns("some", 3, variants, once_if_slower=3)}
     assert taken == {"fast": 3, "slow": 1, "near": 3}
 
 

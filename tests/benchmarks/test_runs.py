@@ -31,9 +31,9 @@ def left_by(pid: int) -> list[str]:
     mark = f"{leftovers.MARK}-{pid}-"
     found = [*Path("/sys/fs/cgroup").glob(f"**/{mark}*"), *leftovers.BULK.glob(f"{mark}*")]
     lists = (["ip", "-br", "link"], ["ip", "netns", "list"], ["losetup", "--list"], ["ps", "-ewwo", "args"])
-    said = [line for words in lists for line in output(*words) if f"cmb{pid}" in line or mark in line]
+    left = [line for words in lists for line in output(*words) if f"cmb{pid}" in line or mark in line]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if mark in line]
-    return [*map(str, found), *said, *mounts]
+    return [*map(str, found), *left, *mounts]
 
 
 def output(*words: str) -> list[str]:
@@ -44,8 +44,8 @@ def output(*words: str) -> list[str]:
 def test_a_quick_run_measures_everything_that_is_shown_and_cleans_up(table: str, tmp_path: Path) -> None:
     with started(table, "--quick", "--results", tmp_path) as run:
         assert run.stdout
-        said = run.stdout.read()
-    assert run.returncode == 0, said
+        output = run.stdout.read()
+    assert run.returncode == 0, output
     figures = Figures.load(tmp_path / f"{table}.json")
     assert figures.is_quick
     assert SHOWN[table].meaning(figures)

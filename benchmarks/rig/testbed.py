@@ -11,9 +11,9 @@ from benchmarks.figures import Quantity
 from benchmarks.rig import leftovers
 from benchmarks.rig.cgroup import Group, Throttle, can_throttle, group, throttle
 from benchmarks.rig.disk import disk, make_file_cold, random_image
+from benchmarks.rig.execution import ExecutionContext
 from benchmarks.rig.limits import GIB, LIMITS, Limit
 from benchmarks.rig.network import Network, network
-from benchmarks.rig.place import Place
 from benchmarks.rig.ports import free_ports
 from benchmarks.rig.readers import Source
 from benchmarks.rig.servers import QemuNbd, serving
@@ -28,14 +28,14 @@ Read = Callable[[], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Stand:
+class Testbed:
     """The hosts and the servers. A disk's limit holds for who reads it directly, and for the NBD servers."""
 
     network: Network
-    at_disk: Place
+    at_disk: ExecutionContext
     """Of who reads directly."""
-    clients: Place
-    by_hand: Place
+    clients: ExecutionContext
+    by_hand: ExecutionContext
     service: Service
     throttle: Throttle | None
     """None where this machine has none: then no limit is possible."""
@@ -77,7 +77,7 @@ class Stand:
 class Target:
     """What is read: one disk or file, and its NBD addresses."""
 
-    stand: Stand
+    testbed: Testbed
     limit: Limit
     path: Path
     size_bytes: int
@@ -97,15 +97,15 @@ class Target:
     def source(self, name: str | Path) -> Source:
         return Source(str(name), self.size_bytes, self.size_bytes // 4 if self.limit.bytes_per_second else 0)
 
-    def place(self, side: str, client: int = 0) -> Place:
+    def context(self, side: str, client: int = 0) -> ExecutionContext:
         if side == DIRECT:
-            return self.stand.at_disk
-        return self.stand.clients.on(self.stand.network.hosts[client])
+            return self.testbed.at_disk
+        return self.testbed.clients.on(self.testbed.network.hosts[client])
 
     def attempt(self, side: str, count: int, read: Read) -> Measured:
         """`count` readers of all of it: rates and processor time."""
         self.prepare()
-        server, clients = self._server(side), self.stand.clients.group
+        server, clients = self._server(side), self.testbed.clients.group
         with cpu_seconds_of(server or clients, clients) as spent:
             rates = read()
         gib = count * self.size_bytes / GIB
@@ -117,11 +117,11 @@ class Target:
         }
 
     def _server(self, side: str) -> Group | None:
-        return {DIRECT: None, PLAIN: self.stand.by_hand.group, OURS: self.stand.service.place.group}[side]
+        return {DIRECT: None, PLAIN: self.testbed.by_hand.group, OURS: self.testbed.service.context.group}[side]
 
 
 @contextmanager
-def stand(effort: Effort) -> Iterator[Stand]:
+def testbed(effort: Effort) -> Iterator[Testbed]:
     with ExitStack() as cleanup:
         scratch = cleanup.enter_context(leftovers.directory())
         cables = cleanup.enter_context(network(len(HOLDERS)))
@@ -129,9 +129,9 @@ def stand(effort: Effort) -> Iterator[Stand]:
         clients, by_hand, ours = (cleanup.enter_context(group()) for _ in range(3))
         image = random_image(scratch / "random.raw", max(limit.size(effort) for limit in LIMITS))
         tables: Tables = {"nbd": {"listen": cables.address, "insecure": True}, "exports": {"drain_seconds": 1}}
-        service = cleanup.enter_context(running_service(tables, place=Place(ours, limiter)))
-        at_disk, hand = Place(clients, limiter), Place(by_hand, limiter)
-        yield Stand(cables, at_disk, Place(clients), hand, service, limiter, image, scratch)
+        service = cleanup.enter_context(running_service(tables, context=ExecutionContext(ours, limiter)))
+        at_disk, hand = ExecutionContext(clients, limiter), ExecutionContext(by_hand, limiter)
+        yield Testbed(cables, at_disk, ExecutionContext(clients), hand, service, limiter, image, scratch)
 
 
 def _warm(image: Path) -> None:
