@@ -1,5 +1,6 @@
 """EC2's errors as ours: each code has its class, and stays with the error."""
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -14,6 +15,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     TokenRetrievalError,
 )
+from botocore.utils import get_environ_proxies
 
 from cloudmanager.core.errors import (
     AccessDenied,
@@ -92,6 +94,7 @@ _MISSING_CREDENTIALS = (
     ProfileNotFound,
     TokenRetrievalError,
 )
+_METADATA = "http://169.254.169.254"
 _LONGEST_MESSAGE = 300
 
 
@@ -101,13 +104,20 @@ def translated(error: ClientError | BotoCoreError, action: str) -> CloudManagerE
         return _of_answer(error, action)
     if isinstance(error, _MISSING_CREDENTIALS):
         return AccessDenied(
-            f"boto3 found no credentials for {action} ({type(error).__name__}): give the instance a role, or set "
-            "profile. docs/providers/aws.md has the policy that it needs.",
+            f"boto3 found no credentials for {action} ({type(error).__name__}): {_proxied()}give the instance a role, "
+            "or set profile. docs/providers/aws.md has the policy that it needs.",
             cloud_code=type(error).__name__,
         )
     if isinstance(error, (ConnectionError, HTTPClientError)):
         return CloudUnavailable(f"EC2 gave no answer to {action} ({type(error).__name__}).")
     return ConfigurationError(f"boto3 cannot ask EC2 for {action}: {type(error).__name__}.")
+
+
+def _proxied() -> str:
+    """boto3 asks for the role's credentials through a proxy if there is one: the metadata service is not there."""
+    if "http" not in get_environ_proxies(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _METADATA)):
+        return ""
+    return "it asks the metadata service through a proxy: set NO_PROXY=169.254.169.254. Else "
 
 
 def is_unanswered(error: CloudManagerError) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from azure.core.exceptions import AzureError, HttpResponseError
 from azure.core.pipeline import policies
@@ -49,7 +49,7 @@ class Compute:
             self._credential,
             subscription,
             base_url=settings.endpoint,
-            policies=_pipeline(self._credential, settings.endpoint, self._limiter),
+            policies=_pipeline(self._credential, settings, self._limiter),
             connection_timeout=settings.request_timeout_seconds,
             read_timeout=settings.request_timeout_seconds,
             connection_verify=str(settings.ca_file) if settings.ca_file else True,
@@ -225,7 +225,7 @@ def _runs() -> NoReturn:
     raise CloudUnavailable("An operation that Azure has accepted has not ended yet; it is looked at again.")
 
 
-def _pipeline(credential: DefaultAzureCredential, endpoint: str, limiter: Limiter) -> list[object]:
+def _pipeline(credential: DefaultAzureCredential, settings: AzureSettings, limiter: Limiter) -> list[object]:
     """The SDK's, without what would act on its own: retries, redirects, logging, registering resource providers."""
     return [
         policies.RequestIdPolicy(),
@@ -233,9 +233,32 @@ def _pipeline(credential: DefaultAzureCredential, endpoint: str, limiter: Limite
         policies.UserAgentPolicy("cloudmanager"),
         policies.ProxyPolicy(),
         policies.ContentDecodePolicy(),
-        ARMChallengeAuthenticationPolicy(credential, f"{endpoint}/.default"),
+        ARMChallengeAuthenticationPolicy(credential, f"{settings.endpoint}/.default"),
+        _PinnedVersions(settings),
         _RemainingCalls(limiter),
     ]
+
+
+class _PinnedVersions(policies.SansIOHTTPPolicy[Any, Any]):
+    """Asks in the versions that the settings name; the SDK takes one for each call only, and ignores the client's."""
+
+    def __init__(self, settings: AzureSettings) -> None:
+        super().__init__()
+        self._versions = {
+            "virtualmachines": settings.api_version,
+            "locations": settings.api_version,  # sizes
+            "disks": settings.disk_api_version,
+            "snapshots": settings.disk_api_version,
+        }
+
+    def on_request(self, request: Any) -> None:
+        """Links that Azure gave, to a next page or an operation, have the version of the request before them."""
+        url = urlsplit(request.http_request.url)
+        kind = url.path.casefold().partition("/microsoft.compute/")[2].partition("/")[0]
+        version = self._versions.get(kind)
+        if version and "/operations/" not in url.path.casefold() and "/diskoperations/" not in url.path.casefold():
+            query = {**dict(parse_qsl(url.query, keep_blank_values=True)), "api-version": version}
+            request.http_request.url = urlunsplit(url._replace(query=urlencode(query)))
 
 
 class _RemainingCalls(policies.SansIOHTTPPolicy[Any, Any]):

@@ -7,7 +7,18 @@ from pydantic import AfterValidator, Field
 
 from cloudmanager.providers._settings import CloudSettings
 
+_VERSION = r"^(\d{4}-\d\d-\d\d(-preview)?)?$"
 _PUBLIC_CLOUD = "https://management.azure.com"
+
+_OLDEST_VERSION = "2024-03-01"
+"""The first with attachDetachDataDisks:
+https://github.com/Azure/azure-rest-api-specs/tree/main/specification/compute/resource-manager/Microsoft.Compute"""
+
+
+def _new_enough(version: str) -> str:
+    if version and version < _OLDEST_VERSION:
+        raise ValueError(f"attach and detach of data disks exist since {_OLDEST_VERSION}: write that or a later one")
+    return version
 
 
 def _https(url: str) -> str:
@@ -45,6 +56,19 @@ class AzureSettings(CloudSettings):
     )
     endpoint: Annotated[str, AfterValidator(_https)] = Field(
         _PUBLIC_CLOUD, description="Resource Manager. Another one in the sovereign clouds, and for an emulator."
+    )
+    api_version: Annotated[str, AfterValidator(_new_enough)] = Field(
+        "",
+        pattern=_VERSION,
+        description="Version of the API for virtual machines, where a cloud does not know the SDK's own: 2024-03-01 or "
+        "later.",
+        json_schema_extra={"example": "2024-07-01"},
+    )
+    disk_api_version: str = Field(
+        "",
+        pattern=_VERSION,
+        description="Version of the API for disks and snapshots, which has versions of its own: 2023-10-02 or later.",
+        json_schema_extra={"example": "2024-03-02"},
     )
     ca_file: Path | None = Field(
         None,

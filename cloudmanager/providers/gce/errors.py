@@ -1,5 +1,6 @@
 """What Google's errors mean here. Both forms are known: of a refused request, and of an operation that failed."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ import google.api_core.exceptions as api
 import google.auth.exceptions as auth
 import requests
 from google.cloud import compute_v1
+from requests.utils import get_environ_proxies
 
 from cloudmanager.core.errors import (
     AccessDenied,
@@ -26,6 +28,8 @@ from cloudmanager.core.errors import (
 from cloudmanager.providers._errors import retry_after
 
 NOT_FOUND = "notFound"
+_METADATA_HOST = "metadata.google.internal"
+_METADATA_ADDRESS = "169.254.169.254"
 _BY_CODE: dict[str, type[CloudManagerError]] = {
     NOT_FOUND: DiskNotFound,
     "RESOURCE_NOT_FOUND": DiskNotFound,
@@ -78,20 +82,51 @@ def translated() -> Iterator[None]:
         yield
     except api.GoogleAPICallError as error:
         raise _of_call(error) from error
-    except auth.DefaultCredentialsError as error:
-        raise ConfigurationError(
+    except (auth.DefaultCredentialsError, auth.RefreshError, auth.TransportError) as error:
+        raise _of_credentials(error) from error
+    except requests.RequestException as error:
+        raise _unreachable(error) from error
+
+
+def _of_credentials(error: auth.GoogleAuthError) -> CloudManagerError:
+    """Google's library asks the metadata server for a token, through a proxy if there is one: nobody answers there."""
+    if proxy := _proxied_metadata():
+        return ConfigurationError(
+            f"Google's library asks the metadata server for credentials through the proxy of {proxy}, where it is not: "
+            f"set NO_PROXY={_METADATA_HOST},{_METADATA_ADDRESS}, and what else must not go through it "
+            f"({type(error).__name__}).",
+            retriable=isinstance(error, auth.TransportError),
+        )
+    if isinstance(error, auth.DefaultCredentialsError):
+        return ConfigurationError(
             "Google's Application Default Credentials were not found: give this machine a service account, or set "
             "GOOGLE_APPLICATION_CREDENTIALS."
-        ) from error
-    except auth.RefreshError as error:
-        raise AccessDenied(
+        )
+    if isinstance(error, auth.RefreshError):
+        return AccessDenied(
             "Google gave no access token for this machine's credentials: check the service account.",
             cloud_code="RefreshError",
             retriable=bool(error.retryable),
-        ) from error
-    except (auth.TransportError, requests.RequestException) as error:
-        name = type(error).__name__
-        raise CloudUnavailable(f"Compute Engine could not be reached ({name}).", cloud_code=name) from error
+        )
+    return _unreachable(error)
+
+
+def _unreachable(error: Exception) -> CloudUnavailable:
+    name = type(error).__name__
+    return CloudUnavailable(f"Compute Engine could not be reached ({name}).", cloud_code=name)
+
+
+def _proxied_metadata() -> str:
+    """The variable that sends requests for the metadata server to a proxy; empty where none does.
+
+    With a key file or other credentials the metadata server is not asked.
+    """
+    if os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
+        return ""
+    hosts = [os.environ.get("GCE_METADATA_HOST", _METADATA_HOST), os.environ.get("GCE_METADATA_IP", _METADATA_ADDRESS)]
+    if not any("http" in get_environ_proxies(f"http://{host}/") for host in hosts):
+        return ""
+    return next((name for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY") if os.environ.get(name)), "")
 
 
 def of_operation(operation: compute_v1.Operation) -> CloudManagerError | None:

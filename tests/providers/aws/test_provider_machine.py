@@ -86,6 +86,17 @@ def test_no_credentials_are_access_denied_with_what_to_do(
     assert caught.value.cloud_code == "NoCredentialsError"
 
 
+def test_a_metadata_service_behind_a_proxy_is_called_that(
+    cloud: Emulation, node: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud.metadata_servers["worker-1"].url)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(AccessDenied, match=r"through a proxy: set NO_PROXY=169\.254\.169\.254"):
+        describe(make_provider(cloud), cloud.make_disk(""))
+
+
 def test_a_profile_that_does_not_exist_is_access_denied(cloud: Emulation, node: str) -> None:
     with pytest.raises(AccessDenied, match="ProfileNotFound"):
         describe(make_provider(cloud, profile="nobody"), "vol-0123456789abcdef0")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cloudmanager.core.errors import AttachLimit, ConfigurationError
-from cloudmanager.core.model import Access, DiskId, Severity
+from cloudmanager.core.errors import AttachLimit, CloudError, ConfigurationError
+from cloudmanager.core.model import Access, DiskId, Query, Severity
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud.azure import AzureEmulation
 from cloudmanager.testing.cloud.azure.emulation import GROUP, OTHER_GROUP, OTHER_SUBSCRIPTION, SUBSCRIPTION
@@ -112,6 +112,25 @@ def test_no_more_disks_are_attached_than_the_setting_allows(cloud: AzureEmulatio
     disk = provider.describe(DiskId(provider.name, cloud.make_disk("evidence-2")))
     with pytest.raises(AttachLimit, match="1 of the 1 disks that max_disks allows"):
         provider.plan_attach(disk, Access.READ_ONLY)
+
+
+def test_a_cloud_with_older_apis_is_asked_in_the_versions_that_are_set(cloud: AzureEmulation, identity: None) -> None:
+    cloud.latest_api_version = "2024-07-01"
+    disk = cloud.make_disk("evidence-7")
+    with pytest.raises(CloudError, match="api version"):
+        attach(make_provider(cloud), disk)
+    provider = make_provider(cloud, api_version="2024-03-01", disk_api_version="2023-10-02")
+    assert {finding.severity for finding in provider.diagnose()} == {Severity.OK}
+    attachment = attach(provider, disk)
+    provider.detach(attachment)
+    assert cloud.holders(disk) == []
+    copy = provider.restore(provider.snapshot(attachment.disk, "case-42"), "copy")
+    assert copy.id.native in [found.id.native for found in provider.find(Query()).items]
+
+
+def test_a_version_without_attach_and_detach_is_refused(cloud: AzureEmulation, identity: None) -> None:
+    with pytest.raises(ConfigurationError, match="exist since 2024-03-01"):
+        make_provider(cloud, api_version="2023-09-01")
 
 
 def test_the_doctor_asks_for_the_groups_of_find_in_alone(cloud: AzureEmulation, identity: None) -> None:

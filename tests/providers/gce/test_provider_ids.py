@@ -135,6 +135,22 @@ def test_a_link_of_another_universe_is_no_disk_of_this_one() -> None:
         parse_disk(link, "acme", "us-central1-a", "googleapis.com")
 
 
+def test_a_metadata_server_behind_a_proxy_is_called_that(
+    harness: GceHarness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Our own questions never go through a proxy; those of Google's library do."""
+    native = harness.make_disk()
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match=r"the proxy of http_proxy.*NO_PROXY=metadata\.google\.internal"):
+        describe(harness.make_provider(), native)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert describe(harness.make_provider(), native).size_bytes
+
+
 def test_credentials_that_are_not_accepted_are_access_denied(harness: GceHarness) -> None:
     native = harness.make_disk()
     harness.cloud.tokens.accepts = lambda _: False  # type: ignore[assignment,method-assign] # the account was disabled

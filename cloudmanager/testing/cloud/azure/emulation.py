@@ -58,6 +58,8 @@ class AzureEmulation(Emulator[Inventory]):
         self.accounts = Accounts()
         self.identities: dict[str, Identity] = {}
         """By the name of the machine; `actions` of each is its role."""
+        self.latest_api_version = ""
+        """Newer ones are not known, as in a sovereign cloud; empty: all are."""
         self._metadata = MetadataServers(self.faults, self.calls, self.lock)
         for subscription in (SUBSCRIPTION, OTHER_SUBSCRIPTION):
             for group in (GROUP, OTHER_GROUP):
@@ -175,7 +177,7 @@ class AzureEmulation(Emulator[Inventory]):
         if match is None:
             raise errors.no_route(request.path)
         identity = self.accounts.authenticate(request.headers)
-        version = routes.check_version(match, request.query)
+        version = routes.check_version(match, request.query, self.latest_api_version)
         routes.check_scope(match, self.state)
         if match.route.action:
             accounts.authorize(identity, f"Microsoft.Compute/{match.route.action}", match.scope)

@@ -66,13 +66,14 @@ def find(method: str, path: str) -> Match | None:
     return None
 
 
-def check_version(match: Match, query: Mapping[str, str]) -> str:
-    """Raises ArmError."""
+def check_version(match: Match, query: Mapping[str, str], latest: str) -> str:
+    """`latest`: newer ones are not known in this cloud; empty: all are. Raises ArmError."""
+    known = tuple(each for each in match.route.versions if not latest or each <= latest)
     version = query.get("api-version")
     if not version:
         raise errors.no_api_version()
-    if version not in match.route.versions:
-        raise errors.unknown_api_version(version, match.route.kind or "locations", match.route.versions)
+    if version not in known:
+        raise errors.unknown_api_version(version, match.route.kind or "locations", known)
     return version
 
 
