@@ -23,6 +23,7 @@ def tried(directory: Path, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("examples", [5, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_every_answer_is_as_documented(tried: Service, tmp_path: Path, examples: int) -> None:
     command = [

@@ -51,7 +51,7 @@ class Service:
         self.manager.close()
 
 
-@pytest.fixture(params=["gce", "aws", "azure"])
+@pytest.fixture(params=["gce", *(pytest.param(cloud, marks=pytest.mark.slow) for cloud in ("aws", "azure"))])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench]:
     with opened_cloud(tmp_path, request.param) as bench:
         yield bench
@@ -155,7 +155,7 @@ def test_local_images_are_shared_by_readers_and_a_writer_is_alone(
 
 
 @SHARING
-@pytest.mark.parametrize("name", ["its own", "its partition", "its image"])
+@pytest.mark.parametrize("name", [pytest.param("its own", marks=pytest.mark.slow), "its partition", "its image"])
 def test_so_are_block_devices_whatever_they_are_called(
     tmp_path: Path, services: tuple[Service, Service], first: Access, wanted: Access, state: ExportState, name: str
 ) -> None:

@@ -19,7 +19,11 @@ from tests.waiting import eventually
 DISK = "local:system.img"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 Start = Callable[..., subprocess.Popen[str]]
-ENDS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
+ENDS = [
+    signal.SIGINT,
+    signal.SIGHUP,
+    *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGTERM, signal.SIGQUIT)),
+]
 
 
 def attached(start: Start, directory: Path) -> tuple[subprocess.Popen[str], dict[str, str]]:

@@ -124,8 +124,14 @@ def test_nothing_is_noted_as_durable_before_a_flush(
     assert done[-1] == "flush"  # the head, too
 
 
-@pytest.mark.parametrize("how", ["", "verify"])
-@pytest.mark.parametrize("form", ["raw", "zstd"])
+@pytest.mark.parametrize(
+    ("form", "how"),
+    [
+        ("raw", "verify"),
+        ("zstd", ""),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("raw", ""), ("zstd", "verify"))),
+    ],
+)
 def test_after_sigkill_only_what_is_missing_is_written(
     how: str, form: str, image: Path, server: Server, relay: Relay, journals: Path, put: Put
 ) -> None:

@@ -44,7 +44,7 @@ def servers_of(image: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("sandbox", ["bubblewrap", "none"])
+@pytest.mark.parametrize("sandbox", ["bubblewrap", pytest.param("none", marks=pytest.mark.slow)])
 def test_many_exports_leave_nothing_behind(make_exporter: Callable[..., Exporter], sandbox: str, raw: Path) -> None:
     exporter = make_exporter(sandbox=sandbox)
     exporter.servers.stop(exporter.export(device(raw), Access.SCRATCH).id)

@@ -81,18 +81,15 @@ def a_filtered_describe(ec2: Client) -> object:
     return [volume["Size"] for volume in ec2.describe_volumes(Filters=filters)["Volumes"]]
 
 
-SCENARIOS: list[Scenario] = [
-    missing_volume,
-    missing_instance,
-    missing_snapshot,
-    dry_runs,
-    a_volumes_life,
-    a_snapshots_life,
-    a_filtered_describe,
-]
+QUICK: list[Scenario] = [missing_volume, a_volumes_life, a_filtered_describe]
+OTHERS: list[Scenario] = [missing_instance, missing_snapshot, dry_runs, a_snapshots_life]
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize(
+    "scenario",
+    [*QUICK, *(pytest.param(scenario, marks=pytest.mark.slow) for scenario in OTHERS)],
+    ids=lambda scenario: scenario.__name__,
+)
 def test_both_emulators_agree(cloud: Emulation, scenario: Scenario) -> None:
     ours = scenario(make_client(cloud))
     with motos() as moto:
