@@ -104,12 +104,12 @@ def translated(error: ClientError | BotoCoreError, action: str) -> CloudManagerE
         return _of_answer(error, action)
     if isinstance(error, _MISSING_CREDENTIALS):
         return AccessDenied(
-            f"boto3 found no credentials for {action} ({type(error).__name__}): {_proxied()}give the instance a role, "
-            "or set profile. docs/providers/aws.md has the policy that it needs.",
+            f"boto3 found no credentials for {action} ({type(error).__name__}): give the instance a role, or set "
+            f"profile. docs/providers/aws.md has the policy that it needs. {_proxied()}".strip(),
             cloud_code=type(error).__name__,
         )
     if isinstance(error, (ConnectionError, HTTPClientError)):
-        return CloudUnavailable(f"EC2 gave no answer to {action} ({type(error).__name__}).")
+        return CloudUnavailable(f"EC2 gave no answer to {action} ({type(error).__name__}). {_proxied()}".strip())
     return ConfigurationError(f"boto3 cannot ask EC2 for {action}: {type(error).__name__}.")
 
 
@@ -117,7 +117,7 @@ def _proxied() -> str:
     """boto3 asks for the role's credentials through a proxy if there is one: the metadata service is not there."""
     if "http" not in get_environ_proxies(os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", _METADATA)):
         return ""
-    return "it asks the metadata service through a proxy: set NO_PROXY=169.254.169.254. Else "
+    return "boto3 asks the metadata service through a proxy: set NO_PROXY=169.254.169.254."
 
 
 def is_unanswered(error: CloudManagerError) -> bool:
