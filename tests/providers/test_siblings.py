@@ -64,3 +64,16 @@ def is_used(module: str, name: str, sources: list[str]) -> bool:
     imported = re.compile(rf"from {re.escape(module)} import (?:\([^)]*|[^\n(]*)\b{name}\b")
     member = re.compile(rf"\b{module.rpartition('.')[2]}\.{name}\b")
     return any(name in text and (imported.search(text) or member.search(text)) for text in sources)
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+def test_a_provider_s_page_has_one_table_of_facts_with_source_and_date(cloud: str) -> None:
+    page = (ROOT / "docs" / "providers" / f"{cloud}.md").read_text(encoding="utf-8")
+    assert page.count("\n## Facts\n") == 1
+    table = page.partition("\n## Facts\n")[2].partition("\n## ")[0]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 8
+    for fact, source, read in rows:
+        assert fact, rows
+        assert source, fact
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", read), fact
