@@ -10,14 +10,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from cloudmanager.core.nbd import listener
 from tests.checkout import ROOT
 from tests.core.nbd.client import Client
-from tests.core.nbd.exporter import Exporter, MiB, Served, device
+from tests.core.nbd.exporter import ENGINES, Exporter, MiB, Served, device
+from tests.core.nbd.test_tls import cipher, key_file, with_key
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces are made by root")
@@ -55,6 +58,16 @@ class Elsewhere:
             yield
             process.kill()
 
+    @contextmanager
+    def stuck_reader(self, uri: str) -> Iterator[subprocess.Popen[bytes]]:
+        """One of libnbd, which takes no more of what it reads than a pipe holds."""
+        command = ["ip", "netns", "exec", self.namespace, "nbdcopy", "--connections=1", uri, "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.read(1), "it read nothing"
+            yield process
+            process.kill()
+
     def cut(self) -> None:
         """Nothing is delivered any more, and nobody is told."""
         subprocess.run(["ip", "-n", self.namespace, "link", "set", "eth0", "down"], check=True)
@@ -79,16 +92,28 @@ def elsewhere() -> Iterator[Elsewhere]:
         subprocess.run(["ip", "netns", "delete", there.namespace], check=True)
 
 
+MakeImpatient: TypeAlias = Callable[..., Exporter]
+
+
 @pytest.fixture
-def impatient(make_exporter: Callable[..., Exporter], elsewhere: Elsewhere) -> Exporter:
+def make_impatient(make_exporter: Callable[..., Exporter], elsewhere: Elsewhere) -> MakeImpatient:
     """One connection for each export, on the link."""
-    return make_exporter(listen=elsewhere.address, insecure=True, connections=1, client_timeout_seconds=GONE_SECONDS)
+    return partial(
+        make_exporter, listen=elsewhere.address, insecure=True, connections=1, client_timeout_seconds=GONE_SECONDS
+    )
 
 
+@pytest.fixture
+def impatient(make_impatient: MakeImpatient) -> Exporter:
+    return make_impatient()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("requests", [0, 8], ids=["idle", "with answers under way"])
 def test_a_client_that_vanished_gives_its_slot_back(
-    impatient: Exporter, elsewhere: Elsewhere, raw: Path, requests: int
+    make_impatient: MakeImpatient, elsewhere: Elsewhere, raw: Path, engine: str, requests: int
 ) -> None:
+    impatient = make_impatient(engine=engine)
     served = impatient.export(device(raw))
     with elsewhere.client(served, requests):
         assert impatient.servers.client_count(served.id) == 1
@@ -96,6 +121,22 @@ def test_a_client_that_vanished_gives_its_slot_back(
         eventually(lambda: impatient.servers.client_count(served.id) == 0)
         with Client.greeted(served.port, served.spec.name, elsewhere.address) as next_one:
             assert len(next_one.read(0, MiB)) == MiB
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_client_with_tls_that_vanished_gives_its_slot_back(
+    make_impatient: MakeImpatient, elsewhere: Elsewhere, raw: Path, tmp_path: Path, engine: str
+) -> None:
+    impatient = make_impatient(engine=engine, tls="psk")
+    served = impatient.export(device(raw))
+    uri = with_key(served.uri, key_file(impatient, served, tmp_path / "keys"))
+    with elsewhere.stuck_reader(uri) as reader:
+        eventually(lambda: impatient.servers.client_count(served.id) == 1)
+        assert reader.poll() is None
+        elsewhere.cut()
+        eventually(lambda: impatient.servers.client_count(served.id) == 0)
+        assert reader.poll() is None, "it hung up itself"
+    assert cipher(uri), "the next one is not served"
 
 
 def test_a_client_that_is_only_idle_keeps_its_slot(impatient: Exporter, elsewhere: Elsewhere, raw: Path) -> None:
