@@ -59,7 +59,7 @@ def main(directory: str) -> None:
 def _uses(directory: str, began: int) -> list[str]:
     """Processes, mounts and loop devices, as a person would name them."""
     running = {pid: " ".join(_words(pid)) for pid in _users(directory, began)}
-    processes = [f"process {pid}: {words}" for pid, words in running.items() if words]
+    processes = [f"process {pid}: {arguments}" for pid, arguments in running.items() if arguments]
     mounts = [f"mount {place}" for place in _mounts(directory)]
     return [*processes, *mounts, *(f"loop device {device}" for device in _loop_devices(directory))]
 

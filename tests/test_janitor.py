@@ -41,8 +41,8 @@ def _has_ended(pid: int) -> bool:
 
 
 def _using(path: Path) -> list[str]:
-    words = subprocess.run(["pgrep", "-f", "--", str(path)], check=False, capture_output=True, text=True).stdout
-    return words.split()
+    arguments = subprocess.run(["pgrep", "-f", "--", str(path)], check=False, capture_output=True, text=True).stdout
+    return arguments.split()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts a file system")

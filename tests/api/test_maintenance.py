@@ -122,8 +122,8 @@ async def _given_by_coroutines(url: str, export_id: str) -> list[object]:
 
 def test_the_clients_give_every_order(ordered: Service) -> None:
     cut = str(ordered.export("local:a.img")["id"])
-    told = asyncio.run(_given_by_coroutines(ordered.url, cut))
-    assert told == ["nina", "It moves.", False, None, "active"]
+    reported = asyncio.run(_given_by_coroutines(ordered.url, cut))
+    assert reported == ["nina", "It moves.", False, None, "active"]
     with CloudManager(ordered.url) as manager:
         manager.pause("local", by="nina")
         with pytest.raises(errors.ProviderPaused, match="by nina"):

@@ -113,8 +113,8 @@ def test_a_service_with_too_few_files_for_its_exports_does_not_start_and_they_go
             started.address()
 
 
-def _says(service: Process, words: str) -> bool:
-    return any(words in line for line in service.lines)
+def _says(service: Process, arguments: str) -> bool:
+    return any(arguments in line for line in service.lines)
 
 
 def _cpu_seconds(service: Process) -> float:

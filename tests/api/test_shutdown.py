@@ -20,7 +20,7 @@ from tests.core.nbd.client import Client
 from tests.faults.file_cloud import FileCloud
 from tests.waiting import eventually
 
-PATIENCE = 40.0
+TIMEOUT_SECONDS = 40.0
 """For a process that must end. On this machine it may have to wait for its turn."""
 BOUND = 2.0
 SIZE = 1 << 20
@@ -63,7 +63,7 @@ class Site:
             "providers": {"slow": {"type": "hanging"}},
         }
         with process(self.directory, environment=self.environment, **tables) as started:
-            with httpx.Client(base_url=started.address(), timeout=PATIENCE) as client:
+            with httpx.Client(base_url=started.address(), timeout=TIMEOUT_SECONDS) as client:
                 yield Run(started, client)
 
 
@@ -90,13 +90,13 @@ class Run:
     def release_all(self) -> None:
         for export in self.get("/v1/exports")["items"]:  # type: ignore[attr-defined]
             self.client.post(f"/v1/exports/{export['id']}/force-release", json={})
-        eventually(lambda: not self.get("/v1/attachments")["items"], "disks stay attached", PATIENCE)
+        eventually(lambda: not self.get("/v1/attachments")["items"], "disks stay attached", TIMEOUT_SECONDS)
 
     def stop(self) -> None:
         self.process.popen.send_signal(signal.SIGTERM)
 
     def ended(self) -> int:
-        return self.process.popen.wait(PATIENCE)
+        return self.process.popen.wait(TIMEOUT_SECONDS)
 
     def log(self) -> str:
         eventually(lambda: self.process.popen.poll() is not None, "it has not ended")
@@ -165,7 +165,7 @@ def test_a_server_that_does_not_answer_is_left_to_the_next_start(site: Site, tmp
     site.environment["PATH"] = f"{silent.parent}:{path}"
     with site.serving(nbd={"sandbox": "none", "start_timeout_seconds": 600}) as run:
         export = run.export(wait=0).json()
-        eventually(started.exists, "it is not started", PATIENCE)
+        eventually(started.exists, "it is not started", TIMEOUT_SECONDS)
         run.stop()
         assert run.ended() == 0
     site.environment["PATH"] = path
@@ -180,9 +180,9 @@ def test_a_start_that_hangs_is_ended_too(site: Site) -> None:
     with process(
         site.directory, environment=site.environment, server={"shutdown_seconds": BOUND}, providers=HANGING
     ) as started:
-        eventually(lambda: site.hook("node").is_called, "it is not asked", PATIENCE)
+        eventually(lambda: site.hook("node").is_called, "it is not asked", TIMEOUT_SECONDS)
         started.popen.terminate()
-        assert started.popen.wait(PATIENCE) == 0
+        assert started.popen.wait(TIMEOUT_SECONDS) == 0
 
 
 HANGING = {"slow": {"type": "hanging"}}
@@ -229,7 +229,7 @@ def test_what_cannot_be_closed_in_time_is_named_and_left_to_the_next_start(site:
         assert f"left to the next start: export {used['id']} of slow:b.img is closing" in run.log()
     site.hook("detach").go_on()
     with site.serving() as run:
-        eventually(lambda: not site.file_cloud.holders(), "disks stay attached", PATIENCE)
+        eventually(lambda: not site.file_cloud.holders(), "disks stay attached", TIMEOUT_SECONDS)
         assert {run.get(f"/v1/exports/{each['id']}")["state"] for each in (gone, used)} == {"closed"}
 
 

@@ -117,13 +117,13 @@ def test_the_sentence_on_several_readers_follows_the_slowest_of_them(
     assert f"get {part:.2f} of its rate each, three readers on one client {part:.2f}" in output
 
 
-@pytest.mark.parametrize(("times", "words"), [(0.9, "is read at 0.90 of"), (2.5, "2.50 times the rate that nbdfuse")])
-def test_the_sentence_on_the_file_follows_the_figures(times: float, words: str, results: dict[str, Figures]) -> None:
+@pytest.mark.parametrize(("times", "message"), [(0.9, "is read at 0.90 of"), (2.5, "2.50 times the rate that nbdfuse")])
+def test_the_sentence_on_the_file_follows_the_figures(times: float, message: str, results: dict[str, Figures]) -> None:
     found, case = results["reading"], NO_LIMIT.case(ONE_READER)
     by_hand = found.one(case, f"dd, {PLAIN}", Quantity.RATE)
     ours = found.one(case, f"dd, {OURS}", Quantity.RATE)
     scaled_ours = replace(scaled(by_hand, times), variant=ours.variant)
-    assert words in SHOWN["reading"].meaning(changed(found, lambda series: scaled_ours if series is ours else series))
+    assert message in SHOWN["reading"].meaning(changed(found, lambda series: scaled_ours if series is ours else series))
 
 
 def test_what_a_machine_could_not_measure_is_not_shown_and_said(results: dict[str, Figures]) -> None:

@@ -21,8 +21,8 @@ pytestmark = [
 ]
 
 
-def started(*words: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks", *map(str, words)]
+def started(*arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -31,13 +31,13 @@ def left_by(pid: int) -> list[str]:
     mark = f"{leftovers.MARK}-{pid}-"
     found = [*Path("/sys/fs/cgroup").glob(f"**/{mark}*"), *leftovers.BULK.glob(f"{mark}*")]
     lists = (["ip", "-br", "link"], ["ip", "netns", "list"], ["losetup", "--list"], ["ps", "-ewwo", "args"])
-    left = [line for words in lists for line in output(*words) if f"cmb{pid}" in line or mark in line]
+    left = [line for arguments in lists for line in output(*arguments) if f"cmb{pid}" in line or mark in line]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if mark in line]
     return [*map(str, found), *left, *mounts]
 
 
-def output(*words: str) -> list[str]:
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+def output(*arguments: str) -> list[str]:
+    return subprocess.run(arguments, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 @pytest.mark.parametrize("table", sorted(MEASURES))

@@ -39,8 +39,8 @@ def events(service: Service, name: str) -> list[dict[str, Any]]:
 
 def test_an_export_is_cut_off_by_command(admin: Admin, service: Service) -> None:
     export_id = str(service.export("local:a.img")["id"])
-    said = admin("force-release", export_id, "--by", "nina", "--reason", "It is evidence.")
-    assert said.startswith(f"{export_id} of local:a.img is clos")
+    output = admin("force-release", export_id, "--by", "nina", "--reason", "It is evidence.")
+    assert output.startswith(f"{export_id} of local:a.img is clos")
     (event,) = events(service, "export.force-released")
     assert (event["ordered_by"], event["detail"]) == ("nina", "It is evidence.")
     eventually(lambda: service.client.get(f"/v1/exports/{export_id}").json()["state"] == "closed", "it is not closed")

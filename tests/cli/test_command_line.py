@@ -75,7 +75,7 @@ def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli: Comman
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("command_words", "expected"),
     [
         (("exp",), {"export", "exports"}),
         (("export", "local:web01.qcow2", "--acc"), {"--access"}),
@@ -83,9 +83,9 @@ def test_help_takes_less_than_a_quarter_of_a_second_of_the_processor(cli: Comman
     ],
     ids=["a command", "an option", "a value"],
 )
-def test_a_shell_completes(cli: CommandLine, words: tuple[str, ...], expected: set[str]) -> None:
+def test_a_shell_completes(cli: CommandLine, command_words: tuple[str, ...], expected: set[str]) -> None:
     """As the script that --install-completion gives to bash asks for it."""
-    line = {"COMP_WORDS": " ".join(["cloudmanager", *words]), "COMP_CWORD": str(len(words))}
+    line = {"COMP_WORDS": " ".join(["cloudmanager", *command_words]), "COMP_CWORD": str(len(command_words))}
     assert set(cli(env={"_CLOUDMANAGER_COMPLETE": "complete_bash", **line}).stdout.split()) == expected
     no_detection = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # who runs the tests may have no shell above
     assert "complete_bash" in cli("--show-completion", "bash", env=no_detection).stdout
@@ -158,8 +158,8 @@ def test_a_deployment_starts_without_what_only_others_need(cli: CommandLine) -> 
     """Fractions of a second, which decide between programs where an image is small or a link fast."""
     code = "import sys; sys.argv[1:] = sys.stdin.read().split(); import cloudmanager.cli as c\n"
     code += "try: c.main()\nexcept SystemExit: print(*sys.modules)"
-    words = "--url http://127.0.0.1:1 deploy --connections 4 /nonexistent local:disk"
-    ran = subprocess.run([sys.executable, "-c", code], input=words, capture_output=True, text=True, check=True)
+    command_words = "--url http://127.0.0.1:1 deploy --connections 4 /nonexistent local:disk"
+    ran = subprocess.run([sys.executable, "-c", code], input=command_words, capture_output=True, text=True, check=True)
     loaded = set(ran.stdout.split())
     assert "gave no answer" in ran.stderr
     assert "httpx" in loaded
@@ -171,7 +171,7 @@ def test_text_and_what_is_not_given_is_not_converted(cli: CommandLine) -> None:
     code = (
         "import sys; import cloudmanager.cli as c\ntry: c.main()\nexcept SystemExit: print('pydantic' in sys.modules)"
     )
-    words = [sys.executable, "-c", code, "--url", "http://127.0.0.1:1", "deploy", "/nonexistent", "local:disk"]
-    loads_pydantic = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    command_words = [sys.executable, "-c", code, "--url", "http://127.0.0.1:1", "deploy", "/nonexistent", "local:disk"]
+    loads_pydantic = subprocess.run(command_words, capture_output=True, text=True, check=True).stdout.strip()
     assert loads_pydantic == "False", f"typer {version('typer')} converts in another way"
     assert cli("deploy", "--connections", "0", "a", "b").returncode == 2

@@ -74,7 +74,7 @@ def test_check_hides_the_password_of_the_store(configured: Check) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "output"),
     [
         ('[server]\nlissen = "127.0.0.1:1"\n', "did you mean 'listen'"),
         ('[providers.s]\ntype = "shell"\n', "did you mean 'shelf'"),
@@ -84,10 +84,10 @@ def test_check_hides_the_password_of_the_store(configured: Check) -> None:
         ('[store]\nurl = "no url"\n', "store.url"),
     ],
 )
-def test_check_refuses_a_mistake_and_says_what_is_wrong(configured: Check, text: str, said: str) -> None:
+def test_check_refuses_a_mistake_and_says_what_is_wrong(configured: Check, text: str, output: str) -> None:
     answer = configured(text)
     assert answer.returncode == 1
-    assert said in answer.stderr
+    assert output in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

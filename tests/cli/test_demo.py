@@ -55,12 +55,12 @@ def test_it_goes_the_whole_way_in_under_20_seconds(temporary: Path) -> None:
 @pytest.mark.parametrize("at", ["Start the service", "ready after"])
 def test_interrupted_it_cleans_everything_up(temporary: Path, number: signal.Signals, at: str) -> None:
     with subprocess.Popen(COMMAND, env=_environment(temporary), stdout=subprocess.PIPE, text=True) as demo:
-        said = next(line for line in demo.stdout if at in line)
+        output = next(line for line in demo.stdout if at in line)
         demo.send_signal(number)
         demo.communicate(timeout=30)
     assert demo.returncode == 130
-    if "nbd://" in said:
-        assert processes(said.strip().rpartition("/")[2]) == {}, "the qemu-nbd of its export is left"
+    if "nbd://" in output:
+        assert processes(output.strip().rpartition("/")[2]) == {}, "the qemu-nbd of its export is left"
 
 
 def _client(directory: Path, script: str) -> str:

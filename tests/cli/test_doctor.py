@@ -153,9 +153,9 @@ def test_how_devices_are_guarded_is_said() -> None:
         "print(*(f'{finding.subject}: {finding.seen} {finding.advice}' for finding in check_sandbox(from_tables({}))))"
     )
     command = ["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod", sys.executable, "-c", program]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "device nodes: no nodes can be made" in said
-    assert "A scratch export of a device that the service's user may write is refused" in said
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "device nodes: no nodes can be made" in output
+    assert "A scratch export of a device that the service's user may write is refused" in output
 
 
 # Directories
@@ -241,7 +241,7 @@ def test_clients_must_be_given_an_address_that_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nbd", "said"),
+    ("nbd", "output"),
     [
         ({"listen": "::1", "tls": "psk"}, "libnbd"),
         ({"listen": "::1", "tls": "off"}, ""),
@@ -250,9 +250,9 @@ def test_clients_must_be_given_an_address_that_leads_somewhere() -> None:
         ({"listen": "::1", "advertise": "fe80::7%lo"}, "of one link"),
     ],
 )
-def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd: dict[str, object], said: str) -> None:
+def test_an_ipv6_address_that_some_clients_cannot_use_is_a_warning(nbd: dict[str, object], output: str) -> None:
     finding = _network(nbd=nbd)["address for clients"]
-    assert (finding.severity, said in finding.seen) == (WARNING if said else OK, True)
+    assert (finding.severity, output in finding.seen) == (WARNING if output else OK, True)
 
 
 @pytest.mark.skipif(not shutil.which("nbdkit"), reason="needs nbdkit")

@@ -90,14 +90,14 @@ def command(tmp_path: Path) -> Run:
 
 
 def assert_legible(ran: subprocess.CompletedProcess[bytes]) -> None:
-    said = ran.stderr.decode(errors="replace")
-    assert "Traceback" not in said
-    assert "Exception ignored" not in said
-    assert "defect" not in said
-    assert ran.returncode in (0, 1, 2, 3), said
+    shown_output = ran.stderr.decode(errors="replace")
+    assert "Traceback" not in shown_output
+    assert "Exception ignored" not in shown_output
+    assert "defect" not in shown_output
+    assert ran.returncode in (0, 1, 2, 3), shown_output
     if ran.returncode == 1:
-        assert len(said.splitlines()) <= 1, said
-        assert all(line.startswith("cloudmanager: ") for line in said.splitlines())
+        assert len(shown_output.splitlines()) <= 1, shown_output
+        assert all(line.startswith("cloudmanager: ") for line in shown_output.splitlines())
 
 
 @pytest.mark.parametrize("name", ENDING)
@@ -218,8 +218,8 @@ def test_what_scripts_read_stays_json_and_toml_in_every_encoding(command: Run, e
     strange = "/srv/jürgen-…"
     environment = {"PYTHONIOENCODING": encoding, "CLOUDMANAGER_SERVER__STATE_DIR": strange}
     for name in ("doctor", "config check", "plugins", "token"):
-        said = json.loads(command(name, "", "--json", **environment).stdout.decode(encoding))
-        assert said
+        shown_output = json.loads(command(name, "", "--json", **environment).stdout.decode(encoding))
+        assert shown_output
     assert tomllib.loads(command("config example", **environment).stdout.decode())
 
 

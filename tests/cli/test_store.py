@@ -60,10 +60,10 @@ def test_a_check_looks_while_the_service_runs_and_at_a_backup_as_well(cli: Comma
 def test_what_is_wrong_exits_with_3_and_says_what_to_do_also_as_json(cli: CommandLine, state: Path) -> None:
     with closing(sqlite3.connect(state / "cloudmanager.sqlite")) as other, other:
         other.execute("INSERT INTO claims VALUES ('nobody', 'disk', 1)")
-    told = cli("store", "check")
-    assert told.returncode == 3
-    assert "✗ foreign keys: row 1 of claims refers to no row of exports" in told.stdout
-    assert "`cloudmanager store restore`" in told.stdout
+    reported = cli("store", "check")
+    assert reported.returncode == 3
+    assert "✗ foreign keys: row 1 of claims refers to no row of exports" in reported.stdout
+    assert "`cloudmanager store restore`" in reported.stdout
     shown = cli("store", "check", "--json")
     assert shown.returncode == 3
     findings = {each["subject"]: each for each in json.loads(shown.stdout)["findings"]}

@@ -9,10 +9,10 @@ import pytest
 
 from cloudmanager.confined import Spawner, spawner
 
-WAYS = ["privileged", "user namespace"] if os.geteuid() == 0 else ["user namespace"]
+VARIANTS = ["privileged", "user namespace"] if os.geteuid() == 0 else ["user namespace"]
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=VARIANTS)
 def confining(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spawner]:
     if request.param == "user namespace":
         monkeypatch.setattr(spawner, "is_privileged", lambda: False)

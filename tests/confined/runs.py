@@ -20,7 +20,7 @@ SECONDS = 60.0
 class Run:
     """A program that has ended."""
 
-    said: str
+    output: str
     status: int | None
 
 
@@ -45,8 +45,10 @@ def started(
     try:
         with spawner.confinement() as confinement:
             names = prepare(confinement)
-            words = [names.get(word, word) for word in command]
-            launched = Launch(words, confinement, stderr, listener, Limits()).start(spawner, time.monotonic() + SECONDS)
+            arguments = [names.get(word, word) for word in command]
+            launched = Launch(arguments, confinement, stderr, listener, Limits()).start(
+                spawner, time.monotonic() + SECONDS
+            )
         try:
             yield launched, stderr
         finally:

@@ -51,7 +51,7 @@ def test_a_hostile_program_gets_nowhere(confining: Spawner, node: Path, image: P
         service.settimeout(0)
         with pytest.raises(BlockingIOError):
             service.accept()
-    *succeeded, last = ended.said.splitlines()
+    *succeeded, last = ended.output.splitlines()
     assert succeeded == []
     assert int(last.partition(" ")[0]) > 150
     after = node.stat()
@@ -75,17 +75,17 @@ FOREIGN_CALLS = {
 @pytest.mark.parametrize("convention", FOREIGN_CALLS)
 def test_a_call_in_another_convention_of_the_processor_ends_the_program(confining: Spawner, convention: str) -> None:
     ended = run(confining, [PYTHON, "-c", FOREIGN_CALLS[convention] + "; print('survived')"])
-    assert "survived" not in ended.said
+    assert "survived" not in ended.output
     assert ended.status in {-signal.SIGSYS, 128 + signal.SIGSYS, -signal.SIGSEGV, 128 + signal.SIGSEGV}
 
 
 def test_an_unknown_call_is_said_not_to_exist(confining: Spawner) -> None:
     """So that a newer library goes another way, where an end of the program would cost an export."""
     program = "import ctypes, errno; c = ctypes.CDLL(None, use_errno=True); print(c.syscall(9999), ctypes.get_errno())"
-    assert run(confining, [PYTHON, "-c", program]).said.split() == ["-1", "38"]
+    assert run(confining, [PYTHON, "-c", program]).output.split() == ["-1", "38"]
 
 
 def test_it_has_no_network(confining: Spawner) -> None:
-    said = run(confining, [PYTHON, "-c", "import os; print(os.listdir('/'), os.environ)"]).said
-    assert "'sys'" not in said
-    assert "HOME" not in said
+    output = run(confining, [PYTHON, "-c", "import os; print(os.listdir('/'), os.environ)"]).output
+    assert "'sys'" not in output
+    assert "HOME" not in output

@@ -101,8 +101,8 @@ def test_a_server_ends_when_the_service_is_killed_before_it_has_proved_it(is_san
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname(), timeout=SECONDS) as client,
     ):
-        words = [sys.executable, "-c", STARTER, str(listener.fileno()), str(is_sandboxed)]
-        with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, pass_fds=[listener.fileno()]) as service:
+        arguments = [sys.executable, "-c", STARTER, str(listener.fileno()), str(is_sandboxed)]
+        with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, pass_fds=[listener.fileno()]) as service:
             assert service.stdout
             server = Process(int(service.stdout.readline()))
             service.kill()

@@ -64,7 +64,7 @@ def test_a_race_for_the_path_gives_it_no_other_file(confining: Spawner, right: P
     link = right.with_name("link")
     link.symlink_to(secret)
     with opened(right) as fd, exchanging(right, link):
-        seen = {run(confining, ["/bin/cat", "FILE"], showing(fd)).said for _ in range(STARTS)}
+        seen = {run(confining, ["/bin/cat", "FILE"], showing(fd)).output for _ in range(STARTS)}
     assert seen == {"AAAA"}
 
 
@@ -72,7 +72,7 @@ def test_a_file_that_was_renamed_or_replaced_is_still_the_one(confining: Spawner
     with opened(right) as fd:
         right.rename(right.with_name("elsewhere"))
         right.symlink_to(secret)
-        assert run(confining, [PYTHON, "-c", READ, "FILE"], showing(fd)).said == "AAAA\n"
+        assert run(confining, [PYTHON, "-c", READ, "FILE"], showing(fd)).output == "AAAA\n"
 
 
 def test_a_file_that_was_deleted_is_refused(confining: Spawner, right: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_was_deleted_is_refused(confining: Spawner, right: Path) -> 
 
 def test_what_is_shown_to_be_read_cannot_be_written(confining: Spawner, right: Path) -> None:
     with opened(right, os.O_RDWR) as fd:
-        assert "Read-only file system" in run(confining, [PYTHON, "-c", WRITE, "FILE"], showing(fd)).said
+        assert "Read-only file system" in run(confining, [PYTHON, "-c", WRITE, "FILE"], showing(fd)).output
         assert right.read_text() == "AAAA"
         run(confining, [PYTHON, "-c", WRITE, "FILE"], showing(fd, is_writable=True))
         assert right.read_text() == "BBBB"
@@ -95,7 +95,7 @@ def test_a_directory_is_shown_with_what_comes_into_it_later(confining: Spawner, 
     with opened(tmp_path, os.O_RDONLY | os.O_DIRECTORY) as fd:
         (tmp_path / "keys").write_text("AAAA")
         program = "import sys; print(open(sys.argv[1] + '/keys').read())"
-        assert run(confining, [PYTHON, "-c", program, "FILE"], showing(fd)).said == "AAAA\n"
+        assert run(confining, [PYTHON, "-c", program, "FILE"], showing(fd)).output == "AAAA\n"
 
 
 def test_nothing_shows_on_the_machine_and_nothing_is_left(confining: Spawner, right: Path) -> None:
@@ -103,7 +103,7 @@ def test_nothing_shows_on_the_machine_and_nothing_is_left(confining: Spawner, ri
     before = Path("/proc/self/mountinfo").read_text()
     with opened(right) as fd:
         for _ in range(3):
-            assert run(confining, [PYTHON, "-c", READ, "FILE"], showing(fd)).said == "AAAA\n"
+            assert run(confining, [PYTHON, "-c", READ, "FILE"], showing(fd)).output == "AAAA\n"
     assert Path("/proc/self/mountinfo").read_text() == before
     confining.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("spawn", "unmount"))]
@@ -123,7 +123,7 @@ def test_the_spawner_keeps_no_file_system_from_being_unmounted(tmp_path: Path) -
         with Spawner(is_sandboxed=True, holds=False) as spawner:
             (place / "image").write_text("AAAA")
             with opened(place / "image") as fd:
-                assert run(spawner, [PYTHON, "-c", READ, "FILE"], showing(fd)).said == "AAAA\n"
+                assert run(spawner, [PYTHON, "-c", READ, "FILE"], showing(fd)).output == "AAAA\n"
             subprocess.run(["umount", place], check=True)
             _until_free(device)
     finally:
@@ -152,7 +152,7 @@ def test_a_kernel_without_mounts_of_open_files_is_served_by_bubblewrap(
     link = right.with_name("link")
     link.symlink_to(secret)
     with Spawner(is_sandboxed=True, holds=False) as spawner, opened(right) as fd, exchanging(right, link):
-        assert {run(spawner, ["/bin/cat", "FILE"], showing(fd)).said for _ in range(20)} == {"AAAA"}
+        assert {run(spawner, ["/bin/cat", "FILE"], showing(fd)).output for _ in range(20)} == {"AAAA"}
 
 
 @as_root
@@ -175,7 +175,7 @@ def test_a_start_that_is_tried_again_finds_its_device_node_again(
             def prepare(confinement: Confinement) -> dict[str, str]:
                 return {"FILE": confinement.show(file, "the file"), "NODE": confinement.show(node, str(device))}
 
-            seen = {run(spawner, ["/bin/cat", "FILE", "NODE"], prepare).said for _ in range(20)}
+            seen = {run(spawner, ["/bin/cat", "FILE", "NODE"], prepare).output for _ in range(20)}
         assert seen == {"AAAA" + "B" * 4096}
     finally:
         detach(device)

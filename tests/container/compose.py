@@ -45,8 +45,8 @@ def service() -> dict[str, Any]:
 def options(places: Mapping[str, Path]) -> list[str]:
     """Options for `podman run`. `places` replaces the sources of volumes by directories and files of a test."""
     settings = service()
-    words = [word for key, value in settings.items() for word in _OPTIONS[key](value)]
+    arguments = [word for key, value in settings.items() for word in _OPTIONS[key](value)]
     for volume in settings["volumes"]:
         source, target = volume.split(":", 1)
-        words += ["--volume", f"{places.get(source, source)}:{target}"]
-    return words
+        arguments += ["--volume", f"{places.get(source, source)}:{target}"]
+    return arguments

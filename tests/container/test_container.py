@@ -68,9 +68,9 @@ def test_doctor_finds_nothing_to_mend_in_the_container(podman: Podman, image: st
 def test_doctor_misses_each_capability_that_is_taken_away(
     podman: Podman, image: str, places: dict[str, Path], capability: str
 ) -> None:
-    words = options(places)
-    at = words.index(capability)
-    answer = podman("run", "--rm", *PROCESSES, *words[: at - 1], *words[at + 1 :], image, "doctor", "--json")
+    arguments = options(places)
+    at = arguments.index(capability)
+    answer = podman("run", "--rm", *PROCESSES, *arguments[: at - 1], *arguments[at + 1 :], image, "doctor", "--json")
     found = {finding["subject"]: finding for finding in json.loads(answer.stdout)["findings"]}
     assert f"without CAP_{capability} " in found["user"]["seen"]
 

@@ -136,8 +136,10 @@ def processes_of(export_name: str) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if words[0].endswith((b"qemu-nbd", b"nbdkit")) and any(export_name.encode() in word for word in words):
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if arguments[0].endswith((b"qemu-nbd", b"nbdkit")) and any(
+                export_name.encode() in word for word in arguments
+            ):
                 found.append(int(process.name))
     return found
 

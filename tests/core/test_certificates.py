@@ -125,24 +125,24 @@ def test_good_certificates_have_no_fault(directory: Path) -> None:
     assert found.names == ("localhost", "127.0.0.1")
 
 
-@pytest.mark.parametrize(("breaking", "said"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(("breaking", "output"), BROKEN.values(), ids=BROKEN)
 def test_what_is_wrong_is_said_with_what_to_do(
-    authority: Authority, directory: Path, breaking: Breaking, said: str
+    authority: Authority, directory: Path, breaking: Breaking, output: str
 ) -> None:
     breaking(authority, directory)
     found = list(check_certificates(settings_for(directory)))
     assert [finding.severity for finding in found] == [Severity.PROBLEM]
     assert found[0].advice
-    assert re.search(said, f"{found[0].seen}. {found[0].advice}")
+    assert re.search(output, f"{found[0].seen}. {found[0].advice}")
 
 
 @pytest.mark.parametrize("what", sorted(BROKEN.keys() - OF_TIME))
 def test_a_service_does_not_start_with_what_somebody_has_to_mend(
     authority: Authority, directory: Path, what: str
 ) -> None:
-    breaking, said = BROKEN[what]
+    breaking, output = BROKEN[what]
     breaking(authority, directory)
-    with pytest.raises(ConfigurationError, match=rf"nbd\.tls_certificates: .*{said}"):
+    with pytest.raises(ConfigurationError, match=rf"nbd\.tls_certificates: .*{output}"):
         open_manager(settings_for(directory), Plugins())
 
 
@@ -150,15 +150,15 @@ def test_a_service_does_not_start_with_what_somebody_has_to_mend(
 def test_a_service_starts_with_what_came_with_time_and_says_it(
     authority: Authority, directory: Path, what: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    breaking, said = BROKEN[what]
+    breaking, output = BROKEN[what]
     breaking(authority, directory)
     manager = open_manager(settings_for(directory), Plugins())
     try:
         manager.start()
-        assert [(each.levelno, said in each.getMessage()) for each in caplog.records] == [(logging.ERROR, True)]
+        assert [(each.levelno, output in each.getMessage()) for each in caplog.records] == [(logging.ERROR, True)]
         (finding,) = [finding for finding in manager.readiness() if finding.subject == "certificates"]
         assert finding.severity is Severity.WARNING
-        assert said in finding.seen
+        assert output in finding.seen
     finally:
         manager.close()
 

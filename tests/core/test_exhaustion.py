@@ -37,10 +37,10 @@ def loop(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_what_has_run_out_is_named_and_anything_else_is_nothing_of_the_kind() -> None:
-    assert "LimitNOFILE" in words(OSError(errno.EMFILE, "Too many open files"))
-    assert "fs.file-max" in words(OSError(errno.ENFILE, "Too many open files in system"))
-    assert "memory" in words(MemoryError())
-    assert "TasksMax" in words(RuntimeError("can't start new thread"))
+    assert "LimitNOFILE" in arguments(OSError(errno.EMFILE, "Too many open files"))
+    assert "fs.file-max" in arguments(OSError(errno.ENFILE, "Too many open files in system"))
+    assert "memory" in arguments(MemoryError())
+    assert "TasksMax" in arguments(RuntimeError("can't start new thread"))
     assert exhausted(OSError(errno.EAGAIN, "not now")) is None
     assert exhausted(OSError(errno.EIO, "I/O error")) is None
     assert exhausted(RuntimeError("something else")) is None
@@ -49,7 +49,7 @@ def test_what_has_run_out_is_named_and_anything_else_is_nothing_of_the_kind() ->
     assert (started.retriable, started.retry_after is not None) == (True, True)
 
 
-def words(error: BaseException) -> str:
+def arguments(error: BaseException) -> str:
     found = exhausted(error)
     assert found is not None
     return found.detail

@@ -52,7 +52,7 @@ def write(group: GroupCommit, body: Body) -> None:
         body(connection)
 
 
-def words(engine: Engine) -> set[str]:
+def arguments(engine: Engine) -> set[str]:
     with engine.connect() as connection:
         return set(connection.exec_driver_sql("SELECT word FROM words").scalars())
 
@@ -82,25 +82,25 @@ def test_writers_that_wait_share_one_commit(group: GroupCommit, engine: Engine, 
     names = [f"w{number}" for number in range(WRITERS)]
     written = in_a_row(group, *map(add, names))
     assert [each.result() for each in written] == [None] * WRITERS
-    assert words(engine) == set(names)
+    assert arguments(engine) == set(names)
     assert len(commits) == 1
 
 
 def test_a_writer_that_is_alone_commits_at_once(group: GroupCommit, engine: Engine, commits: list[Connection]) -> None:
     write(group, add("one"))
     write(group, add("two"))
-    assert words(engine) == {"one", "two"}
+    assert arguments(engine) == {"one", "two"}
     assert len(commits) == 2
 
 
 def test_nobody_is_told_of_a_success_before_the_commit(group: GroupCommit, engine: Engine) -> None:
     seen: list[set[str]] = []
 
-    def told(connection: Connection) -> None:
+    def reported(connection: Connection) -> None:
         add("second")(connection)
-        seen.append(words(engine))
+        seen.append(arguments(engine))
 
-    written = in_a_row(group, add("first"), told)
+    written = in_a_row(group, add("first"), reported)
     assert [each.result() for each in written] == [None, None]
     assert seen == [set()]
 
@@ -113,7 +113,7 @@ def test_a_writer_that_fails_leaves_the_changes_of_the_others_alone(group: Group
     first, failed, last = in_a_row(group, add("first"), fail, add("last"))
     assert isinstance(failed.exception(), IntegrityError)
     assert (first.result(), last.result()) == (None, None)
-    assert words(engine) == {"first", "last"}
+    assert arguments(engine) == {"first", "last"}
 
 
 def test_a_first_writer_that_fails_leaves_nothing(group: GroupCommit, engine: Engine) -> None:
@@ -124,7 +124,7 @@ def test_a_first_writer_that_fails_leaves_nothing(group: GroupCommit, engine: En
     with pytest.raises(ValueError, match="no"):
         write(group, fail)
     write(group, add("next"))
-    assert words(engine) == {"next"}
+    assert arguments(engine) == {"next"}
 
 
 def test_when_sqlite_ends_the_transaction_everybody_in_it_is_told(group: GroupCommit, engine: Engine) -> None:
@@ -139,8 +139,8 @@ def test_when_sqlite_ends_the_transaction_everybody_in_it_is_told(group: GroupCo
     assert isinstance(failed.exception(), SQLAlchemyError)
     assert isinstance(lost.exception(), SQLAlchemyError | StoreUnavailable)
     assert kept.result() is None
-    assert "kept" in words(engine)
-    assert "lost" not in words(engine)
+    assert "kept" in arguments(engine)
+    assert "lost" not in arguments(engine)
 
 
 def test_who_gives_up_waiting_leaves_nobody_without_a_commit(
@@ -163,7 +163,7 @@ def test_who_gives_up_waiting_leaves_nobody_without_a_commit(
         assert isinstance(given_up.exception(10), StoreLocked)
         goes_on.set()
         assert first.result(10) is None
-    assert words(engine) == {"slow"}
+    assert arguments(engine) == {"slow"}
 
 
 def test_a_row_that_does_not_end_is_committed_now_and_then(
@@ -171,5 +171,5 @@ def test_a_row_that_does_not_end_is_committed_now_and_then(
 ) -> None:
     monkeypatch.setattr(groupcommit, "_MOST_WRITERS", 2)
     in_a_row(group, *(add(f"w{number}") for number in range(WRITERS)))
-    assert len(words(engine)) == WRITERS
+    assert len(arguments(engine)) == WRITERS
     assert len(commits) == 3

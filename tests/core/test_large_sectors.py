@@ -63,8 +63,8 @@ def test_the_disk_the_list_and_the_export_say_it(bench: LocalBench, large: Path,
         assert bench.manager.get(export.id).logical_sector_bytes == sectors
         assert answers.Export.of(export).model_dump()["logical_sector_bytes"] == sectors
     listed = {disk.id.native: disk for disk in bench.manager.disks("local", Query()).items}
-    said = {native: disk.logical_sector_bytes for native, disk in listed.items() if native.endswith(f"/{large.name}")}
-    assert set(said.values()) == {SECTOR}
+    output = {native: disk.logical_sector_bytes for native, disk in listed.items() if native.endswith(f"/{large.name}")}
+    assert set(output.values()) == {SECTOR}
 
 
 def test_an_export_says_nothing_before_it_was_ready(bench: LocalBench, large: Path) -> None:

@@ -65,9 +65,9 @@ def test_a_second_service_is_refused_and_told_who_the_first_is(begin: Begin) -> 
     begin("first")
     with pytest.raises(ConfigurationError) as caught:
         begin("second")
-    words = caught.value.detail
+    arguments = caught.value.detail
     for part in ("here is the name of a cloudmanager that runs on", "machine_id", "since 20", "[server] node", " s."):
-        assert part in words.replace("product_uuid", "machine_id")
+        assert part in arguments.replace("product_uuid", "machine_id")
 
 
 def test_the_same_service_starts_again_at_once_after_it_was_killed(begin: Begin) -> None:

@@ -133,16 +133,16 @@ def test_an_unknown_provider_and_type_name_the_near_miss(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("table", "message"),
     [
         ({}, "needs a type"),
         ({"type": "shelf", "read_only_atach": True}, "did you mean 'read_only_attach'"),
         ({"type": "shelf", "read_only_attach": "perhaps"}, r"providers\.x\.read_only_attach"),
     ],
 )
-def test_a_providers_settings_are_checked(shelf: Shelf, table: dict[str, object], words: str) -> None:
+def test_a_providers_settings_are_checked(shelf: Shelf, table: dict[str, object], message: str) -> None:
     plugins = Plugins([("shelf", ShelfPlugin(shelf))])
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         plugins.configure({"x": table})
 
 
@@ -185,7 +185,7 @@ class _BreaksAtStart:
 
 
 @pytest.mark.parametrize(
-    ("plugin", "words"),
+    ("plugin", "message"),
     [
         (_offering(_NoLocate), "nolocate does not implement locate"),
         (_offering(_NoSettings), "lacks a `type` name or a `Settings` model"),
@@ -196,7 +196,7 @@ class _BreaksAtStart:
         (_BreaksAtStart(), "failed in register_providers"),
     ],
 )
-def test_a_broken_plugin_stops_the_start_with_its_name(plugin: object, words: str) -> None:
-    with pytest.raises(PluginError, match=words) as caught:
+def test_a_broken_plugin_stops_the_start_with_its_name(plugin: object, message: str) -> None:
+    with pytest.raises(PluginError, match=message) as caught:
         Plugins([("culprit", plugin)])
     assert "culprit" in caught.value.detail

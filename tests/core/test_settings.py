@@ -87,14 +87,14 @@ def test_a_variable_that_sets_nothing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [(None, "config example"), (b"[server", "not valid TOML"), (b"\xff", "not valid TOML")],
 )
-def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | None, words: str) -> None:
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "cloudmanager.toml"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         settings.load(file)
 
 

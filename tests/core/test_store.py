@@ -409,8 +409,8 @@ def test_orders_are_kept_with_who_gave_them(store: Store) -> None:
     assert node.drain is not None
     assert (node.drain.by, store.maintenance.pauses()["local"].by) == ("nina", "nina")
     for event_name in ("provider.paused", "node.draining"):
-        (told,) = [each for each in store.trail.events(None, 10).items if each.event == event_name]
-        assert (told.ordered_by, told.node, told.disk_id) == ("nina", NODE, "")
+        (reported,) = [each for each in store.trail.events(None, 10).items if each.event == event_name]
+        assert (reported.ordered_by, reported.node, reported.disk_id) == ("nina", NODE, "")
 
 
 def test_a_forced_release_is_told_once_and_only_of_what_is_not_over(store: Store, record: RecordMaker) -> None:
@@ -421,8 +421,8 @@ def test_a_forced_release_is_told_once_and_only_of_what_is_not_over(store: Store
     assert (forced.state, forced.is_forced) == (ExportState.CLOSING, True)
     store.exports.set_over(claimed.id, ExportState.CLOSED)
     assert not store.exports.force_closing(claimed.id, "otto", "Now!")
-    told = [each.event for each in store.trail.events(None, 10, claimed.id).items]
-    assert told == ["export.closed", "export.force-released", "export.closing", "export.claimed"]
+    reported = [each.event for each in store.trail.events(None, 10, claimed.id).items]
+    assert reported == ["export.closed", "export.force-released", "export.closing", "export.claimed"]
 
 
 def test_renaming_a_node_again_changes_nothing(store: Store, record: RecordMaker) -> None:

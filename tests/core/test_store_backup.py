@@ -210,10 +210,10 @@ def test_nothing_is_restored_while_a_program_has_the_store_open(
     assert sorted(path.name for path in filled.parent.iterdir()) == ["cloudmanager.sqlite", "lock"]
 
 
-@pytest.mark.parametrize("words", [b"", b"Dear Alice", b"SQLite format 3\0" + bytes(5000)])
-def test_what_is_no_backup_changes_nothing(settings: Settings, filled: Path, tmp_path: Path, words: bytes) -> None:
+@pytest.mark.parametrize("arguments", [b"", b"Dear Alice", b"SQLite format 3\0" + bytes(5000)])
+def test_what_is_no_backup_changes_nothing(settings: Settings, filled: Path, tmp_path: Path, arguments: bytes) -> None:
     before = filled.read_bytes()
-    (tmp_path / "backup").write_bytes(words)
+    (tmp_path / "backup").write_bytes(arguments)
     with pytest.raises(StoreDamaged, match="nothing was changed"):
         restore(settings, tmp_path / "backup")
     assert filled.read_bytes() == before

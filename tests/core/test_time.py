@@ -184,5 +184,5 @@ def test_the_end_that_people_are_told_follows_the_clock_that_decides(bench: Time
     bench.noted()
     bench.crash(export)
     bench.bench.open()
-    told = bench.manager.get(export.id).expires_at - bench.clock.now()
-    assert told.total_seconds() / HOUR == pytest.approx(2, abs=0.05)
+    reported = bench.manager.get(export.id).expires_at - bench.clock.now()
+    assert reported.total_seconds() / HOUR == pytest.approx(2, abs=0.05)

@@ -48,10 +48,10 @@ def shown(page: Path) -> Iterator[list[str]]:
     """The arguments of each command of ours that a block of the page shows."""
     for body in blocks(page.read_text()):
         for line in re.findall(r"^.*(?<![\w/.-])(?:\.venv/bin/)?cloudmanager [a-z-].*$", _joined(body), re.MULTILINE):
-            for words in words_of(line.replace("$(", " ( ").replace("`", " ")):
-                names = [word.removeprefix(".venv/bin/") for word in words]
+            for command_words in words_of(line.replace("$(", " ( ").replace("`", " ")):
+                names = [word.removeprefix(".venv/bin/") for word in command_words]
                 if "cloudmanager" in names:
-                    yield words[names.index("cloudmanager") + 1 :]
+                    yield command_words[names.index("cloudmanager") + 1 :]
 
 
 def _joined(body: str) -> str:
@@ -98,14 +98,14 @@ def test_a_command_that_a_sentence_names_exists(page: Path) -> None:
     prose = FENCE.sub("", page.read_text())
     for text in INLINE.findall(prose):
         command = ROOT_COMMAND
-        words = [word.strip(",…") for word in text.split()[1:]]
-        while words and isinstance(command, TyperGroup) and re.fullmatch("[a-z][a-z-]*", words[0]):
-            assert words[0] in command.commands, f"{named(page)}: `{text}`"
-            command = command.commands[words.pop(0)]
+        command_words = [word.strip(",…") for word in text.split()[1:]]
+        while command_words and isinstance(command, TyperGroup) and re.fullmatch("[a-z][a-z-]*", command_words[0]):
+            assert command_words[0] in command.commands, f"{named(page)}: `{text}`"
+            command = command.commands[command_words.pop(0)]
         options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
         options |= {name for parameter in ROOT_COMMAND.params for name in parameter.opts}
         options |= {"--install-completion", "--show-completion"}
-        before_others = words[: words.index("--")] if "--" in words else words
+        before_others = command_words[: command_words.index("--")] if "--" in command_words else command_words
         for word in before_others:
             if word.startswith("--"):
                 assert word.partition("=")[0] in options, f"{named(page)}: `{text}`"

@@ -96,16 +96,16 @@ def test_the_first_commands_write_install_and_certify_a_package(tmp_path: Path) 
         "PIP_TARGET": str(site),
         "PYTHONPATH": str(site),
     }
-    said = _run(SHELL[0], tmp_path, environment)
-    assert re.search(r"\d+ passed", said)
-    assert "failed" not in said
+    output = _run(SHELL[0], tmp_path, environment)
+    assert re.search(r"\d+ passed", output)
+    assert "failed" not in output
 
 
 def test_the_commands_for_the_emulator_work_as_they_stand(tmp_path: Path) -> None:
     port = str(free_port())
-    said = _run("\n".join(SHELL[1:]).replace("8700", port), tmp_path, _shell_environment())
-    assert "provider   ec2, of type aws" in said
-    assert '"effect": "throttle"' in said
+    output = _run("\n".join(SHELL[1:]).replace("8700", port), tmp_path, _shell_environment())
+    assert "provider   ec2, of type aws" in output
+    assert '"effect": "throttle"' in output
 
 
 def _shell_environment() -> dict[str, str]:
@@ -148,9 +148,9 @@ def test_every_error_is_documented() -> None:
 
 
 def test_whether_an_error_is_tried_again_is_told_as_it_is() -> None:
-    for names, told in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|.*\| (yes|no) \|$", TEXT, re.MULTILINE):
+    for names, reported in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|.*\| (yes|no) \|$", TEXT, re.MULTILINE):
         for name in re.findall(r"\w+", names):
-            assert getattr(errors, name).retriable is (told == "yes"), name
+            assert getattr(errors, name).retriable is (reported == "yes"), name
 
 
 def test_everything_that_a_harness_must_have_is_documented() -> None:

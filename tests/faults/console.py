@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudmanager.testing.cloud.emulator import Emulator
-from tests.faults.away import Away
+from tests.faults.remote_object import RemoteObject
 
 MACHINES = ("worker-1", "worker-2")
 
@@ -55,7 +55,7 @@ class RemoteConsole:
     """The console of an emulated cloud, from another process."""
 
     def __init__(self, address: Path) -> None:
-        self._console: Any = Away(address)
+        self._console: Any = RemoteObject(address)
 
     def machine(self, name: str) -> Machine:
         machine: Machine = self._console.machine(name)

@@ -15,7 +15,7 @@ from typing import Any, cast
 from cloudmanager.core.manager import Manager
 from tests.checkout import ROOT
 from tests.faults import invariants
-from tests.faults.away import Away, Gone
+from tests.faults.remote_object import Gone, RemoteObject
 from tests.faults.world import HookFaults, World, kill
 
 _STARTS = 20
@@ -52,7 +52,7 @@ class ServiceForker:
 class _Tireless:
     """What a client does: it asks again until there is an answer. What it asks for must bear that."""
 
-    def __init__(self, away: Away, start: Callable[[], object]) -> None:
+    def __init__(self, away: RemoteObject, start: Callable[[], object]) -> None:
         self._away = away
         self._start = start
 
@@ -74,11 +74,11 @@ class CrashingWorld(World):
     def __init__(self, directory: Path, disks: dict[str, bytes], forker: ServiceForker) -> None:
         self._forker = forker
         self._address = directory / "daemon"
-        self._daemon: Any = Away(self._address)
+        self._daemon: Any = RemoteObject(self._address)
         self._crashes: list[int] = []
         self._pid = 0
         super().__init__(directory, disks)
-        self.hook_faults = cast(HookFaults, _Tireless(Away(self._address, "hook_faults"), self.open))
+        self.hook_faults = cast(HookFaults, _Tireless(RemoteObject(self._address, "hook_faults"), self.open))
 
     def open(self) -> Manager:
         """Starts services until one serves. Each is killed at the next of the points that were asked for."""
@@ -88,7 +88,7 @@ class CrashingWorld(World):
             if self._pid or crash_after is None:
                 break
         assert self._pid, f"the service does not start: {(self._directory / 'log').read_text()[-3000:]}"
-        self.manager = cast(Manager, _Tireless(Away(self._address, "manager"), self.open))
+        self.manager = cast(Manager, _Tireless(RemoteObject(self._address, "manager"), self.open))
         return self.manager
 
     def close(self) -> None:

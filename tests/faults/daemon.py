@@ -49,9 +49,9 @@ class Daemon:
         self.client = httpx.Client(transport=transport, base_url="http://localhost", timeout=BOUND)
         self._process: subprocess.Popen[str] | None = None
 
-    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`cloudmanager …` with this configuration."""
-        command = [*_program(words), f"--config={self.configuration}"]
+        command = [*_program(arguments), f"--config={self.configuration}"]
         return subprocess.run(command, capture_output=True, text=True, timeout=BOUND, check=False)
 
     def start(self) -> None:
@@ -132,5 +132,5 @@ class Daemon:
         self._process.wait(BOUND)
 
 
-def _program(words: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-m", "cloudmanager", *words]
+def _program(arguments: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-m", "cloudmanager", *arguments]

@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 from cloudmanager.testing.cloud import KINDS
-from tests.faults.away import serve
 from tests.faults.console import MACHINES, Console
+from tests.faults.remote_object import serve
 
 
 def main(kind: str, directory: str, address: str) -> None:

@@ -15,8 +15,8 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-from tests.faults.away import serve
 from tests.faults.points import Countdown
+from tests.faults.remote_object import serve
 from tests.faults.world import World
 
 

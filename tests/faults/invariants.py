@@ -176,20 +176,20 @@ def servers() -> Iterator[tuple[str, int]]:
     """Every server of this machine that serves an export, by the export's name."""
     for pid in process.all_pids():
         with suppress(OSError):
-            words = process.command_line(pid)
-            if words and Path(words[0]).name in ("qemu-nbd", "nbdkit"):
-                for word in words:
+            arguments = process.command_line(pid)
+            if arguments and Path(arguments[0]).name in ("qemu-nbd", "nbdkit"):
+                for word in arguments:
                     if word.startswith(_NAME_OPTIONS):
                         yield word.partition("=")[2], pid
 
 
 def processes_of(names: Collection[str]) -> list[int]:
     """Servers of these exports, and what is about to become one."""
-    words = {f"{option}{name}" for name in names for option in _NAME_OPTIONS}
+    arguments = {f"{option}{name}" for name in names for option in _NAME_OPTIONS}
     found = []
     for pid in process.all_pids():
         with suppress(OSError):
-            if words.intersection(process.command_line(pid)):
+            if arguments.intersection(process.command_line(pid)):
                 found.append(pid)
     return found
 
@@ -218,16 +218,16 @@ def contradictions(manager: Manager) -> Iterator[str]:
             yield f"{disk} is {records.get(disk)}, by the audit trail {story}"
 
 
-def _contradicts(export: Export, told: Sequence[AuditEvent]) -> Iterator[str]:
-    story = [event.event.partition(".")[2] for event in told]
+def _contradicts(export: Export, reported: Sequence[AuditEvent]) -> Iterator[str]:
+    story = [event.event.partition(".")[2] for event in reported]
     changes = [what for what in story if what not in _NO_CHANGE]
     yield from _breaks(f"export {export.id}", changes, _EXPORT_STORY)
     if not changes or export.state not in _EXPORT_STATES[changes[-1]]:
         yield f"export {export.id} is {export.state}, by the audit trail {story}"
-    for event in told:
+    for event in reported:
         if (event.node, event.disk_id, event.holder) != (export.node, str(export.disk.id), export.holder):
             yield f"{event} is told of {export}"
-    promises = [event.detail for event in told if event.event in ("export.renewed", "export.rebased")]
+    promises = [event.detail for event in reported if event.event in ("export.renewed", "export.rebased")]
     if promises and promises[-1] not in (_REBASED, f"until {export.expires_at.isoformat()}"):
         yield f"export {export.id} expires at {export.expires_at}, by the audit trail {promises[-1]}"
 

@@ -97,10 +97,10 @@ class Stage:
 
     def tell(self, **fields: object) -> None:
         """Notes what the service has answered."""
-        with self._told.open("a") as told:
-            told.write(json.dumps(fields) + "\n")
+        with self._told.open("a") as reported:
+            reported.write(json.dumps(fields) + "\n")
 
-    def told(self) -> dict[str, object]:
+    def reported(self) -> dict[str, object]:
         lines = self._told.read_text().splitlines() if self._told.exists() else []
         return {key: value for line in lines for key, value in json.loads(line).items()}
 
@@ -135,7 +135,7 @@ def postlude(stage: Stage) -> list[str]:
     """The other client leaves too. What is left then."""
     manager = stage.open()
     try:
-        if other := stage.told().get("other"):
+        if other := stage.reported().get("other"):
             manager.release(str(other))
             eventually(lambda: not manager.attachments())
         wrong = stage.wrongly_attached(manager)
@@ -205,53 +205,53 @@ def _converged(stage: Stage, manager: Manager) -> Iterator[str]:
     eventually(lambda: not stage.wrongly_attached(manager))
     yield from invariants.contradictions(manager)
     yield from invariants.not_owned(manager, stage.state, os.getpid())
-    told = stage.told()
+    reported = stage.reported()
     known = {export.id: export for export in invariants.exports(manager)}
     for export in known.values():
         if export.state is ExportState.READY:
-            yield from _wrong_bytes(stage, export, told)
+            yield from _wrong_bytes(stage, export, reported)
         elif export.state is ExportState.FAILED:
             yield f"the export failed: {export.error}"
-    yield from _broken_promises(told, known)
-    yield from _untold(told, manager)
+    yield from _broken_promises(reported, known)
+    yield from _untold(reported, manager)
 
 
-def _broken_promises(told: dict[str, object], known: dict[str, Export]) -> Iterator[str]:
-    if "export" not in told:
+def _broken_promises(reported: dict[str, object], known: dict[str, Export]) -> Iterator[str]:
+    if "export" not in reported:
         return
-    export = known.get(str(told["export"]))
+    export = known.get(str(reported["export"]))
     if export is None:
         yield "the export that the client was given does not exist"
-    elif told.get("released"):
+    elif reported.get("released"):
         if not export.state.is_over:
             yield f"the client released it, and it is {export.state}"
     elif export.state is ExportState.READY:
-        if told.get("uri", export.uri) != export.uri:
-            yield f"the client was given {told['uri']}, now it is {export.uri}"
-        if told.get("key") and (export.credentials is None or told["key"] != export.credentials.key):
+        if reported.get("uri", export.uri) != export.uri:
+            yield f"the client was given {reported['uri']}, now it is {export.uri}"
+        if reported.get("key") and (export.credentials is None or reported["key"] != export.credentials.key):
             yield "the client was given another key"
-        is_sure = "expires_at" in told and not told["renewing"]  # else another one may have been heard
-        if is_sure and told["expires_at"] != export.expires_at.isoformat():
-            yield f"renewed until {told['expires_at']}, it expires at {export.expires_at}"
-    elif "expires_at" not in told:  # else the release may have been heard, and the answer lost
+        is_sure = "expires_at" in reported and not reported["renewing"]  # else another one may have been heard
+        if is_sure and reported["expires_at"] != export.expires_at.isoformat():
+            yield f"renewed until {reported['expires_at']}, it expires at {export.expires_at}"
+    elif "expires_at" not in reported:  # else the release may have been heard, and the answer lost
         yield f"the client did not release it, and it is {export.state}"
 
 
-def _untold(told: dict[str, object], manager: Manager) -> Iterator[str]:
+def _untold(reported: dict[str, object], manager: Manager) -> Iterator[str]:
     """What a client was answered and the audit trail does not have."""
     due = {"export": "claimed", "uri": "ready", "expires_at": "renewed", "released": "closing"}
-    events = {event.event for event in invariants.events(manager) if event.export_id == told.get("export")}
+    events = {event.event for event in invariants.events(manager) if event.export_id == reported.get("export")}
     for answer, event in due.items():
-        if answer in told and f"export.{event}" not in events:
+        if answer in reported and f"export.{event}" not in events:
             yield f"the client was told its {answer}, and the audit trail has {sorted(events)}"
 
 
-def _wrong_bytes(stage: Stage, export: Export, told: dict[str, object]) -> Iterator[str]:
-    if stage.scenario.writes and "uri" in told and not told.get("flushed"):
+def _wrong_bytes(stage: Stage, export: Export, reported: dict[str, object]) -> Iterator[str]:
+    if stage.scenario.writes and "uri" in reported and not reported.get("flushed"):
         return  # it was killed while it was being written to
     path = stage.directory / "expected"
     write_content(path, stage.cloud.size)
-    if told.get("flushed"):
+    if reported.get("flushed"):
         with path.open("r+b") as disk:
             disk.seek(MARK_AT)
             disk.write(MARK)

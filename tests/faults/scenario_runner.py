@@ -82,8 +82,8 @@ def _other_client(stage: Stage, wrong: list[str]) -> Iterator[None]:
         yield
         return
     wrong += _service(stage.directory / "prelude.log", partial(prelude, stage))
-    told = stage.told()
-    with Client.greeted(int(str(told["other_port"])), str(told["other_name"])) as client:
+    reported = stage.reported()
+    with Client.greeted(int(str(reported["other_port"])), str(reported["other_name"])) as client:
         yield
         try:
             client.read(0, MiB)

@@ -328,8 +328,8 @@ class Operations(RuleBasedStateMachine):
         self.world.hook_faults.clear()
         assert [*invariants.wrongly_attached(self.world.manager, self.world.attached(), self.by_hand)] == []
         assert [*invariants.contradictions(self.world.manager)] == []
-        told = Counter((event.event, event.export_id) for event in invariants.events(self.world.manager))
-        assert [*(self.answered - told)] == []
+        reported = Counter((event.event, event.export_id) for event in invariants.events(self.world.manager))
+        assert [*(self.answered - reported)] == []
         assert [*invariants.not_owned(self.world.manager, self.world.state, self.world.pid)] == []
         for export_id, claim in self.claims.items():
             self._check_bytes(found[export_id], claim)

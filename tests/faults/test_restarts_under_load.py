@@ -13,7 +13,7 @@ import pytest
 
 from tests.core.nbd.client import Client
 from tests.faults.daemon import Daemon
-from tests.faults.earlier import revision_before_head, revision_of, set_back
+from tests.faults.earlier_version import revision_before_head, revision_of, set_back
 from tests.waiting import eventually
 
 MiB = 1 << 20

@@ -61,9 +61,9 @@ def ext4(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def mounted(path: Path, *words: str | Path) -> Iterator[Path]:
+def mounted(path: Path, *arguments: str | Path) -> Iterator[Path]:
     path.mkdir()
-    subprocess.run(["mount", *words, path], check=True)
+    subprocess.run(["mount", *arguments, path], check=True)
     try:
         yield path
     finally:
@@ -88,17 +88,17 @@ def _serves(client: Client) -> bool:
     return client.read(0, MiB) == BYTES[:MiB]
 
 
-def _refuses_writes(daemon: Daemon, export: dict[str, object], code: str, words: str) -> None:
+def _refuses_writes(daemon: Daemon, export: dict[str, object], code: str, arguments: str) -> None:
     """Requests and releases are answered in plain words, what is there can be read and is served."""
     for answer in (daemon.export("b.img"), daemon.release(export)):
         assert answer.status_code == 503
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json()["code"] == code
         assert answer.json()["retriable"] is True
-        assert words in answer.json()["detail"]
+        assert arguments in answer.json()["detail"]
     status, seen = daemon.readiness()
     assert status == 503
-    assert words in seen
+    assert arguments in seen
     assert daemon.get(export)["state"] == "ready"
     with daemon.connect(export) as another:
         assert _serves(another)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.faults.daemon import Daemon
-from tests.faults.earlier import revision_before_head, revision_of, set_back
+from tests.faults.earlier_version import revision_before_head, revision_of, set_back
 from tests.waiting import eventually
 
 MiB = 1 << 20

@@ -243,7 +243,7 @@ def test_path_method_and_headers_are_as_asked_and_no_proxy_is_used(monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (Response.of_text(403, "no"), "HTTP status 403"),
         (Response.of_text(302, "elsewhere"), "HTTP status 302"),
@@ -251,8 +251,8 @@ def test_path_method_and_headers_are_as_asked_and_no_proxy_is_used(monkeypatch: 
         (CUT, "could not be reached"),
     ],
 )
-def test_what_is_no_answer_is_a_configuration_error_that_says_what_was_tried(answer: Response, words: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"{words}.*http://127.0.0.1:\d+/who.* Set it\."):
+def test_what_is_no_answer_is_a_configuration_error_that_says_what_was_tried(answer: Response, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"{message}.*http://127.0.0.1:\d+/who.* Set it\."):
         ask(answer)
 
 

@@ -19,10 +19,10 @@ SYSTEM = {
 EMPTY = ("bin", "boot", "dev", "proc", "root", "sys", "tmp", "usr/bin", "var/log")
 
 
-def command_with(words: str) -> str:
+def command_with(arguments: str) -> str:
     """The block of shell on the page that has these words."""
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    (found,) = [block for block in blocks if words in block]
+    (found,) = [block for block in blocks if arguments in block]
     return str(found)
 
 

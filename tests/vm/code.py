@@ -13,8 +13,8 @@ RUN_SECONDS = 1800
 
 
 def run(*command: str | Path) -> None:
-    words = list(map(str, command))
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=RUN_SECONDS)
+    arguments = list(map(str, command))
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT, timeout=RUN_SECONDS)
     assert done.returncode == 0, f"{command[0]} failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 

@@ -115,9 +115,9 @@ def held(guest: VirtualMachine, daemon: Daemon, start: Callable[..., Worker]) ->
     """Through several tests, restarts and other devices; at the end nothing has been noticed of those."""
     before = left_behind(guest)
     worker = start("hold", DISK="local:evidence.raw")
-    said = worker.said()
-    port = int(said["uri"].rpartition(":")[2].partition("/")[0])
-    yield Held(worker, said["path"], said["size"], said["writable"], said["starts"], port)
+    report = worker.report()
+    port = int(report["uri"].rpartition(":")[2].partition("/")[0])
+    yield Held(worker, report["path"], report["size"], report["writable"], report["starts"], port)
     worker.finish()
     wait_for_left_behind(guest, before)
     eventually(lambda: in_use(daemon) == set())
@@ -173,10 +173,10 @@ def test_the_kernel_finds_the_partition_of_a_disk_with_large_sectors(
     guest: VirtualMachine, start: Callable[..., Worker]
 ) -> None:
     worker = start("hold", DISK=f"local:{LARGE_SECTORS}")
-    said = worker.said()
-    assert guest.agent.read(f"blockdev --getss {said['path']}") == "4096"
-    assert said["starts"] == {f"{said['path']}p1": 2**20}
-    assert guest.agent.read(f"blkid --probe --output value --match-tag TYPE {said['path']}p1") == "ext2"
+    report = worker.report()
+    assert guest.agent.read(f"blockdev --getss {report['path']}") == "4096"
+    assert report["starts"] == {f"{report['path']}p1": 2**20}
+    assert guest.agent.read(f"blkid --probe --output value --match-tag TYPE {report['path']}p1") == "ext2"
     worker.finish()
 
 
@@ -220,7 +220,7 @@ def test_dirty_journals_are_not_replayed_though_the_disk_may_be_written(
     daemon: Daemon, start: Callable[..., Worker], evidence: Path
 ) -> None:
     worker = start("mount")
-    ext4, xfs = worker.said(), worker.said()
+    ext4, xfs = worker.report(), worker.report()
     worker.finish()
     assert [each["type"] for each in (ext4, xfs)] == ["ext4", "xfs"]
     assert [each["greeting"] for each in (ext4, xfs)] == [disks.GREETING] * 2
@@ -235,7 +235,7 @@ def test_an_ordinary_read_only_mount_would_have_replayed_them(
 ) -> None:
     """So the journals are dirty, and the comparison of the images sees it."""
     worker = start("replay")
-    for partition in worker.said()["partitions"]:
+    for partition in worker.report()["partitions"]:
         before = digest_in(guest, partition)
         guest.agent.read(f"mount -o ro {partition} /mnt && umount /mnt")
         assert digest_in(guest, partition) != before
@@ -247,7 +247,7 @@ def test_devices_that_are_connected_at_once_are_different_ones(
     daemon: Daemon, held: Held, start: Callable[..., Worker]
 ) -> None:
     worker = start("race")
-    found = worker.said()["found"]
+    found = worker.report()["found"]
     worker.finish()
     assert {name: digest for name, (_, digest) in found.items()} == {
         name: disks.digest(daemon.images / name) for name in SMALL
@@ -269,7 +269,7 @@ def test_a_kernel_that_is_short_of_threads_leaves_no_connection_unread(
 ) -> None:
     """A request on a connection that it does not listen on would take two minutes."""
     worker = start("race")
-    assert len(worker.said()["found"]) == len(SMALL)
+    assert len(worker.report()["found"]) == len(SMALL)
     worker.finish()
 
 
@@ -277,10 +277,10 @@ def test_a_lost_server_is_an_error_of_every_read_and_of_the_worker(
     daemon: Daemon, start: Callable[..., Worker]
 ) -> None:
     worker = start("lose")
-    said = worker.said()
-    os.kill(daemon.server_pid(said["export"]), signal.SIGKILL)
+    report = worker.report()
+    os.kill(daemon.server_pid(report["export"]), signal.SIGKILL)
     assert worker.ask("read") == {"errno": errno.EIO}
-    assert said["path"] in worker.ask("")["lost"]
+    assert report["path"] in worker.ask("")["lost"]
     worker.finish()
 
 
@@ -289,12 +289,12 @@ def test_a_lost_device_never_becomes_the_disk_of_another_worker(
 ) -> None:
     """Whoever opens it, as long as its own worker has not given it back."""
     loser = start("lose")
-    lost = loser.said()
+    lost = loser.report()
     os.kill(daemon.server_pid(lost["export"]), signal.SIGKILL)
     assert loser.ask("read") == {"errno": errno.EIO}
 
     other = start("hold", DISK="local:small-1.raw")
-    found = other.said()
+    found = other.report()
     assert found["path"] != lost["path"]
     assert digest_in(guest, found["path"]) == disks.digest(daemon.images / "small-1.raw")
     assert loser.ask("read") == {"errno": errno.EIO}
@@ -309,11 +309,11 @@ def test_after_a_killed_worker_cleanup_disconnects_everything(
     guest: VirtualMachine, environment: Mapping[str, str], daemon: Daemon, start: Callable[..., Worker]
 ) -> None:
     worker = start("die")
-    said = worker.said()
+    report = worker.report()
     worker.kill()
-    assert guest.agent.run(f"mountpoint {said['files']}").status == 0
-    assert said["files"] in cloudmanager(guest, environment, "cleanup")
-    daemon.release(said["export"])  # or it expires by itself
+    assert guest.agent.run(f"mountpoint {report['files']}").status == 0
+    assert report["files"] in cloudmanager(guest, environment, "cleanup")
+    daemon.release(report["export"])  # or it expires by itself
 
 
 @pytest.fixture(scope="module")
@@ -344,10 +344,10 @@ def test_openreliks_block_device_mounts_what_it_is_given(
 ) -> None:
     """Its own code, unchanged: a loop device on ours or on the file, qemu-nbd on the stub."""
     worker = start("block_device", WAY=method, REDIS_URL=redis_url)
-    said = worker.said()
+    report = worker.report()
     worker.finish()
-    assert said["device"].startswith(device)
-    assert said["greetings"] == [disks.GREETING] * len(PARTITIONS)
+    assert report["device"].startswith(device)
+    assert report["greetings"] == [disks.GREETING] * len(PARTITIONS)
     assert disks.digest(daemon.images / "evidence.raw") == disks.digest(evidence)
 
 

@@ -19,7 +19,7 @@ HOST = "10.0.2.2"
 START_SECONDS = 60
 BOOT_SECONDS = 400
 AGENT_PORT = "agent-port"
-PATIENCE = "no_timer_check"
+TIMEOUT_SECONDS = "no_timer_check"
 """Of the kernel: it waits ten ticks for its timer, and would panic where this machine is too busy for them."""
 
 
@@ -79,7 +79,10 @@ class VirtualMachine:
             *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
             *("-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2G"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(image / "vmlinuz")),
-            *("-append", f"root=/dev/nvme0n1 rw quiet console=ttyS0 net.ifnames=0 panic=-1 mitigations=off {PATIENCE}"),
+            *(
+                "-append",
+                f"root=/dev/nvme0n1 rw quiet console=ttyS0 net.ifnames=0 panic=-1 mitigations=off {TIMEOUT_SECONDS}",
+            ),
             *("-serial", f"file:{self._logs[1]}", "-qmp", f"unix:{self._directory / 'monitor'}"),
             *("-chardev", f"socket,id=agent,path={self._directory / 'agent'}"),
             *("-drive", root, "-drive", f"if=none,id=code,format=raw,readonly=on,file={code}"),

@@ -40,7 +40,7 @@ class Worker:
         self._agent.run(f"cat >{self._at}.sh", self._shell(program, environment))
         self._agent.read(f"setsid sh {self._at}.sh </dev/null >/dev/null 2>&1 &")
 
-    def said(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """The next facts, awaited."""
         deadline = time.monotonic() + ANSWER_SECONDS
         while len(lines := self._read("said").splitlines()) <= self._heard:
@@ -52,7 +52,7 @@ class Worker:
 
     def ask(self, word: str) -> dict[str, Any]:
         self.tell(word)
-        return self.said()
+        return self.report()
 
     def tell(self, word: str = "") -> None:
         assert not self.status(), self._log()

@@ -56,10 +56,10 @@ def test_a_person_is_told_what_the_disk_has_and_where_it_is(start: Start, tmp_pa
     (tmp_path / "mnt").mkdir()
     process = start("attach", DISK, str(tmp_path / "mnt"))
     assert process.stdout
-    said = ""
-    while "Ctrl-C" not in said:
-        said += process.stdout.readline() or pytest.fail(str(process.communicate()))
-    assert all(word in said for word in ("ext4", "16 MiB", "evidence", f"Read-only at {tmp_path / 'mnt'}"))
+    shown_output = ""
+    while "Ctrl-C" not in shown_output:
+        shown_output += process.stdout.readline() or pytest.fail(str(process.communicate()))
+    assert all(word in shown_output for word in ("ext4", "16 MiB", "evidence", f"Read-only at {tmp_path / 'mnt'}"))
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
 
@@ -76,10 +76,10 @@ def test_a_directory_that_is_not_there_is_wrong_usage_and_asks_for_nothing(peopl
 def test_an_export_that_is_lost_ends_it_with_an_error(start: Start, daemon: Daemon, tmp_path: Path) -> None:
     process, answer = attached(start, tmp_path / "mnt")
     daemon.release(answer["export"])
-    _, said = process.communicate(timeout=60)
+    _, shown_output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "cloudmanager: " in said
-    assert "Traceback" not in said
+    assert "cloudmanager: " in shown_output
+    assert "Traceback" not in shown_output
     assert not list((tmp_path / "mnt").iterdir())
 
 
@@ -145,9 +145,9 @@ def in_terminal(environment: dict[str, str], *command: str) -> tuple[subprocess.
 
 
 def read_until(terminal: int, text: bytes) -> None:
-    said = b""
-    while text not in said:
-        said += os.read(terminal, 4096)
+    shown_output = b""
+    while text not in shown_output:
+        shown_output += os.read(terminal, 4096)
 
 
 @as_root

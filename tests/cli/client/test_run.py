@@ -52,9 +52,9 @@ def test_the_exit_code_is_the_tools(people: Run) -> None:
 def test_a_script_is_told_as_json_what_the_tool_ran_on_and_how_it_ended(people: Run) -> None:
     answer = people("run", DISK, "--json", "--", "sh", "-c", "echo found; exit 7 # {stub}")
     assert (answer.returncode, answer.stdout) == (7, "found\n")
-    told = json.loads(answer.stderr.splitlines()[-1])
-    assert (told["disk"], told["status"]) == (DISK, 7)
-    assert told["places"]["stub"].endswith(".qcow2")
+    reported = json.loads(answer.stderr.splitlines()[-1])
+    assert (reported["disk"], reported["status"]) == (DISK, 7)
+    assert reported["places"]["stub"].endswith(".qcow2")
 
 
 def test_a_scratch_disk_can_be_written_and_the_disk_stays_as_it_was(people: Run, daemon: Daemon) -> None:
@@ -139,6 +139,6 @@ def test_a_lost_disk_ends_the_tool_with_an_error(start: Start, daemon: Daemon) -
     assert process.stdout.readline() == "begun\n"
     [export_id] = live(daemon)
     daemon.release(str(export_id))
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said.startswith("cloudmanager: ")
+    assert output.startswith("cloudmanager: ")

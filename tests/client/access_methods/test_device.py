@@ -98,7 +98,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         b"SSH-2.0-OpenSSH_9.2p1 Debian",
         b"NBDMAGICIHAVEOPT\0\3" + bytes(20),
@@ -107,11 +107,11 @@ def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
     ],
     ids=["another protocol", "no reply", "a reply of 4 GiB", "no size"],
 )
-def test_a_server_that_talks_nonsense_is_an_error(said: bytes) -> None:
+def test_a_server_that_talks_nonsense_is_an_error(output: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(SECONDS)
-        theirs.sendall(said)
+        theirs.sendall(output)
         with pytest.raises(AccessFailed):
             negotiate(ours, "disk")
 

@@ -149,8 +149,8 @@ def test_two_connections_are_read_from(serving: Serving, raw: Path, monkeypatch:
 
 def received_bytes(pid: int) -> list[int]:
     """Of each TCP connection of a process, as ss(8) tells it."""
-    said = subprocess.run(["ss", "-tinpOH"], check=True, capture_output=True, text=True).stdout
-    own = [line for line in said.splitlines() if f"pid={pid}," in line]
+    shown_output = subprocess.run(["ss", "-tinpOH"], check=True, capture_output=True, text=True).stdout
+    own = [line for line in shown_output.splitlines() if f"pid={pid}," in line]
     return [int(found[1]) for line in own if (found := re.search(r"bytes_received:(\d+)", line))]
 
 

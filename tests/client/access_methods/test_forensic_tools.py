@@ -126,8 +126,8 @@ def test_a_tool_answers_the_same(read_as: Path, evidence: Path, tool: Tool) -> N
 
 def test_qemu_img_says_how_large_the_stub_is(serving: Serving, evidence: Path, tmp_path: Path) -> None:
     with access_methods.stub(serving.address(evidence), tmp_path / "disk.qcow2") as stub:
-        told = json.loads(run("qemu-img", "info", "--output=json", stub.path))
-    assert (told["virtual-size"], told["format"]) == (evidence.stat().st_size, "qcow2")
+        reported = json.loads(run("qemu-img", "info", "--output=json", stub.path))
+    assert (reported["virtual-size"], reported["format"]) == (evidence.stat().st_size, "qcow2")
 
 
 def _inode(disk: Path, partition: int, name: str) -> str:

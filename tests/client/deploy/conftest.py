@@ -36,7 +36,7 @@ def put(journals: Path) -> Put:
 
 
 @pytest.fixture
-def told() -> list[Progress]:
+def reported() -> list[Progress]:
     return []
 
 

@@ -78,18 +78,18 @@ def file_with_bad_sector_at(made: Path, at: int, directory: Path) -> Iterator[Pa
             subprocess.run(["fusermount3", "-u", mounted], check=True)
 
 
-WAYS: dict[str, Callable[[Path, Path], AbstractContextManager[Path | NbdAddress]]] = {
+VARIANTS: dict[str, Callable[[Path, Path], AbstractContextManager[Path | NbdAddress]]] = {
     "nbd": qemu_nbd_with_bad_sector,
     "file": lambda image, directory: file_with_bad_sector_at(image, BAD, directory),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", VARIANTS)
 def test_it_is_named_and_gone_around_on_request(
     way: str, image: Path, expected: bytes, put: Put, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
-    with WAYS[way](image, tmp_path) as source:
+    with VARIANTS[way](image, tmp_path) as source:
         with pytest.raises(
             UnreadableRange, match=rf"Bytes {GRAIN.offset} to {GRAIN.offset + 4095} .*--skip-bad"
         ) as caught:

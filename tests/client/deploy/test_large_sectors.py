@@ -183,8 +183,8 @@ def test_an_image_for_other_sectors_is_refused_before_anything_is_written(
         if made_for == has:
             put(source, loop, overwrite=True)
         else:
-            words = f"sectors of {has} bytes, and .* sectors of {made_for}"
-            with pytest.raises(SectorSizeDiffers, match=words) as caught:
+            arguments = f"sectors of {has} bytes, and .* sectors of {made_for}"
+            with pytest.raises(SectorSizeDiffers, match=arguments) as caught:
                 put(source, loop, overwrite=True)
             assert not caught.value.is_resumable
     if made_for == has:
@@ -219,13 +219,13 @@ def test_the_image_is_looked_at_in_whatever_form_it_comes(kind: str, put: Put, t
     assert not disk.read_bytes().strip(b"\0")
 
 
-@pytest.mark.parametrize(("said", "is_refused"), [(SECTOR, True), (512, False), (None, False)])
+@pytest.mark.parametrize(("output", "is_refused"), [(SECTOR, True), (512, False), (None, False)])
 def test_an_export_has_the_sectors_that_its_service_says(
-    said: int | None, is_refused: bool, put: Put, tmp_path: Path
+    output: int | None, is_refused: bool, put: Put, tmp_path: Path
 ) -> None:
     source, disk = small_image(tmp_path, 512), zeroed(tmp_path / "disk", 24 * images.MIB)
     with serving(disk) as server:
-        target = replace(server.address, logical_sector_bytes=said)
+        target = replace(server.address, logical_sector_bytes=output)
         if is_refused:
             with pytest.raises(SectorSizeDiffers):
                 put(source, target)
@@ -252,10 +252,10 @@ def test_a_server_that_takes_whole_sectors_only_says_what_it_has(put: Put, tmp_p
 
 def test_where_nobody_says_it_an_image_for_large_sectors_is_remarked_upon(put: Put, tmp_path: Path) -> None:
     source, disk = small_image(tmp_path, SECTOR), zeroed(tmp_path / "disk", 24 * images.MIB)
-    remarks: list[str] = []
+    messages: list[str] = []
     with serving(disk) as server:
-        put(source, server.address, progress=lambda progress: remarks.append(progress.remark))
-    assert any("sectors of 4096 bytes" in remark for remark in remarks)
+        put(source, server.address, progress=lambda progress: messages.append(progress.remark))
+    assert any("sectors of 4096 bytes" in remark for remark in messages)
     assert images.same(source, disk, source.stat().st_size)
 
 

@@ -34,9 +34,9 @@ class Machine:
     environment: dict[str, str]
     http: httpx.Client
 
-    def command(self, *words: str | Path) -> str:
+    def command(self, *arguments: str | Path) -> str:
         """What a command of the page prints."""
-        command = [sys.executable, "-m", "cloudmanager", *map(str, words)]
+        command = [sys.executable, "-m", "cloudmanager", *map(str, arguments)]
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         return done.stdout
@@ -122,8 +122,8 @@ def test_an_image_is_deployed_onto_the_machine_as_the_page_says(machine: Machine
     raw = images.sparse_image(tmp_path / "image.raw")
     image = images.converted(raw, "qcow2", "debian-12.qcow2")
     (line,) = re.findall(r"^cloudmanager (deploy .*)$", PAGE, re.MULTILINE)
-    words = line.replace("debian-12.qcow2", str(image)).replace("/dev/sda", disk).split()
-    machine.command(*words)
+    arguments = line.replace("debian-12.qcow2", str(image)).replace("/dev/sda", disk).split()
+    machine.command(*arguments)
     assert images.same(raw, Path(disk), images.SIZE)
     # Given back when it ended, so that the machine can reboot.
     states = [each["state"] for each in machine.http.get("/v1/exports").json()["items"]]

@@ -243,14 +243,14 @@ def test_what_the_listener_raises_ends_the_deployment(image: Path, server: Serve
 def test_a_connection_that_breaks_is_made_again(form: str, image: Path, server: Server, relay: Relay, put: Put) -> None:
     source = image if form == "raw" else images.compressed(image, "zstd")
     relay.hold_after(HALF)
-    remarks: list[str] = []
+    messages: list[str] = []
     thread = threading.Thread(target=_cut_when_held, args=(relay,))
     thread.start()
-    result = put(source, relay.address, progress=lambda progress: remarks.append(progress.remark), verify=True)
+    result = put(source, relay.address, progress=lambda progress: messages.append(progress.remark), verify=True)
     thread.join()
     assert images.same(image, server.disk)
     assert result.resumed_bytes == 0
-    assert any("Trying again" in remark for remark in remarks)
+    assert any("Trying again" in remark for remark in messages)
 
 
 def _cut_when_held(relay: Relay) -> None:

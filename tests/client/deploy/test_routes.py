@@ -120,12 +120,12 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("verify", [False, True])
 def test_compressed_content_arrives(
-    verify: bool, image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress]
+    verify: bool, image: Path, disk: Path, exported: ExportedDisk, put: Put, reported: list[Progress]
 ) -> None:
-    result = put(image, exported.address, upload_via=exported.upload_via, verify=verify, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, verify=verify, progress=reported.append)
     assert images.same(image, disk)
     assert result.route is Route.COMPRESSED
-    assert any("compressed to the service" in progress.remark for progress in told)
+    assert any("compressed to the service" in progress.remark for progress in reported)
 
 
 @pytest.mark.usefixtures("always")
@@ -216,25 +216,30 @@ def _pace(bytes_: int, since: float) -> Pace:
 
 
 def test_what_compression_would_not_shorten_is_not_tried(
-    tmp_path: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    disk: Path,
+    exported: ExportedDisk,
+    put: Put,
+    reported: list[Progress],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = tmp_path / "noise.raw"
     image.write_bytes(os.urandom(32 * MIB))
     monkeypatch.setattr(deployment, "COMPARISON", Comparison(fast_enough=math.inf, least_seconds=0.0))
     monkeypatch.setattr(route.RouteChoice, "wire", lambda *_: pytest.fail("the other way was tried"))
-    result = put(image, exported.address, upload_via=exported.upload_via, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, progress=reported.append)
     assert result.route is Route.NBD
-    assert any("gains nothing" in progress.remark for progress in told)
+    assert any("gains nothing" in progress.remark for progress in reported)
 
 
 @pytest.mark.usefixtures("always")
 def test_without_the_library_it_goes_over_nbd_and_says_what_to_install(
-    image: Path, disk: Path, exported: ExportedDisk, put: Put, told: list[Progress], monkeypatch: pytest.MonkeyPatch
+    image: Path, disk: Path, exported: ExportedDisk, put: Put, reported: list[Progress], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    result = put(image, exported.address, upload_via=exported.upload_via, progress=told.append)
+    result = put(image, exported.address, upload_via=exported.upload_via, progress=reported.append)
     assert result.route is Route.NBD
-    assert any("cloudmanager[deploy]" in progress.remark for progress in told)
+    assert any("cloudmanager[deploy]" in progress.remark for progress in reported)
     assert images.same(image, disk)
 
 
@@ -252,8 +257,8 @@ def test_a_service_that_does_not_offer_it_is_written_to_over_nbd(
 def test_a_difference_is_found_by_checksums_of_the_service(
     image: Path, disk: Path, exported: ExportedDisk, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spoil(told: Progress) -> None:
-        if told.phase == "verifying":
+    def spoil(reported: Progress) -> None:
+        if reported.phase == "verifying":
             descriptor = os.open(disk, os.O_WRONLY)
             os.pwrite(descriptor, b"spoilt", 130 * MIB)
             os.close(descriptor)

@@ -60,8 +60,8 @@ def test_a_dirty_target_holds_the_image_and_its_holes_are_holes(raw: Path, dirty
 
 def test_holes_of_a_dirty_target_are_not_sent(raw: Path, dirty: Server, put: Put) -> None:
     with relayed(dirty.socket) as relay:
-        said = put(raw, relay.address, overwrite=True).written_bytes
-    assert said < images.allocated(raw)
+        output = put(raw, relay.address, overwrite=True).written_bytes
+    assert output < images.allocated(raw)
     assert relay.sent_bytes < images.allocated(raw) + images.MIB
 
 
@@ -139,7 +139,7 @@ def test_a_full_file_is_overwritten_only_when_told(raw: Path, tmp_path: Path, pu
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "output"),
     [
         (lambda file: (file.seek(1080), file.write(b"\x53\xef")), "ext4"),
         (lambda file: (file.seek(512), file.write(b"EFI PART")), "GPT"),
@@ -150,12 +150,12 @@ def test_a_full_file_is_overwritten_only_when_told(raw: Path, tmp_path: Path, pu
     ids=["ext4", "gpt", "qcow2", "the last byte", "the end of the first MiB"],
 )
 def test_a_target_that_is_not_empty_is_refused_and_named(
-    write: Callable[[BinaryIO], object], said: str, small: Path, blank: Server, put: Put
+    write: Callable[[BinaryIO], object], output: str, small: Path, blank: Server, put: Put
 ) -> None:
     with blank.disk.open("r+b") as disk:
         write(disk)
     before = images.allocated(blank.disk)
-    with pytest.raises(TargetNotEmpty, match=said) as caught:
+    with pytest.raises(TargetNotEmpty, match=output) as caught:
         put(small, blank.address)
     assert not caught.value.is_resumable
     assert images.allocated(blank.disk) == before

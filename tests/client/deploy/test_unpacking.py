@@ -255,14 +255,14 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("arguments", REFUSED)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, lambda content: zipped(("image", content))])
 def test_what_is_no_disk_is_refused_by_name(
-    words: str, pack: Callable[..., bytes], packed: Callable[[bytes], Path], disk: Path, put: Put
+    arguments: str, pack: Callable[..., bytes], packed: Callable[[bytes], Path], disk: Path, put: Put
 ) -> None:
-    content = pack(REFUSED[words])
-    is_companion = words in ("a text", "a PDF") and content[:2] == b"PK"
-    with pytest.raises(UnsupportedSource, match="holds no image" if is_companion else words):
+    content = pack(REFUSED[arguments])
+    is_companion = arguments in ("a text", "a PDF") and content[:2] == b"PK"
+    with pytest.raises(UnsupportedSource, match="holds no image" if is_companion else arguments):
         put(packed(content), disk)
     assert not disk.exists()
 

@@ -110,7 +110,7 @@ def test_a_server_that_stays_busy_is_an_error(site: Site, put: Put, tmp_path: Pa
 
 @pytest.mark.parametrize("has_ranges", [True, False])
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
         ("case.001", "one segment of a split image"),
         ("disk.img.aa", "one segment"),
@@ -120,12 +120,12 @@ def test_a_server_that_stays_busy_is_an_error(site: Site, put: Put, tmp_path: Pa
     ],
 )
 def test_what_only_its_name_tells_to_be_no_disk_is_refused(
-    has_ranges: bool, name: str, words: str, site: Site, put: Put, tmp_path: Path
+    has_ranges: bool, name: str, message: str, site: Site, put: Put, tmp_path: Path
 ) -> None:
     site.has_ranges = has_ranges
     site.name = name
     disk = tmp_path / "disk"
-    with pytest.raises(UnsupportedSource, match=words):
+    with pytest.raises(UnsupportedSource, match=message):
         put(site.url.replace("/image", f"/{name}"), disk)
     assert not disk.exists() or not disk.read_bytes()[: images.MIB].strip(b"\0")
 
@@ -261,11 +261,11 @@ def test_an_image_that_would_take_minutes_is_refused_before_it_is_fetched(site: 
     assert site.asked == ["bytes=0-65535"]
 
 
-@pytest.mark.parametrize("said", ["-5", "+5", "many", ""])
+@pytest.mark.parametrize("output", ["-5", "+5", "many", ""])
 def test_an_answer_whose_length_is_no_number_is_refused_at_once(
-    said: str, site: Site, put: Put, tmp_path: Path
+    output: str, site: Site, put: Put, tmp_path: Path
 ) -> None:
-    site.length = said
+    site.length = output
     with pytest.raises(SourceError, match="no number"):
         put(site.url, tmp_path / "disk")
     assert len(site.asked) == 1
@@ -273,24 +273,24 @@ def test_an_answer_whose_length_is_no_number_is_refused_at_once(
 
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_a_format_of_its_own_is_stored_and_then_read(
-    has_ranges: bool, raw: Path, site: Site, blank: Server, put: Put, told: list[Progress]
+    has_ranges: bool, raw: Path, site: Site, blank: Server, put: Put, reported: list[Progress]
 ) -> None:
     site.has_ranges, site.image = has_ranges, images.converted(raw, "vdi", "web.vdi")
-    put(site.url, blank.address, progress=told.append)
+    put(site.url, blank.address, progress=reported.append)
     assert images.same(raw, blank.disk, images.SIZE)
-    assert Phase.FETCHING in {each.phase for each in told}
+    assert Phase.FETCHING in {each.phase for each in reported}
 
 
 @pytest.mark.parametrize("has_ranges", [True, False])
 def test_a_fixed_vhd_is_read_without_its_footer(
-    has_ranges: bool, raw: Path, site: Site, blank: Server, put: Put, told: list[Progress]
+    has_ranges: bool, raw: Path, site: Site, blank: Server, put: Put, reported: list[Progress]
 ) -> None:
     site.image = images.converted(raw, "vpc", "web.vhd", "-o", "subformat=fixed,force_size")
     site.has_ranges = has_ranges
-    assert put(site.url, blank.address, progress=told.append).size_bytes == images.SIZE
+    assert put(site.url, blank.address, progress=reported.append).size_bytes == images.SIZE
     assert images.same(raw, blank.disk, images.SIZE)
     assert images.allocated(blank.disk) <= images.allocated(raw)
-    assert Phase.FETCHING not in {each.phase for each in told}
+    assert Phase.FETCHING not in {each.phase for each in reported}
 
 
 def test_what_cannot_be_stored_is_refused_before_anything_is_written(

@@ -54,10 +54,10 @@ def start_daemon(tmp_path: Path, raw: Path) -> Iterator[Callable[..., Daemon]]:
     with ExitStack() as running:
 
         def start(number: int = 1, **settings: object) -> Daemon:
-            words = [sys.executable, "-m", "tests.core.nbd.daemon", tmp_path / "exports", raw, str(number)]
+            arguments = [sys.executable, "-m", "tests.core.nbd.daemon", tmp_path / "exports", raw, str(number)]
             run = running.enter_context(
                 subprocess.Popen(
-                    [*map(str, words), json.dumps(settings)],
+                    [*map(str, arguments), json.dumps(settings)],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -210,8 +210,8 @@ def test_a_process_that_was_given_a_dead_servers_number_is_left_alone(exporter: 
 @contextmanager
 def pretender(program: str, name: str, user: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A process that looks like a server, or like one that is about to be."""
-    words = [program, "-c", "print(flush=True); import time; time.sleep(1000)", QEMU_NBD.name_option(name)]
-    with subprocess.Popen(words, executable="/usr/bin/python3", stdout=subprocess.PIPE, user=user) as run:
+    arguments = [program, "-c", "print(flush=True); import time; time.sleep(1000)", QEMU_NBD.name_option(name)]
+    with subprocess.Popen(arguments, executable="/usr/bin/python3", stdout=subprocess.PIPE, user=user) as run:
         assert run.stdout
         run.stdout.readline()
         try:
@@ -272,11 +272,11 @@ def test_wherever_a_daemon_is_killed_its_servers_are_found(
 ) -> None:
     """After an odd number of lines it dies in the middle of a start."""
     daemon_ = start_daemon(number=20, sandbox=sandbox)
-    said = [daemon_.next_line() for _ in range(lines)]
+    output = [daemon_.next_line() for _ in range(lines)]
     daemon_.kill()
     assert daemon_.run.stdout
-    said += [json.loads(line) for line in daemon_.run.stdout.read().splitlines()]
-    exports = [daemon.served(raw, announced, None) for announced in said if "name" in announced]
+    output += [json.loads(line) for line in daemon_.run.stdout.read().splitlines()]
+    exports = [daemon.served(raw, announced, None) for announced in output if "name" in announced]
     exporter = make_exporter(sandbox=sandbox)
     adopted = [exporter.adopt(export, None) for export in exports]
     assert all(adopted[:-1])

@@ -270,11 +270,11 @@ def test_what_stands_in_for_qemu_nbd_gets_nowhere(
         served = exporter.export(device(raw if kind == "file" else loop))
         with served.connect() as client:
             assert client.read(0, 512) == raw.read_bytes()[:512]
-        said = os.pread(exporter.servers._entries[served.id].running._stderr.fd, 4096, 0).rstrip(b"\0").decode()
+        output = os.pread(exporter.servers._entries[served.id].running._stderr.fd, 4096, 0).rstrip(b"\0").decode()
         service.settimeout(0)
         with pytest.raises(BlockingIOError):
             service.accept()
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         f"refused: {name}" for name in ("socket", "disconnect", "connect", "chmod", "write", "node")
     ]
 

@@ -44,9 +44,9 @@ def test_a_server_that_was_stopped_goes_on_and_its_client_with_it(
     served = exporter.export(device(raw), access)
     with served.connect() as client:
         _stop(served.pid)
-        words = exporter.servers.check_responsive(served.id, has_device=False)
-        assert words is not None
-        assert f"process {served.pid}" in words
+        arguments = exporter.servers.check_responsive(served.id, has_device=False)
+        assert arguments is not None
+        assert f"process {served.pid}" in arguments
         assert client.read(0, MiB) == raw.read_bytes()[:MiB]
     assert exporter.servers.check_responsive(served.id, has_device=False) is None
 
@@ -149,7 +149,7 @@ def test_a_server_hangs_that_does_not_run_while_a_client_waits(monkeypatch: pyte
             found = eventually(lambda: running.detect_hang(listener))
             assert (found.is_asleep, found.is_stopped) == (True, False)
         os.kill(running.record.pid, signal.SIGSTOP)
-        eventually(lambda: (told := running.detect_hang(listener)) and told.is_stopped)
+        eventually(lambda: (reported := running.detect_hang(listener)) and reported.is_stopped)
 
 
 @pytest.mark.parametrize(("has_device", "is_replaced"), [(True, True), (False, False)])
@@ -168,8 +168,8 @@ def test_what_hangs_is_killed_only_where_no_disk_can_be_what_it_waits_for(
         with monkeypatch.context() as patched:
             patched.setattr(place, "running", running)
             patched.setattr(place, "listener", listener)
-            words = eventually(lambda: exporter.servers.check_responsive(served.id, has_device=has_device))
-            assert "answers no client" in words
+            arguments = eventually(lambda: exporter.servers.check_responsive(served.id, has_device=has_device))
+            assert "answers no client" in arguments
             deadline = time.monotonic() + 2
             while time.monotonic() < deadline and running.is_alive:
                 exporter.servers.check_responsive(served.id, has_device=has_device)

@@ -157,7 +157,7 @@ def _allocated(pid: int) -> int | None:
 
 
 @pytest.mark.parametrize(
-    ("said", "which"),
+    ("output", "which"),
     [
         ("Could not open 'x': Cannot allocate memory", "1024 MiB of memory"),
         ("GLib: ../glib/gmem.c:106: failed to allocate 1073741824 bytes", "1024 MiB of memory"),
@@ -165,6 +165,6 @@ def _allocated(pid: int) -> int | None:
         ("Image is corrupt", ""),
     ],
 )
-def test_what_a_server_says_names_the_limit_that_it_reached(said: str, which: str) -> None:
-    assert which in limit_reached(said, GiB)
-    assert bool(limit_reached(said, GiB)) == bool(which)
+def test_what_a_server_says_names_the_limit_that_it_reached(output: str, which: str) -> None:
+    assert which in limit_reached(output, GiB)
+    assert bool(limit_reached(output, GiB)) == bool(which)

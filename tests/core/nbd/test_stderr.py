@@ -20,7 +20,7 @@ GRAPH = "json:" + json.dumps(
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("output", "shown"),
     [
         (f"Could not open '{GRAPH}': No such file", "Could not open the image: No such file"),
         (f'Could not open "{GRAPH}": No such file', "Could not open the image: No such file"),
@@ -36,8 +36,8 @@ GRAPH = "json:" + json.dumps(
     ],
     ids=lambda text: text[:20],
 )
-def test_a_graph_is_left_out(said: str, shown: str) -> None:
-    assert without_graphs(said) == shown
+def test_a_graph_is_left_out(output: str, shown: str) -> None:
+    assert without_graphs(output) == shown
 
 
 def test_a_servers_last_words_have_no_piece_of_a_graph() -> None:
@@ -63,6 +63,6 @@ def test_what_qemu_img_says_of_an_address_that_does_not_answer(tmp_path: Path, m
 
 
 def test_qemu_really_writes_graphs_that_way(tmp_path: Path) -> None:
-    said = subprocess.run(["qemu-img", "info", GRAPH], capture_output=True, text=True, check=False).stderr
-    assert NAME in said
-    assert NAME not in without_graphs(said)
+    output = subprocess.run(["qemu-img", "info", GRAPH], capture_output=True, text=True, check=False).stderr
+    assert NAME in output
+    assert NAME not in without_graphs(output)

@@ -40,8 +40,8 @@ def nbdinfo(uri: str) -> subprocess.CompletedProcess[str]:
 def cipher(uri: str) -> str:
     """That libnbd and the server have agreed on."""
     command, environment = ["nbdinfo", "--size", uri], os.environ | {"LIBNBD_DEBUG": "1"}
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30).stderr
-    (found,) = re.findall(r"using TLS: cipher (\S+)", said)
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=30).stderr
+    (found,) = re.findall(r"using TLS: cipher (\S+)", output)
     return str(found)
 
 

@@ -50,8 +50,8 @@ class Elsewhere:
     def client(self, served: Served, requests: int) -> Iterator[None]:
         """One that is connected, with so many requests whose answers it does not take."""
         root = str(ROOT)
-        words = [self.address, str(served.port), served.spec.name, root, str(requests)]
-        command = ["ip", "netns", "exec", self.namespace, sys.executable, "-c", _READER, *words]
+        arguments = [self.address, str(served.port), served.spec.name, root, str(requests)]
+        command = ["ip", "netns", "exec", self.namespace, sys.executable, "-c", _READER, *arguments]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             assert process.stdout.readline() == "connected\n"

@@ -11,7 +11,7 @@ from cloudmanager.testing.cloud.faults import Effect, Fault
 from tests.providers.azure.clients import attach, machine_path, make_provider
 
 NOBODY = "http://127.0.0.1:1"
-TOLD = {"subscription_id": SUBSCRIPTION, "vm": f"{GROUP}/worker-1", "location": "westeurope-1"}
+REPORTED = {"subscription_id": SUBSCRIPTION, "vm": f"{GROUP}/worker-1", "location": "westeurope-1"}
 
 
 def test_the_metadata_server_tells(cloud: AzureEmulation, provider: Provider) -> None:
@@ -26,7 +26,7 @@ def test_a_machine_without_a_zone_is_in_its_region(cloud: AzureEmulation, identi
 
 @pytest.mark.parametrize("vm", ["worker-1", f"{GROUP}/worker-1", machine_path("worker-1").upper()])
 def test_settings_make_the_metadata_server_needless(cloud: AzureEmulation, identity: None, vm: str) -> None:
-    settings = {**TOLD, "vm": vm, "resource_group": GROUP, "metadata_url": NOBODY}
+    settings = {**REPORTED, "vm": vm, "resource_group": GROUP, "metadata_url": NOBODY}
     provider = make_provider(cloud, **settings)
     assert provider.node().name.casefold() == "worker-1"
     cloud.make_disk("evidence-7")

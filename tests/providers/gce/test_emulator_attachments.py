@@ -208,8 +208,8 @@ def test_waiting_holds_up_nobody(cloud: Emulation, clients: Clients) -> None:
 def test_an_operation_can_lie_and_fail(cloud: Emulation, clients: Clients) -> None:
     disk = cloud.make_disk("evidence-7")
     cloud.faults.add(Fault("instances.attachDisk", Effect.LIE))
-    told = clients.wait(clients.attach(disk))
-    assert (told.status.name, list(told.error.errors), clients.users(disk)) == ("DONE", [], [])
+    reported = clients.wait(clients.attach(disk))
+    assert (reported.status.name, list(reported.error.errors), clients.users(disk)) == ("DONE", [], [])
     cloud.faults.add(Fault("instances.attachDisk", Effect.FAIL, code="INTERNAL_ERROR"))
     assert clients.wait(clients.attach(disk)).error.errors[0].code == "INTERNAL_ERROR"
 

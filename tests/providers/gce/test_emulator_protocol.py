@@ -40,7 +40,7 @@ def test_every_emulated_method_is_one_of_the_api(cloud: Emulation) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "reason", "words"),
+    ("body", "reason", "expected_message"),
     [
         ({"source": DISK, "mode": "READ_MOSTLY"}, "invalid", "Must be one of: READ_ONLY, READ_WRITE"),
         ({"source": DISK, "type": "FLOPPY"}, "invalid", "Must be one of"),
@@ -56,7 +56,7 @@ def test_every_emulated_method_is_one_of_the_api(cloud: Emulation) -> None:
     ],
 )
 def test_a_body_that_is_not_as_described_is_refused(
-    raw: httpx.Client, body: object, reason: str | None, words: str | None
+    raw: httpx.Client, body: object, reason: str | None, expected_message: str | None
 ) -> None:
     if reason is None:
         # An output only field is ignored, as Google does: the disk, a boot disk, is in use.
@@ -64,12 +64,12 @@ def test_a_body_that_is_not_as_described_is_refused(
         return
     status, seen, message = says(raw.post(ATTACH, json=body))
     assert (status, seen) == (400, reason)
-    assert words is not None
-    assert words in message
+    assert expected_message is not None
+    assert expected_message in message
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "expected_message"),
     [
         (f"{ZONE}/disks?maxResults=many", "A number is expected"),
         (f"{ZONE}/disks?maxResults=501", "between 0 and 500"),
@@ -82,10 +82,10 @@ def test_a_body_that_is_not_as_described_is_refused(
         ("projects/Bad_Project/zones/us-central1-b/disks", "Must be a match of regex"),
     ],
 )
-def test_parameters_that_are_not_as_described_are_refused(raw: httpx.Client, path: str, words: str) -> None:
+def test_parameters_that_are_not_as_described_are_refused(raw: httpx.Client, path: str, expected_message: str) -> None:
     status, _, message = says(raw.get(path))
     assert status == 400
-    assert words in message
+    assert expected_message in message
 
 
 def test_a_missing_parameter_is_named(raw: httpx.Client) -> None:

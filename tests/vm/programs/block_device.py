@@ -8,7 +8,7 @@ from openrelik_worker_common.mount_utils import BlockDevice
 
 from cloudmanager.client.access_methods import AccessMethod
 from cloudmanager.client.openrelik import postprocess, preprocess
-from tests.vm.programs.conversation import hear, say
+from tests.vm.programs.conversation import receive, say
 
 descriptor = Path("/run/evidence.json")
 descriptor.write_text(json.dumps({"disk": "local:evidence.raw"}))
@@ -25,4 +25,4 @@ try:
         block_device.umount()
 finally:
     postprocess(prepared)
-hear()
+receive()

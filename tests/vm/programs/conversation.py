@@ -9,6 +9,6 @@ def say(**facts: object) -> None:
     sys.stdout.flush()
 
 
-def hear() -> str:
+def receive() -> str:
     """Waits for a line. An empty one: go on."""
     return sys.stdin.readline().strip()

@@ -2,9 +2,9 @@
 
 from cloudmanager.client import CloudManager
 from cloudmanager.client.access_methods import AccessMethod
-from tests.vm.programs.conversation import hear, say
+from tests.vm.programs.conversation import receive, say
 
 with CloudManager().export("local:evidence.raw") as disk:
     with disk.device() as device, disk.mount(part="1", method=AccessMethod.DEVICE) as mounted:
         say(export=disk.id, device=str(device.path), files=str(mounted.path))
-        hear()
+        receive()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cloudmanager.client import CloudManager
 from cloudmanager.client.access_methods.errors import AccessLost
-from tests.vm.programs.conversation import hear, say
+from tests.vm.programs.conversation import receive, say
 
 
 def failure(path: Path) -> int | None:
@@ -20,8 +20,8 @@ with CloudManager().export("local:small-0.raw") as disk:
     try:
         with disk.device() as device:
             say(export=disk.id, path=str(device.path))
-            while hear():
+            while receive():
                 say(errno=failure(device.path))
     except AccessLost as lost:
         say(lost=lost.detail)
-    hear()
+    receive()

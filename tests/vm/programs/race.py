@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from cloudmanager.client import CloudManager
-from tests.vm.programs.conversation import hear, say
+from tests.vm.programs.conversation import receive, say
 
 NAMES = ("small-0.raw", "small-1.raw", "small-2.raw", "small-3.raw")
 together = threading.Barrier(len(NAMES), timeout=100)
@@ -25,4 +25,4 @@ def read(manager: CloudManager, name: str) -> tuple[str, str]:
 with CloudManager() as service, ThreadPoolExecutor(len(NAMES)) as threads:
     found = threads.map(lambda name: read(service, name), NAMES)
     say(found=dict(zip(NAMES, found, strict=True)))
-hear()
+receive()

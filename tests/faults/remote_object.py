@@ -17,8 +17,8 @@ class Gone(Exception):
     """The other process ended, before or after it did what it was asked for."""
 
 
-class Away:
-    """Calls `path` of what `serve` serves at an address, `Away(address, "manager").get(export_id)`.
+class RemoteObject:
+    """Calls `path` of what `serve` serves at an address, `RemoteObject(address, "manager").get(export_id)`.
 
     Each call has a connection of its own: a process that is forked shares none with its parent.
     """

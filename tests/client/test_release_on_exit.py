@@ -58,9 +58,9 @@ def worker(daemon: Daemon, script: str, work: str, options: str = "{}") -> Itera
 def test_sigterm_can_end_the_block_in_order(daemon: Daemon, script: str) -> None:
     with worker(daemon, script, SLEEPS[script], "{'release_on_sigterm': True}") as (process, export_id):
         process.terminate()
-        said, complaint = process.communicate(timeout=BOUND)
+        output, complaint = process.communicate(timeout=BOUND)
     assert process.returncode == 128 + signal.SIGTERM
-    assert (said, complaint) == ("", "")
+    assert (output, complaint) == ("", "")
     assert daemon.state_of(export_id) in ("closing", "closed")
 
 
@@ -149,8 +149,8 @@ def test_a_forked_process_that_ends_does_not_take_the_export_along(daemon: Daemo
     disk.check()
 """
     with worker(daemon, THREADS, forks.strip()) as (process, export_id):
-        said, complaint = process.communicate(timeout=BOUND)
-    assert (said, complaint, process.returncode) == ("the block ended\n", "", 0)
+        output, complaint = process.communicate(timeout=BOUND)
+    assert (output, complaint, process.returncode) == ("the block ended\n", "", 0)
     assert daemon.state_of(export_id) in ("closing", "closed")
 
 
@@ -163,8 +163,8 @@ def test_a_forked_process_can_use_the_address_however_long_it_lives(daemon: Daem
     assert os.waitpid(child, 0)[1] == 0
 """
     with worker(daemon, THREADS, forks.strip(), "{'ttl_seconds': 1}") as (process, _):
-        said, complaint = process.communicate(timeout=BOUND)
-    assert (said, complaint, process.returncode) == ("the block ended\n", "", 0)
+        output, complaint = process.communicate(timeout=BOUND)
+    assert (output, complaint, process.returncode) == ("the block ended\n", "", 0)
 
 
 def test_a_service_that_is_away_does_not_hold_up_the_end(own_daemon: Daemon) -> None:

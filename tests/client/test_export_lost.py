@@ -64,13 +64,13 @@ async def test_what_the_worker_met_first_is_the_cause(client: AsyncCloudManager,
 
 
 async def test_on_lost_is_called_once(client: AsyncCloudManager, daemon: Daemon, soon: Eventually) -> None:
-    told: list[ExportLost] = []
+    reported: list[ExportLost] = []
     with block_that_is_lost():
-        async with client.export("local:a.img", look_seconds=OFTEN, interrupt=False, on_lost=told.append) as disk:
+        async with client.export("local:a.img", look_seconds=OFTEN, interrupt=False, on_lost=reported.append) as disk:
             daemon.release(disk.id)
-            await soon(lambda: told)
+            await soon(lambda: reported)
             disk.check()
-    assert [lost.export_id for lost in told] == [disk.id]
+    assert [lost.export_id for lost in reported] == [disk.id]
 
 
 async def test_on_lost_may_fail(
