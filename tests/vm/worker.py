@@ -30,7 +30,7 @@ def bring_programs(vm: VirtualMachine) -> None:
 
 
 class Worker:
-    """A program says facts with `say(name=value)`, and waits with `hear()` for what it is told."""
+    """A program says facts with `say(name=value)`, and waits with `receive()` for a line."""
 
     def __init__(self, vm: VirtualMachine, program: str, environment: Mapping[str, str]) -> None:
         """`program` is the name of a module among those that were brought."""
