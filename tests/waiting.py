@@ -7,7 +7,7 @@ from typing import TypeVar
 
 BOUND = 40.0
 """Seconds. Enough on a busy machine; a test that waits so long has failed."""
-_PAUSE = 0.01
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.04
 
 Found = TypeVar("Found")
 
@@ -17,8 +17,11 @@ def eventually(
 ) -> Found:
     """What `look` finds, once it finds something."""
     waiting = threading.Event()  # unlike time.sleep, it is what no test replaces
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (found := look()):
-        assert time.monotonic() < deadline, otherwise
-        waiting.wait(_PAUSE)
+        passed = time.monotonic() - began
+        assert passed < seconds, otherwise
+        waiting.wait(
+            min(max(_SHORTEST_PAUSE, passed / 10), _LONGEST_PAUSE)
+        )  # looking takes the time of what is awaited
     return found

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,10 @@ def _audit(name: str, arguments: tuple[Any, ...]) -> None:
         _watched.opened += 1
 
 
-sys.addaudithook(_audit)
+@cache
+def _install_hook() -> None:
+    """Not when this file is imported: every test of the worker would pay for the calls."""
+    sys.addaudithook(_audit)
 
 
 @pytest.fixture
@@ -50,6 +54,7 @@ def look(bench: LocalBench) -> int:
 @contextmanager
 def opens_below(directory: Path) -> Iterator[Callable[[], int]]:
     """How often something in the directory was opened in the meantime."""
+    _install_hook()
     _watched.directory, _watched.opened = str(directory), 0
     try:
         yield lambda: int(_watched.opened)
