@@ -1,12 +1,12 @@
 """An image that QEMU reads for us."""
 
+import os
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote
 
 from cloudmanager.client.address import NbdAddress
@@ -69,12 +69,12 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[ServedImage]:
             stderr = Stderr()
             stack.callback(stderr.close)
             listener = stack.enter_context(socket.socket(socket.AF_UNIX))
-            path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cloudmanager-image-"))) / "socket"
-            listener.bind(str(path))
+            path = stack.enter_context(_socket_path())
+            listener.bind(path)
             listener.listen(READERS)
             command = _command(image, confinement, descriptor, title)
             launch = Launch(command, confinement, stderr, listener.fileno(), _LIMITS)
-            address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(str(path))}")
+            address = NbdAddress(f"nbd+unix:///{_NAME}?socket={quote(path)}")
             server = ServedImage(address, stderr, dict(confinement.aliases))
             launched = _started(launch, spawner, server)
             stack.callback(launched.finish, _END_SECONDS)
@@ -84,6 +84,17 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[ServedImage]:
         except OSError as error:
             raise SourceError(f"The image cannot be opened: {error.strerror}.") from error
         yield server
+
+
+@contextmanager
+def _socket_path() -> Iterator[str]:
+    """Of a private directory, for this process alone: $TMPDIR may be longer than a socket's path can be (unix(7))."""
+    with tempfile.TemporaryDirectory(prefix="cloudmanager-image-") as directory:
+        descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{descriptor}/socket"
+        finally:
+            os.close(descriptor)
 
 
 def _command(image: Image, confinement: Confinement, descriptor: int, title: str) -> list[str]:

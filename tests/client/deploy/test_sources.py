@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cloudmanager.images import Image
 from tests.client.deploy import images
 from tests.client.deploy.conftest import Put
 from tests.client.deploy.servers import Server, serving
+from tests.client.deploy.web import serving_web
 
 FORMATS = {
     "qcow2": ("qcow2",),
@@ -131,8 +133,10 @@ def test_a_stream_that_was_cut_off_leaves_a_target_without_a_head(
     whole = images.compressed(raw, program).read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DamagedSource) as caught:
-        put(cut, blank.address)
+    with serving_web(cut) as site:
+        site.has_ranges = False  # so that nothing can be known of its end
+        with pytest.raises(DamagedSource) as caught:
+            put(site.url, blank.address)
     assert caught.value.is_resumable
     with blank.disk.open("rb") as disk:
         assert not disk.read(images.MIB).strip(b"\0")
@@ -244,3 +248,14 @@ def test_a_named_pipe_is_refused_without_waiting_for_who_writes_to_it(tmp_path: 
     with pytest.raises(SourceError, match="A stream is given on standard input"):
         put(tmp_path / "pipe", tmp_path / "disk")
     assert not (tmp_path / "disk").exists()
+
+
+def test_a_temporary_directory_may_be_deeper_than_the_path_of_a_socket(
+    raw: Path, blank: Server, put: Put, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    put(images.converted(raw, "qcow2", "deep.qcow2"), blank.address)
+    assert images.same(raw, blank.disk, images.SIZE)
+    assert not list(deep.iterdir())
