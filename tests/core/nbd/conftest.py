@@ -31,11 +31,16 @@ def exporter(make_exporter: Callable[..., Exporter]) -> Exporter:
     return make_exporter()
 
 
+@pytest.fixture(scope="session")
+def _random_bytes() -> bytes:
+    return os.urandom(4 * MiB)
+
+
 @pytest.fixture
-def raw(tmp_path: Path) -> Path:
+def raw(tmp_path: Path, _random_bytes: bytes) -> Path:
     """4 MiB of random bytes."""
     path = tmp_path / "disk.raw"
-    path.write_bytes(os.urandom(4 * MiB))
+    path.write_bytes(_random_bytes)
     return path
 
 
