@@ -21,7 +21,7 @@ _BOUNDS = {
     "attach_timeout_seconds": 1.5,
     "detach_timeout_seconds": 1.5,
     "device_timeout_seconds": 1.0,
-    "metadata_timeout_seconds": 0.5,
+    "metadata_timeout_seconds": 2.0,
     "request_timeout_seconds": 5.0,
     "copy_timeout_seconds": 10.0,
     "poll_seconds": 0.05,
@@ -42,7 +42,7 @@ _GUEST_FAULTS = {
     Trouble.IDENTITY_UNREADABLE: Fault("guest.plug", Effect.NO_IDENTITY),
     Trouble.IDENTITY_WRONG: Fault("guest.plug", Effect.WRONG_IDENTITY),
     Trouble.METADATA_ABSENT: Fault("metadata", Effect.CUT_BEFORE, times=0),
-    Trouble.METADATA_SLOW: Fault("metadata", Effect.HANG, times=0, seconds=1.0),
+    Trouble.METADATA_SLOW: Fault("metadata", Effect.HANG, times=0, seconds=6.0),
     Trouble.METADATA_REFUSING: Fault("metadata", Effect.ERROR, times=0, status=403),
 }
 _OPERATION_EFFECTS = {

@@ -43,7 +43,7 @@ QUICK: dict[str, object] = {
     "detach_timeout_seconds": 0.6,
     "device_timeout_seconds": 0.6,
     "copy_timeout_seconds": 0.6,
-    "metadata_timeout_seconds": 0.3,
+    "metadata_timeout_seconds": 2.0,
     "request_timeout_seconds": 5,
     "poll_seconds": 0.05,
     "retry_attempts": 1,

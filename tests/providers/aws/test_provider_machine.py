@@ -62,8 +62,8 @@ def test_an_absent_metadata_service_is_a_clear_error(cloud: Emulation, provider:
 
 
 def test_a_slow_metadata_service_is_a_clear_error(cloud: Emulation, provider: Provider) -> None:
-    cloud.faults.add(Fault("metadata", Effect.HANG, seconds=1))
-    with pytest.raises(ConfigurationError, match=r"no answer within 0\.3 s"):
+    cloud.faults.add(Fault("metadata", Effect.HANG, seconds=5))
+    with pytest.raises(ConfigurationError, match=r"no answer within 2"):
         provider.node()
 
 
