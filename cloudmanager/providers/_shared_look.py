@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Generic, TypeVar
 
+Key = TypeVar("Key")
 Seen = TypeVar("Seen")
 
 
@@ -62,3 +63,60 @@ class SharedLook(Generic[Seen]):
         """Something has changed: what was seen before now is too old for anybody."""
         with self._changed:
             self._earliest = time.monotonic()
+
+
+class SharedLooks(Generic[Key, Seen]):
+    """One call that answers for all keys that are waited for at the same time. Thread-safe."""
+
+    def __init__(self, call: Callable[[Collection[Key]], Mapping[Key, Seen | Exception]], most: int = 200) -> None:
+        """`call` answers for each of at most `most` keys, with what is raised where that is an error."""
+        self._call = call
+        self._most = most
+        self._wanted: dict[Key, _Answer[Seen]] = {}
+        self._is_looking = False
+        self._changed = threading.Condition()
+
+    def look(self, key: Key) -> Seen:
+        """What a call has answered that began after this one. Raises what it answers, or raises itself."""
+        with self._changed:
+            answer = self._wanted.setdefault(key, _Answer())
+        while not self._is_answered(answer):
+            self._look()
+        return answer.given()
+
+    def _is_answered(self, answer: "_Answer[Seen]") -> bool:
+        """False: the caller has to make the next call, for itself and for the others."""
+        with self._changed:
+            while answer.result is None and self._is_looking:
+                self._changed.wait()
+            if answer.result is None:
+                self._is_looking = True
+            return answer.result is not None
+
+    def _look(self) -> None:
+        with self._changed:
+            taken = dict(list(self._wanted.items())[: self._most])
+            for key in taken:
+                del self._wanted[key]
+        try:
+            seen: Mapping[Key, Seen | Exception] = self._call(taken)
+        except Exception as error:
+            seen = dict.fromkeys(taken, error)
+        with self._changed:
+            self._is_looking = False
+            for key, answer in taken.items():
+                answer.result = seen.get(key) or KeyError(key)
+            self._changed.notify_all()
+
+
+class _Answer(Generic[Seen]):
+    """What those that wait for a key get."""
+
+    def __init__(self) -> None:
+        self.result: Seen | Exception | None = None
+
+    def given(self) -> Seen:
+        """Once there is a result."""
+        if self.result is None or isinstance(self.result, Exception):
+            raise self.result or LookupError
+        return self.result

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -107,6 +107,11 @@ class Ec2:
         """Raises DiskNotFound."""
         answer = self._read(self._client.describe_volumes, VolumeIds=[volume_id])
         return Volume.of(answer["Volumes"][0], self.region, answered_at(answer))
+
+    def volumes_by_id(self, volume_ids: Collection[str]) -> list[Volume]:
+        """Raises DiskNotFound when one of them does not exist."""
+        answer = self._read(self._client.describe_volumes, VolumeIds=sorted(volume_ids))
+        return [Volume.of(item, self.region, answered_at(answer)) for item in answer["Volumes"]]
 
     def volumes(self, filters: Sequence[Document], token: str | None = None) -> tuple[list[Volume], str | None]:
         """A page of them, and the token of the next one."""

@@ -42,7 +42,15 @@ class Locating:
 
         A volume that is missing there is asked for by its id, because lists may lag behind.
         """
-        listed = self._view.volumes()
+        max_age = 0.0 if self._is_xen() else self._settings.look_seconds  # on Xen, a device does not say what it is
+        located = self._listed(ids, self._view.volumes(max_age))
+        if max_age and any(not isinstance(located.get(id), Device) for id in ids):
+            located = self._listed(ids, self._view.volumes())
+        return located
+
+    def _listed(
+        self, ids: Collection[ResourceId], listed: Collection[Volume]
+    ) -> dict[ResourceId, Device | NotAttached]:
         mine = {volume.id: volume for volume in listed}
         located = {id: self._seen(id, mine.get(id.id)) for id in ids}
         return {id: seen for id, seen in located.items() if seen is not None}

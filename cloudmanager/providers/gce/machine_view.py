@@ -7,6 +7,7 @@ from google.cloud import compute_v1
 
 from cloudmanager.core.errors import CloudUnavailable
 from cloudmanager.core.model import Access
+from cloudmanager.providers._shared_look import SharedLook
 from cloudmanager.providers._waiting import Deadline
 from cloudmanager.providers.gce.api import Compute
 from cloudmanager.providers.gce.resource_id import ResourceId
@@ -48,6 +49,7 @@ class MachineView:
     def __init__(self, compute: Compute, instance: ResourceId) -> None:
         self._compute = compute
         self._instance = instance
+        self._shared = SharedLook(self._look)
         self._boot: frozenset[str] | None = None
 
     def is_boot(self, disk: ResourceId) -> bool:
@@ -57,8 +59,11 @@ class MachineView:
             self._boot = frozenset(path for path, slot in view.slots.items() if slot.is_boot)
         return disk.path in self._boot
 
-    def look(self) -> View:
-        """One call."""
+    def look(self, max_age: float = 0.0) -> View:
+        """As it was at most `max_age` seconds ago: one call at most, shared by those that look at the same time."""
+        return self._shared.look(max_age)
+
+    def _look(self) -> View:
         found = self._compute.instance(self._instance)
         if found is None:
             return View("", {})

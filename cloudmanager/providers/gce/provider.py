@@ -98,6 +98,8 @@ class GceProvider:
     @hookimpl
     def locate(self, disk: Disk) -> Device | NotAttached:
         instance, resource = self._parts().instance, self._resource(disk)
+        if (unchanged := self._unchanged(disk, resource)) is not None:
+            return unchanged
         view = instance.look()
         slot = view.slots.get(resource.path)
         if slot is not None:
@@ -109,14 +111,19 @@ class GceProvider:
 
     @hookimpl
     def locate_all(self, disks: Sequence[Disk]) -> Mapping[DiskId, Device]:
-        """One call. What the instance does not have is left to `locate`, which knows what is under way.
+        """One call, and only when the last description is old, or a device is missing.
+
+        What the instance does not have is left to `locate`, which knows what is under way.
 
         So is what was not found under its present device name before: a name can be another disk's by now. A device
         name of ours belongs to no other disk, so the disk that was found under it is there.
         """
-        view = self._parts().instance.look()
+        instance, paths = self._parts().instance, {disk.id: self._resource(disk).path for disk in disks}
+        located = self._present(paths, instance.look(self._settings.look_seconds))
+        return located if len(located) == len(paths) else self._present(paths, instance.look())
+
+    def _present(self, paths: Mapping[DiskId, str], view: "View") -> Mapping[DiskId, Device]:
         self._check_exists(view)
-        paths = {disk.id: self._resource(disk).path for disk in disks}
         slots = {id: view.slots[path].device_name for id, path in paths.items() if path in view.slots}
         there = locating.present(self._settings.block_devices, set(slots.values()))
         proven = {id: self._proven.get(paths[id], ("", "")) for id in slots}
@@ -152,6 +159,17 @@ class GceProvider:
     @hookimpl
     def diagnose(self) -> Iterable[Finding]:
         return self._parts().diagnose()
+
+    def _unchanged(self, disk: Disk, resource: ResourceId) -> Device | None:
+        """The device under a name of ours by which the disk was proved before: nothing else ever has that name."""
+        name, number = self._proven.get(resource.path, ("", ""))
+        recent = self._parts().instance.look(self._settings.look_seconds / 30)
+        slot = recent.slots.get(resource.path)
+        is_same = slot is not None and slot.device_name == name and number == disk.incarnation != ""
+        if not is_same or not name.startswith(locating.OUR_NAMES):
+            return None
+        device = locating.locate(self._settings.block_devices, name, self._settings.device_timeout_seconds)
+        return replace(device, incarnation=number)
 
     def _check_exists(self, view: "View") -> None:
         """That Compute Engine does not know this machine by its name says nothing of its disks."""

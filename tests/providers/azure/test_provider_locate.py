@@ -1,13 +1,15 @@
 """The Azure provider finds the right block device, or says why it cannot."""
 
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudmanager.core.errors import AccessDenied, DeviceMismatch, DeviceNotReady
-from cloudmanager.core.model import Device, NotAttached
+from cloudmanager.core.model import Device, Disk, NotAttached
 from cloudmanager.core.plugins import Provider
 from cloudmanager.testing.cloud import backing
 from cloudmanager.testing.cloud.azure import AzureEmulation, devices
@@ -15,6 +17,8 @@ from cloudmanager.testing.cloud.azure.emulation import ATTACH
 from cloudmanager.testing.cloud.azure.state import Controller
 from cloudmanager.testing.cloud.calls import Call
 from cloudmanager.testing.cloud.faults import Effect, Fault
+from cloudmanager.testing.cloud.guest import Guest
+from cloudmanager.testing.cloud.hardware import Hardware, NvmeNamespace, ScsiDisk
 from tests.providers.azure.clients import attach, describe, make_provider
 
 KIB = 1024
@@ -152,3 +156,100 @@ def test_locating_changes_nothing(cloud: AzureEmulation, located: Provider) -> N
     assert cloud.calls.mutations() == []
     assert sorted(path for path in cloud.guests["worker-9"].root.rglob("*")) == before
     assert ATTACH not in {call.operation for call in cloud.calls}
+
+
+# What a guest shows
+
+
+@pytest.mark.parametrize("begin", ["f8b3781c", "f8b3781d"])
+def test_the_other_controllers_for_data_disks_count(cloud: AzureEmulation, identity: None, begin: str) -> None:
+    """udev rules of azure-vm-utils."""
+    guest, disk, provider = attached_on(cloud, Controller.SCSI)
+    device = devices.data_disk(Controller.SCSI, 0, "other-controller")
+    assert isinstance(device, ScsiDisk)
+    other = device.controller.replace("f8b3781b", begin)
+    attributes = {name: value.replace("f8b3781b", begin) for name, value in device.controller_attributes.items()}
+    show_as(cloud, guest, disk, replace(device, controller=other, controller_attributes=attributes))
+    assert isinstance(provider.locate(disk), Device)
+
+
+def test_a_namespace_that_says_its_lun_is_believed(cloud: AzureEmulation, identity: None) -> None:
+    guest, disk, provider = attached_on(cloud, Controller.NVME)
+    show_as(cloud, guest, disk, namespace(nsid=9, says=b"type=data,lun=0"))
+    assert isinstance(provider.locate(disk), Device)
+
+
+@pytest.mark.parametrize("says", [b"type=data,lun=1", b"type=local,index=1", b"type=os", b"type=data"])
+def test_a_namespace_that_says_that_it_is_another_is_not_taken(
+    cloud: AzureEmulation, identity: None, says: bytes
+) -> None:
+    """Though its number is that of the LUN."""
+    guest, disk, provider = attached_on(cloud, Controller.NVME)
+    show_as(cloud, guest, disk, namespace(nsid=2, says=says))
+    with pytest.raises(DeviceNotReady):
+        provider.locate(disk)
+
+
+@pytest.mark.parametrize("model", ["MSFT NVMe Accelerator v2.0", "MSFT NVMe Accelerator v1.0 beta"])
+def test_the_model_of_the_controller_is_matched_exactly(cloud: AzureEmulation, identity: None, model: str) -> None:
+    guest, disk, provider = attached_on(cloud, Controller.NVME)
+    show_as(cloud, guest, disk, replace(namespace(nsid=2), model=model))
+    with pytest.raises(DeviceNotReady):
+        provider.locate(disk)
+
+
+def test_the_kernel_is_asked_to_rescan_while_a_device_is_missing(cloud: AzureEmulation, identity: None) -> None:
+    """The rescan of all LUNs, and that of the disk's own: Linux does the first only when LUN 0 answers."""
+    cloud.faults.add(Fault("guest.plug", Effect.HANG, target="*evidence-7"))
+    guest, disk, provider = attached_on(cloud, Controller.SCSI)
+    device = devices.data_disk(Controller.SCSI, 0, "any")
+    assert isinstance(device, ScsiDisk)
+    controller = guest.sys / "devices" / device.controller
+    host = controller / "host1" / "scsi_host" / "host1"
+    host.mkdir(parents=True)
+    for name, value in device.controller_attributes.items():
+        (controller / name).write_text(f"{value}\n")
+    os.mkfifo(host / "scan")
+    (guest.sys / "class" / "scsi_host").mkdir(parents=True)
+    (guest.sys / "class" / "scsi_host" / "host1").symlink_to(host)
+    asked: list[str] = []
+
+    def kernel() -> None:
+        """Lets the device appear once its LUN is scanned."""
+        while "- - 0" not in asked:
+            asked.append((host / "scan").read_text())
+        cloud.timeline.release()
+        descriptor = os.open(host / "scan", os.O_RDWR | os.O_NONBLOCK)  # so that no writer waits for a reader
+        found.wait(60)
+        os.close(descriptor)
+
+    found = threading.Event()
+    thread = threading.Thread(target=kernel, daemon=True)
+    thread.start()
+    try:
+        assert isinstance(provider.locate(disk), Device)
+    finally:
+        found.set()
+        thread.join(60)
+    assert "- - -" in "".join(asked)
+
+
+def attached_on(cloud: AzureEmulation, controller: Controller) -> tuple[Guest, Disk, Provider]:
+    """A disk at LUN 0 of a new machine."""
+    guest = cloud.make_instance("worker-9", controller=controller)
+    cloud.make_disk("evidence-7", size_bytes=64 * KIB)
+    provider = make_provider(cloud, "worker-9", **QUICK)
+    return guest, attach(provider, "evidence-7").disk, provider
+
+
+def show_as(cloud: AzureEmulation, guest: Guest, disk: Disk, hardware: Hardware) -> None:
+    """The disk's device, as other hardware shows it."""
+    key = next(key for key in guest.plugged if "evidence-7" in key)
+    guest.unplug(key)
+    guest.plug(key, cloud.backing("evidence-7"), hardware)
+
+
+def namespace(nsid: int, says: bytes = b"") -> NvmeNamespace:
+    device = devices.data_disk(Controller.NVME, nsid - 2, "any")
+    assert isinstance(device, NvmeNamespace)
+    return replace(device, identify_namespace=(bytes(384) + says).ljust(4096, b"\0"))

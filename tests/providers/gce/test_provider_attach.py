@@ -55,7 +55,7 @@ def test_no_more_calls_are_made_than_the_protocol_needs(harness: GceHarness, pro
     attachment = provider.attach(made)
     assert operations(harness) == [ATTACH, "zoneOperations.wait", "instances.get", "disks.get"]
     provider.locate(disk)
-    assert operations(harness) == ["instances.get", "disks.get"]
+    assert operations(harness) == ["instances.get"]
     provider.attach(replace(made, proof=CONFIRMED))
     assert operations(harness) == ["instances.get", "zoneOperations.list", "disks.get"]
     provider.attach(made)
@@ -63,6 +63,16 @@ def test_no_more_calls_are_made_than_the_protocol_needs(harness: GceHarness, pro
     attachment = replace(attachment, proof=CONFIRMED)
     provider.detach(attachment)
     assert operations(harness) == ["instances.get", "disks.get", DETACH, "zoneOperations.wait", "instances.get"]
+
+
+def test_a_device_under_our_name_needs_no_more_calls(harness: GceHarness) -> None:
+    """Seven calls from the name to the device: the look that has confirmed the attach is young enough."""
+    provider = harness.make_provider(look_seconds=60)
+    attached = attach(provider, harness.make_disk())
+    assert len(operations(harness)) == 7
+    assert isinstance(provider.locate(attached.disk), Device)
+    assert isinstance(provider.locate_all([attached.disk])[attached.disk.id], Device)
+    assert operations(harness) == []
 
 
 def test_our_own_part_of_an_attach_takes_little_time(harness: GceHarness, provider: Provider) -> None:
