@@ -36,7 +36,7 @@ def service(cloud: AzureEmulation, directory: Path, disks: int) -> Iterator[Mana
         {
             "server": {"state_dir": str(directory / "state")},
             "nbd": {"ports": f"{ports[0]}-{ports[-1]}"},
-            "exports": {"drain_seconds": 0, "linger_seconds": 0, "on_shutdown": "close"},
+            "exports": {"drain_seconds": 0, "linger_seconds": 0},
             "providers": {"prod": cloud.provider_settings("large-1")},
         }
     )
@@ -59,6 +59,12 @@ def export_all(manager: Manager, disks: int) -> list[str]:
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(claim, range(disks)))
+
+
+def release_all(manager: Manager, ids: list[str]) -> None:
+    for id in ids:
+        manager.release(id)
+    eventually(lambda: {manager.get(id).state for id in ids} == {ExportState.CLOSED})
 
 
 def counted(cloud: AzureEmulation) -> Counter[str]:
@@ -99,6 +105,7 @@ def test_exports_that_are_asked_for_together_take_few_requests(
         ids = export_all(manager, 20)
         eventually(lambda: {manager.get(id).state for id in ids} == {ExportState.READY}, seconds=60)
         calls = counted(cloud)
+        release_all(manager, ids)
     assert calls[UPDATE] <= 4
     assert calls["VirtualMachines_Get"] <= 20
     assert refused(cloud) == []
@@ -123,5 +130,6 @@ def test_a_hundred_exports_of_a_hundred_disks_take_fifteen_updates(
 
         eventually(are_all_served, seconds=600)
         calls = counted(cloud)
+        release_all(manager, ids)
     assert calls[UPDATE] <= 15
     assert refused(cloud) == []
