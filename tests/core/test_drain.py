@@ -27,7 +27,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         bench.clock.ahead += 3600
 
 
-@pytest.fixture(params=["gce", "aws", "azure"])
+@pytest.fixture(params=["gce", pytest.param("aws", marks=pytest.mark.slow), "azure"])
 def cloud(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench]:
     with opened_cloud(tmp_path, request.param) as bench:
         yield bench

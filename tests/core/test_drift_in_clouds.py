@@ -17,7 +17,7 @@ from tests.core.nbd.client import Client
 from tests.waiting import eventually
 
 
-@pytest.fixture(params=["gce", "aws", "azure"])
+@pytest.fixture(params=["gce", pytest.param("aws", marks=pytest.mark.slow), "azure"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[CloudBench]:
     with opened_cloud(tmp_path, request.param) as bench:
         yield bench

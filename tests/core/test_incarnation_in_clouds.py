@@ -50,7 +50,7 @@ class ByHand:
         self.ask("POST", "attachments", disk=self._bench.harness.emulated_id(disk), instance=NODE)
 
 
-@pytest.fixture(params=["gce", "azure"])
+@pytest.fixture(params=["gce", pytest.param("azure", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
