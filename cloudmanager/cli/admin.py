@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from cloudmanager.cli.client.service import named
 from cloudmanager.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def force_release(
 ) -> None:
     """End an export immediately, even while it is closing. Its clients are disconnected without time to finish."""
     with _service() as service:
-        export = service.force_release(export_id, by=named(by), reason=reason)
+        export = service.force_release(export_id, by=_operator(by), reason=reason)
     _print(export, f"{export.id} of {export.disk} is {export.state}; its clients are disconnected", as_json=json)
 
 
@@ -45,7 +44,7 @@ def pause(
 ) -> None:
     """Stop a provider from making new exports, on every node of the store. Its existing exports continue."""
     with _service() as service:
-        paused = service.pause(provider, by=named(by), reason=reason)
+        paused = service.pause(provider, by=_operator(by), reason=reason)
     _print(paused, _describe_provider(paused), as_json=json)
 
 
@@ -58,7 +57,7 @@ def resume(
 ) -> None:
     """End a pause."""
     with _service() as service:
-        resumed = service.resume(provider, by=named(by), reason=reason)
+        resumed = service.resume(provider, by=_operator(by), reason=reason)
     _print(resumed, _describe_provider(resumed), as_json=json)
 
 
@@ -66,7 +65,7 @@ def resume(
 def drain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "", json: JsonOption = False) -> None:
     """Stop a node from taking new exports. Its existing exports continue until they end; see `admin status`."""
     with _service() as service:
-        draining = service.drain(node or _only_node(service), by=named(by), reason=reason)
+        draining = service.drain(node or _only_node(service), by=_operator(by), reason=reason)
     _print(draining, _describe_node(draining), as_json=json)
 
 
@@ -74,7 +73,7 @@ def drain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "",
 def undrain(node: NodeArgument = "", by: ByOption = "", reason: ReasonOption = "", json: JsonOption = False) -> None:
     """End a drain."""
     with _service() as service:
-        active = service.undrain(node or _only_node(service), by=named(by), reason=reason)
+        active = service.undrain(node or _only_node(service), by=_operator(by), reason=reason)
     _print(active, _describe_node(active), as_json=json)
 
 
@@ -90,6 +89,12 @@ def status(json: JsonOption = False) -> None:
         return
     for line in (*map(_describe_node, nodes), *map(_describe_provider, providers)):
         print(line)
+
+
+def _operator(given: str | None) -> str:
+    from cloudmanager.cli.client.service import named  # brings the client, which --help does without
+
+    return named(given)
 
 
 @contextmanager

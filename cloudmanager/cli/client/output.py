@@ -1,5 +1,7 @@
 """Tables for people, JSON for scripts. Colours and movement on a terminal only, as rich sees to it."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import re
@@ -7,15 +9,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from cloudmanager.cli.streams import printable
 from cloudmanager.client.model import Export, ExportState
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -95,6 +97,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]], no
 
 def _print_wrapped(columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> None:
     """Wraps each column to its part of the terminal, which takes a while for each row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # what a person copies, in one piece
@@ -125,6 +131,8 @@ def _batches(rows: Iterable[tuple[str | Text, ...]]) -> Iterator[list[tuple[str 
 
 def state_of(export: Export) -> Text:
     """With the error that it has, or is being tried again after."""
+    from rich.text import Text  # not for a command that prints none
+
     text = Text(export.state, style=_STYLES.get(export.state, ""))
     return text.append(f": {export.error.title}") if export.error else text
 
