@@ -88,11 +88,11 @@ def served(image: Image, descriptor: int, title: str) -> Iterator[ServedImage]:
 
 @contextmanager
 def _socket_path() -> Iterator[str]:
-    """Of a private directory, for this process alone: $TMPDIR may be longer than a socket's path can be (unix(7))."""
+    """In a private directory, by its descriptor: $TMPDIR may be longer than a socket's path can be (unix(7))."""
     with tempfile.TemporaryDirectory(prefix="cloudmanager-image-") as directory:
         descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            yield f"/proc/self/fd/{descriptor}/socket"
+            yield f"/proc/{os.getpid()}/fd/{descriptor}/socket"
         finally:
             os.close(descriptor)
 
