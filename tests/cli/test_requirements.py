@@ -70,7 +70,7 @@ def test_everything_that_the_package_imports_is_declared() -> None:
 
 
 def test_the_client_needs_the_light_installation_only() -> None:
-    users = ("sample", "wire_writer")
+    users = ("route", "upload")
     compression = {f"zstandard in client/deploy/{user}.py" for user in users}  # an extra, and NBD is used without
     assert _undeclared(PACKAGE / "client", LIGHT) == compression
     second_opinion = ["cryptography>=42", "oslo.utils>=8"]  # on images, which are read without it too

@@ -82,7 +82,7 @@ def test_what_somebody_else_has_mounted_there_is_left_alone(serving: Serving, ev
 def test_a_directory_that_is_not_there_is_an_error_and_leaves_nothing(
     serving: Serving, evidence: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(AccessFailed, match="no directory"):
+    with pytest.raises(AccessFailed, match="is not a directory"):
         with access_methods.mount(serving.address(evidence), tmp_path / "missing", part="1"):
             pass
 
