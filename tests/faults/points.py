@@ -28,7 +28,7 @@ _AUDITED = ("socket.connect", "shutil.rmtree", "os.mkdir", "os.rename", "os.remo
 _STORE = Path(store.__file__).parent
 
 _SHIM = """#!/bin/sh
-if rm {armed} 2>/dev/null; then kill -KILL $PPID; fi
+if read -r service 2>/dev/null < {armed} && [ "$service" = "$PPID" ]; then rm {armed}; kill -KILL "$PPID"; fi
 exec {program} "$@"
 """
 
@@ -80,7 +80,9 @@ class Points:
         if event in ("subprocess.Popen", "os.posix_spawn"):
             self.reach("before spawn")
             if self._note("after spawn"):
-                self._armed.touch()  # the child kills its parent, before it does anything else
+                # The child kills its parent before it does anything else. If another point kills the parent first, the
+                # file stays: it must not kill the next service.
+                self._armed.write_text(f"{os.getpid()}\n")
         elif event == "http.client.send" and not _is_a_look():
             self.reach("before a request to the cloud")
         elif event in _AUDITED and not _is_the_clients() and not _is_the_clouds(arguments):
