@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 CONSTRAINTS := requirements/constraints.txt
-WORKERS ?= 3
+WORKERS ?= 4
 CODE := cloudmanager tests benchmarks scripts
 
 # Tests of single modules: they start no service and attach no device.

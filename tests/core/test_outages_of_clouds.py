@@ -30,7 +30,7 @@ def _credentials_refused(bench: CloudBench) -> None:
 
 
 def _throttled(bench: CloudBench) -> None:
-    bench.cloud.faults.add(Fault("*", Effect.THROTTLE, times=0))
+    bench.cloud.faults.add(Fault("*", Effect.THROTTLE, times=0, retry_after=1))
 
 
 def _unreachable(bench: CloudBench) -> None:
