@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,16 +55,16 @@ class _Tireless:
         self._away = away
         self._start = start
 
-    def __getattr__(self, name: str) -> partial[object]:
-        return partial(self._ask, name)
+    def __getattr__(self, name: str) -> _Tireless:
+        return _Tireless(getattr(self._away, name), self._start)
 
-    def _ask(self, name: str, *arguments: object, **named: object) -> object:
+    def __call__(self, *arguments: object, **named: object) -> object:
         for _ in range(_STARTS):
             try:
-                return getattr(self._away, name)(*arguments, **named)
+                return self._away(*arguments, **named)
             except Gone:
                 self._start()
-        raise AssertionError(f"no service runs long enough for {name}")
+        raise AssertionError(f"no service runs long enough for {self._away!r}")
 
 
 class CrashingWorld(World):
@@ -78,7 +77,7 @@ class CrashingWorld(World):
         self._crashes: list[int] = []
         self._pid = 0
         super().__init__(directory, disks)
-        self.hook_faults = cast(HookFaults, _Tireless(RemoteObject(self._address, "hook_faults"), self.open))
+        self.hook_faults = cast(HookFaults, _Tireless(RemoteObject(self._address).hook_faults, self.open))
 
     def open(self) -> Manager:
         """Starts services until one serves. Each is killed at the next of the points that were asked for."""
@@ -88,7 +87,7 @@ class CrashingWorld(World):
             if self._pid or crash_after is None:
                 break
         assert self._pid, f"the service does not start: {(self._directory / 'log').read_text()[-3000:]}"
-        self.manager = cast(Manager, _Tireless(RemoteObject(self._address, "manager"), self.open))
+        self.manager = cast(Manager, _Tireless(RemoteObject(self._address).manager, self.open))
         return self.manager
 
     def close(self) -> None:

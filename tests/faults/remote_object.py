@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import traceback
-from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +17,7 @@ class Gone(Exception):
 
 
 class RemoteObject:
-    """Calls `path` of what `serve` serves at an address, `RemoteObject(address, "manager").get(export_id)`.
+    """What `path` names in what `serve` serves at an address: `RemoteObject(address).manager.get(export_id)`.
 
     Each call has a connection of its own: a process that is forked shares none with its parent.
     """
@@ -27,18 +26,18 @@ class RemoteObject:
         self._address = address
         self._path = path
 
-    def __getattr__(self, name: str) -> partial[object]:
+    def __getattr__(self, name: str) -> RemoteObject:
         if name.startswith("__"):
             raise AttributeError(name)
-        return partial(self._call, f"{self._path}.{name}" if self._path else name)
+        return RemoteObject(self._address, f"{self._path}.{name}" if self._path else name)
 
-    def _call(self, path: str, *arguments: object, **named: object) -> object:
+    def __call__(self, *arguments: object, **named: object) -> object:
         try:
             with Client(str(self._address), authkey=_KEY) as connection:
-                connection.send((path, arguments, named))
+                connection.send((self._path, arguments, named))
                 answer, error = connection.recv()
         except (EOFError, OSError) as lost:
-            raise Gone(path) from lost
+            raise Gone(self._path) from lost
         if error is not None:
             raise error
         answered: object = answer
