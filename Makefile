@@ -59,6 +59,7 @@ test-faults-long: setup ## random operations and crashes for hours: FAULT_RUNS=1
 	@FAULT_RUNS=$${FAULT_RUNS:-1000} $(BIN)/pytest tests/faults --timeout 0 $(ARGS)
 
 .PHONY: test-crashes
+test-crashes: WORKERS := 3
 test-crashes: setup ## the service is killed at every point of its work, in every cloud; thousands of random steps
 	@$(BIN)/pytest -n $(WORKERS) -m slow tests/faults $(ARGS)
 
