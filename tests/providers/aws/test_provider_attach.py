@@ -316,6 +316,7 @@ def test_at_the_limit_a_freed_place_helps(
 
 def test_a_name_that_the_image_maps_is_skipped_by_the_next_plan(cloud: Emulation, credentials: None) -> None:
     cloud.make_instance("worker-1", ami_devices=NAMES[:-1])
+    cloud.limits.lift()
     volume = cloud.make_disk("evidence-7")
     provider = make_provider(cloud)
     slots: list[str] = []
