@@ -41,7 +41,7 @@ class TaskInterrupt:
             return False
         if not isinstance(error, asyncio.CancelledError):
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # a cancellation is delivered at the next suspension
         is_only_ours = self._task.uncancel() <= self._cancelling_before
         return is_only_ours and isinstance(error, asyncio.CancelledError)
 

@@ -66,7 +66,7 @@ class LocalTarget:
         if not self.is_device:
             return
         from cloudmanager.client.access_methods import command  # noqa: PLC0415 # takes a moment, and is for devices only
-        from cloudmanager.client.access_methods.errors import AccessFailed  # noqa: PLC0415
+        from cloudmanager.client.access_methods.errors import AccessFailed  # noqa: PLC0415 # as above
 
         with suppress(OSError, AccessFailed):
             block.reread_partitions(self.descriptor)
